@@ -1,0 +1,87 @@
+"""What the network hands on: where and when it looked (`Attention`), and what it answered (`Output`)."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Spatio-temporal attention of a batch of clips; an edit of it is another object, made by `dataclasses.replace`.
+
+    Attributes:
+        spatial: (B, T, h, w) floating point in 0..1, M_s(x) of Eq. 1: one map per frame, in the size of the features.
+        temporal: (B, T) floating point in 0..1, M_t(x) of Eq. 2: one importance per frame.
+
+    Raises:
+        ValueError: a shape or a value is wrong. Values are not looked at while a program traces or compiles the
+            network, nor on the meta device, because there are none.
+    """
+
+    spatial: Float[Tensor, "b t h w"]
+    temporal: Float[Tensor, "b t"]
+
+    def __post_init__(self) -> None:
+        if self.spatial.ndim != 4:
+            raise ValueError(f"spatial: got shape {tuple(self.spatial.shape)}, expected (B, T, h, w)")
+        if self.temporal.shape != self.spatial.shape[:2]:
+            raise ValueError(
+                f"temporal: got shape {tuple(self.temporal.shape)}, expected {tuple(self.spatial.shape[:2])} "
+                f"as in spatial, whose shape is {tuple(self.spatial.shape)}"
+            )
+        for name in ("spatial", "temporal"):
+            value = getattr(self, name)
+            if not value.is_floating_point():
+                raise ValueError(f"{name}: got {value.dtype}, expected floating point")
+            if value.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+                continue
+            # Written so that NaN fails too; one number per tensor leaves the device.
+            if not bool(((value >= 0) & (value <= 1)).all()):
+                raise ValueError(f"{name}: got values in {value.min():g}..{value.max():g}, expected 0..1")
+
+    def inverse_spatial(self) -> "Attention":
+        """The attention with 1 - M_s in place of M_s (Eq. 7); the temporal attention is shared, not copied."""
+        return replace(self, spatial=1 - self.spatial)
+
+    def inverse_temporal(self) -> "Attention":
+        """The attention with 1 - M_t in place of M_t; the spatial attention is shared, not copied."""
+        return replace(self, temporal=1 - self.temporal)
+
+    def uniform_spatial(self) -> "Attention":
+        """The attention with every map replaced by its mean: as much attention per frame, but nowhere in particular."""
+        return replace(self, spatial=self.spatial.mean(dim=(2, 3), keepdim=True).expand_as(self.spatial))
+
+    def uniform_temporal(self) -> "Attention":
+        """The attention with every importance replaced by the clip's mean: as much, but at no time in particular."""
+        return replace(self, temporal=self.temporal.mean(dim=1, keepdim=True).expand_as(self.temporal))
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """The network's answer for a batch of clips.
+
+    Attributes:
+        logits: (B, K) floating point, unnormalised class scores of the perception branch.
+        attention_logits: (B, K) likewise of the attention branch; None for a network without one.
+        attention: where and when the network looked; None for a network without an attention branch.
+
+    Raises:
+        ValueError: shapes do not belong together.
+    """
+
+    logits: Float[Tensor, "b k"]
+    attention_logits: Float[Tensor, "b k"] | None = None
+    attention: Attention | None = None
+
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 2:
+            raise ValueError(f"logits: got shape {tuple(self.logits.shape)}, expected (B, K)")
+        if self.attention_logits is not None and self.attention_logits.shape != self.logits.shape:
+            raise ValueError(
+                f"attention_logits: got shape {tuple(self.attention_logits.shape)}, "
+                f"expected {tuple(self.logits.shape)} as in logits"
+            )
+        if self.attention is not None and len(self.attention.temporal) != len(self.logits):
+            raise ValueError(f"attention: got {len(self.attention.temporal)} clips, expected {len(self.logits)}")

@@ -1,0 +1,228 @@
+"""Base networks, each cut into an extractor (`encode`) and a head (`classify`).
+
+Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stabn.errors import UserError
+from stabn.nn.attention import Output
+
+Four = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Every number of a 3D ResNet built like the slow pathway of SlowFast; each 4-tuple is for layer1 .. layer4.
+
+    Attributes:
+        block: "basic" (two n x 3 x 3 convolutions) or "bottleneck" (n x 1 x 1, 1 x 3 x 3, 1 x 1 x 1).
+        depths: blocks per layer.
+        widths: channels inside a block; a bottleneck gives four times as many out.
+        temporal_kernels: n above; the temporal stride is 1 everywhere.
+        spatial_strides: of each layer's first block.
+        stem_width: channels after the 1 x 7 x 7 stem, whose stride and max-pooling act in space only.
+    """
+
+    block: Literal["basic", "bottleneck"]
+    depths: Four
+    widths: Four
+    temporal_kernels: Four
+    spatial_strides: Four
+    stem_width: int
+
+    def channels_out(self, layer: int) -> int:
+        """Channels that layer 0 (the stem) .. 4 gives out."""
+        if layer == 0:
+            return self.stem_width
+        return self.widths[layer - 1] * (4 if self.block == "bottleneck" else 1)
+
+
+# fmt: off
+ARCHITECTURES: dict[str, Architecture] = {
+    # The official layouts.
+    "resnet18":  Architecture("basic",      (2, 2, 2, 2),  (64, 128, 256, 512), (3, 3, 3, 3), (1, 2, 2, 2), 64),
+    "resnet34":  Architecture("basic",      (3, 4, 6, 3),  (64, 128, 256, 512), (3, 3, 3, 3), (1, 2, 2, 2), 64),
+    "resnet50":  Architecture("bottleneck", (3, 4, 6, 3),  (64, 128, 256, 512), (1, 1, 3, 3), (1, 2, 2, 2), 64),
+    "resnet101": Architecture("bottleneck", (3, 4, 23, 3), (64, 128, 256, 512), (1, 1, 3, 3), (1, 2, 2, 2), 64),
+    "resnet152": Architecture("bottleneck", (3, 8, 36, 3), (64, 128, 256, 512), (1, 1, 3, 3), (1, 2, 2, 2), 64),
+    # The same class for a 2-core CPU; no official checkpoint has these shapes.
+    "small":     Architecture("basic",      (1, 1, 1, 1),  (16, 32, 64, 128),   (3, 3, 3, 3), (1, 2, 2, 2), 16),
+    "tiny":      Architecture("basic",      (1, 1, 1, 1),  (8, 16, 32, 64),     (3, 3, 3, 3), (1, 2, 2, 2), 8),
+}
+# fmt: on
+
+
+def _convolution(channels_in: int, channels_out: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Conv3d:
+    """A convolution that keeps T, and H and W too at stride 1; no bias, because a normalisation follows."""
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    return nn.Conv3d(channels_in, channels_out, kernel, (1, stride, stride), padding, bias=False)
+
+
+def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module | None:
+    if stride == 1 and channels_in == channels_out:
+        return None
+    return nn.Sequential(_convolution(channels_in, channels_out, (1, 1, 1), stride), nn.BatchNorm3d(channels_out))
+
+
+class BasicBlock(nn.Module):
+    """relu(x + bn(conv(relu(bn(conv(x)))))), both convolutions n x 3 x 3; the first one strides."""
+
+    def __init__(self, channels_in: int, width: int, temporal_kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _convolution(channels_in, width, (temporal_kernel, 3, 3), stride)
+        self.bn1 = nn.BatchNorm3d(width)
+        self.conv2 = _convolution(width, width, (temporal_kernel, 3, 3))
+        self.bn2 = nn.BatchNorm3d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(channels_in, width, stride)
+
+    def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h2 w2"]:
+        """(B, C, T, H, W) -> (B, width, T, H / stride, W / stride)."""
+        y_bcthw = self.relu(self.bn1(self.conv1(x_bcthw)))
+        y_bcthw = self.bn2(self.conv2(y_bcthw))
+        return self.relu(y_bcthw + (x_bcthw if self.downsample is None else self.downsample(x_bcthw)))
+
+
+class Bottleneck(nn.Module):
+    """Convolutions n x 1 x 1, 1 x 3 x 3, 1 x 1 x 1 around a narrow middle; the 1 x 3 x 3 one strides.
+
+    The stride's place is that of torchvision ("v1.5"), and only there the official reference outputs come out.
+    """
+
+    def __init__(self, channels_in: int, width: int, temporal_kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _convolution(channels_in, width, (temporal_kernel, 1, 1))
+        self.bn1 = nn.BatchNorm3d(width)
+        self.conv2 = _convolution(width, width, (1, 3, 3), stride)
+        self.bn2 = nn.BatchNorm3d(width)
+        self.conv3 = _convolution(width, 4 * width, (1, 1, 1))
+        self.bn3 = nn.BatchNorm3d(4 * width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(channels_in, 4 * width, stride)
+
+    def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h2 w2"]:
+        """(B, C, T, H, W) -> (B, 4 width, T, H / stride, W / stride)."""
+        y_bcthw = self.relu(self.bn1(self.conv1(x_bcthw)))
+        y_bcthw = self.relu(self.bn2(self.conv2(y_bcthw)))
+        y_bcthw = self.bn3(self.conv3(y_bcthw))
+        return self.relu(y_bcthw + (x_bcthw if self.downsample is None else self.downsample(x_bcthw)))
+
+
+def residual_layer(shape: Architecture, layer: int, *, spatial_stride: int | None = None) -> nn.Sequential:
+    """Layer 1..4 of an architecture; `spatial_stride` replaces the architecture's own."""
+    width, kernel = shape.widths[layer - 1], shape.temporal_kernels[layer - 1]
+    stride = shape.spatial_strides[layer - 1] if spatial_stride is None else spatial_stride
+    block = Bottleneck if shape.block == "bottleneck" else BasicBlock
+    first = block(shape.channels_out(layer - 1), width, kernel, stride)
+    rest = [block(shape.channels_out(layer), width, kernel, 1) for _ in range(shape.depths[layer - 1] - 1)]
+    return nn.Sequential(first, *rest)
+
+
+def initialise(module: nn.Module) -> None:
+    """He initialisation of every convolution; normalisations and linear layers keep PyTorch's own start."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
+class ResNet3D(nn.Module):
+    """A 3D ResNet that answers from the whole clip at once: the paper's baseline, and what `STABN` is built on.
+
+    Args:
+        architecture: a key of `ARCHITECTURES`.
+        num_classes: K, at least 1.
+        frames: T, the frames per clip that the network is meant for, at least 1. This network's arithmetic takes
+            any number and only remembers it; `STABN` insists on it.
+        dropout: probability in 0..1 (1 excluded) of dropping an input of a classifier while training.
+        class_names: K names in the order of the outputs, or None.
+        preprocessing: how clips were prepared (JSON values), remembered for whoever prepares the next ones.
+
+    Raises:
+        UserError: an argument is none of the allowed values.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        num_classes: int,
+        frames: int,
+        dropout: float = 0.5,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise UserError(f"architecture: got {architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
+        for name, value in (("num_classes", num_classes), ("frames", frames)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f"{name}: got {value!r}, expected an integer from 1")
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout: got {dropout!r}, expected a number from 0 to less than 1")
+        if class_names is not None and len(class_names) != num_classes:
+            raise UserError(f"class_names: got {len(class_names)} names, expected {num_classes}, one per class")
+        self.architecture = architecture
+        self.num_classes = num_classes
+        self.frames = frames
+        self.dropout = dropout
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.preprocessing = None if preprocessing is None else dict(preprocessing)
+
+        shape = ARCHITECTURES[architecture]
+        self.conv1 = _convolution(3, shape.stem_width, (1, 7, 7), stride=2)
+        self.bn1 = nn.BatchNorm3d(shape.stem_width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+        self.layer1 = residual_layer(shape, 1)
+        self.layer2 = residual_layer(shape, 2)
+        self.layer3 = residual_layer(shape, 3)
+        self.layer4 = residual_layer(shape, 4)
+        self.drop = nn.Dropout(dropout)
+        self.fc = nn.Linear(shape.channels_out(4), num_classes)
+        initialise(self)
+
+    @property
+    def extractor(self) -> tuple[nn.Module, ...]:
+        """The modules with weights that `encode` uses, which fine-tuning on edits freezes."""
+        return self.conv1, self.bn1, self.layer1, self.layer2, self.layer3
+
+    def encode(self, clip_bcthw: Tensor) -> Float[Tensor, "b c t h w"]:
+        """f(x): the features after layer3.
+
+        Args:
+            clip_bcthw: (B, 3, T, H, W) in the dtype of the weights, normalised as in training; any T, H, W from 1.
+
+        Returns:
+            (B, C', T, h, w), where h = ceil(H / 16) and w = ceil(W / 16).
+
+        Raises:
+            ValueError: the clip has another shape or dtype.
+        """
+        self._check_clip(clip_bcthw)
+        x_bcthw = self.maxpool(self.relu(self.bn1(self.conv1(clip_bcthw))))
+        return self.layer3(self.layer2(self.layer1(x_bcthw)))
+
+    def classify(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b k"]:
+        """Class scores (B, K), unnormalised, from (B, C', T, h, w): layer4, average, dropout, linear."""
+        pooled_bc = self.layer4(features_bcthw).mean(dim=(2, 3, 4))
+        return self.fc(self.drop(pooled_bc))
+
+    def forward(self, clip_bcthw: Tensor) -> Output:
+        """The answer for a batch of clips: `classify(encode(clip))`; shapes and errors as in `encode`."""
+        return Output(self.classify(self.encode(clip_bcthw)))
+
+    def _check_clip(self, clip_bcthw: Tensor) -> None:
+        shape = tuple(clip_bcthw.shape)
+        if len(shape) != 5 or shape[1] != 3 or 0 in shape[2:]:
+            raise ValueError(f"clip: got shape {shape}, expected (B, 3, T, H, W)")
+        # Under autocast PyTorch converts; anywhere else another dtype fails deep inside with an obscure message.
+        if torch.is_autocast_enabled(clip_bcthw.device.type) and clip_bcthw.is_floating_point():
+            return
+        if clip_bcthw.dtype != self.conv1.weight.dtype:
+            raise ValueError(f"clip: got {clip_bcthw.dtype}, expected {self.conv1.weight.dtype} like the weights")

@@ -1,0 +1,62 @@
+"""Eqs. 4 and 6: what recognition costs, and what disagreeing with a person about time costs."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from stabn.nn.attention import Output
+
+
+def recognition_loss(output: Output, labels_b: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+    """L_att(x) + L_per(x) of Eq. 4: the softmax cross-entropies of both branches, each averaged over the batch.
+
+    A network without an attention branch pays L_per(x) alone.
+
+    Args:
+        output: for B clips and K classes.
+        labels_b: (B,) int64 in 0..K-1.
+
+    Returns:
+        A scalar from 0.
+
+    Raises:
+        ValueError: the number of labels is not that of the clips.
+        IndexError: a label is out of range.
+    """
+    if labels_b.shape != output.logits.shape[:1]:
+        raise ValueError(f"labels: got shape {tuple(labels_b.shape)}, expected ({len(output.logits)},)")
+    loss = F.cross_entropy(output.logits, labels_b)
+    if output.attention_logits is None:
+        return loss
+    return loss + F.cross_entropy(output.attention_logits, labels_b)
+
+
+def temporal_loss(
+    temporal_bt: Float[Tensor, "b t"],
+    edited_bt: Float[Tensor, "b t"],
+    has_edit_b: Bool[Tensor, " b"],
+    gamma: float,
+) -> Float[Tensor, ""]:
+    """L_temp(x) of Eq. 6, averaged over the whole batch; a clip without an edit contributes exactly 0.
+
+        gamma / n * sum_j ( {M_t(x)}_j - {M'_t(x)}_j )^2        n = T frames
+
+    Args:
+        temporal_bt: (B, T) in 0..1, M_t(x), what the network found important.
+        edited_bt: (B, T) in 0..1, M'_t(x), what a person wants; rows of clips without an edit may hold anything.
+        has_edit_b: (B,) bool, which clips have an edit.
+        gamma: scale from 0, because the squared error is much smaller than the cross-entropies.
+
+    Returns:
+        A scalar from 0.
+
+    Raises:
+        ValueError: gamma is negative or not finite.
+    """
+    if not 0 <= gamma < float("inf"):
+        raise ValueError(f"gamma: got {gamma}, expected a finite number from 0")
+    # Selected before the subtraction and not multiplied by 0 after it, because 0 * NaN is NaN, in gradients too.
+    has_edit_b1 = has_edit_b[:, None]
+    difference_bt = torch.where(has_edit_b1, temporal_bt, 0) - torch.where(has_edit_b1, edited_bt, 0)
+    return gamma * difference_bt.square().mean()
