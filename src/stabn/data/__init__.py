@@ -1,0 +1,1 @@
+"""Frames and labels, without any model: video file -> clip -> sample -> batch."""
