@@ -26,7 +26,7 @@ def dense(num_frames: int, length: int, start: int, stride: int = 1) -> tuple[in
 
 
 def dense_starts(num_frames: int, length: int, clips: int, stride: int = 1) -> tuple[int, ...]:
-    """Evenly placed starts for `dense`: the first clip at the beginning, the last one at the end, one alone in the middle.
+    """Evenly placed starts for `dense`: first clip at the beginning, last one at the end, a single one in the middle.
 
     Raises:
         ValueError: a count or stride below 1.

@@ -190,9 +190,14 @@ def write_video(
         ValueError: no frames, a wrong dtype or shape, another suffix, times that are not one per frame and ascending.
     """
     path = Path(path)
+    bitexact = {"fflags": "+bitexact"}  # no dates, versions or random ids in the file
     encoders = {
-        ".mp4": ("libx264", {"crf": str(crf), "preset": "medium", "threads": "1"}, {"movflags": "+faststart"}),
-        ".webm": ("libvpx-vp9", {"crf": str(crf), "b": "0", "threads": "1", "cpu-used": "4"}, {}),
+        ".mp4": (
+            "libx264",
+            {"crf": str(crf), "preset": "medium", "threads": "1"},
+            {"movflags": "+faststart", **bitexact},
+        ),
+        ".webm": ("libvpx-vp9", {"crf": str(crf), "b": "0", "threads": "1", "cpu-used": "4"}, bitexact),
     }
     if path.suffix.lower() not in encoders:
         raise ValueError(f"path: got {path}, expected a name ending in .mp4 or .webm")
@@ -206,7 +211,6 @@ def write_video(
     shape = first.shape
     ticks = _ticks(fps, timestamps)
     with replacing(path) as temporary, av.open(os.fspath(temporary), "w", options=container_options) as container:
-        container.flags |= int(av.container.Flags.bitexact)  # no dates, versions or random ids in the file
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(100_000), options=codec_options)
         assert isinstance(stream, av.VideoStream)
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
