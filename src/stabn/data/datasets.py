@@ -1,0 +1,380 @@
+"""Labelled videos as one table, whatever their annotation format, and the table's clips as batches."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int64
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from stabn.data.transforms import Augmentation, Preprocessing, mirrored_classes
+from stabn.data.video import Clip, read_chunks, read_sampled
+from stabn.errors import UserError
+from stabn.files import read_json
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled video.
+
+    Attributes:
+        clip_id: its name, unique in its table.
+        path: the video file.
+        label: index into the table's class names.
+        split: "train", "validation", ...
+    """
+
+    clip_id: str
+    path: Path
+    label: int
+    split: str
+
+    def __post_init__(self) -> None:
+        for name in ("clip_id", "split"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: got an empty string, expected a name")
+        if self.label < 0:
+            raise ValueError(f"label: got {self.label}, expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Table:
+    """All labelled videos of a data set.
+
+    Attributes:
+        class_names: K names, in the order of the network's outputs.
+        samples: the videos of all splits.
+    """
+
+    class_names: tuple[str, ...]
+    samples: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        for name, values in (("class_names", self.class_names), ("clip_id", [s.clip_id for s in self.samples])):
+            repeated = [value for value, count in Counter(values).items() if count > 1]
+            if repeated:
+                raise ValueError(f"{name}: got {repeated[0]!r} twice, expected unique names")
+        for sample in self.samples:
+            if sample.label >= len(self.class_names):
+                raise ValueError(
+                    f"label: got {sample.label} for {sample.clip_id!r}, expected 0..{len(self.class_names) - 1}"
+                )
+
+    def of_split(self, split: str) -> tuple[Sample, ...]:
+        """The samples of one split, in the table's order.
+
+        Raises:
+            ValueError: the table has no sample of that split.
+        """
+        chosen = tuple(sample for sample in self.samples if sample.split == split)
+        if not chosen:
+            known = ", ".join(sorted({sample.split for sample in self.samples})) or "none"
+            raise ValueError(f"split: got {split!r}, expected one of: {known}")
+        return chosen
+
+
+def read_something_something(
+    annotations: Path | str, videos: Path | str, splits: Sequence[str] = ("train", "validation")
+) -> Table:
+    """Something-Something v2 as it is distributed.
+
+    Args:
+        annotations: folder with something-something-v2-labels.json, -train.json and -validation.json; the newer
+            distribution's labels.json, train.json and validation.json are read too.
+        videos: folder with <id>.webm or <id>.mp4 for every annotated id.
+        splits: which splits to read; test has no labels.
+
+    Raises:
+        UserError: a file is missing or has another structure, a template is not among the labels, a video is missing,
+            an id comes twice or would lead out of the folder.
+    """
+    annotations, videos = Path(annotations), Path(videos)
+    class_names = _class_names(_annotation_file(annotations, "labels"))
+    labels = {name: index for index, name in enumerate(class_names)}
+    try:
+        present = set(os.listdir(videos))  # once: asking for each of 220,000 files takes minutes on a network drive
+    except OSError as error:
+        raise UserError(f"{videos}: cannot be listed ({error.strerror}); give the folder with the videos") from None
+    samples: dict[str, Sample] = {}
+    missing = []
+    for split in splits:
+        file = _annotation_file(annotations, split)
+        entries = read_json(file, remedy=_REDOWNLOAD)
+        if not isinstance(entries, list):
+            raise UserError(f"{file}: got {type(entries).__name__}, expected a list of clips; {_REDOWNLOAD}")
+        for number, entry in enumerate(entries):
+            clip_id, template = _id_and_template(file, number, entry)
+            if clip_id in samples:
+                where = "twice" if samples[clip_id].split == split else f"also in split {samples[clip_id].split!r}"
+                raise UserError(f"{file}: clip {clip_id!r} is there {where}; remove one of them")
+            if template not in labels:
+                raise UserError(f"{file}: clip {clip_id!r} has template {template!r}, no such label; {_REDOWNLOAD}")
+            name = next((n for n in (f"{clip_id}.webm", f"{clip_id}.mp4") if n in present), None)
+            if name is None:
+                missing.append(clip_id)
+            samples[clip_id] = Sample(clip_id, videos / (name or f"{clip_id}.webm"), labels[template], split)
+    if missing:
+        tried = f"{videos / missing[0]}.webm and .mp4"
+        raise UserError(
+            f"{tried}: no such file for clip {missing[0]!r}, {len(missing)} of {len(samples)} videos are missing; "
+            "unpack all parts of the archive or give the right folder"
+        )
+    return Table(class_names, tuple(samples.values()))
+
+
+_REDOWNLOAD = "take the file as it was distributed"
+
+
+def _annotation_file(folder: Path, name: str) -> Path:
+    official, newer = folder / f"something-something-v2-{name}.json", folder / f"{name}.json"
+    return newer if newer.exists() and not official.exists() else official
+
+
+def _class_names(file: Path) -> tuple[str, ...]:
+    """From {"Moving something up": "0", ...}: the names in the order of their indices."""
+    labels = read_json(file, remedy="give the folder with the annotations")
+    if not isinstance(labels, dict) or not labels:
+        raise UserError(f"{file}: got {type(labels).__name__}, expected an object of template: index; {_REDOWNLOAD}")
+    by_index: dict[int, str] = {}
+    for name, value in labels.items():
+        if not str(value).isdecimal() or int(value) >= len(labels) or int(value) in by_index:
+            raise UserError(
+                f"{file}: label {name!r} has index {value!r}, expected each of 0..{len(labels) - 1} once; {_REDOWNLOAD}"
+            )
+        by_index[int(value)] = name
+    return tuple(by_index[index] for index in range(len(labels)))
+
+
+def _id_and_template(file: Path, number: int, entry: Any) -> tuple[str, str]:
+    """The id, and the template without the brackets around its placeholders, which the labels do not have."""
+    if not isinstance(entry, dict):
+        raise UserError(f"{file}: entry {number} is {entry!r}, expected an object; {_REDOWNLOAD}")
+    clip_id, template = entry.get("id"), entry.get("template")
+    if isinstance(clip_id, bool) or not isinstance(clip_id, int | str) or not isinstance(template, str):
+        raise UserError(f"{file}: entry {number} has id {clip_id!r} and template {template!r}; {_REDOWNLOAD}")
+    clip_id = str(clip_id)
+    if clip_id in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in clip_id):
+        raise UserError(f"{file}: entry {number} has id {clip_id!r}, which is no file name; {_REDOWNLOAD}")
+    return clip_id, template.replace("[", "").replace("]", "")
+
+
+@dataclass(frozen=True)
+class FrameScores:
+    """The temporal attention that a person wants for one clip, M'_t of Eq. 6.
+
+    Attributes:
+        frame_indices: T source frames, ascending.
+        scores: T importances in 0..1.
+    """
+
+    frame_indices: tuple[int, ...]
+    scores: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.scores) != len(self.frame_indices):
+            raise ValueError(f"scores: got {len(self.scores)} for {len(self.frame_indices)} frames, expected one each")
+        if list(self.frame_indices) != sorted(self.frame_indices) or min(self.frame_indices, default=0) < 0:
+            raise ValueError(f"frame_indices: got {self.frame_indices}, expected ascending frames from 0")
+        if not all(0 <= score <= 1 for score in self.scores):
+            raise ValueError(f"scores: got {self.scores}, expected numbers in 0..1")
+
+
+@dataclass(frozen=True, eq=False)
+class ClipBatch:
+    """B clips for the network. One item of a `VideoDataset` is such a batch already: one row, or one per test window.
+
+    Attributes:
+        clips: (B, 3, T, S, S) float32, normalised.
+        labels: (B,) int64; already the mirrored class where the clip is mirrored.
+        clip_ids: B names; all windows of a video share its name.
+        scores: (B, T) float32 in 0..1; zeros where there are none.
+        has_scores: (B,) bool.
+        frame_indices: (B, T) int64, counted from 0 in the source file.
+        timestamps: (B, T) float64, seconds since the first frame of the file.
+    """
+
+    clips: Float32[Tensor, "b 3 t s s"]
+    labels: Int64[Tensor, " b"]
+    clip_ids: tuple[str, ...]
+    scores: Float32[Tensor, "b t"]
+    has_scores: Bool[Tensor, " b"]
+    frame_indices: Int64[Tensor, "b t"]
+    timestamps: Float64[Tensor, "b t"]
+
+    def __post_init__(self) -> None:
+        rows, frames = len(self.clips), self.clips.shape[2]
+        for name in ("labels", "clip_ids", "has_scores"):
+            if len(getattr(self, name)) != rows:
+                raise ValueError(f"{name}: got {len(getattr(self, name))}, expected {rows}, one per clip")
+        for name in ("scores", "frame_indices", "timestamps"):
+            if getattr(self, name).shape != (rows, frames):
+                raise ValueError(f"{name}: got shape {tuple(getattr(self, name).shape)}, expected ({rows}, {frames})")
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "ClipBatch":
+        """The same batch with its tensors on `device`."""
+        moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self._tensors().items()}
+        return ClipBatch(clip_ids=self.clip_ids, **moved)
+
+    def pin_memory(self) -> "ClipBatch":
+        """The same batch in page-locked memory; `torch.utils.data.DataLoader` calls this."""
+        return ClipBatch(clip_ids=self.clip_ids, **{n: tensor.pin_memory() for n, tensor in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "clip_ids"}
+
+
+def collate(items: Sequence[ClipBatch]) -> ClipBatch:
+    """One batch with the rows of all items in their order; give this to the data loader as `collate_fn`."""
+    tensors = {name: torch.cat([getattr(item, name) for item in items]) for name in items[0]._tensors()}
+    return ClipBatch(clip_ids=tuple(clip_id for item in items for clip_id in item.clip_ids), **tensors)
+
+
+class VideoDataset(Dataset[ClipBatch]):
+    """Clips of labelled videos.
+
+    With an `augmentation` the clips are for training: random frames, crop, colour and mirroring, a pure function of
+    (seed, epoch, index), whatever the number of workers. Without one they are for testing: `clips` evenly placed
+    windows per video, centre crop, one row of the item each. A video that has `scores` is always sampled at exactly the
+    scored frames, so that Eq. 6 compares like with like.
+
+    Args:
+        samples: the videos, in the order of the indices.
+        preprocessing: how the network sees them.
+        class_names: K names, to find the class of a mirror image.
+        augmentation: how to vary training clips; None for testing.
+        seed: of all chance.
+        epoch: of all chance, too; see `with_epoch`.
+        clips: windows per video when testing.
+        scores: by clip id; ids that are not among the samples are ignored, so that splits can share one mapping.
+        cache: keep the resized frames of every video (uint8, in this process) after its first reading.
+
+    Raises:
+        ValueError: several windows while training or with scores, or a label outside the class names.
+        UserError: scores for another number of frames than the network reads.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        preprocessing: Preprocessing,
+        *,
+        class_names: Sequence[str],
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        clips: int = 1,
+        scores: Mapping[str, FrameScores] | None = None,
+        cache: bool = False,
+    ) -> None:
+        frames = preprocessing.sampling.frames
+        scores = scores or {}
+        if clips < 1 or (clips > 1 and (augmentation is not None or scores)):
+            raise ValueError(f"clips: got {clips}, expected 1 or more, and 1 for training and with scores")
+        for sample in samples:
+            if sample.label >= len(class_names):
+                raise ValueError(
+                    f"label: got {sample.label} for {sample.clip_id!r}, expected 0..{len(class_names) - 1}"
+                )
+            scored = scores.get(sample.clip_id)
+            if scored is not None and len(scored.scores) != frames:
+                raise UserError(
+                    f"{sample.clip_id}: has {len(scored.scores)} scores, but the network reads {frames} frames; "
+                    "use edits made with this network's number of frames"
+                )
+        self.samples = tuple(samples)
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self.seed = seed
+        self.epoch = epoch
+        self.clips = clips
+        self.scores = scores
+        self.class_names = tuple(class_names)
+        self._mirrored = mirrored_classes(class_names)
+        self._cache: dict[Path, Clip] | None = {} if cache else None
+
+    def with_epoch(self, epoch: int) -> "VideoDataset":
+        """The same data in another epoch: other random choices, the same cache."""
+        other = VideoDataset(
+            self.samples,
+            self.preprocessing,
+            class_names=self.class_names,
+            augmentation=self.augmentation,
+            seed=self.seed,
+            epoch=epoch,
+            clips=self.clips,
+            scores=self.scores,
+        )
+        other._cache = self._cache
+        return other
+
+    def __len__(self) -> int:
+        """How many videos."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> ClipBatch:
+        """One row, or one per window when testing with several.
+
+        Raises:
+            UserError: the video cannot be read, or lacks a scored frame.
+        """
+        sample = self.samples[index]
+        rng = np.random.default_rng((self.seed, self.epoch, index % len(self.samples)))
+        scored = self.scores.get(sample.clip_id)
+        clip = self._read(sample, rng, scored)
+        label = sample.label
+        frames = self.preprocessing.sampling.frames
+        if self.augmentation is None:
+            views = [self.preprocessing.test_view(window) for window in clip.frames.split(frames)]
+        else:
+            mirrored = self._mirrored[label]
+            view = self.augmentation.training_view(clip.frames, self.preprocessing, rng, may_flip=mirrored is not None)
+            if view.flipped and mirrored is not None:
+                label = mirrored
+            views = [view.clip]
+        rows = len(views)
+        return ClipBatch(
+            clips=torch.stack(views),
+            labels=torch.full((rows,), label),
+            clip_ids=(sample.clip_id,) * rows,
+            scores=torch.zeros(rows, frames) if scored is None else torch.tensor([scored.scores], dtype=torch.float32),
+            has_scores=torch.full((rows,), scored is not None),
+            frame_indices=clip.frame_indices.view(rows, frames),
+            timestamps=clip.timestamps.view(rows, frames),
+        )
+
+    def _read(self, sample: Sample, rng: np.random.Generator, scored: FrameScores | None) -> Clip:
+        """The resized frames of all windows, one window after the other."""
+
+        def choose(num_frames: int) -> tuple[int, ...]:
+            if scored is not None:
+                return scored.frame_indices
+            sampling = self.preprocessing.sampling
+            if self.augmentation is not None:
+                return sampling.for_training(num_frames, rng)
+            return tuple(i for window in sampling.for_testing(num_frames, self.clips) for i in window)
+
+        if self._cache is None:
+            clip = read_sampled(sample.path, choose)
+            return replace(clip, frames=self.preprocessing.resized(clip.frames))
+        if sample.path not in self._cache:
+            self._cache[sample.path] = self._resized_whole(sample.path)
+        whole = self._cache[sample.path]
+        indices = torch.tensor(choose(len(whole.frames)))
+        if indices.max() >= len(whole.frames):
+            raise UserError(
+                f"{sample.path}: has no frame {indices.max()}, only 0..{len(whole.frames) - 1}; "
+                "choose frames in that range"
+            )
+        return Clip(whole.frames[indices], indices, whole.timestamps[indices], whole.path)
+
+    def _resized_whole(self, path: Path) -> Clip:
+        # in chunks, so that a long video is never in memory at its full size
+        chunks = [replace(chunk, frames=self.preprocessing.resized(chunk.frames)) for chunk in read_chunks(path)]
+        joined = {n: torch.cat([getattr(c, n) for c in chunks]) for n in ("frames", "frame_indices", "timestamps")}
+        return Clip(**joined, path=chunks[0].path)

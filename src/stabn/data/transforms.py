@@ -1,0 +1,269 @@
+"""From frames of any size to what the network reads: resize, crop, colour, mirror, normalise.
+
+Shapes: t frames, c = 3 channels (RGB), h and w pixels, s the side of the network's square view.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from stabn.data.sampling import Sampling
+from stabn.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Everything a network must be told to see a new video as it saw its training videos.
+
+    Attributes:
+        sampling: which frames.
+        resize: the shorter side of a frame after resizing, in pixels.
+        crop: S, the side of the square that the network reads, in pixels; at most `resize`.
+        mean: of R, G and B in 0..1, subtracted.
+        std: of R, G and B in 0..1, divided by.
+    """
+
+    sampling: Sampling
+    resize: int
+    crop: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: got {value!r}, expected an integer from 1")
+        if self.crop > self.resize:
+            raise ValueError(f"crop: got {self.crop}, expected at most resize = {self.resize}")
+        for name, low in (("mean", -math.inf), ("std", 0.0)):
+            value = getattr(self, name)
+            numbers = [v for v in value if isinstance(v, int | float) and math.isfinite(v) and v > low]
+            if len(value) != 3 or len(numbers) != 3:
+                above = "" if low < 0 else " above 0"
+                raise ValueError(f"{name}: got {value!r}, expected three numbers{above}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values; `from_json` reads them back."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, value: Any, source: str = "preprocessing") -> "Preprocessing":
+        """The preprocessing that `as_json` wrote.
+
+        Args:
+            value: the JSON value.
+            source: where it was read, for the message.
+
+        Raises:
+            UserError: a key is missing or unknown, or a value is out of range.
+        """
+        remedy = "give the values that the network was trained with"
+        try:
+            outer = _exactly(cls, value)
+            inner = _exactly(Sampling, outer.pop("sampling"), "sampling.")
+            for name in ("mean", "std"):
+                if not isinstance(outer[name], list | tuple):
+                    raise ValueError(f"{name}: got {outer[name]!r}, expected three numbers")
+                outer[name] = tuple(outer[name])
+            return cls(sampling=Sampling(**inner), **outer)
+        except ValueError as error:
+            raise UserError(f"{source}: {error}; {remedy}") from None
+
+    def resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of a frame after `resized`; the longer side is rounded down, as torchvision does."""
+        short, long = min(height, width), max(height, width)
+        long = int(self.resize * long / short)
+        return (self.resize, long) if height <= width else (long, self.resize)
+
+    def resized(self, frames_tchw: UInt8[Tensor, "t 3 h w"]) -> UInt8[Tensor, "t 3 h2 w2"]:
+        """Frames with `resize` as their shorter side, aspect kept (bilinear, antialiased); twice is as once."""
+        return tv.resize(frames_tchw, [self.resize], antialias=True)
+
+    def test_view(self, frames_tchw: UInt8[Tensor, "t 3 h w"]) -> Float32[Tensor, "3 t s s"]:
+        """The network's view of frames, resized or not yet: the centre square, normalised."""
+        resized = self.resized(frames_tchw)
+        top, left = _centre(resized.shape[-2], resized.shape[-1], self.crop)
+        return self.normalised(resized[..., top : top + self.crop, left : left + self.crop])
+
+    def normalised(self, frames_tchw: UInt8[Tensor, "t 3 s s"]) -> Float32[Tensor, "3 t s s"]:
+        """(frames / 255 - mean) / std, channels first as the network reads them."""
+        return self._standardised(_unit_floats(frames_tchw))
+
+    def crop_box(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """What `test_view` shows of a source frame of this size in pixels.
+
+        Returns:
+            (left, top, right, bottom), fractions of the source frame's width and height.
+        """
+        rows, columns = self.resized_size(height, width)
+        top, left = _centre(rows, columns, self.crop)
+        return left / columns, top / rows, (left + self.crop) / columns, (top + self.crop) / rows
+
+    def _standardised(self, clip_cthw: Float32[Tensor, "3 t s s"]) -> Float32[Tensor, "3 t s s"]:
+        mean = torch.tensor(self.mean).view(3, 1, 1, 1)
+        std = torch.tensor(self.std).view(3, 1, 1, 1)
+        return clip_cthw.sub_(mean).div_(std)
+
+
+class TrainingView(NamedTuple):
+    """An augmented clip, and whether it shows the mirror image.
+
+    Attributes:
+        clip: (3, T, S, S) float32, normalised.
+        flipped: left and right are swapped, so the class may be another one.
+    """
+
+    clip: Tensor
+    flipped: bool
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training clips are varied, besides their random crop; every frame of a clip alike.
+
+    Attributes:
+        jitter: strength of changes of brightness, contrast and saturation, factors in max(0, 1 - jitter)..1 + jitter.
+        hue: strength of the change of hue, in 0..0.5 turns of the colour circle; it costs more time than all the rest.
+        flip: show every second clip in the mirror, where the class allows it.
+    """
+
+    jitter: float = 0.0
+    hue: float = 0.0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        for name, high in (("jitter", math.inf), ("hue", 0.5)):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value <= high):
+                raise ValueError(f"{name}: got {value!r}, expected a number in 0..{high:g}")
+
+    def training_view(
+        self,
+        resized_tchw: UInt8[Tensor, "t 3 h w"],
+        preprocessing: Preprocessing,
+        rng: np.random.Generator,
+        *,
+        may_flip: bool = True,
+    ) -> TrainingView:
+        """A random square of resized frames, varied and normalised; a pure function of the generator's state.
+
+        Args:
+            resized_tchw: frames that `preprocessing.resized` gave.
+            preprocessing: gives the crop and the normalisation.
+            rng: the only source of chance.
+            may_flip: False for a clip whose class has no mirror image.
+
+        Raises:
+            ValueError: a frame smaller than the crop.
+        """
+        side = preprocessing.crop
+        height, width = resized_tchw.shape[-2:]
+        if min(height, width) < side:
+            raise ValueError(f"resized_tchw: got {height}x{width} pixels, expected at least {side}x{side}")
+        # the same draws whatever the settings are, so that two settings can be compared on the same crops
+        top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
+        flipped = bool(rng.random() < 0.5) and self.flip and may_flip
+        brightness, contrast, saturation = (max(1 + self.jitter * u, 0.0) for u in rng.uniform(-1, 1, 3))
+        hue = self.hue * float(rng.uniform(-1, 1))
+
+        crop = resized_tchw[..., top : top + side, left : left + side]
+        clip_cthw = _unit_floats(crop.flip(-1) if flipped else crop)
+        if self.jitter > 0:
+            _jitter(clip_cthw, brightness, contrast, saturation)
+        if self.hue > 0:
+            clip_cthw = tv.adjust_hue(clip_cthw.transpose(0, 1), hue).transpose(0, 1).contiguous()
+        return TrainingView(preprocessing._standardised(clip_cthw), flipped)
+
+
+def mirrored_classes(class_names: Sequence[str]) -> tuple[int | None, ...]:
+    """For each class, the class that its mirror image belongs to.
+
+    "Moving up" stays itself; "from left to right" becomes "from right to left"; clockwise swaps with counterclockwise.
+    Only whole words count ("upright" does not), in any case, also between underscores or hyphens.
+
+    Returns:
+        One class index per class; None where the mirror image is none of the classes, or not a single one, so that a
+        clip must not be flipped.
+    """
+    owners: dict[str, list[int]] = {}
+    for index, name in enumerate(class_names):
+        owners.setdefault(_sides_marked(name), []).append(index)
+    mirrored: list[int | None] = []
+    for index, name in enumerate(class_names):
+        marked = _sides_marked(name)
+        swapped = marked.translate(_SWAP)
+        if swapped == marked:
+            mirrored.append(index)
+            continue
+        partners = owners.get(swapped, [])
+        mirrored.append(partners[0] if len(partners) == 1 and len(owners[marked]) == 1 else None)
+    return tuple(mirrored)
+
+
+# Control characters stand for the sides, so that they cannot be confused with a class name's own text.
+_LEFT, _RIGHT, _CLOCKWISE, _COUNTER = "\x01", "\x02", "\x03", "\x04"
+_SWAP = str.maketrans({_LEFT: _RIGHT, _RIGHT: _LEFT, _CLOCKWISE: _COUNTER, _COUNTER: _CLOCKWISE})
+_SIDES = re.compile(
+    r"(?<![^\W_])"  # no letter or digit before
+    r"(?:(?P<side>left|right)(?P<ending>wards?|hand|handed)?|(?P<counter>(?:counter|anti)[-_ ]?)?clockwise)"
+    r"(?![^\W_])"
+)
+
+
+def _sides_marked(name: str) -> str:
+    def mark(found: re.Match[str]) -> str:
+        if found["side"]:
+            return (_LEFT if found["side"] == "left" else _RIGHT) + (found["ending"] or "")
+        return _COUNTER if found["counter"] else _CLOCKWISE
+
+    return _SIDES.sub(mark, name.lower())
+
+
+def _jitter(clip_cthw: Float32[Tensor, "3 t s s"], brightness: float, contrast: float, saturation: float) -> None:
+    """torchvision's adjust_brightness, adjust_contrast and adjust_saturation on a clip in 0..1, in place."""
+    clip_cthw.mul_(brightness).clamp_(0, 1)
+    mean = _grey(clip_cthw).mean((-2, -1), keepdim=True)  # of each frame
+    clip_cthw.mul_(contrast).add_(mean, alpha=1 - contrast).clamp_(0, 1)
+    grey = _grey(clip_cthw)
+    clip_cthw.mul_(saturation).add_(grey, alpha=1 - saturation).clamp_(0, 1)
+
+
+def _grey(clip_cthw: Float32[Tensor, "3 t s s"]) -> Float32[Tensor, "t s s"]:
+    red, green, blue = clip_cthw
+    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def _unit_floats(frames_tchw: UInt8[Tensor, "t 3 s s"]) -> Float32[Tensor, "3 t s s"]:
+    """0..255 becomes 0..1, in memory of its own."""
+    return frames_tchw.transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def _centre(height: int, width: int, side: int) -> tuple[int, int]:
+    """Top and left of the centre square, rounded as torchvision's center_crop does."""
+    return round((height - side) / 2), round((width - side) / 2)
+
+
+def _exactly(cls: type, value: Any, prefix: str = "") -> dict[str, Any]:
+    """The fields of a JSON object that has all fields of a dataclass and no others."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{prefix.rstrip('.') or 'value'}: got {value!r}, expected an object")
+    names = [field.name for field in fields(cls)]
+    for name in names:
+        if name not in value:
+            raise ValueError(f"{prefix}{name}: missing")
+    for name in value:
+        if name not in names:
+            raise ValueError(f"{prefix}{name}: unknown")
+    return dict(value)
