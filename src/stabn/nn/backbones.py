@@ -5,7 +5,7 @@ Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stabn.errors import UserError
 from stabn.nn.attention import Output
+from stabn.nn.hub import Pretrained, plain_json
 
 Four = tuple[int, int, int, int]
 
@@ -126,13 +127,17 @@ def residual_layer(shape: Architecture, layer: int, *, spatial_stride: int | Non
 
 
 def initialise(module: nn.Module) -> None:
-    """He initialisation of every convolution; normalisations and linear layers keep PyTorch's own start."""
+    """He initialisation of every convolution; normalisations and linear layers keep PyTorch's own start.
+
+    Over the inputs of a kernel: over its outputs, a convolution to a single map would start so large that weight
+    decay and momentum SGD hardly move the attention it draws.
+    """
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Conv3d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
 
 
-class ResNet3D(nn.Module):
+class ResNet3D(nn.Module, Pretrained):
     """A 3D ResNet that answers from the whole clip at once: the paper's baseline, and what `STABN` is built on.
 
     Args:
@@ -148,12 +153,14 @@ class ResNet3D(nn.Module):
         UserError: an argument is none of the allowed values.
     """
 
+    kind: ClassVar[str] = "resnet3d"
+
     def __init__(
         self,
         architecture: str,
         num_classes: int,
         frames: int,
-        dropout: float = 0.5,
+        dropout: float | int = 0.5,
         class_names: Sequence[str] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
@@ -163,16 +170,18 @@ class ResNet3D(nn.Module):
         for name, value in (("num_classes", num_classes), ("frames", frames)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"{name}: got {value!r}, expected an integer from 1")
-        if not 0 <= dropout < 1:
+        if isinstance(dropout, bool) or not 0 <= dropout < 1:
             raise UserError(f"dropout: got {dropout!r}, expected a number from 0 to less than 1")
+        if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names or ()):
+            raise UserError(f"class_names: got {class_names!r}, expected a list of strings")
         if class_names is not None and len(class_names) != num_classes:
             raise UserError(f"class_names: got {len(class_names)} names, expected {num_classes}, one per class")
         self.architecture = architecture
         self.num_classes = num_classes
         self.frames = frames
-        self.dropout = dropout
+        self.dropout = float(dropout)
         self.class_names = None if class_names is None else tuple(class_names)
-        self.preprocessing = None if preprocessing is None else dict(preprocessing)
+        self.preprocessing = None if preprocessing is None else plain_json("preprocessing", preprocessing)
 
         shape = ARCHITECTURES[architecture]
         self.conv1 = _convolution(3, shape.stem_width, (1, 7, 7), stride=2)

@@ -36,7 +36,7 @@ def temporal_loss(
     temporal_bt: Float[Tensor, "b t"],
     edited_bt: Float[Tensor, "b t"],
     has_edit_b: Bool[Tensor, " b"],
-    gamma: float,
+    gamma: float | int,
 ) -> Float[Tensor, ""]:
     """L_temp(x) of Eq. 6, averaged over the whole batch; a clip without an edit contributes exactly 0.
 

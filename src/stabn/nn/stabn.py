@@ -1,7 +1,7 @@
 """The Spatio-Temporal Attention Branch Network in three visible calls: encode, attend, perceive."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -21,12 +21,14 @@ class STABN(ResNet3D):
     of frames is fixed. Names and shapes of all tensors are those of the official code's checkpoints.
     """
 
+    kind: ClassVar[str] = "stabn"
+
     def __init__(
         self,
         architecture: str,
         num_classes: int,
         frames: int,
-        dropout: float = 0.5,
+        dropout: float | int = 0.5,
         class_names: Sequence[str] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
     ) -> None:

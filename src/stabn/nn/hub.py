@@ -1,0 +1,229 @@
+"""Networks as folders, on the disk and on the Hugging Face hub.
+
+config.json         what to build: {"format": "stabn-model/1", "kind": ..., the constructor's arguments}
+model.safetensors   every tensor, by name
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stabn.errors import UserError
+from stabn.files import read_json, replacing, write_json
+from stabn.nn.tensors import check_tensors, first_line, read_tensors
+
+FORMAT = "stabn-model/1"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+_SAVE_AGAIN = "save the network again with save_pretrained"
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "architecture": (str,),
+    "num_classes": (int,),
+    "frames": (int,),
+    "dropout": (float, int),
+    "class_names": (list, type(None)),
+    "preprocessing": (dict, type(None)),
+}
+_CARD = """---
+{{ card_data }}
+---
+
+A video recognition network of [ST-ABN]({{ paper_url }}): it says when and where it looked.
+
+    from stabn.nn import load_pretrained
+
+    model = load_pretrained("this-folder")
+"""
+
+
+def read_config(folder: Path | str) -> tuple[str, dict[str, Any]]:
+    """The kind of network in a folder and the arguments that build it.
+
+    Raises:
+        UserError: config.json is missing or wrong.
+    """
+    path = Path(folder) / CONFIG
+    remedy = f"expected the folder of a network that save_pretrained wrote completely, with {CONFIG} and {WEIGHTS}"
+    fields = read_json(path, remedy=remedy)
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        found = fields.get("format") if isinstance(fields, dict) else fields
+        raise UserError(f"{path}: format: got {found!r}, expected {FORMAT!r}; {_SAVE_AGAIN}")
+    if not isinstance(fields.get("kind"), str):
+        raise UserError(f"{path}: kind: got {fields.get('kind')!r}, expected a string; {_SAVE_AGAIN}")
+    arguments = {name: value for name, value in fields.items() if name not in ("format", "kind")}
+    for name, types in _JSON_TYPES.items():
+        if name not in arguments:
+            raise UserError(f"{path}: {name}: missing; {_SAVE_AGAIN}")
+        value = arguments[name]
+        if not isinstance(value, types) or isinstance(value, bool):
+            wanted = " or ".join("null" if t is type(None) else t.__name__ for t in types)
+            raise UserError(f"{path}: {name}: got {value!r}, expected {wanted}; {_SAVE_AGAIN}")
+    for name in arguments:
+        if name not in _JSON_TYPES:
+            raise UserError(f"{path}: {name}: unknown field; {_SAVE_AGAIN}")
+    return fields["kind"], arguments
+
+
+def download(repo_id: str, filename: str, **options: Any) -> Path:
+    """A file of a repository on the hub, from the local cache where it is there.
+
+    Raises:
+        UserError: it cannot be had; the message says what was tried.
+    """
+    try:
+        return Path(hf_hub_download(repo_id, filename, **options))
+    except Exception as error:  # noqa: BLE001 - each version of the client lets errors of its own HTTP library through
+        raise UserError(
+            f"{repo_id}: cannot get {filename} of this repository from the Hugging Face hub "
+            f"({type(error).__name__}: {first_line(error)}); check the name and the network, "
+            "or give a path to a local copy, which works without network"
+        ) from None
+
+
+class Pretrained(
+    ModelHubMixin,
+    library_name="stabn",
+    pipeline_tag="video-classification",
+    paper_url="https://arxiv.org/abs/2110.15574",
+    model_card_template=_CARD,
+):
+    """`save_pretrained`, `from_pretrained` and `push_to_hub` for the networks of this package."""
+
+    kind: ClassVar[str]
+
+    def config(self) -> dict[str, Any]:
+        """What config.json holds: the format, the kind of network and the arguments that build it."""
+        return {"format": FORMAT, "kind": self.kind, **{name: getattr(self, name) for name in _JSON_TYPES}}
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: object = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write config.json and model.safetensors into a folder.
+
+        Both are written completely before either takes its place, and between the two moments there is no
+        config.json, so whatever happens the folder loads as the old network, as the new one, or not at all.
+
+        Args:
+            save_directory: the folder, made when missing.
+            config: ignored; the network knows its own.
+            repo_id: where to push; the folder's name when None.
+            push_to_hub: whether to push as well.
+            model_card_kwargs: values for the model card; a card is written when given.
+            push_to_hub_kwargs: handed to `push_to_hub`.
+
+        Returns:
+            The address of the commit on the hub, or None.
+        """
+        assert isinstance(self, nn.Module)
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        with replacing(folder / CONFIG) as new_config:
+            write_json(new_config, self.config())
+            with replacing(folder / WEIGHTS) as new_weights:
+                save_file(tensors, new_weights, metadata={"format": "pt"})
+                (folder / CONFIG).unlink(missing_ok=True)
+        if model_card_kwargs is not None:
+            self.generate_model_card(**model_card_kwargs).save(folder / "README.md")
+        if push_to_hub:
+            return self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs)
+        return None
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the folder of `save_pretrained` with a model card; the options are huggingface_hub's own.
+
+        Returns:
+            The address of the commit.
+        """
+        return super().push_to_hub(repo_id, **{"model_card_kwargs": {}, **options})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **download_options: Any) -> Self:
+        """The network in a folder that `save_pretrained` wrote, or in a repository on the hub; in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: an existing folder, or a repository like "name/network".
+            download_options: revision, token, cache_dir, local_files_only, force_download, as in huggingface_hub.
+
+        Raises:
+            UserError: a file is missing, damaged or of another network, or the repository cannot be reached.
+        """
+        source = str(pretrained_model_name_or_path)
+        if Path(source).is_dir():
+            return cls.from_folder(source)
+        try:
+            validate_repo_id(source)
+        except ValueError:
+            raise UserError(f"{source}: no such folder; give one that save_pretrained wrote, or owner/name") from None
+        config = download(source, CONFIG, **download_options)
+        weights = download(source, WEIGHTS, **download_options)
+        if config.parent != weights.parent:
+            raise UserError(f"{source}: {CONFIG} and {WEIGHTS} are of different revisions; give a revision")
+        return cls.from_folder(config.parent)
+
+    @classmethod
+    def from_folder(cls, folder: Path | str) -> Self:
+        """The network in a local folder, in evaluation mode, in the dtype it was saved in; never asks the network.
+
+        Raises:
+            UserError: the folder or a file in it is missing, damaged or of another network.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give one that save_pretrained wrote")
+        kind, arguments = read_config(folder)
+        if kind != cls.kind:
+            raise UserError(f"{folder / CONFIG}: kind: got {kind!r}, expected {cls.kind!r}; use load_pretrained")
+        try:
+            model = cls.empty(**arguments)
+        except UserError as error:
+            raise UserError(f"{folder / CONFIG}: {error}; {_SAVE_AGAIN}") from None
+        return model.filled(
+            read_tensors(folder / WEIGHTS, inside=()),
+            source=str(folder / WEIGHTS),
+            remedy=f"this is not the network of {CONFIG}, so copy the whole folder again",
+        )
+
+    @classmethod
+    def empty(cls, **arguments: Any) -> Self:
+        """A network without values, on the meta device: nothing is drawn at random only to be overwritten."""
+        with torch.device("meta"):
+            return cls(**arguments)
+
+    def filled(self, tensors: Mapping[str, Tensor], *, source: str, remedy: str) -> Self:
+        """This network with exactly these tensors, copied in their own dtypes, in evaluation mode.
+
+        Raises:
+            UserError: a tensor is missing, unexpected or of another shape; it names `source` and ends with `remedy`.
+        """
+        assert isinstance(self, nn.Module)
+        check_tensors(tensors, self.state_dict(), source=source, remedy=remedy)
+        # Copies, because tensors of a file may share its memory and change with it.
+        self.load_state_dict({name: value.clone() for name, value in tensors.items()}, assign=True)
+        return self.eval()
+
+
+def plain_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The value as it will come back from a file, so that saving and loading changes nothing.
+
+    Raises:
+        UserError: JSON cannot hold it.
+    """
+    try:
+        return json.loads(json.dumps(dict(value), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: got what JSON cannot hold ({first_line(error)}), expected plain values") from None

@@ -1,0 +1,98 @@
+"""Named tensors as files hold them: read without running code from the file, and compared with what a network needs."""
+
+import pickle
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stabn.errors import UserError
+
+# What torch.load raises on damaged or foreign files; it has no error class of its own for them.
+_UNREADABLE = (
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    AssertionError,
+    struct.error,
+)
+
+REMEDY = "give a .safetensors file or one that torch.save wrote with tensors only"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to one line for a message to the user."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def read_tensors(path: Path | str, *, inside: Iterable[str]) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors file, or of one that `torch.save` wrote; on the CPU, in the file's dtypes.
+
+    Args:
+        path: the file.
+        inside: keys under which the tensors may lie when `torch.save` was given more than them; the first found counts.
+
+    Raises:
+        UserError: the file is missing, damaged or holds anything but named tensors. Nothing in it is executed.
+    """
+    path = Path(path)
+    content: Any
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {REMEDY}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or first_line(error)}); {REMEDY}") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: is not a complete safetensors file ({first_line(error)}); copy it again") from None
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: is not a checkpoint of tensors ({type(error).__name__}); {REMEDY}") from None
+    if isinstance(content, Mapping):
+        for key in inside:
+            if isinstance(content.get(key), Mapping):
+                content = content[key]
+                break
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds a {type(content).__name__}, expected named tensors; {REMEDY}")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UserError(f"{path}: {name!r} is a {type(value).__name__}, expected a tensor; {REMEDY}")
+    if not content:
+        raise UserError(f"{path}: holds no tensors; {REMEDY}")
+    return dict(content)
+
+
+def check_tensors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: str, remedy: str) -> None:
+    """Compare names, shapes and kinds of numbers with those of a network.
+
+    Raises:
+        UserError: it names `source` and the first offending tensor: in the network's order one that is missing or
+            different, then in the file's order one that the network does not have.
+    """
+    for name, wanted in expected.items():
+        if name not in got:
+            raise UserError(f"{source}: tensor {name} is missing, expected shape {list(wanted.shape)}; {remedy}")
+        found = got[name]
+        if found.shape != wanted.shape:
+            raise UserError(
+                f"{source}: tensor {name}: got shape {list(found.shape)}, expected {list(wanted.shape)}; {remedy}"
+            )
+        if found.is_floating_point() != wanted.is_floating_point():
+            raise UserError(f"{source}: tensor {name}: got {found.dtype}, expected {wanted.dtype}; {remedy}")
+    for name, found in got.items():
+        if name not in expected:
+            raise UserError(f"{source}: unexpected tensor {name} of shape {list(found.shape)}; {remedy}")
