@@ -7,7 +7,7 @@ model.safetensors   every tensor, by name
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from stabn.errors import UserError
 from stabn.files import read_json, replacing, write_json
 from stabn.nn.tensors import check_tensors, first_line, read_tensors
+
+# Not typing.Self, which beartype refuses on the methods that the tests check one by one.
+Network = TypeVar("Network", bound="Pretrained")
 
 FORMAT = "stabn-model/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -152,7 +155,9 @@ class Pretrained(
         return super().push_to_hub(repo_id, **{"model_card_kwargs": {}, **options})
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **download_options: Any) -> Self:
+    def from_pretrained(
+        cls: type[Network], pretrained_model_name_or_path: str | Path, **download_options: Any
+    ) -> Network:
         """The network in a folder that `save_pretrained` wrote, or in a repository on the hub; in evaluation mode.
 
         Args:
@@ -176,7 +181,7 @@ class Pretrained(
         return cls.from_folder(config.parent)
 
     @classmethod
-    def from_folder(cls, folder: Path | str) -> Self:
+    def from_folder(cls: type[Network], folder: Path | str) -> Network:
         """The network in a local folder, in evaluation mode, in the dtype it was saved in; never asks the network.
 
         Raises:
@@ -199,12 +204,12 @@ class Pretrained(
         )
 
     @classmethod
-    def empty(cls, **arguments: Any) -> Self:
+    def empty(cls: type[Network], **arguments: Any) -> Network:
         """A network without values, on the meta device: nothing is drawn at random only to be overwritten."""
         with torch.device("meta"):
             return cls(**arguments)
 
-    def filled(self, tensors: Mapping[str, Tensor], *, source: str, remedy: str) -> Self:
+    def filled(self: Network, tensors: Mapping[str, Tensor], *, source: str, remedy: str) -> Network:
         """This network with exactly these tensors, copied in their own dtypes, in evaluation mode.
 
         Raises:
