@@ -18,6 +18,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from stabn.files import replacing
 _REENCODE = "convert it to H.264 MP4 with ffmpeg or give another video"
 _HELD_BYTES = 256 * 2**20  # decoded frames that `read_sampled` may keep while it does not know how many there are
 _PTS_PER_SECOND = 90_000
+_SMPTE170M, _LIMITED = 6, 1  # how FFmpeg converts RGB to YUV, in its own numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +114,12 @@ def read_clip(path: Path | str, frame_indices: Sequence[int]) -> Clip:
     """
     indices = _checked(frame_indices)
     wanted = set(indices)
-    pictures: dict[int, _Picture] = {}
+    rgb, pictures = _Rgb(), dict[int, _Picture]()
     count = 0
     with closing(_decode(Path(path))) as shown:
         for count, item in enumerate(shown, start=1):
             if count - 1 in wanted:
-                pictures[count - 1] = _Picture(_rgb(item.frame), item.seconds)
+                pictures[count - 1] = _Picture(rgb(item.frame), item.seconds)
             if len(pictures) == len(wanted):
                 break
     _check_range(path, indices, count, complete=len(pictures) == len(wanted))
@@ -148,7 +150,8 @@ def read_sampled(path: Path | str, choose: Callable[[int], Sequence[int]]) -> Cl
     if held is None:
         return read_clip(path, indices)
     _check_range(path, indices, count, complete=max(indices) < count)
-    return _clip(path, indices, {i: _Picture(_rgb(held[i].frame), held[i].seconds) for i in set(indices)})
+    rgb = _Rgb()
+    return _clip(path, indices, {i: _Picture(rgb(held[i].frame), held[i].seconds) for i in set(indices)})
 
 
 def read_chunks(path: Path | str, size: int = 64) -> Iterator[Clip]:
@@ -157,10 +160,10 @@ def read_chunks(path: Path | str, size: int = 64) -> Iterator[Clip]:
     Raises:
         UserError: as `read_clip`; chunks before the damage have been given by then.
     """
-    pictures: dict[int, _Picture] = {}
+    rgb, pictures = _Rgb(), dict[int, _Picture]()
     with closing(_decode(Path(path))) as shown:
         for index, item in enumerate(shown):
-            pictures[index] = _Picture(_rgb(item.frame), item.seconds)
+            pictures[index] = _Picture(rgb(item.frame), item.seconds)
             if len(pictures) == size:
                 yield _clip(path, list(pictures), pictures)
                 pictures = {}
@@ -215,6 +218,9 @@ def write_video(
         assert isinstance(stream, av.VideoStream)
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         stream.codec_context.time_base = Fraction(1, _PTS_PER_SECOND)
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _SMPTE170M  # else players guess, by size
+        context.color_range = _LIMITED
         stream.pix_fmt = "yuv420p"
         stream.height, stream.width = (side + side % 2 for side in shape[:2])
         for index, picture in enumerate(chain([first], pictures)):
@@ -333,9 +339,19 @@ def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
 
 
-def _rgb(frame: av.VideoFrame) -> UInt8[Tensor, "3 h w"]:
-    pixels = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)))
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+class _Rgb:
+    """From decoded frames to upright RGB.
+
+    One converter for all frames and one thread: on its own, every frame sets up a converter with a pool of threads,
+    which was measured to take longer than decoding a small clip.
+    """
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> UInt8[Tensor, "3 h w"]:
+        pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))).permute(2, 0, 1)
 
 
 def _checked(frame_indices: Sequence[int]) -> list[int]:

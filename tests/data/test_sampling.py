@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+
+from stabn.data.sampling import Sampling, dense, dense_starts, uniform, uniform_jittered
+
+COUNTS = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 36, 48, 64, 100, 299]
+LENGTHS = [1, 2, 3, 4, 7, 8, 16, 32]
+
+
+def every_sampler():
+    for n in COUNTS:
+        for length in LENGTHS:
+            rng = np.random.default_rng(n * 1000 + length)
+            for stride in (1, 2, 5):
+                for start in {0, n // 2, n - 1}:
+                    yield n, length, dense(n, length, start, stride)
+                for clips in (1, 2, 3):
+                    for window in Sampling("dense", length, stride).for_testing(n, clips):
+                        yield n, length, window
+                yield n, length, Sampling("dense", length, stride).for_training(n, rng)
+            for clips in (1, 2, 3):
+                for clip in range(clips):
+                    yield n, length, uniform(n, length, clip, clips)
+            yield n, length, uniform_jittered(n, length, rng)
+
+
+def test_every_sampler_gives_length_ascending_frames_in_range():
+    for n, length, indices in every_sampler():
+        assert len(indices) == length
+        assert all(isinstance(i, int) for i in indices)
+        assert list(indices) == sorted(indices)
+        assert indices[0] >= 0
+        assert indices[-1] < n
+
+
+def test_a_short_video_gives_all_its_frames_and_then_repeats_the_last():
+    for n, length, indices in every_sampler():
+        if n < length:
+            assert indices == tuple(range(n)) + (n - 1,) * (length - n)
+
+
+def test_uniform_takes_segment_centres_computed_by_hand():
+    assert uniform(8, 4) == (1, 3, 5, 7)
+    assert uniform(9, 3) == (1, 4, 7)
+    assert uniform(10, 4) == (1, 3, 6, 8)  # segments of 2.5 frames: centres 1.25, 3.75, 6.25, 8.75
+    assert uniform(16, 16) == tuple(range(16))
+    assert uniform(36, 16) == (1, 3, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
+
+
+def test_several_uniform_clips_take_evenly_spaced_phases():
+    assert uniform(16, 4, 0, 2) == (1, 5, 9, 13)
+    assert uniform(16, 4, 1, 2) == (3, 7, 11, 15)
+    assert Sampling("uniform", 4).for_testing(16, 2) == ((1, 5, 9, 13), (3, 7, 11, 15))
+
+
+def test_dense_takes_neighbours_and_repeats_the_last_frame_past_the_end():
+    assert dense(10, 4, 3) == (3, 4, 5, 6)
+    assert dense(10, 4, 2, stride=2) == (2, 4, 6, 8)
+    assert dense(10, 4, 7) == (7, 8, 9, 9)
+    assert dense(10, 4, 5, stride=3) == (5, 8, 9, 9)
+
+
+def test_dense_starts_cover_the_video_from_its_beginning_to_its_end():
+    assert dense_starts(40, 32, 1) == (4,)
+    assert dense_starts(40, 32, 2) == (0, 8)
+    assert dense_starts(40, 32, 3) == (0, 4, 8)
+    assert dense_starts(40, 8, 2, stride=5) == (0, 4)
+    assert dense_starts(10, 32, 3) == (0, 0, 0)
+    for n in COUNTS:
+        for length in LENGTHS:
+            starts = dense_starts(n, length, 4)
+            assert starts[0] == 0
+            assert dense(n, length, starts[-1])[-1] == n - 1
+
+
+def test_jittered_uniform_takes_one_frame_of_each_segment_and_reaches_all_frames():
+    seen = set()
+    for seed in range(200):
+        indices = uniform_jittered(10, 4, np.random.default_rng(seed))
+        for (low, high), index in zip(((0, 2), (2, 5), (5, 7), (7, 10)), indices, strict=True):
+            assert low <= index < high
+        seen.update(indices)
+    assert seen == set(range(10))
+
+
+def test_training_is_random_and_depends_on_the_seed_alone():
+    for sampling in (Sampling("dense", 8), Sampling("uniform", 8)):
+        drawn = [sampling.for_training(64, np.random.default_rng(seed)) for seed in range(20)]
+        assert drawn == [sampling.for_training(64, np.random.default_rng(seed)) for seed in range(20)]
+        assert len(set(drawn)) > 10
+
+
+def test_dense_training_reaches_the_first_and_the_last_start():
+    starts = {Sampling("dense", 4).for_training(6, np.random.default_rng(seed))[0] for seed in range(50)}
+    assert starts == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Sampling("sparse", 8), "sparse"),
+        (lambda: Sampling("dense", 0), "frames: got 0"),
+        (lambda: Sampling("dense", 8, 0), "stride: got 0"),
+        (lambda: Sampling("uniform", 8, 2), "stride: got 2"),
+        (lambda: dense(0, 4, 0), "num_frames: got 0"),
+        (lambda: dense(4, 4, 4), r"start: got 4, expected 0\.\.3"),
+        (lambda: uniform(8, 4, 2, 2), r"clip: got 2, expected 0\.\.1"),
+        (lambda: uniform(8, 0), "length: got 0"),
+        (lambda: dense_starts(8, 4, 0), "clips: got 0"),
+        (lambda: Sampling("uniform", 4).for_testing(8, 0), "clips: got 0"),
+        (lambda: uniform_jittered(0, 4, np.random.default_rng(0)), "num_frames: got 0"),
+    ],
+)
+def test_wrong_numbers_are_refused_with_what_was_expected(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
