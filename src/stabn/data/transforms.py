@@ -74,9 +74,10 @@ class Preprocessing:
             outer = _exactly(cls, value)
             inner = _exactly(Sampling, outer.pop("sampling"), "sampling.")
             for name in ("mean", "std"):
-                if not isinstance(outer[name], list | tuple):
+                numbers = outer[name] if isinstance(outer[name], list | tuple) else ()
+                if [type(v) in (int, float) for v in numbers] != [True] * 3:
                     raise ValueError(f"{name}: got {outer[name]!r}, expected three numbers")
-                outer[name] = tuple(outer[name])
+                outer[name] = tuple(float(v) for v in numbers)
             return cls(sampling=Sampling(**inner), **outer)
         except ValueError as error:
             raise UserError(f"{source}: {error}; {remedy}") from None
@@ -255,15 +256,17 @@ def _centre(height: int, width: int, side: int) -> tuple[int, int]:
     return round((height - side) / 2), round((width - side) / 2)
 
 
-def _exactly(cls: type, value: Any, prefix: str = "") -> dict[str, Any]:
+def _exactly(cls: type[Preprocessing | Sampling], value: Any, prefix: str = "") -> dict[str, Any]:
     """The fields of a JSON object that has all fields of a dataclass and no others."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{prefix.rstrip('.') or 'value'}: got {value!r}, expected an object")
-    names = [field.name for field in fields(cls)]
-    for name in names:
+    types = {field.name: field.type for field in fields(cls)}
+    for name, expected in types.items():
         if name not in value:
             raise ValueError(f"{prefix}{name}: missing")
+        if expected is int and type(value[name]) is not int:
+            raise ValueError(f"{prefix}{name}: got {value[name]!r}, expected an integer")
     for name in value:
-        if name not in names:
+        if name not in types:
             raise ValueError(f"{prefix}{name}: unknown")
     return dict(value)
