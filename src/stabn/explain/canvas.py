@@ -1,0 +1,118 @@
+"""What every picture is made of: the colour scale, text that fits, and bars. Pillow only, nothing about networks."""
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+Box = tuple[int, int, int, int]
+
+PAPER, INK, MUTED, TRACK, EDGE = (255, 255, 255), (26, 30, 36), (92, 101, 113), (236, 239, 243), (120, 128, 139)
+RIGHT, WRONG = (0, 110, 84), (176, 32, 40)
+
+# ColorBrewer's RdYlBu, reversed, with the pale middle a little deeper. Blue is 0 and red is 1 as in the paper; unlike
+# "jet" its lightness has one peak, so that no false edges show over a video, and it has no green that a colour-blind
+# reader would take for red.
+_STOPS = (
+    (0.00, (44, 60, 158)),
+    (0.18, (69, 117, 190)),
+    (0.36, (140, 192, 222)),
+    (0.50, (250, 240, 176)),
+    (0.64, (253, 187, 98)),
+    (0.82, (232, 92, 52)),
+    (1.00, (178, 10, 38)),
+)
+
+
+def colour(values: np.ndarray | float) -> UInt8[np.ndarray, "*shape 3"]:
+    """The colours of attention values, from blue (0) over pale yellow to red (1).
+
+    Args:
+        values: numbers in 0..1 of any shape; what lies outside takes the end's colour.
+
+    Returns:
+        uint8 RGB with one more axis of length 3.
+    """
+    places, stops = zip(*_STOPS, strict=True)
+    channels = [np.interp(np.asarray(values, np.float64), places, channel) for channel in zip(*stops, strict=True)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def ink_of(value: float) -> tuple[int, int, int]:
+    """`colour` of one value, as Pillow wants it."""
+    red, green, blue = (int(channel) for channel in colour(value))
+    return red, green, blue
+
+
+@lru_cache(maxsize=64)
+def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans at a size in pixels; matplotlib brings it along, so that machines without fonts draw the same."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+
+
+def fitted(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
+    """The text, or its beginning and an ellipsis if it is wider than `width` pixels."""
+    text = " ".join(text.split())
+    if face.getlength(text) <= width:
+        return text
+    while text and face.getlength(text.rstrip() + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float, most: int) -> list[str]:
+    """The text broken at spaces into at most `most` lines of `width` pixels; what does not fit ends in an ellipsis."""
+    words, lines = text.split(), list[str]()
+    while words and len(lines) < most - 1:
+        count = 1
+        while count < len(words) and face.getlength(" ".join(words[: count + 1])) <= width:
+            count += 1
+        lines.append(fitted(" ".join(words[:count]), face, width))
+        words = words[count:]
+    return [*lines, fitted(" ".join(words), face, width)] if words else lines
+
+
+def draw_bars(
+    draw: ImageDraw.ImageDraw,
+    box: Box,
+    scores: Sequence[float] | np.ndarray,
+    current: Collection[int] = (),
+    *,
+    plain: bool = False,
+) -> None:
+    """Draw one bar per score on a common scale 0..1, blue to red, and a dark frame and pointer at the current ones.
+
+    Args:
+        draw: where.
+        box: (left, top, right, bottom) in pixels; the pointer needs 9 pixels more below it.
+        scores: values in 0..1, in time order.
+        current: positions to mark.
+        plain: dark grey instead of the attention's colours, for what people say and no network computed.
+    """
+    left, top, right, bottom = box
+    gap = 3 if (right - left) / len(scores) >= 14 else 1
+    edges = [left + round(i * (right - left + gap) / len(scores)) for i in range(len(scores) + 1)]
+    for i, score in enumerate(scores):
+        x0, x1 = edges[i], edges[i + 1] - gap - 1
+        draw.rectangle((x0, top, x1, bottom), fill=TRACK)
+        # a score of 0 keeps a sliver: "not important" must look different from "no frame"
+        y = min(bottom - 1, bottom - round(float(score) * (bottom - top)))
+        draw.rectangle((x0, y, x1, bottom), fill=MUTED if plain else ink_of(float(score)))
+    if current:
+        x0, x1 = edges[min(current)], edges[max(current) + 1] - gap - 1
+        draw.rectangle((x0 - 2, top - 2, x1 + 2, bottom + 2), outline=INK, width=2)
+        middle = (x0 + x1) / 2
+        draw.polygon(((middle, bottom + 3), (middle - 5, bottom + 9), (middle + 5, bottom + 9)), fill=INK)
+
+
+def draw_scale(image: Image.Image, box: Box) -> None:
+    """Draw the colour scale from 0 at the left to 1 at the right."""
+    left, top, right, bottom = box
+    row = colour(np.linspace(0, 1, right - left))
+    image.paste(Image.fromarray(np.broadcast_to(row, (bottom - top, *row.shape)).copy()), (left, top))
+    ImageDraw.Draw(image).rectangle((left - 1, top - 1, right, bottom), outline=EDGE)
