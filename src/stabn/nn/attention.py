@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 
@@ -20,8 +19,9 @@ class Attention:
             network, nor on the meta device, because there are none.
     """
 
-    spatial: Float[Tensor, "b t h w"]
-    temporal: Float[Tensor, "b t"]
+    # Plain tensors here and in Output: the values check themselves, with or without jaxtyping.
+    spatial: Tensor
+    temporal: Tensor
 
     def __post_init__(self) -> None:
         if self.spatial.ndim != 4:
@@ -71,8 +71,8 @@ class Output:
         ValueError: shapes do not belong together.
     """
 
-    logits: Float[Tensor, "b k"]
-    attention_logits: Float[Tensor, "b k"] | None = None
+    logits: Tensor
+    attention_logits: Tensor | None = None
     attention: Attention | None = None
 
     def __post_init__(self) -> None:

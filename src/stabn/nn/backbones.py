@@ -230,8 +230,9 @@ class ResNet3D(nn.Module, Pretrained):
         shape = tuple(clip_bcthw.shape)
         if len(shape) != 5 or shape[1] != 3 or 0 in shape[2:]:
             raise ValueError(f"clip: got shape {shape}, expected (B, 3, T, H, W)")
-        # Under autocast PyTorch converts; anywhere else another dtype fails deep inside with an obscure message.
-        if torch.is_autocast_enabled(clip_bcthw.device.type) and clip_bcthw.is_floating_point():
+        wanted, device = self.conv1.weight.dtype, clip_bcthw.device.type
+        if clip_bcthw.dtype == wanted:
             return
-        if clip_bcthw.dtype != self.conv1.weight.dtype:
-            raise ValueError(f"clip: got {clip_bcthw.dtype}, expected {self.conv1.weight.dtype} like the weights")
+        # Under autocast PyTorch converts; anywhere else another dtype fails deep inside with an obscure message.
+        if not (clip_bcthw.is_floating_point() and torch.is_autocast_enabled(device)):
+            raise ValueError(f"clip: got {clip_bcthw.dtype}, expected {wanted} like the weights")

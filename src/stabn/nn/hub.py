@@ -68,6 +68,9 @@ def read_config(folder: Path | str) -> tuple[str, dict[str, Any]]:
         if not isinstance(value, types) or isinstance(value, bool):
             wanted = " or ".join("null" if t is type(None) else t.__name__ for t in types)
             raise UserError(f"{path}: {name}: got {value!r}, expected {wanted}; {_SAVE_AGAIN}")
+    for value in arguments["class_names"] or ():
+        if not isinstance(value, str):
+            raise UserError(f"{path}: class_names: got {value!r} among them, expected strings; {_SAVE_AGAIN}")
     for name in arguments:
         if name not in _JSON_TYPES:
             raise UserError(f"{path}: {name}: unknown field; {_SAVE_AGAIN}")
@@ -217,8 +220,9 @@ class Pretrained(
         """
         assert isinstance(self, nn.Module)
         check_tensors(tensors, self.state_dict(), source=source, remedy=remedy)
-        # Copies, because tensors of a file may share its memory and change with it.
-        self.load_state_dict({name: value.clone() for name, value in tensors.items()}, assign=True)
+        # Copies, because tensors of a file may share its memory, and change with it or with each other.
+        copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+        self.load_state_dict(copies, assign=True)
         return self.eval()
 
 

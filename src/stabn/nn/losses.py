@@ -34,8 +34,8 @@ def recognition_loss(output: Output, labels_b: Int[Tensor, " b"]) -> Float[Tenso
 
 def temporal_loss(
     temporal_bt: Float[Tensor, "b t"],
-    edited_bt: Float[Tensor, "b t"],
-    has_edit_b: Bool[Tensor, " b"],
+    edited_bt: Float[Tensor, "_ _"],
+    has_edit_b: Bool[Tensor, " _"],
     gamma: float | int,
 ) -> Float[Tensor, ""]:
     """L_temp(x) of Eq. 6, averaged over the whole batch; a clip without an edit contributes exactly 0.
@@ -52,8 +52,12 @@ def temporal_loss(
         A scalar from 0.
 
     Raises:
-        ValueError: gamma is negative or not finite.
+        ValueError: the shapes do not belong together, or gamma is negative or not finite.
     """
+    if edited_bt.shape != temporal_bt.shape:
+        raise ValueError(f"edited: got shape {tuple(edited_bt.shape)}, expected {tuple(temporal_bt.shape)}")
+    if has_edit_b.shape != temporal_bt.shape[:1]:
+        raise ValueError(f"has_edit: got shape {tuple(has_edit_b.shape)}, expected ({len(temporal_bt)},)")
     if not 0 <= gamma < float("inf"):
         raise ValueError(f"gamma: got {gamma}, expected a finite number from 0")
     # Selected before the subtraction and not multiplied by 0 after it, because 0 * NaN is NaN, in gradients too.

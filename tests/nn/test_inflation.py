@@ -1,0 +1,151 @@
+"""2D ImageNet networks in 3D: on a clip that repeats one picture the answers must be the 2D network's."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from conftest import with_uneven_statistics
+from safetensors.torch import save_file
+
+from stabn.errors import UserError
+from stabn.nn import STABN, ResNet3D, hub, imagenet_state_dict, load_imagenet
+
+
+def flat_network(depth: int, source: str = "torchvision") -> torch.nn.Module:
+    name = f"resnet{depth}"
+    model = getattr(torchvision.models, name)() if source == "torchvision" else timm.create_model(name)
+    return with_uneven_statistics(model).double()
+
+
+def picture() -> torch.Tensor:
+    return torch.randn(1, 3, 49, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def flat_features(model: torch.nn.Module, picture_bchw: torch.Tensor) -> torch.Tensor:
+    x_bchw = model.maxpool(torch.relu(model.bn1(model.conv1(picture_bchw))))
+    return model.layer3(model.layer2(model.layer1(x_bchw)))
+
+
+@pytest.mark.parametrize(("depth", "source"), [(18, "torchvision"), (50, "torchvision"), (50, "timm")])
+def test_a_static_clip_gets_the_2d_networks_features_and_logits(depth, source):
+    flat, frames = flat_network(depth, source), 4
+    model = ResNet3D(f"resnet{depth}", 1000, frames).double().eval()
+    summary = load_imagenet(model, flat.state_dict())
+    assert summary.left_random == ()
+    assert set(summary.loaded) == set(model.state_dict())
+    with torch.no_grad():
+        clip = picture()[:, :, None].expand(-1, -1, frames, -1, -1)
+        features, expected = model.encode(clip), flat_features(flat, picture())
+        for t in range(frames):
+            assert torch.allclose(features[:, :, t], expected, rtol=0, atol=1e-9), t
+        assert torch.allclose(model(clip).logits, flat(picture()), rtol=0, atol=1e-9)
+
+
+def test_averaging_changes_the_response_at_the_ends_and_less_in_the_middle():
+    flat = flat_network(18)
+    model = ResNet3D("resnet18", 1000, 9).double().eval()
+    load_imagenet(model, flat.state_dict(), inflation="average")
+    with torch.no_grad():
+        features = model.encode(picture()[:, :, None].expand(-1, -1, 9, -1, -1))
+        error = (features - flat_features(flat, picture())[:, :, None]).abs().mean(dim=(0, 1, 3, 4))
+    assert error[0] > 10 * error[4]
+    assert error[0] > 0.01
+    assert torch.allclose(error, error.flip(0))
+
+
+def test_averaging_repeats_the_kernel_over_its_taps():
+    flat = flat_network(50)
+    model = ResNet3D("resnet50", 10, 4)
+    load_imagenet(model, flat.state_dict(), inflation="average")
+    kernel = flat.layer3[0].conv1.weight.float()
+    for tap in range(3):
+        assert torch.allclose(model.layer3[0].conv1.weight[:, :, tap], kernel / 3)
+    assert torch.equal(model.layer1[0].conv2.weight[:, :, 0], flat.layer1[0].conv2.weight.float())
+
+
+def test_the_attention_branch_starts_from_layer4_and_the_rest_stays_random():
+    model = STABN("resnet18", 10, 4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    summary = load_imagenet(model, flat_network(18).state_dict())
+    after = model.state_dict()
+    for name in after:
+        if name.startswith("layer_att_common."):
+            assert torch.equal(after[name], after[name.replace("layer_att_common", "layer4")]), name
+            assert name in summary.loaded
+    assert {name.split(".")[0] for name in summary.left_random} == {
+        "fc",
+        "conv_att_common",
+        "conv_att_out",
+        "fc_att_out",
+        "conv_spatial_att",
+        "conv_temp_att1",
+        "conv_temp_att2",
+        "conv_temp_att3",
+        "conv_att_mechanism",
+    }
+    assert all(torch.equal(after[name], before[name]) for name in summary.left_random)
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        (lambda: torchvision.models.resnet34(), "unexpected tensor layer1.2.conv1.weight"),
+        (lambda: torchvision.models.resnet50(), r"tensor layer1.0.conv1.weight: got shape \[64, 64, 1, 1\]"),
+        (lambda: timm.create_model("resnet18d"), "tensor conv1.weight is missing"),
+        (lambda: torchvision.models.squeezenet1_1(), "tensor conv1.weight is missing"),
+    ],
+)
+def test_a_2d_network_of_another_depth_or_kind_is_refused_and_changes_nothing(flat, message):
+    model = ResNet3D("resnet18", 10, 4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.device("meta"):
+        state = flat().state_dict()
+    with pytest.raises(UserError, match=message) as error:
+        load_imagenet(model, state)
+    assert "\n" not in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_come_from_a_file_in_either_format(tmp_path):
+    tensors = {"conv1.weight": torch.ones(2, 2)}
+    torch.save(tensors, tmp_path / "bare.pth")
+    torch.save({"state_dict": tensors}, tmp_path / "wrapped.pt")
+    torch.save({"model": tensors, "epoch": 1}, tmp_path / "model.pt")
+    save_file(tensors, tmp_path / "some.safetensors")
+    for name in ("bare.pth", "wrapped.pt", "model.pt", "some.safetensors"):
+        assert torch.equal(imagenet_state_dict(str(tmp_path / name))["conv1.weight"], torch.ones(2, 2)), name
+
+
+def test_weights_come_from_a_hub_repository(tmp_path, monkeypatch):
+    save_file({"conv1.weight": torch.ones(2)}, tmp_path / "model.safetensors")
+    monkeypatch.setattr(hub, "hf_hub_download", lambda repo, name: str(tmp_path / name))
+    assert list(imagenet_state_dict("timm/resnet50.a1_in1k")) == ["conv1.weight"]
+
+
+def test_weights_come_from_torchvision_by_name(monkeypatch):
+    weights = torchvision.models.ResNet50_Weights
+    monkeypatch.setattr(weights, "get_state_dict", lambda self, **_: {self.name: torch.ones(1)})
+    assert list(imagenet_state_dict("ResNet50_Weights.IMAGENET1K_V2")) == ["IMAGENET1K_V2"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing.pth", "nothing.pth: no such file"),
+        ("ResNet50_Weights.NONE", "torchvision has no weights of this name"),
+        ("Foo_Weights.IMAGENET1K_V1", "torchvision has no weights of this name"),
+        ("ResNet50_Weights.IMAGENET1K_V2", "torchvision cannot get these weights .*no route"),
+        ("timm/resnet50.a1_in1k", "cannot get model.safetensors .*no route"),
+        ("resnet50", "got neither an existing file, nor a torchvision name"),
+    ],
+)
+def test_weights_that_cannot_be_had_say_what_was_tried_and_that_a_file_works(monkeypatch, source, message):
+    def fail(*_args, **_kwargs):
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    monkeypatch.setattr(torchvision.models.ResNet50_Weights, "get_state_dict", fail)
+    with pytest.raises(UserError, match=message) as error:
+        imagenet_state_dict(source)
+    assert "\n" not in str(error.value)
+    assert "file" in str(error.value) or "local copy" in str(error.value)

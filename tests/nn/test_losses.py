@@ -1,0 +1,77 @@
+import math
+
+import pytest
+import torch
+
+from stabn.nn import Output, recognition_loss, temporal_loss
+
+NAN = float("nan")
+
+
+def test_recognition_costs_the_cross_entropies_of_both_branches():
+    # Softmax of (ln 3, 0) is (3/4, 1/4), of (0, 0) is (1/2, 1/2).
+    output = Output(torch.tensor([[math.log(3), 0.0]]), torch.zeros(1, 2))
+    loss = recognition_loss(output, torch.tensor([1]))
+    assert loss.item() == pytest.approx(math.log(4) + math.log(2), abs=1e-6)
+
+
+def test_recognition_averages_over_the_batch():
+    output = Output(torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]]), torch.zeros(2, 2))
+    loss = recognition_loss(output, torch.tensor([0, 1]))
+    assert loss.item() == pytest.approx((math.log(4 / 3) + math.log(4)) / 2 + math.log(2), abs=1e-6)
+
+
+def test_a_network_without_an_attention_branch_pays_for_perception_only():
+    output = Output(torch.tensor([[math.log(3), 0.0]]))
+    assert recognition_loss(output, torch.tensor([0])).item() == pytest.approx(math.log(4 / 3), abs=1e-6)
+
+
+def test_labels_must_fit_the_clips_and_the_classes():
+    output = Output(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"labels: got shape \(1,\), expected \(2,\)"):
+        recognition_loss(output, torch.tensor([0]))
+    with pytest.raises(IndexError):
+        recognition_loss(output, torch.tensor([0, 3]))
+
+
+def test_temporal_loss_is_gamma_over_n_times_the_squared_differences_over_the_whole_batch():
+    temporal = torch.tensor([[0.2, 0.6], [0.5, 0.5]], dtype=torch.float64)
+    edited = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    # First clip: 10 / 2 * (0.04 + 0.16) = 1; second clip: 10 / 2 * (0.25 + 0.25) = 2.5.
+    both = temporal_loss(temporal, edited, torch.tensor([True, True]), 10)
+    one = temporal_loss(temporal, edited, torch.tensor([True, False]), 10)
+    none = temporal_loss(temporal, edited, torch.tensor([False, False]), 10)
+    assert both.item() == pytest.approx((1 + 2.5) / 2)
+    assert one.item() == pytest.approx((1 + 0) / 2)
+    assert none.item() == 0
+
+
+def test_the_gradient_of_the_temporal_loss_is_the_hand_computed_one():
+    temporal = torch.tensor([[0.2, 0.6], [0.5, 0.5]], requires_grad=True)
+    edited = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    temporal_loss(temporal, edited, torch.tensor([True, False]), 10.0).backward()
+    # gamma / (B n) * 2 (M - M') = 10 / 4 * 2 * (0.2, -0.4)
+    assert torch.allclose(temporal.grad, torch.tensor([[1.0, -2.0], [0.0, 0.0]]))
+
+
+def test_nothing_leaks_from_a_clip_without_an_edit_not_even_nan():
+    temporal = torch.tensor([[0.2, 0.6], [NAN, 0.5]], requires_grad=True)
+    edited = torch.tensor([[0.0, 1.0], [NAN, float("inf")]])
+    loss = temporal_loss(temporal, edited, torch.tensor([True, False]), 10.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.5)
+    assert torch.equal(temporal.grad[1], torch.zeros(2))
+
+
+@pytest.mark.parametrize("gamma", [-1.0, NAN, float("inf")])
+def test_gamma_must_be_a_finite_number_from_0(gamma):
+    with pytest.raises(ValueError, match=r"gamma: got .*, expected a finite number from 0"):
+        temporal_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([True]), gamma)
+
+
+def test_edits_must_fit_the_attention():
+    temporal, edited = torch.zeros(2, 3), torch.zeros(2, 1)
+    with pytest.raises(ValueError, match=r"edited: got shape \(2, 1\), expected \(2, 3\)"):
+        temporal_loss(temporal, edited, torch.tensor([True, True]), 1.0)
+    with pytest.raises(ValueError, match=r"has_edit: got shape \(1,\), expected \(2,\)"):
+        temporal_loss(temporal, temporal, torch.tensor([True]), 1.0)

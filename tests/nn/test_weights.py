@@ -1,0 +1,353 @@
+"""Folders of our own, and checkpoints of the official code."""
+
+import json
+import pickle
+import socket
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stabn.errors import UserError
+from stabn.nn import ARCHITECTURES, STABN, ResNet3D, hub, import_official, load_pretrained
+
+NAMES = ["push", "pull", "lift"]
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("tried to reach the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(hub, "hf_hub_download", refuse)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    STABN("tiny", 3, 4, 0.25, NAMES, {"size": 32, "mean": [0.5, 0.4, 0.3]}).save_pretrained(tmp_path / "net")
+    return tmp_path / "net"
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize("network", [STABN, ResNet3D])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_network_comes_back_bit_equal_with_all_it_remembered(tmp_path, no_network, network, dtype):
+    model = network("tiny", 3, 4, 0.25, NAMES, {"mean": (0.5, 0.4), "size": 32}).to(dtype)
+    model.bn1.running_mean.normal_()
+    model.save_pretrained(tmp_path)
+    for back in (load_pretrained(tmp_path), network.from_pretrained(str(tmp_path))):
+        assert type(back) is network
+        assert not back.training
+        assert back.config() == model.config()
+        assert back.class_names == tuple(NAMES)
+        assert back.preprocessing == {"mean": [0.5, 0.4], "size": 32}
+        assert list(back.state_dict()) == list(model.state_dict())
+        for name, value in model.state_dict().items():
+            assert back.state_dict()[name].dtype == value.dtype
+            assert torch.equal(back.state_dict()[name], value), name
+        assert all(value.requires_grad for value in back.parameters())
+
+
+def test_a_folder_holds_a_config_and_the_weights_and_nothing_else(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config == {
+        "format": "stabn-model/1",
+        "kind": "stabn",
+        "architecture": "tiny",
+        "num_classes": 3,
+        "frames": 4,
+        "dropout": 0.25,
+        "class_names": NAMES,
+        "preprocessing": {"size": 32, "mean": [0.5, 0.4, 0.3]},
+    }
+
+
+def test_loading_draws_no_random_numbers(folder):
+    before = torch.get_rng_state()
+    load_pretrained(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_save_that_fails_leaves_the_old_network(folder, monkeypatch):
+    old = load_pretrained(folder).state_dict()
+
+    def full(*_args, **_kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(hub, "save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        STABN("tiny", 5, 4).save_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert all(torch.equal(value, old[name]) for name, value in load_pretrained(folder).state_dict().items())
+
+
+def test_pushing_uploads_config_weights_and_a_card(folder, monkeypatch):
+    uploaded = {}
+
+    class Api:
+        def __init__(self, token=None): ...
+
+        def create_repo(self, repo_id, **_options):
+            return type("Repo", (), {"repo_id": repo_id})
+
+        def upload_folder(self, *, folder_path, **_options):
+            uploaded.update({path.name: path.read_bytes() for path in folder_path.iterdir()})
+            return "commit"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    assert load_pretrained(folder).push_to_hub("someone/net") == "commit"
+    assert sorted(uploaded) == ["README.md", "config.json", "model.safetensors"]
+    assert uploaded["config.json"] == (folder / "config.json").read_bytes()
+    assert b"library_name: stabn" in uploaded["README.md"]
+
+
+def test_a_repository_is_loaded_from_what_the_hub_client_downloads(folder, monkeypatch):
+    monkeypatch.setattr(hub, "hf_hub_download", lambda repo_id, name, **_: str(folder / name))
+    assert STABN.from_pretrained("someone/net").class_names == tuple(NAMES)
+
+
+def test_a_repository_that_cannot_be_reached_is_one_line(monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    with pytest.raises(UserError, match=r"someone/net: cannot get config.json .*no route") as error:
+        STABN.from_pretrained("someone/net")
+    assert "path" in one_line(error)
+
+
+@pytest.mark.parametrize("load", [load_pretrained, STABN.from_folder])
+def test_a_folder_that_does_not_exist_is_never_looked_for_on_the_network(tmp_path, no_network, load):
+    with pytest.raises(UserError, match="someone/net: no such folder"):
+        load("someone/net")
+    with pytest.raises(UserError, match="no such folder"):
+        load(tmp_path / "nothing")
+    with pytest.raises(UserError, match="no such folder"):
+        STABN.from_pretrained(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "stabn-model/9"}, "config.json: format: got 'stabn-model/9', expected 'stabn-model/1'"),
+        ({"kind": "vit"}, "config.json: kind: got 'vit', expected one of stabn, resnet3d"),
+        ({"kind": 3}, "config.json: kind: got 3, expected a string"),
+        ({"architecture": "vgg"}, "config.json: architecture: got 'vgg', expected one of resnet18"),
+        ({"architecture": ["tiny"]}, r"config.json: architecture: got \['tiny'\], expected str"),
+        ({"num_classes": "3"}, "config.json: num_classes: got '3', expected int"),
+        ({"num_classes": True}, "config.json: num_classes: got True, expected int"),
+        ({"frames": 0}, "config.json: frames: got 0, expected an integer from 1"),
+        ({"dropout": None}, "config.json: dropout: got None, expected float or int"),
+        ({"dropout": 2}, "config.json: dropout: got 2, expected a number from 0"),
+        ({"class_names": "abc"}, "config.json: class_names: got 'abc', expected list or null"),
+        ({"class_names": ["a"]}, "config.json: class_names: got 1 names, expected 3"),
+        ({"class_names": [1, 2, 3]}, "config.json: class_names: got 1 among them, expected strings"),
+        ({"preprocessing": 3}, "config.json: preprocessing: got 3, expected dict or null"),
+        ({"colour": "red"}, "config.json: colour: unknown field"),
+        (
+            {"num_classes": 4, "class_names": None},
+            r"model.safetensors: tensor fc.weight: got shape \[3, 64\], expected",
+        ),
+        ({"frames": 5}, r"model.safetensors: tensor fc_att_out.weight: got shape \[3, 12\], expected \[3, 15\]"),
+        ({"architecture": "small"}, r"model.safetensors: tensor conv1.weight: got shape \[8, 3, 1, 7, 7\]"),
+        ({"architecture": "resnet18"}, "model.safetensors: tensor conv1.weight: got shape"),
+        ({"kind": "resnet3d"}, "model.safetensors: unexpected tensor"),
+    ],
+)
+def test_a_wrong_config_is_refused_in_one_line(folder, changes, message):
+    edit_config(folder, **changes)
+    with pytest.raises(UserError, match=message) as error:
+        load_pretrained(folder)
+    assert one_line(error).startswith(str(folder))
+
+
+def test_a_config_with_a_missing_field_or_damaged_json_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["frames"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config.json: frames: missing"):
+        load_pretrained(folder)
+    for text in ('{"format": "stabn', "[1, 2]", ""):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(UserError, match=r"config.json: (is not JSON|format: got)") as error:
+            load_pretrained(folder)
+        one_line(error)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_without_one_of_its_files_is_refused(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"{name}: no such file"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, 50_000])
+def test_truncated_weights_are_refused(folder, keep):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"model.safetensors: is not a complete safetensors file") as error:
+        load_pretrained(folder)
+    one_line(error)
+
+
+def test_weights_without_a_tensor_are_refused_by_its_name(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["layer2.0.bn1.bias"]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"tensor layer2.0.bn1.bias is missing, expected shape \[16\]"):
+        load_pretrained(folder)
+
+
+def test_the_other_kind_of_network_is_refused_by_from_pretrained(folder):
+    with pytest.raises(UserError, match="kind: got 'stabn', expected 'resnet3d'; use load_pretrained"):
+        ResNet3D.from_pretrained(folder)
+
+
+# Official checkpoints
+
+
+def official(architecture: str, num_classes: int, frames: int) -> dict[str, torch.Tensor]:
+    """A checkpoint whose tensors hold one number each, stored once: the file is small whatever the layout."""
+    with torch.device("meta"):
+        layout = STABN(architecture, num_classes, frames).state_dict()
+    return {
+        name: torch.tensor(number, dtype=value.dtype).expand(value.shape)
+        for number, (name, value) in enumerate(layout.items())
+    }
+
+
+def test_an_official_checkpoint_reproduces_the_official_outputs(reference, tmp_path):
+    torch.save({"epoch": 3, "model_state_dict": reference.tensors}, tmp_path / "save.pth")
+    model = import_official(tmp_path / "save.pth")
+    assert (model.architecture, model.num_classes, model.frames, model.training) == (
+        reference.architecture,
+        reference.num_classes,
+        reference.frames,
+        False,
+    )
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    with torch.no_grad():
+        output = model.double()(reference.clip.double())
+    for name, value in (("logits_perception", output.logits), ("temporal", output.attention.temporal)):
+        assert abs(value.numpy() - reference.answers[name]).max() < 1e-9
+
+
+@pytest.mark.parametrize("wrap", [None, "model_state_dict", "state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("counters", [True, False])
+def test_every_way_of_saving_is_read(tmp_path, wrap, prefix, counters):
+    tensors = official("resnet18", 5, 3)
+    saved = {prefix + k: v for k, v in tensors.items() if counters or not k.endswith("num_batches_tracked")}
+    torch.save(saved if wrap is None else {wrap: saved}, tmp_path / "save.pth")
+    model = import_official(tmp_path / "save.pth", class_names=list("abcde"), preprocessing={"size": 224})
+    assert (model.class_names, model.preprocessing) == (tuple("abcde"), {"size": 224})
+    for name, value in model.state_dict().items():
+        if counters or not name.endswith("num_batches_tracked"):
+            assert torch.equal(value, tensors[name]), name
+        else:
+            assert (value.item(), value.dtype) == (0, torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "classes", "frames"), [("resnet34", 7, 5), ("resnet101", 3, 1), ("resnet152", 2, 3)]
+)
+def test_the_other_depths_are_recognised_by_their_blocks(tmp_path, architecture, classes, frames):
+    torch.save(official(architecture, classes, frames), tmp_path / "save.pth")
+    model = import_official(tmp_path / "save.pth")
+    assert (model.architecture, model.num_classes, model.frames) == (architecture, classes, frames)
+    assert ARCHITECTURES[architecture].depths == tuple(len(getattr(model, f"layer{n}")) for n in (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: t.pop("layer3.1.bn2.weight"), r"tensor layer3.1.bn2.weight is missing, expected shape \[256\]"),
+        (lambda t: t.pop("fc.weight"), "tensor fc.weight is missing"),
+        (lambda t: t.pop("conv_temp_att3.0.weight"), "tensor conv_temp_att3.0.weight is missing"),
+        (lambda t: t.update({"fc.weight": torch.zeros(3)}), r"tensor fc.weight: got \[3\], expected \[rows, columns\]"),
+        (lambda t: t.update({"fc.weight": torch.zeros(0, 512)}), r"tensor fc.weight: got \[0, 512\]"),
+        (lambda t: t.update({"extra": torch.zeros(2)}), r"unexpected tensor extra of shape \[2\]"),
+        (
+            lambda t: t.update({"conv1.weight": torch.zeros(64, 3, 7, 7)}),
+            r"tensor conv1.weight: got shape \[64, 3, 7, 7\], expected \[64, 3, 1, 7, 7\]",
+        ),
+        (lambda t: t.update({"bn1.bias": torch.zeros(64, dtype=torch.int64)}), "tensor bn1.bias: got torch.int64"),
+        (lambda t: t.update({"module.fc.bias": torch.zeros(5)}), "with and without 'module.'"),
+        (
+            lambda t: [t.pop(name) for name in list(t) if name.startswith("layer1.1.")],
+            r"got basic blocks \(1, 2, 2, 2\) in layer1..layer4, expected one of resnet18 basic \(2, 2, 2, 2\)",
+        ),
+    ],
+)
+def test_the_first_offending_tensor_of_an_official_checkpoint_is_named(tmp_path, damage, message):
+    tensors = official("resnet18", 5, 3)
+    damage(tensors)
+    torch.save({"model_state_dict": tensors}, tmp_path / "save.pth")
+    with pytest.raises(UserError, match=message) as error:
+        import_official(tmp_path / "save.pth")
+    assert one_line(error).startswith(str(tmp_path / "save.pth"))
+
+
+def test_class_names_must_be_as_many_as_the_checkpoints_classes(tmp_path):
+    torch.save(official("resnet18", 5, 3), tmp_path / "save.pth")
+    with pytest.raises(UserError, match="class_names: got 3 names, expected 5"):
+        import_official(tmp_path / "save.pth", class_names=NAMES)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (pytest.fail, ("code from the file was executed",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not a checkpoint of tensors"),
+        (b"not a checkpoint at all, but long enough to look like one", "is not a checkpoint of tensors"),
+        (pickle.dumps({"a": 1}), "is not a checkpoint of tensors"),
+        (pickle.dumps(Harmful()), "is not a checkpoint of tensors"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_refused_without_running_it(tmp_path, content, message):
+    (tmp_path / "save.pth").write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        import_official(tmp_path / "save.pth")
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(3), "holds a Tensor, expected named tensors"),
+        ({}, "holds no tensors"),
+        ({"epoch": 3}, "'epoch' is a int, expected a tensor"),
+        ({"model_state_dict": {"fc.weight": [1.0]}}, "'fc.weight' is a list, expected a tensor"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, value, message):
+    torch.save(value, tmp_path / "save.pth")
+    with pytest.raises(UserError, match=message):
+        import_official(tmp_path / "save.pth")
+
+
+def test_a_missing_a_truncated_and_a_directory_checkpoint_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"nothing.pth: no such file"):
+        import_official(tmp_path / "nothing.pth")
+    with pytest.raises(UserError, match="cannot be read"):
+        import_official(tmp_path)
+    torch.save(official("resnet18", 5, 3), tmp_path / "save.pth")
+    (tmp_path / "save.pth").write_bytes((tmp_path / "save.pth").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"save.pth: (is not a checkpoint|cannot be read)"):
+        import_official(tmp_path / "save.pth")
