@@ -14,17 +14,18 @@ Box = tuple[int, int, int, int]
 PAPER, INK, MUTED, TRACK, EDGE = (255, 255, 255), (26, 30, 36), (92, 101, 113), (236, 239, 243), (120, 128, 139)
 RIGHT, WRONG = (0, 110, 84), (176, 32, 40)
 
-# ColorBrewer's RdYlBu, reversed, with the pale middle a little deeper. Blue is 0 and red is 1 as in the paper; unlike
-# "jet" its lightness has one peak, so that no false edges show over a video, and it has no green that a colour-blind
-# reader would take for red.
+# ColorBrewer's RdYlBu reversed, with more colour in it because half of it is lost in the blend with a video. Blue is 0
+# and red is 1 as in the paper. Beside "jet" and "turbo" over the same frames it left the scene visible: its lightness
+# has a single peak, so that no false edges show, and it has no green that a colour-blind reader would take for red.
 _STOPS = (
-    (0.00, (44, 60, 158)),
-    (0.18, (69, 117, 190)),
-    (0.36, (140, 192, 222)),
-    (0.50, (250, 240, 176)),
-    (0.64, (253, 187, 98)),
-    (0.82, (232, 92, 52)),
-    (1.00, (178, 10, 38)),
+    (0.00, (34, 56, 176)),
+    (0.18, (56, 118, 208)),
+    (0.36, (128, 192, 232)),
+    (0.44, (206, 222, 220)),
+    (0.50, (250, 238, 158)),
+    (0.64, (255, 176, 72)),
+    (0.82, (236, 84, 40)),
+    (1.00, (182, 4, 34)),
 )
 
 

@@ -11,10 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from stabn.data.video import Clip, write_video
 from stabn.explain.canvas import (
@@ -30,86 +27,16 @@ from stabn.explain.canvas import (
     draw_scale,
     fitted,
     font,
-    ink_of,
     wrapped,
 )
+from stabn.explain.heatmap import overlaid, overlay, readable_size, shown_range
 from stabn.records import Record
 
 __all__ = ["colour", "contact_sheet", "overlay", "readable_size", "write_comparison", "write_explanation"]
 
 _HOLD = 1 / 3  # seconds that a film rests on its last frame
-_FLAT = 1e-6  # a map with a smaller range has nothing to stretch
 _PAD = 20
 _COLUMNS = 8
-
-
-def readable_size(width: int, height: int) -> tuple[int, int]:
-    """The (width, height) at which a video is drawn: small ones enlarged by a whole factor, big ones reduced.
-
-    The shorter side of what was under 200 pixels ends between 200 and 400, and over 360 becomes 360.
-    """
-    shorter = min(width, height)
-    if shorter <= 360:
-        factor = max(1, round(300 / shorter))
-        return width * factor, height * factor
-    return max(1, round(width * 360 / shorter)), max(1, round(height * 360 / shorter))
-
-
-def shown_range(spatial: np.ndarray, *, stretch: bool) -> tuple[float, float]:
-    """The values that are drawn in the scale's blue and red end: (0, 1), or with `stretch` the map's own range.
-
-    A constant map has no range to stretch and keeps (0, 1).
-    """
-    low, high = float(spatial.min()), float(spatial.max())
-    return (low, high) if stretch and high - low > _FLAT else (0.0, 1.0)
-
-
-def overlay(
-    frames: Tensor,
-    spatial: np.ndarray,
-    crop: tuple[float, float, float, float],
-    opacity: float = 0.5,
-    *,
-    stretch: bool = True,
-) -> UInt8[np.ndarray, "t h w 3"]:
-    """Lay spatial attention as a heat map over the part of each frame that the network saw.
-
-    Args:
-        frames: (T, 3, H, W) uint8 RGB, source frames.
-        spatial: (T, h, w) floats in 0..1, interpolated bilinearly onto the crop.
-        crop: (left, top, right, bottom) of the network's view as fractions of width and height. Outside it the frame
-            is grey and dim.
-        opacity: of the heat map, 0..1.
-        stretch: draw the clip's smallest value blue and its greatest red (see `shown_range`); otherwise 0 and 1.
-
-    Returns:
-        (T, H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: wrong shapes, dtypes or ranges.
-    """
-    if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8:
-        raise ValueError(f"frames: got {frames.dtype} {tuple(frames.shape)}, expected uint8 (T, 3, H, W)")
-    if spatial.ndim != 3 or len(spatial) != len(frames) or spatial.size == 0:
-        raise ValueError(f"spatial: got shape {spatial.shape}, expected ({len(frames)}, h, w)")
-    if not (np.isfinite(spatial).all() and spatial.min() >= 0 and spatial.max() <= 1):
-        raise ValueError(f"spatial: got values in {spatial.min()}..{spatial.max()}, expected 0..1")
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity: got {opacity}, expected 0..1")
-    left, top, right, bottom = _pixels(crop, frames.shape[3], frames.shape[2])
-    low, high = shown_range(spatial, stretch=stretch)
-    relative = torch.from_numpy(np.ascontiguousarray((spatial - low) / (high - low), dtype=np.float32))
-    pictures = np.empty((len(frames), *frames.shape[2:], 3), np.uint8)
-    for picture, frame, small in zip(pictures, frames.permute(0, 2, 3, 1).numpy(), relative, strict=True):
-        # what the network did not see: grey, and half way to paper-dark, so that no colour competes with the heat map
-        grey = frame @ np.array([0.299, 0.587, 0.114], np.float32)
-        picture[:] = (0.4 * grey + 20).round().astype(np.uint8)[..., None]
-        size = (bottom - top, right - left)
-        heat = torch.nn.functional.interpolate(small[None, None], size, mode="bilinear", align_corners=False)[0, 0]
-        seen = frame[top:bottom, left:right]
-        blend = (1 - opacity) * seen + opacity * colour(heat.numpy()).astype(np.float32)
-        picture[top:bottom, left:right] = blend.round().astype(np.uint8)
-    return pictures
 
 
 def contact_sheet(record: Record, clip: Clip, *, stretch: bool = True) -> Image.Image:
@@ -130,15 +57,17 @@ def contact_sheet(record: Record, clip: Clip, *, stretch: bool = True) -> Image.
     columns = min(count, _COLUMNS)
     source_width, source_height = clip.frames.shape[3], clip.frames.shape[2]
     readable = readable_size(source_width, source_height)
-    wide = min(readable[0], max(168, 760 // columns))
+    wide = min(readable[0], max(200, 760 // columns))
+    if source_height > 1.4 * source_width:  # tall pictures: narrower, but wide enough for their captions
+        wide = max(136, round(wide * 1.4 * source_width / source_height))
     size = (wide, max(1, round(wide * source_height / source_width)))
-    pictures = _overlaid(record, clip, size, stretch=stretch)
+    pictures = overlaid(record, clip, size, stretch=stretch)
 
-    gap, bar, above, below = 10, 44, 18, 22
+    gap, bar, above, below = 10, 44, 20, 22
     cell_width, cell_height = size[0], above + bar + 4 + size[1] + below
     grid_width = columns * (cell_width + gap) - gap
     rows = -(-count // columns)
-    width = max(grid_width, 860) + 2 * _PAD
+    width = max(grid_width, 920) + 2 * _PAD
     heading = _sheet_heading(record, width - 2 * _PAD, stretch=stretch)
     image = Image.new("RGB", (width, _PAD + heading.height + 16 + rows * (cell_height + 12) + _PAD - 12), PAPER)
     image.paste(heading, (_PAD, _PAD))
@@ -149,10 +78,8 @@ def contact_sheet(record: Record, clip: Clip, *, stretch: bool = True) -> Image.
         y = start[1] + i // columns * (cell_height + 12)
         score, middle = float(record.temporal[i]), x + cell_width / 2
         base = y + above + bar
-        peak = min(base - 1, base - round(score * bar))
-        draw.rectangle((x, y + above, x + cell_width - 1, base), fill=TRACK)
-        draw.rectangle((x, peak, x + cell_width - 1, base), fill=ink_of(score))
-        draw.text((middle, peak - 2), f"{score:.2f}", fill=INK, font=font(13, bold=True), anchor="md")
+        draw.text((middle, y), f"{score:.2f}", fill=INK, font=font(13, bold=True), anchor="ma")
+        draw_bars(draw, (x, y + above, x + cell_width - 1, base), [score])
         image.paste(Image.fromarray(picture), (x, base + 4))
         repeated = i > 0 and record.frame_indices[i] == record.frame_indices[i - 1]
         caption = f"frame {record.frame_indices[i]} · {record.timestamps[i]:.2f} s" + (" · again" if repeated else "")
@@ -251,18 +178,17 @@ def _write_film(
 ) -> None:
     size = readable_size(clip.frames.shape[3], clip.frames.shape[2])
     moments = _moments(records[0][1])
-    pictures = [_overlaid(record, clip, size, stretch=stretch) for _, record in records]
+    pictures = [overlaid(record, clip, size, stretch=stretch) for _, record in records]
     width = max(size[0], 480 if len(records) == 1 else 400)
     lines = max(len(_name_lines(record, width)) for _, record in records)
+    marked = None if relevance is None else (relevance_name, relevance)
 
     def film() -> Iterator[np.ndarray]:
         for moment in (*moments, moments[-1]):
             panels = [
-                _panel(record, picture[moment.first], moment, width, lines, name, stretch=stretch)
+                _panel(record, picture[moment.first], moment, width, lines, name, marked, stretch=stretch)
                 for (name, record), picture in zip(records, pictures, strict=True)
             ]
-            if relevance is not None:
-                panels = [_with_relevance(panel, moment, relevance, relevance_name) for panel in panels]
             height = panels[0].height + 2 * _PAD
             image = Image.new("RGB", (len(panels) * (width + _PAD) + _PAD, height + height % 2), PAPER)
             for i, panel in enumerate(panels):
@@ -279,12 +205,21 @@ def _name_lines(record: Record, width: int) -> list[str]:
 
 
 def _panel(
-    record: Record, picture: np.ndarray, moment: _Moment, width: int, lines: int, name: str, *, stretch: bool
+    record: Record,
+    picture: np.ndarray,
+    moment: _Moment,
+    width: int,
+    lines: int,
+    name: str,
+    marked: tuple[str, Sequence[float]] | None,
+    *,
+    stretch: bool,
 ) -> Image.Image:
-    """Prediction, frame, timeline and legend, below one another."""
-    head = (24 if name else 0) + lines * 22 + (0 if record.label is None else 22) + 8
+    """Prediction, frame, timelines and legend, below one another."""
+    head = (24 if name else 0) + lines * 22 + (0 if record.label is None else 26) + 8
     bars_top = head + len(picture) + 32
-    image = Image.new("RGB", (width, bars_top + 56 + 46), PAPER)
+    strip = 0 if marked is None else 54
+    image = Image.new("RGB", (width, bars_top + 56 + 40 + strip), PAPER)
     draw = ImageDraw.Draw(image)
     y = 0
     if name:
@@ -294,7 +229,7 @@ def _panel(
     draw.text((width, y), probability, fill=INK, font=font(17, bold=True), anchor="ra")
     for i, line in enumerate(_name_lines(record, width)):
         draw.text((0, y + 22 * i), line, fill=INK, font=font(17, bold=True), anchor="la")
-    y += 22 * lines
+    y += 22 * lines + 4
     if record.label is not None:
         _draw_verdict(draw, (0, y), width, record)
 
@@ -304,23 +239,15 @@ def _panel(
     y = bars_top - 12
     draw.text((0, y), "When it looked", fill=MUTED, font=font(12), anchor="ls")
     index, time = record.frame_indices[moment.first], record.timestamps[moment.first]
-    draw.text((width, y), f"frame {index} · {time:.2f} s · ", fill=MUTED, font=font(12), anchor="rs")
     right = width - font(12, bold=True).getlength(score)
-    draw.rectangle((width - 260, y - 14, width, y + 4), fill=PAPER)
     draw.text((right, y), f"frame {index} · {time:.2f} s · ", fill=MUTED, font=font(12), anchor="rs")
     draw.text((right, y), score, fill=INK, font=font(12, bold=True), anchor="ls")
     draw_bars(draw, (2, bars_top, width - 3, bars_top + 56), record.temporal, moment.positions)
-    _draw_legend(image, (0, bars_top + 56 + 22), width, record, stretch=stretch)
-    return image
-
-
-def _with_relevance(panel: Image.Image, moment: _Moment, relevance: Sequence[float], name: str) -> Image.Image:
-    image = Image.new("RGB", (panel.width, panel.height + 62), PAPER)
-    image.paste(panel, (0, 0))
-    draw = ImageDraw.Draw(image)
-    draw.text((0, panel.height + 10), fitted(name, font(12), panel.width), fill=MUTED, font=font(12), anchor="la")
-    box = (2, panel.height + 30, panel.width - 3, panel.height + 52)
-    draw_bars(draw, box, relevance, moment.positions, plain=True)
+    y = bars_top + 56 + 20
+    if marked is not None:
+        draw.text((0, y), fitted(marked[0], font(12), width), fill=MUTED, font=font(12), anchor="la")
+        draw_bars(draw, (2, y + 20, width - 3, y + 42), marked[1], moment.positions, plain=True)
+    _draw_legend(image, (0, y + strip + 4), width, record, stretch=stretch)
     return image
 
 
@@ -337,20 +264,26 @@ def _draw_verdict(draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, re
         draw.text((x, at[1]), fitted(truth, font(14), width - (x - at[0])), fill=INK, font=font(14), anchor="la")
 
 
-def _draw_legend(image: Image.Image, at: tuple[int, int], width: int, record: Record, *, stretch: bool) -> None:
-    """The colour scale between the values that its ends stand for in the heat maps."""
+def _draw_legend(image: Image.Image, at: tuple[int, int], width: int, record: Record, *, stretch: bool) -> int:
+    """The colour scale between the values that its ends stand for in the heat maps; gives its right end."""
     low, high = shown_range(record.spatial, stretch=stretch)
+    digits = 0 if (low, high) == (0.0, 1.0) else 3 if high - low >= 0.01 else 6
+    low_text, high_text = f"{low:.{digits}f}", f"{high:.{digits}f}"
     draw, face, (x, y) = ImageDraw.Draw(image), font(12), at
     draw.text((x, y), "Where it looked", fill=MUTED, font=face, anchor="la")
     x += int(face.getlength("Where it looked")) + 10
-    draw.text((x, y), f"{low:.3g}", fill=INK, font=face, anchor="la")
-    x += int(face.getlength(f"{low:.3g}")) + 7
+    draw.text((x, y), low_text, fill=INK, font=face, anchor="la")
+    x += int(face.getlength(low_text)) + 7
     draw_scale(image, (x, y + 1, x + 90, y + 12))
     x += 90 + 7
-    draw.text((x, y), f"{high:.3g}", fill=INK, font=face, anchor="la")
-    x += int(face.getlength(f"{high:.3g}")) + 10
-    note = "(stretched to this clip's range)" if (low, high) != (0.0, 1.0) else ""
-    draw.text((x, y), fitted(note, face, at[0] + width - x), fill=MUTED, font=face, anchor="la")
+    draw.text((x, y), high_text, fill=INK, font=face, anchor="la")
+    x += int(face.getlength(high_text)) + 10
+    if (low, high) != (0.0, 1.0):
+        whole = "stretched to this clip's range"
+        note = whole if face.getlength(whole) <= at[0] + width - x else "stretched"
+        draw.text((x, y), note, fill=MUTED, font=face, anchor="la")
+        x += int(face.getlength(note))
+    return x
 
 
 def _sheet_heading(record: Record, width: int, *, stretch: bool) -> Image.Image:
@@ -372,29 +305,9 @@ def _sheet_heading(record: Record, width: int, *, stretch: bool) -> Image.Image:
         text = fitted(name + ("  ✓" if is_truth else ""), face, width - bar - 66)
         draw.text((bar + 66, y), text, fill=INK, font=face, anchor="la")
         y += 24
-    _draw_legend(image, (0, y + 6), width, record, stretch=stretch)
+    x = _draw_legend(image, (0, y + 6), width, record, stretch=stretch) + 24
+    key = "Bars: when it looked, 0 to 1"
+    if record.crop != (0.0, 0.0, 1.0, 1.0):
+        key += "   ·   Grey: outside the network's view"
+    draw.text((x, y + 6), key, fill=MUTED, font=font(12), anchor="la")
     return image.crop((0, 0, width, y + 24))
-
-
-def _overlaid(record: Record, clip: Clip, size: tuple[int, int], *, stretch: bool) -> np.ndarray:
-    """The clip's frames at a size (width, height), under the record's heat maps."""
-    if clip.frame_indices.tolist() != record.frame_indices.tolist():
-        raise ValueError(
-            f"clip: got frames {clip.frame_indices.tolist()}, expected the record's {record.frame_indices.tolist()}"
-        )
-    frames = [Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS) for frame in _hwc(clip.frames)]
-    resized = torch.from_numpy(np.stack([np.asarray(frame) for frame in frames])).permute(0, 3, 1, 2)
-    return overlay(resized, record.spatial, record.crop, stretch=stretch)
-
-
-def _hwc(frames: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(frames.permute(0, 2, 3, 1).numpy())
-
-
-def _pixels(crop: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
-    """The crop in whole pixels, at least one wide and high."""
-    left, top, right, bottom = crop
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise ValueError(f"crop: got {crop}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1")
-    x0, y0 = min(round(left * width), width - 1), min(round(top * height), height - 1)
-    return x0, y0, max(round(right * width), x0 + 1), max(round(bottom * height), y0 + 1)

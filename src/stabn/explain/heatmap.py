@@ -1,0 +1,111 @@
+"""Spatial attention as a heat map over the frames, and the size at which frames are drawn."""
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from stabn.data.video import Clip
+from stabn.explain.canvas import colour
+from stabn.records import Record
+
+_FLAT = 1e-6  # a map with a smaller range has nothing to stretch
+
+
+def readable_size(width: int, height: int) -> tuple[int, int]:
+    """The (width, height) at which a video is drawn: small ones enlarged by a whole factor, big ones reduced.
+
+    The shorter side ends between 240 and 480 pixels, and at 360 if it was longer than that.
+    """
+    shorter = min(width, height)
+    if shorter <= 360:
+        factor = max(1, round(360 / shorter))
+        return width * factor, height * factor
+    return max(1, round(width * 360 / shorter)), max(1, round(height * 360 / shorter))
+
+
+def shown_range(spatial: np.ndarray, *, stretch: bool) -> tuple[float, float]:
+    """The values that are drawn in the scale's blue and red end: (0, 1), or with `stretch` the map's own range.
+
+    A constant map has no range to stretch and keeps (0, 1).
+    """
+    low, high = float(spatial.min()), float(spatial.max())
+    return (low, high) if stretch and high - low > _FLAT else (0.0, 1.0)
+
+
+def overlay(
+    frames: Tensor,
+    spatial: np.ndarray,
+    crop: tuple[float, float, float, float],
+    opacity: float = 0.5,
+    *,
+    stretch: bool = True,
+) -> UInt8[np.ndarray, "t h w 3"]:
+    """Lay spatial attention as a heat map over the part of each frame that the network saw.
+
+    Args:
+        frames: (T, 3, H, W) uint8 RGB, source frames.
+        spatial: (T, h, w) floats in 0..1, interpolated bilinearly onto the crop.
+        crop: (left, top, right, bottom) of the network's view as fractions of width and height. Outside it the frame
+            is grey and dim.
+        opacity: of the heat map, 0..1.
+        stretch: draw the clip's smallest value blue and its greatest red (see `shown_range`); otherwise 0 and 1.
+
+    Returns:
+        (T, H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: wrong shapes, dtypes or ranges.
+    """
+    if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8:
+        raise ValueError(f"frames: got {frames.dtype} {tuple(frames.shape)}, expected uint8 (T, 3, H, W)")
+    if spatial.ndim != 3 or len(spatial) != len(frames) or spatial.size == 0:
+        raise ValueError(f"spatial: got shape {spatial.shape}, expected ({len(frames)}, h, w)")
+    if not (np.isfinite(spatial).all() and spatial.min() >= 0 and spatial.max() <= 1):
+        raise ValueError(f"spatial: got values in {spatial.min()}..{spatial.max()}, expected 0..1")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity: got {opacity}, expected 0..1")
+    left, top, right, bottom = _pixels(crop, frames.shape[3], frames.shape[2])
+    low, high = shown_range(spatial, stretch=stretch)
+    relative = torch.from_numpy(np.ascontiguousarray((spatial - low) / (high - low), dtype=np.float32))
+    pictures = np.empty((len(frames), *frames.shape[2:], 3), np.uint8)
+    for picture, frame, small in zip(pictures, frames.permute(0, 2, 3, 1).numpy(), relative, strict=True):
+        # what the network did not see: grey, and half way to paper-dark, so that no colour competes with the heat map
+        grey = frame @ np.array([0.299, 0.587, 0.114], np.float32)
+        picture[:] = (0.4 * grey + 20).round().astype(np.uint8)[..., None]
+        size = (bottom - top, right - left)
+        heat = torch.nn.functional.interpolate(small[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        seen = frame[top:bottom, left:right]
+        blend = (1 - opacity) * seen + opacity * colour(heat.numpy()).astype(np.float32)
+        picture[top:bottom, left:right] = blend.round().astype(np.uint8)
+    return pictures
+
+
+def overlaid(record: Record, clip: Clip, size: tuple[int, int], *, stretch: bool) -> np.ndarray:
+    """`overlay` of a record on its clip, drawn at a size (width, height).
+
+    Frames are resized before the maps are laid over them, so that enlarged pictures have smooth maps.
+
+    Raises:
+        ValueError: the clip's frames are not the record's.
+    """
+    if clip.frame_indices.tolist() != record.frame_indices.tolist():
+        raise ValueError(
+            f"clip: got frames {clip.frame_indices.tolist()}, expected the record's {record.frame_indices.tolist()}"
+        )
+    frames = [
+        Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)
+        for frame in clip.frames.permute(0, 2, 3, 1).contiguous().numpy()
+    ]
+    resized = torch.from_numpy(np.stack([np.asarray(frame) for frame in frames])).permute(0, 3, 1, 2)
+    return overlay(resized, record.spatial, record.crop, stretch=stretch)
+
+
+def _pixels(crop: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
+    """The crop in whole pixels, at least one wide and high."""
+    left, top, right, bottom = crop
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError(f"crop: got {crop}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1")
+    x0, y0 = min(round(left * width), width - 1), min(round(top * height), height - 1)
+    return x0, y0, max(round(right * width), x0 + 1), max(round(bottom * height), y0 + 1)
