@@ -26,7 +26,7 @@ def flat_features(model: torch.nn.Module, picture_bchw: torch.Tensor) -> torch.T
     return model.layer3(model.layer2(model.layer1(x_bchw)))
 
 
-@pytest.mark.parametrize(("depth", "source"), [(18, "torchvision"), (50, "torchvision"), (50, "timm")])
+@pytest.mark.parametrize(("depth", "source"), [(18, "timm"), (50, "torchvision")])
 def test_a_static_clip_gets_the_2d_networks_features_and_logits(depth, source):
     flat, frames = flat_network(depth, source), 4
     model = ResNet3D(f"resnet{depth}", 1000, frames).double().eval()

