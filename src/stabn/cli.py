@@ -1,0 +1,100 @@
+"""One verb per job: `stabn VERB --help` teaches each of them."""
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from docstring_parser import parse
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from stabn import verbs
+from stabn.errors import UserError
+from stabn.files import write_json
+
+VERBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
+    "tabletop": (verbs.tabletop, ("out",)),
+    "train": (verbs.train, ()),
+    "evaluate": (verbs.evaluate, ("run",)),
+    "explain": (verbs.explain, ("run", "videos")),
+    "collect": (verbs.collect, ("run",)),
+    "simulate-edits": (verbs.simulate_edits, ("project",)),
+    "check-edits": (verbs.check_edits, ("project",)),
+    "finetune": (verbs.finetune, ("run",)),
+    "compare": (verbs.compare, ("runs",)),
+    "import-official": (verbs.import_official, ("checkpoint", "folder")),
+}
+"""Verb -> its function and which of its parameters are given by position."""
+
+
+class _Parser(ArgumentParser):
+    """Mistakes on the command line end with one line and status 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        parser = getattr(ex, "subcommand_parser", None) or self
+        _fail(re.sub(r" \[options\].*", "", parser.prog), f"{_one_line(message)}; see --help")
+
+
+def _one_line(message: str) -> str:
+    """A message without line breaks; from a decoding worker only what the worker said."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if len(lines) > 1 and "Traceback" in message:
+        return lines[-1].partition(": ")[2] or lines[-1]
+    return " ".join(lines)
+
+
+def _fail(program: str, message: str) -> NoReturn:
+    print(f"{program}: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="stabn",
+        description="Video recognition that shows when and where it looked, and learns when you correct it.",
+        epilog="Start with `stabn demo --out demo`. Every verb takes --json FILE for what it reports.",
+    )
+    jobs = parser.add_subcommands(required=True, dest="verb")
+    for name, (function, positional) in VERBS.items():
+        documented = parse(inspect.getdoc(function) or "")
+        described = {p.arg_name: p.description for p in documented.params}
+        job = _Parser(description="\n".join(filter(None, (documented.short_description, documented.long_description))))
+        for parameter in positional:
+            kind = inspect.signature(function).parameters[parameter].annotation
+            many = {"nargs": "+"} if kind == list[Path] else {}
+            job.add_argument(parameter, type=Path, help=described.get(parameter), **many)
+        job.add_argument("--config", action=ActionConfigFile, help="A recipe: a YAML file with any of these options.")
+        job.add_function_arguments(function, skip=set(positional), sub_configs=False)
+        job.add_argument("--json", type=Path | None, default=None, help="Also write what is reported to this file.")
+        jobs.add_subcommand(name, job, help=documented.short_description)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb; status 0, 2 for a user's mistake, 130 when interrupted."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    program = f"stabn {chosen.verb}"
+    try:
+        options: Namespace = parser.instantiate(chosen)[chosen.verb]
+        report = options.pop("json")
+        options.pop("config", None)
+        function, _ = VERBS[chosen.verb]
+        result = function(**dict(options.items()))
+        if report is not None:
+            write_json(report, result)
+    except (UserError, PermissionError) as error:
+        _fail(program, _one_line(str(error)))
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; give the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader of our output went away; Python would complain once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

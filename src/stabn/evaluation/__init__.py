@@ -1,0 +1,1 @@
+"""How good a network is, what it gets wrong, and whether a correction helped."""

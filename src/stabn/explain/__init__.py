@@ -1,0 +1,1 @@
+"""Where and when a network looked, for people and for programs."""

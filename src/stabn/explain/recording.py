@@ -1,0 +1,73 @@
+"""A video file becomes a record of what the network answered and where and when it looked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stabn.data.transforms import Preprocessing
+from stabn.data.video import Clip, probe, read_clip
+from stabn.errors import UserError
+from stabn.nn import STABN, Output
+from stabn.records import Record
+
+
+def explain(
+    model: STABN,
+    preprocessing: Preprocessing,
+    path: Path,
+    class_names: Sequence[str],
+    *,
+    window: int = 0,
+    windows: int = 1,
+    label: int | None = None,
+) -> tuple[Record, Clip]:
+    """One window of a video, as the network saw it.
+
+    Args:
+        model: a network with attention, in evaluation mode.
+        preprocessing: how videos are prepared for it.
+        path: the video.
+        class_names: K names.
+        window, windows: which of how many evenly placed windows.
+        label: the true class, if known.
+
+    Returns:
+        The record, and the sampled frames at the size of the source.
+
+    Raises:
+        UserError: the video cannot be read, or the network's frames are not the preprocessing's.
+    """
+    if preprocessing.sampling.frames != model.frames:
+        raise UserError(
+            f"preprocessing.sampling.frames: got {preprocessing.sampling.frames}, but the network reads {model.frames}; "
+            "correct it in config.json"
+        )
+    info = probe(path)
+    indices = preprocessing.sampling.for_testing(info.num_frames, windows)[window]
+    clip = read_clip(path, indices)
+    parameter = next(model.parameters())
+    view = preprocessing.test_view(clip.frames)[None].to(parameter.device, parameter.dtype)
+    with torch.inference_mode():
+        output: Output = model(view)
+    assert output.attention is not None
+    assert output.attention_logits is not None
+    record = Record(
+        clip_id=path.stem,
+        path=str(path),
+        class_names=tuple(class_names),
+        probabilities=_numbers(output.logits[0].softmax(0)),
+        attention_probabilities=_numbers(output.attention_logits[0].softmax(0)),
+        temporal=_numbers(output.attention.temporal[0]),
+        spatial=_numbers(output.attention.spatial[0]),
+        frame_indices=clip.frame_indices.numpy(),
+        timestamps=clip.timestamps.numpy(),
+        crop=preprocessing.crop_box(info.height, info.width),
+        label=label,
+    )
+    return record, clip
+
+
+def _numbers(value: torch.Tensor) -> np.ndarray:
+    return value.float().cpu().numpy()

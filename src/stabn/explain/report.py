@@ -1,0 +1,47 @@
+"""A report as one HTML file that opens offline: everything it shows is inside it, and it asks nobody for anything."""
+
+import base64
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from stabn.errors import UserError
+from stabn.explain.contents import VIDEO_TYPES, Cell, Comparison, Confusion, Curve, Example, Report, Row
+from stabn.explain.figures import confusion_svg, curve_svg, forest_svg
+from stabn.files import write_text
+
+__all__ = ["Cell", "Comparison", "Confusion", "Curve", "Example", "Report", "Row", "write_report"]
+
+
+def write_report(path: Path | str, report: Report) -> None:
+    """Write the report as one HTML file, atomically.
+
+    Videos become part of the file, so it grows by 4/3 of their size. The page's own policy forbids every request.
+
+    Raises:
+        UserError: the video of an example cannot be read.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = _percent
+    source = resources.files("stabn.explain").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    page = environment.from_string(source).render(
+        report=report,
+        curves=[(curve, curve_svg(curve)) for curve in report.curves],
+        forest=forest_svg(report.comparison) if report.comparison else None,
+        confusions=[(confusion, confusion_svg(confusion)) for confusion in report.confusions],
+        examples=[(example, _data_uri(example.video)) for example in report.examples],
+    )
+    write_text(path, page + "\n")
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
+
+
+def _data_uri(video: Path) -> str:
+    try:
+        content = video.read_bytes()
+    except OSError as error:
+        raise UserError(f"{video}: cannot be read ({error.strerror}); write the example's film first") from None
+    return f"data:{VIDEO_TYPES[video.suffix.lower()]};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,160 @@
+"""A run: the folder that training writes, with a network, where its data lies, and how it was trained.
+
+RUN/config.json, model.safetensors   the network (`STABN.from_pretrained(RUN)`)
+RUN/run.json                         data, recipe, origin, whether it is complete
+RUN/curves.json                      loss and accuracy per epoch
+RUN/checkpoints/last.ckpt            what an interrupted training goes on from; removed at the end
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stabn.data.datasets import Table, read_something_something
+from stabn.data.transforms import Preprocessing
+from stabn.errors import UserError
+from stabn.files import read_json, write_json
+from stabn.nn import STABN, ResNet3D, load_pretrained
+
+RUN_FORMAT = "stabn-run/1"
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where labelled videos lie.
+
+    Attributes:
+        annotations: folder with something-something-v2-labels.json, -train.json and -validation.json.
+        videos: folder with <id>.webm or <id>.mp4; by default `videos` inside the annotations' folder.
+    """
+
+    annotations: str
+    videos: str | None = None
+
+    def table(self) -> Table:
+        """Read the annotations.
+
+        Raises:
+            UserError: a file is missing or wrong.
+        """
+        return read_something_something(self.annotations, self.videos or Path(self.annotations) / "videos")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `open_run` found.
+
+    Attributes:
+        folder: where.
+        source: the data it was trained on.
+        recipe: how it was trained, as JSON values.
+        origin: the run it was fine-tuned from, or None.
+        edited: the ids of the clips whose edits it was fine-tuned with; empty for others.
+        edited_classes: the names of their classes.
+    """
+
+    folder: Path
+    source: DataSource
+    recipe: Mapping[str, Any]
+    origin: str | None
+    edited: tuple[str, ...]
+    edited_classes: tuple[str, ...]
+
+    def model(self) -> STABN | ResNet3D:
+        """The network, in evaluation mode.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        return load_pretrained(self.folder)
+
+    @property
+    def seed(self) -> int:
+        """Of all chance in training."""
+        return int(self.recipe["seed"])
+
+
+def preprocessing_of(model: ResNet3D, source: str) -> Preprocessing:
+    """How videos are prepared for a network.
+
+    Raises:
+        UserError: its config.json does not say.
+    """
+    if model.preprocessing is None:
+        raise UserError(f"{source}/config.json: has no preprocessing; give it there, docs/formats.md shows how")
+    return Preprocessing.from_json(model.preprocessing, source=f"{source}/config.json, preprocessing")
+
+
+def class_names_of(model: ResNet3D) -> tuple[str, ...]:
+    """The class names of a network; numbers where it knows none."""
+    return model.class_names or tuple(f"class {k}" for k in range(model.num_classes))
+
+
+def write_run(
+    folder: Path,
+    source: DataSource,
+    recipe: Mapping[str, Any],
+    *,
+    complete: bool,
+    origin: str | None = None,
+    edited: tuple[str, ...] = (),
+    edited_classes: tuple[str, ...] = (),
+) -> None:
+    """Write run.json, atomically; the data's folders are noted as absolute paths so that later verbs find them."""
+    write_json(
+        folder / "run.json",
+        {
+            "format": RUN_FORMAT,
+            "complete": complete,
+            "data": asdict(source),
+            "origin": origin,
+            "edited_classes": list(edited_classes),
+            "recipe": dict(recipe),
+            "edited": list(edited),
+        },
+    )
+
+
+def found(folder: Path) -> dict[str, Any] | None:
+    """What run.json of a folder says, or None where there is none.
+
+    Raises:
+        UserError: the folder holds something else, or a run of another format.
+    """
+    file = folder / "run.json"
+    if not file.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder}: exists and is no run; choose another folder for --out")
+        return None
+    value = read_json(file, remedy="choose another folder for --out")
+    if not isinstance(value, dict) or value.get("format") != RUN_FORMAT:
+        raise UserError(f"{file}: is not of format {RUN_FORMAT!r}; choose another folder for --out")
+    return value
+
+
+def open_run(folder: Path | str) -> Run:
+    """A finished run.
+
+    Raises:
+        UserError: there is none, or its training is not finished.
+    """
+    folder = Path(folder)
+    value = found(folder) if folder.is_dir() else None
+    if value is None:
+        raise UserError(f"{folder}: no run there; `stabn train --out {folder}` makes one")
+    if not value["complete"]:
+        raise UserError(f"{folder}: its training is not finished; repeat the command that started it to go on")
+    try:
+        return Run(
+            folder=folder,
+            source=DataSource(**value["data"]),
+            recipe=value["recipe"],
+            origin=value["origin"],
+            edited=tuple(value["edited"]),
+            edited_classes=tuple(value["edited_classes"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / 'run.json'}: lacks or misnames a field ({error}); take the file as it was"
+        ) from None

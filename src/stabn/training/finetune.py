@@ -1,0 +1,112 @@
+"""Putting people's corrections into a network (Eqs. 5 and 6)."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import seed_everything
+
+from stabn.data.datasets import FrameScores, VideoDataset
+from stabn.data.transforms import Augmentation
+from stabn.engine import EngineRecipe
+from stabn.errors import UserError
+from stabn.nn import STABN
+from stabn.projects import Project
+from stabn.runs import Run, class_names_of, preprocessing_of, write_run
+from stabn.training.feeding import Feeding, steps_per_epoch
+from stabn.training.fit import as_json, begin, fit
+from stabn.training.module import Training
+from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
+
+
+def finetune(
+    run: Run,
+    project: Project,
+    out: Path,
+    *,
+    gamma: float,
+    control: bool,
+    augmentation: Augmentation,
+    optimiser: OptimiserRecipe,
+    loader: LoaderRecipe,
+    engine: EngineRecipe,
+    seed: int,
+) -> dict[str, Any]:
+    """Fine-tune the attention and perception branches on all training clips and the project's edits.
+
+    The extractor keeps its weights and its batch-norm statistics. An edited clip is always shown at exactly the edited
+    frames, in the control too; clips without an edit contribute no L_temp.
+
+    Args:
+        run: where to start; a finished run with attention.
+        project: made from that run's clips, with edits.
+        out: the new run.
+        gamma: weight of L_temp (Eq. 6).
+        control: the same without L_temp.
+        augmentation: how training clips are varied.
+        optimiser: how weights move.
+        loader: how clips reach the network.
+        engine: on what it runs.
+        seed: of all chance.
+
+    Returns:
+        The last epoch's entry of curves.json and "edits", how many clips have one.
+
+    Raises:
+        UserError: there are no edits, one is wrong or of a clip that the run was not trained on, or the run has no
+            attention.
+    """
+    if not 0 < gamma < float("inf"):
+        raise UserError(f"--gamma: got {gamma}, expected a number above 0; --control leaves L_temp out")
+    model = run.model()
+    if not isinstance(model, STABN):
+        raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
+    edits = project.edits()
+    if not edits:
+        raise UserError(f"{project.edits_file}: holds no edit; correct some clips first")
+    table = run.source.table()
+    samples = table.of_split("train")
+    labels = {sample.clip_id: sample.label for sample in samples}
+    for clip_id, edit in edits.items():
+        if clip_id not in labels:
+            raise UserError(
+                f"{project.edits_file}: clip {clip_id!r} is no training clip of {run.folder}; use edits of its own clips"
+            )
+        if len(edit.scores) != model.frames:
+            raise UserError(
+                f"{project.edits_file}: clip {clip_id!r} has {len(edit.scores)} scores, but the network reads "
+                f"{model.frames} frames; collect a project from {run.folder}"
+            )
+    recipe = {
+        "gamma": gamma,
+        "control": control,
+        "augmentation": asdict(augmentation),
+        "optimiser": as_json(optimiser),
+        "loader": asdict(loader),
+        "engine": asdict(engine),
+        "seed": seed,
+    }
+    names = class_names_of(model)
+    origin = {
+        "origin": str(run.folder.resolve()),
+        "edited": tuple(sorted(edits)),
+        "edited_classes": tuple(names[k] for k in sorted({labels[clip_id] for clip_id in edits})),
+    }
+    preprocessing = preprocessing_of(model, str(run.folder))
+    scores = {edit.clip_id: FrameScores(edit.frame_indices, edit.scores) for edit in edits.values()}
+    common: dict[str, Any] = {"class_names": names, "seed": seed, "cache": loader.cache}
+    training_set = VideoDataset(samples, preprocessing, augmentation=augmentation, scores=scores, **common)
+    validation_set = VideoDataset(table.of_split("validation"), preprocessing, **common)
+    begin(out, run.source, recipe, **origin)
+    seed_everything(seed, verbose=False)
+    module = Training(
+        model,
+        optimiser,
+        total_steps=steps_per_epoch(len(training_set), optimiser.batch_size) * optimiser.epochs,
+        seed=seed,
+        gamma=None if control else gamma,
+        frozen=model.extractor,
+    )
+    reached = fit(module, Feeding(training_set, validation_set, optimiser.batch_size, loader), out, engine)
+    write_run(out, run.source, recipe, complete=True, **origin)
+    return reached | {"edits": len(edits)}

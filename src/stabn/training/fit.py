@@ -1,0 +1,188 @@
+"""From data to a run: `train`, and the loop that `finetune` shares with it."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from stabn.data.datasets import VideoDataset
+from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.engine import EngineRecipe, progress_bar, quietly, trainer_options
+from stabn.errors import UserError
+from stabn.files import write_json
+from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
+from stabn.runs import DataSource, found, write_run
+from stabn.training.feeding import Feeding, steps_per_epoch
+from stabn.training.module import Training
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
+
+SAVE_EVERY = timedelta(minutes=2)
+
+
+def train(
+    out: Path,
+    data: DataSource,
+    *,
+    preprocessing: Preprocessing,
+    network: NetworkRecipe,
+    augmentation: Augmentation,
+    optimiser: OptimiserRecipe,
+    loader: LoaderRecipe,
+    engine: EngineRecipe,
+    seed: int,
+) -> dict[str, Any]:
+    """Train a network on the split "train" and write it to `out`; goes on where an interrupted training stopped.
+
+    The network of the last epoch is kept: choosing an epoch by the validation split would spoil that split for the
+    report.
+
+    Returns:
+        What was reached: the last epoch's entry of curves.json.
+
+    Raises:
+        UserError: data or settings are wrong, or `out` holds something else.
+    """
+    recipe = {
+        "network": asdict(network),
+        "preprocessing": preprocessing.as_json(),
+        "augmentation": asdict(augmentation),
+        "optimiser": as_json(optimiser),
+        "loader": asdict(loader),
+        "engine": asdict(engine),
+        "seed": seed,
+    }
+    table = data.table()
+    seed_everything(seed, verbose=False)
+    kind = STABN if network.attention else ResNet3D
+    model = kind(
+        network.architecture,
+        len(table.class_names),
+        preprocessing.sampling.frames,
+        network.dropout,
+        table.class_names,
+        preprocessing.as_json(),
+    )
+    if network.imagenet is not None:
+        load_imagenet(model, imagenet_state_dict(network.imagenet), inflation=network.inflation)
+    training_set, validation_set = (
+        VideoDataset(
+            table.of_split(split),
+            preprocessing,
+            class_names=table.class_names,
+            augmentation=augmentation if split == "train" else None,
+            seed=seed,
+            cache=loader.cache,
+        )
+        for split in ("train", "validation")
+    )
+    begin(out, data, recipe)
+    steps = steps_per_epoch(len(training_set), optimiser.batch_size) * optimiser.epochs
+    module = Training(model, optimiser, total_steps=steps, seed=seed)
+    feeding = Feeding(training_set, validation_set, optimiser.batch_size, loader)
+    reached = fit(module, feeding, out, engine)
+    write_run(out, data, recipe, complete=True)
+    return reached
+
+
+def as_json(optimiser: OptimiserRecipe) -> dict[str, Any]:
+    """A recipe's part as JSON gives it back."""
+    return asdict(optimiser) | {"milestones": list(optimiser.milestones)}
+
+
+def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
+    """Claim `out` for a run with this recipe, new or interrupted.
+
+    Raises:
+        UserError: `out` holds a finished run, or one with another recipe or other data.
+    """
+    before = found(out)
+    if before is not None:
+        if before["complete"]:
+            raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train anew")
+        for part, wanted in (("recipe", dict(recipe)), ("data", asdict(data))):
+            for key, value in wanted.items():
+                if before[part].get(key) != value:
+                    raise UserError(
+                        f"{out}: holds an unfinished run with {key} = {before[part].get(key)}, now asked for {value}; "
+                        "choose another --out, or remove it to train anew"
+                    )
+    write_run(out, data, recipe, complete=False, **origin)
+
+
+def fit(
+    module: Training, feeding: Feeding, out: Path, engine: EngineRecipe, save_every: timedelta = SAVE_EVERY
+) -> dict[str, Any]:
+    """Run all epochs and save the network in `out`.
+
+    Every `save_every` and at each epoch's end a checkpoint is written; an interrupted run that goes on from it ends
+    with the same weights, on a CPU bit by bit. curves.json gets an entry per epoch.
+
+    Returns:
+        The last epoch's entry of curves.json.
+    """
+    checkpoints = out / "checkpoints"
+    last = checkpoints / "last.ckpt"
+    curves = _Curves(out / "curves.json")
+    files = {"dirpath": checkpoints, "filename": "last", "enable_version_counter": False}
+    callbacks: list[Callback] = [
+        curves,
+        ModelCheckpoint(**files, train_time_interval=save_every),
+        ModelCheckpoint(**files, every_n_epochs=1, save_on_train_epoch_end=True),
+        *progress_bar(),
+    ]
+    with quietly():
+        trainer = Trainer(
+            **trainer_options(engine),
+            default_root_dir=out,
+            max_epochs=module.optimiser.epochs,
+            callbacks=callbacks,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+        )
+        trainer.fit(module, datamodule=feeding, ckpt_path=last if last.exists() else None, weights_only=True)
+    module.model.cpu().eval().save_pretrained(out)
+    last.unlink(missing_ok=True)
+    checkpoints.rmdir()
+    return curves.epochs[-1]
+
+
+class _Curves(Callback):
+    """One entry per epoch: a line for the reader and a row of curves.json; kept in checkpoints, mid-epoch included."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.epochs: list[dict[str, Any]] = []
+        self.sums: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "sums": self.sums}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs, self.sums = list(state["epochs"]), dict(state["sums"])
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        for name, value in outputs.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        sums, self.sums = self.sums, {}
+        clips = sums.pop("clips")
+        entry: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
+        entry |= {f"train_{name}": round(value / clips, 6) for name, value in sums.items() if name != "loss"}
+        entry |= {
+            name: round(float(value), 6)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("validation_")
+        }
+        self.epochs.append(entry)
+        if trainer.is_global_zero:
+            write_json(self.path, {"format": "stabn-curves/1", "epochs": self.epochs})
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in entry.items() if name != "epoch")
+            print(f"epoch {entry['epoch']}/{trainer.max_epochs}  {shown}", file=sys.stderr, flush=True)

@@ -1,0 +1,81 @@
+"""How networks are trained: every number of a recipe, checked when it is read."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stabn.errors import UserError
+
+
+@dataclass(frozen=True)
+class NetworkRecipe:
+    """Which network.
+
+    Attributes:
+        architecture: small or tiny for a 2-core CPU; resnet18, 34, 50, 101 or 152 as in the official code.
+        attention: with the attention branch (ST-ABN); False trains the plain 3D ResNet, the baseline.
+        dropout: before the classifiers of both branches, 0 to less than 1.
+        imagenet: weights of a 2D ResNet to inflate: a file, a torchvision name or a hub repository; null for random.
+        inflation: centre keeps the response to a static clip equal to the 2D network's; average is the official way.
+    """
+
+    architecture: str = "small"
+    attention: bool = True
+    dropout: float = 0.5
+    imagenet: str | None = None
+    inflation: Literal["centre", "average"] = "centre"
+
+
+@dataclass(frozen=True)
+class OptimiserRecipe:
+    """How weights move.
+
+    Attributes:
+        name: sgd with momentum, or adamw.
+        learning_rate: the highest one of the schedule.
+        momentum: of sgd.
+        weight_decay: of both.
+        schedule: step multiplies by 0.1 after each milestone; one-cycle rises for a quarter of all steps and falls.
+        milestones: epochs after which the step schedule falls.
+        epochs: passes over the training clips.
+        batch_size: clips per step.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    schedule: Literal["step", "one-cycle", "constant"] = "step"
+    milestones: tuple[int, ...] = ()
+    epochs: int = 10
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"optimiser.{name}: got {getattr(self, name)}, expected at least 1")
+        if not 0 < self.learning_rate < float("inf"):
+            raise UserError(f"optimiser.learning_rate: got {self.learning_rate}, expected a number above 0")
+        for name in ("momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"optimiser.{name}: got {getattr(self, name)}, expected 0 to less than 1")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise UserError(f"optimiser.milestones: got {list(self.milestones)}, expected ascending epochs")
+
+
+@dataclass(frozen=True)
+class LoaderRecipe:
+    """How clips reach the network.
+
+    Attributes:
+        workers: processes that decode; 0 decodes in the training process.
+        cache: keep all decoded videos in memory at network size (needs workers 0); for data sets of some hundred clips.
+    """
+
+    workers: int = 0
+    cache: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise UserError(f"loader.workers: got {self.workers}, expected 0 or more")
+        if self.cache and self.workers:
+            raise UserError(f"loader.cache: needs loader.workers 0, got {self.workers}; each worker would keep a copy")

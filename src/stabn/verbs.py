@@ -1,0 +1,414 @@
+"""What each verb of the command line does: its parameters and docstring are the verb's options and help.
+
+Each returns what it reports, as JSON values, and prints the same for people.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from stabn.data.datasets import VideoDataset
+from stabn.data.sampling import Sampling
+from stabn.data.tabletop import generate
+from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.data.video import probe
+from stabn.engine import EngineRecipe
+from stabn.errors import UserError
+from stabn.evaluation.accuracy import accuracy
+from stabn.evaluation.collect import collect as collect_project
+from stabn.evaluation.collect import read_truth
+from stabn.evaluation.collect import simulate_edits as simulate
+from stabn.evaluation.comparison import Contestant
+from stabn.evaluation.comparison import compare as compare_predictions
+from stabn.evaluation.predict import Predictions, predict
+from stabn.explain.pictures import contact_sheet, write_explanation
+from stabn.explain.recording import explain as explain_video
+from stabn.files import read_json, replacing, write_json
+from stabn.nn import STABN, load_pretrained
+from stabn.nn import import_official as read_official
+from stabn.projects import open_project
+from stabn.runs import DataSource, Run, class_names_of, open_run, preprocessing_of
+from stabn.tables import print_table
+from stabn.training.finetune import finetune as finetune_run
+from stabn.training.fit import train as train_run
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
+
+SMALL_OPTIMISER = OptimiserRecipe(
+    name="adamw", learning_rate=0.003, weight_decay=0.01, schedule="one-cycle", epochs=15, batch_size=8
+)
+FINETUNE_OPTIMISER = OptimiserRecipe(learning_rate=0.0001, schedule="constant", epochs=10, batch_size=64)
+
+
+def tabletop(
+    out: Path, train: int = 840, validation: int = 420, seed: int = 0, workers: int | None = None
+) -> dict[str, Any]:
+    """Generate Tabletop, a benchmark of short videos in which only when and in which order things happen matters.
+
+    Args:
+        out: folder for videos, annotations in the format of Something-Something v2, and truth.jsonl.
+        train: training clips.
+        validation: validation clips.
+        seed: another seed gives other clips with the same statistics.
+        workers: processes; by default one per core.
+    """
+    generate(out, train=train, validation=validation, seed=seed, workers=workers)
+    print(f"{out}: {train} training and {validation} validation clips")
+    return {"folder": str(out), "train": train, "validation": validation, "seed": seed}
+
+
+def train(
+    out: Path,
+    data: DataSource,
+    preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=72, crop=64),  # noqa: B008
+    network: NetworkRecipe = NetworkRecipe(),  # noqa: B008
+    augmentation: Augmentation = Augmentation(jitter=0.2, flip=True),  # noqa: B008
+    optimiser: OptimiserRecipe = SMALL_OPTIMISER,
+    loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008
+    engine: EngineRecipe = EngineRecipe(),  # noqa: B008
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train a network on labelled videos; give the same command again to go on after an interruption.
+
+    Args:
+        out: folder for the run.
+        data: the labelled videos.
+        preprocessing: how videos become clips.
+        network: which network.
+        augmentation: how training clips are varied.
+        optimiser: how weights move.
+        loader: how clips reach the network.
+        engine: on what it runs.
+        seed: of all chance.
+    """
+    reached = train_run(
+        out,
+        data,
+        preprocessing=preprocessing,
+        network=network,
+        augmentation=augmentation,
+        optimiser=optimiser,
+        loader=loader,
+        engine=engine,
+        seed=seed,
+    )
+    print(f"{out}: trained for {reached['epoch']} epochs, validation top-1 {reached['validation_top1']:.1%}")
+    return {"run": str(out), **reached}
+
+
+def evaluate(
+    run: Path,
+    split: str = "validation",
+    clips: int = 1,
+    attention: Literal["as-is", "inverse-spatial", "inverse-temporal", "uniform-spatial", "uniform-temporal"] = "as-is",
+    data: DataSource | None = None,
+    batch_size: int = 16,
+    workers: int = 0,
+    engine: EngineRecipe = EngineRecipe(devices="1"),  # noqa: B008
+) -> dict[str, Any]:
+    """Measure a run: top-1 and top-5 of both branches, accuracy per class, confusion matrix.
+
+    Args:
+        run: the folder of a finished run.
+        split: train or validation.
+        clips: evenly placed windows per video, whose softmax scores are averaged.
+        attention: what the perception branch is shown; inverse-spatial is Eq. 7 of the paper.
+        data: other labelled videos with the same classes; by default those of the run.
+        batch_size: videos at once.
+        workers: processes that decode.
+        engine: on what it runs.
+    """
+    opened = open_run(run)
+    answers, names = _answers(
+        opened,
+        split,
+        clips=clips,
+        attention=attention,
+        data=data,
+        batch_size=batch_size,
+        workers=workers,
+        engine=engine,
+    )
+    figures = accuracy(answers, names)
+    rows = [("perception branch", figures["perception"])]
+    if figures["attention_branch"] is not None:
+        rows.append(("attention branch", figures["attention_branch"]))
+    print_table(("", "top-1", "top-5"), [(name, f"{v['top1']:.1%}", f"{v['top5']:.1%}") for name, v in rows])
+    per_class = [(c["name"], c["count"], "-" if c["top1"] is None else f"{c['top1']:.1%}") for c in figures["classes"]]
+    print_table(("class", "clips", "top-1"), per_class)
+    return {
+        "format": "stabn-evaluation/1",
+        "run": str(run),
+        "split": split,
+        "clips": clips,
+        "attention": attention,
+        **figures,
+    }
+
+
+def _answers(
+    run: Run,
+    split: str,
+    *,
+    clips: int = 1,
+    attention: str = "as-is",
+    data: DataSource | None = None,
+    batch_size: int = 16,
+    workers: int = 0,
+    engine: EngineRecipe | None = None,
+) -> tuple[Predictions, tuple[str, ...]]:
+    model = run.model()
+    names = class_names_of(model)
+    table = (data or run.source).table()
+    if table.class_names != names:
+        raise UserError(
+            f"{(data or run.source).annotations}: has other classes than {run.folder}; give the data it knows"
+        )
+    if split not in {sample.split for sample in table.samples}:
+        raise UserError(f"--split: got {split!r}, expected train or validation")
+    if clips < 1:
+        raise UserError(f"--clips: got {clips}, expected at least 1")
+    preprocessing = preprocessing_of(model, str(run.folder))
+    dataset = VideoDataset(table.of_split(split), preprocessing, class_names=names, clips=clips)
+    answers = predict(model, dataset, batch_size=batch_size, workers=workers, engine=engine, attention=attention)
+    return answers, names
+
+
+def explain(run: Path, videos: list[Path], out: Path, clips: int = 1) -> dict[str, Any]:
+    """Show what a network recognises in videos, and when and where it looked.
+
+    Writes per video NAME.json and NAME.npz for programs, NAME.mp4 and NAME.png (a contact sheet) for people; with
+    several windows NAME-1, NAME-2, ...
+
+    Args:
+        run: a run, or any folder with config.json and model.safetensors.
+        videos: video files.
+        out: folder for the explanations.
+        clips: evenly placed windows per video.
+    """
+    if clips < 1:
+        raise UserError(f"--clips: got {clips}, expected at least 1")
+    model = load_pretrained(run)
+    if not isinstance(model, STABN):
+        raise UserError(
+            f"{run}: is the plain network, which has no attention to show; train with network.attention true"
+        )
+    names, preprocessing = class_names_of(model), preprocessing_of(model, str(run))
+    for video in videos:
+        probe(video)  # every mistake is found before the first file is written
+    records = []
+    for name, video in _distinct(videos).items():
+        for window in range(clips):
+            stem = out / (name if clips == 1 else f"{name}-{window + 1}")
+            record, clip = explain_video(model, preprocessing, video, names, window=window, windows=clips)
+            record.save_arrays(stem.with_name(f"{stem.name}.npz"))
+            write_explanation(stem.with_name(f"{stem.name}.mp4"), record, clip)
+            with replacing(stem.with_name(f"{stem.name}.png")) as temporary:
+                contact_sheet(record, clip).save(temporary)
+            write_json(stem.with_name(f"{stem.name}.json"), record.as_json())
+            records.append({"files": str(stem), **record.as_json()})
+            print(f"{video}: {record.top(1)[0][0]} ({record.top(1)[0][1]:.0%}) -> {stem}.mp4, .png, .json, .npz")
+    return {"format": "stabn-explanations/1", "run": str(run), "records": records}
+
+
+def _distinct(videos: list[Path]) -> dict[str, Path]:
+    """A file name for each video, numbered where two have the same."""
+    named: dict[str, Path] = {}
+    for video in videos:
+        name, number = video.stem, 2
+        while name in named:
+            name, number = f"{video.stem}-copy{number}", number + 1
+        named[name] = video
+    return named
+
+
+def collect(
+    run: Path,
+    out: Path,
+    bound: float = 0.5,
+    max_clips: int | None = None,
+    batch_size: int = 16,
+    workers: int = 0,
+    engine: EngineRecipe = EngineRecipe(devices="1"),  # noqa: B008
+) -> dict[str, Any]:
+    """Collect the misrecognised training clips of the weak classes into an edit project.
+
+    Args:
+        run: a finished run.
+        out: folder for the project.
+        bound: classes with a training accuracy below this share are weak; the paper's is 0.5.
+        max_clips: at most so many clips, evenly from the weak classes; by default all.
+        batch_size: videos at once.
+        workers: processes that decode.
+        engine: on what it runs.
+    """
+    found = collect_project(
+        open_run(run), out, bound=bound, max_clips=max_clips, batch_size=batch_size, workers=workers, engine=engine
+    )
+    rows = [(c["name"], c["count"], f"{c['top1']:.1%}", c["collected"]) for c in found["classes"]]
+    print_table(("weak class", "clips", "training top-1", "to correct"), rows)
+    print(f"{out}: {found['collected']} clips to correct")
+    return {"project": str(out), **found}
+
+
+def simulate_edits(project: Path, truth: Path, author: str = "simulated editor") -> dict[str, Any]:
+    """Correct a project's clips as a person who knows the truth would; for data whose truth is known.
+
+    Args:
+        project: the folder of an edit project.
+        truth: JSON lines with "id" and "relevance" per source frame, like Tabletop's truth.jsonl.
+        author: whose name the edits carry.
+    """
+    opened = open_project(project)
+    count = simulate(opened, read_truth(truth), author)
+    print(f"{opened.edits_file}: {count} edits added")
+    return {"project": str(project), "edits": count}
+
+
+def check_edits(project: Path) -> dict[str, Any]:
+    """Check a project's edits file and count what is corrected.
+
+    Args:
+        project: the folder of an edit project.
+    """
+    opened = open_project(project)
+    edits = opened.edits()
+    print(f"{opened.edits_file}: {len(edits)} of {len(opened.clips)} clips have an edit; all lines are valid")
+    return {"project": str(project), "clips": len(opened.clips), "edited": len(edits)}
+
+
+def finetune(
+    run: Path,
+    edits: Path,
+    out: Path,
+    gamma: float = 5.0,
+    control: bool = False,
+    augmentation: Augmentation = Augmentation(jitter=0.2, flip=True),  # noqa: B008
+    optimiser: OptimiserRecipe = FINETUNE_OPTIMISER,
+    loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008
+    engine: EngineRecipe = EngineRecipe(),  # noqa: B008
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Put corrections into a network: both branches learn, the extractor stays as it is (Eqs. 5 and 6).
+
+    Args:
+        run: the run that the edits are about.
+        edits: the folder of the edit project.
+        out: folder for the fine-tuned run.
+        gamma: weight of the agreement with the edits; docs/finetuning.md has the measurement behind the default.
+        control: the same training without the agreement, to compare with.
+        augmentation: how training clips are varied.
+        optimiser: how weights move; by default as in the paper.
+        loader: how clips reach the network.
+        engine: on what it runs.
+        seed: of all chance.
+    """
+    reached = finetune_run(
+        open_run(run),
+        open_project(edits),
+        out,
+        gamma=gamma,
+        control=control,
+        augmentation=augmentation,
+        optimiser=optimiser,
+        loader=loader,
+        engine=engine,
+        seed=seed,
+    )
+    kind = "control without edits' loss" if control else f"fine-tuned on {reached['edits']} edits"
+    print(f"{out}: {kind}, validation top-1 {reached['validation_top1']:.1%}")
+    return {"run": str(out), **reached}
+
+
+def compare(
+    runs: list[Path], control: Path | None = None, split: str = "validation", truth: Path | None = None
+) -> dict[str, Any]:
+    """Set runs side by side on the same clips: the first is the starting point, the last the one in question.
+
+    Args:
+        runs: two or more finished runs; the edited classes are those of the last.
+        control: the run, among them, that the last one is judged against; by default the first.
+        split: train or validation.
+        truth: JSON lines with "id" and "relevance" per source frame, to measure the temporal attention.
+    """
+    if len(runs) < 2:
+        raise UserError(f"compare: got {len(runs)} run, expected at least two")
+    opened = [open_run(folder) for folder in runs]
+    if control is not None and control not in runs:
+        raise UserError(f"--control: got {control}, expected one of {', '.join(map(str, runs))}")
+    contestants, names = [], ()
+    for folder, run in zip(runs, opened, strict=True):
+        answers, names = _answers(run, split)
+        contestants.append(Contestant(str(folder), answers))
+    known = None if truth is None else read_truth(truth)
+    chosen = None if control is None else str(control)
+    found = compare_predictions(contestants, names, opened[-1].edited_classes, control=chosen, truth=known)
+    print_comparison(found)
+    return {"format": "stabn-comparison/1", "split": split, **found}
+
+
+def print_comparison(found: Mapping[str, Any]) -> None:
+    """A comparison as a table and its verdict."""
+    rows = []
+    for method in found["methods"]:
+        cells = [method[group] for group in found["groups"]]
+        shares = ["-" if c is None else f"{c['top1']:.1%} ({c['low']:.1%} to {c['high']:.1%})" for c in cells]
+        precision = method["frame_average_precision"]
+        rows.append(
+            (
+                method["name"],
+                *shares,
+                method["mended"],
+                method["newly_wrong"],
+                "-" if precision is None else f"{precision:.3f}",
+            )
+        )
+    print_table(("top-1", *found["groups"], "mended", "newly wrong", "frame AP"), rows)
+    print(found["verdict"])
+
+
+def import_official(
+    checkpoint: Path,
+    folder: Path,
+    class_names: Path | None = None,
+    sampling: Sampling | None = None,
+    resize: int = 256,
+    crop: int = 224,
+) -> dict[str, Any]:
+    """Read a checkpoint of the official ST-ABN code and write it as our folder.
+
+    Depth, classes and frames are read off the tensors. The checkpoint does not say how videos were prepared: the
+    options do, with the paper's values as defaults.
+
+    Args:
+        checkpoint: a file that the official code's training wrote; nothing in it is executed.
+        folder: the new folder, for `stabn explain` and `STABN.from_pretrained`.
+        class_names: something-something-v2-labels.json, or a JSON list of names in the order of the outputs.
+        sampling: which frames; by default consecutive ones, as many as the checkpoint reads.
+        resize: shorter side in pixels.
+        crop: side of the square view in pixels.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is not empty; choose another folder")
+    names = None if class_names is None else _names(class_names)
+    model = read_official(checkpoint, class_names=names)
+    if sampling is not None and sampling.frames != model.frames:
+        raise UserError(f"--sampling.frames: got {sampling.frames}, but {checkpoint} reads {model.frames} frames")
+    preprocessing = Preprocessing(sampling or Sampling("dense", model.frames), resize=resize, crop=crop)
+    model.preprocessing = preprocessing.as_json()
+    model.save_pretrained(folder)
+    print(f"{folder}: {model.architecture}, {model.num_classes} classes, {model.frames} frames")
+    return {
+        "folder": str(folder),
+        "architecture": model.architecture,
+        "num_classes": model.num_classes,
+        "frames": model.frames,
+    }
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    value = read_json(path, remedy="give something-something-v2-labels.json or a JSON list of names")
+    if isinstance(value, dict) and all(str(index).isdecimal() for index in value.values()):
+        return tuple(sorted(value, key=lambda name: int(value[name])))
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise UserError(f"{path}: is neither a list of names nor an object of name: index; correct it")
