@@ -193,7 +193,7 @@ def test_the_mark_in_a_film_moves_on_with_time(tmp_path: Path):
     write_explanation(tmp_path / "film.mp4", *explained([0, 1, 2, 3], temporal=0.0))
     shown = read_clip(tmp_path / "film.mp4", [0, 1, 2, 3]).frames.float().mean(1)
     height = shown.shape[1]
-    pointers = shown[:, height - 60 : height - 48] < 80  # the triangles below the bars
+    pointers = shown[:, height - 56 : height - 52] < 80  # the triangles below the bars
     centres = [float(torch.nonzero(pointer)[:, 1].float().mean()) for pointer in pointers]
     assert np.diff(centres) == pytest.approx([120, 120, 120], abs=12)
 

@@ -117,6 +117,7 @@ def test_drawings_take_their_colours_from_the_page(html: str):
     for drawing in re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL):
         assert "#0" not in drawing.replace('"#', "")
         assert "DejaVu" not in drawing
+        assert "<style" not in drawing
 
 
 def test_the_same_report_gives_the_same_bytes(tmp_path: Path):

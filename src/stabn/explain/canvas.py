@@ -29,7 +29,7 @@ _STOPS = (
 )
 
 
-def colour(values: np.ndarray | float) -> UInt8[np.ndarray, "*shape 3"]:
+def colour(values: np.ndarray | int | float) -> UInt8[np.ndarray, "*shape 3"]:
     """The colours of attention values, from blue (0) over pale yellow to red (1).
 
     Args:
@@ -43,7 +43,7 @@ def colour(values: np.ndarray | float) -> UInt8[np.ndarray, "*shape 3"]:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def ink_of(value: float) -> tuple[int, int, int]:
+def ink_of(value: int | float) -> tuple[int, int, int]:
     """`colour` of one value, as Pillow wants it."""
     red, green, blue = (int(channel) for channel in colour(value))
     return red, green, blue
@@ -56,7 +56,7 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
 
 
-def fitted(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
+def fitted(text: str, face: ImageFont.FreeTypeFont, width: int | float) -> str:
     """The text, or its beginning and an ellipsis if it is wider than `width` pixels."""
     text = " ".join(text.split())
     if face.getlength(text) <= width:
@@ -66,7 +66,7 @@ def fitted(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
     return text.rstrip() + "…"
 
 
-def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float, most: int) -> list[str]:
+def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int | float, most: int) -> list[str]:
     """The text broken at spaces into at most `most` lines of `width` pixels; what does not fit ends in an ellipsis."""
     words, lines = text.split(), list[str]()
     while words and len(lines) < most - 1:
@@ -81,7 +81,7 @@ def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float, most: int) ->
 def draw_bars(
     draw: ImageDraw.ImageDraw,
     box: Box,
-    scores: Sequence[float] | np.ndarray,
+    scores: Sequence[int | float] | np.ndarray,
     current: Collection[int] = (),
     *,
     plain: bool = False,

@@ -47,9 +47,9 @@ class Curve:
 class Cell:
     """A top-1 accuracy with its 95 % interval, as fractions 0..1, and the number of clips behind it."""
 
-    top1: float
-    low: float
-    high: float
+    top1: int | float
+    low: int | float
+    high: int | float
     count: int
 
     def __post_init__(self) -> None:
@@ -210,7 +210,7 @@ def _text(name: str, value: str) -> None:
         raise ValueError(f"{name}: got an empty string, expected text")
 
 
-def _number(name: str, value: Any, most: float) -> None:
+def _number(name: str, value: Any, most: int | float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{name}: got {value!r}, expected a finite number")
     if not 0 <= value <= most:

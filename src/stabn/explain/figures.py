@@ -53,7 +53,7 @@ def curve_svg(curve: Curve) -> Markup:
     return _inline(buffer.getvalue(), f"{curve.name}: loss and top-1 accuracy per epoch")
 
 
-def _draw_metric(axes: Axes, curve: Curve, metric: str, scale: float) -> None:
+def _draw_metric(axes: Axes, curve: Curve, metric: str, scale: int) -> None:
     axes.patch.set_alpha(0)
     axes.grid(axis="y", color=_LINE, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -89,11 +89,13 @@ def _inline(svg: str, label: str) -> Markup:
     """Matplotlib's SVG file as an element of a page: no namespaces, addresses or unused ids, and 1/100 px precision."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would hold for the whole page
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'\sid="\w+_\d+"', "", svg)
+    svg = re.sub(r'\sid="[\w.]+_\d+"', "", svg)
     svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", svg)  # matplotlib 3.9
+    svg = re.sub(r"font-family: [^;\"]+; ?", "", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
     svg = re.sub(r"\n\s*", "\n", svg)
@@ -102,7 +104,7 @@ def _inline(svg: str, label: str) -> Markup:
     return Markup(opening + svg[svg.index(">") + 1 :])
 
 
-def _opening(shown: float, width: float, height: float, label: str) -> str:
+def _opening(shown: int | float, width: int | float, height: int | float, label: str) -> str:
     wide = ' class="wide"' if shown > 1000 else ""  # a tablet scrolls it rather than shrinking its text
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" style="width:{shown:.0f}px"'
     return f'<svg{wide} {size} role="img" aria-label="{escape(label)}">'
@@ -198,7 +200,7 @@ def _shortened(names: Sequence[str], most: int) -> list[str]:
     return [name if len(name) <= most else name[: most - 1].rstrip() + "…" for name in names]
 
 
-def _label(x: float, y: float, text: str, anchor: str, kind: str = "", *, most: int = 60) -> str:
+def _label(x: int | float, y: int | float, text: str, anchor: str, kind: str = "", *, most: int = 60) -> str:
     style = f' class="{kind}"' if kind else ""
     short = escape(_shortened([text], most)[0])
     return f'<text{style} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{short}</text>'

@@ -38,7 +38,7 @@ def overlay(
     frames: Tensor,
     spatial: np.ndarray,
     crop: tuple[float, float, float, float],
-    opacity: float = 0.5,
+    opacity: int | float = 0.5,
     *,
     stretch: bool = True,
 ) -> UInt8[np.ndarray, "t h w 3"]:

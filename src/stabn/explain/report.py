@@ -35,7 +35,7 @@ def write_report(path: Path | str, report: Report) -> None:
     write_text(path, page + "\n")
 
 
-def _percent(fraction: float) -> str:
+def _percent(fraction: int | float) -> str:
     return f"{100 * fraction:.1f}"
 
 
