@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from docstring_parser import parse
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from stabn import verbs
+from stabn.demo import demo
 from stabn.errors import UserError
 from stabn.files import write_json
 
 VERBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
+    "demo": (demo, ()),
     "tabletop": (verbs.tabletop, ("out",)),
     "train": (verbs.train, ()),
     "evaluate": (verbs.evaluate, ("run",)),
@@ -25,6 +27,7 @@ VERBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
     "check-edits": (verbs.check_edits, ("project",)),
     "finetune": (verbs.finetune, ("run",)),
     "compare": (verbs.compare, ("runs",)),
+    "report": (verbs.report, ("before", "after")),
     "import-official": (verbs.import_official, ("checkpoint", "folder")),
 }
 """Verb -> its function and which of its parameters are given by position."""
@@ -64,8 +67,9 @@ def _parser() -> _Parser:
         job = _Parser(description="\n".join(filter(None, (documented.short_description, documented.long_description))))
         for parameter in positional:
             kind = inspect.signature(function).parameters[parameter].annotation
-            many = {"nargs": "+"} if kind == list[Path] else {}
-            job.add_argument(parameter, type=Path, help=described.get(parameter), **many)
+            job.add_argument(
+                parameter, type=Path, nargs="+" if kind == list[Path] else None, help=described.get(parameter)
+            )
         job.add_argument("--config", action=ActionConfigFile, help="A recipe: a YAML file with any of these options.")
         job.add_function_arguments(function, skip=set(positional), sub_configs=False)
         job.add_argument("--json", type=Path | None, default=None, help="Also write what is reported to this file.")

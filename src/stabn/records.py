@@ -207,7 +207,7 @@ def read_edits(path: Path | str, clips: Mapping[str, Sequence[int]] | None = Non
 
     Args:
         path: the file.
-        clips: the source frames that the network saw, per clip id; an edit of another clip or of other frames is refused.
+        clips: the source frames that the network saw, per clip id; edits of others are refused.
 
     Raises:
         UserError: a line is wrong; the message names the file, the line, the value and what was expected.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stabn.data.datasets import Table, read_something_something
+from stabn.data.tables import read_csv
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
@@ -25,8 +26,9 @@ class DataSource:
     """Where labelled videos lie.
 
     Attributes:
-        annotations: folder with something-something-v2-labels.json, -train.json and -validation.json.
-        videos: folder with <id>.webm or <id>.mp4; by default `videos` inside the annotations' folder.
+        annotations: a CSV file with the columns path, label and split, or a folder with the annotation files of
+            Something-Something v2 (something-something-v2-labels.json, -train.json, -validation.json).
+        videos: the folder of the videos; by default that of the CSV file, or `videos` inside the annotations' folder.
     """
 
     annotations: str
@@ -38,7 +40,15 @@ class DataSource:
         Raises:
             UserError: a file is missing or wrong.
         """
-        return read_something_something(self.annotations, self.videos or Path(self.annotations) / "videos")
+        source = Path(self.annotations)
+        if source.is_file():
+            return read_csv(source, self.videos)
+        return read_something_something(source, self.videos or source / "videos")
+
+    def absolute(self) -> "DataSource":
+        """The same data, wherever one looks from."""
+        videos = None if self.videos is None else str(Path(self.videos).resolve())
+        return DataSource(str(Path(self.annotations).resolve()), videos)
 
 
 @dataclass(frozen=True)
@@ -101,13 +111,13 @@ def write_run(
     edited: tuple[str, ...] = (),
     edited_classes: tuple[str, ...] = (),
 ) -> None:
-    """Write run.json, atomically; the data's folders are noted as absolute paths so that later verbs find them."""
+    """Write run.json, atomically with absolute paths, so that later verbs find the data from anywhere."""
     write_json(
         folder / "run.json",
         {
             "format": RUN_FORMAT,
             "complete": complete,
-            "data": asdict(source),
+            "data": asdict(source.absolute()),
             "origin": origin,
             "edited_classes": list(edited_classes),
             "recipe": dict(recipe),

@@ -3,7 +3,6 @@
 Each returns what it reports, as JSON values, and prints the same for people.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from stabn.evaluation.accuracy import accuracy
 from stabn.evaluation.collect import collect as collect_project
 from stabn.evaluation.collect import read_truth
 from stabn.evaluation.collect import simulate_edits as simulate
-from stabn.evaluation.comparison import Contestant
+from stabn.evaluation.comparison import Contestant, print_comparison
 from stabn.evaluation.comparison import compare as compare_predictions
 from stabn.evaluation.predict import Predictions, predict
 from stabn.explain.pictures import contact_sheet, write_explanation
@@ -27,6 +26,7 @@ from stabn.files import read_json, replacing, write_json
 from stabn.nn import STABN, load_pretrained
 from stabn.nn import import_official as read_official
 from stabn.projects import open_project
+from stabn.reporting import report_on
 from stabn.runs import DataSource, Run, class_names_of, open_run, preprocessing_of
 from stabn.tables import print_table
 from stabn.training.finetune import finetune as finetune_run
@@ -34,7 +34,7 @@ from stabn.training.fit import train as train_run
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
 
 SMALL_OPTIMISER = OptimiserRecipe(
-    name="adamw", learning_rate=0.003, weight_decay=0.01, schedule="one-cycle", epochs=15, batch_size=8
+    name="adamw", learning_rate=0.002, weight_decay=0.01, schedule="one-cycle", epochs=9, batch_size=8
 )
 FINETUNE_OPTIMISER = OptimiserRecipe(learning_rate=0.0001, schedule="constant", epochs=10, batch_size=64)
 
@@ -59,7 +59,7 @@ def tabletop(
 def train(
     out: Path,
     data: DataSource,
-    preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=72, crop=64),  # noqa: B008
+    preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
     network: NetworkRecipe = NetworkRecipe(),  # noqa: B008
     augmentation: Augmentation = Augmentation(jitter=0.2, flip=True),  # noqa: B008
     optimiser: OptimiserRecipe = SMALL_OPTIMISER,
@@ -335,7 +335,8 @@ def compare(
     opened = [open_run(folder) for folder in runs]
     if control is not None and control not in runs:
         raise UserError(f"--control: got {control}, expected one of {', '.join(map(str, runs))}")
-    contestants, names = [], ()
+    contestants = []
+    names: tuple[str, ...] = ()
     for folder, run in zip(runs, opened, strict=True):
         answers, names = _answers(run, split)
         contestants.append(Contestant(str(folder), answers))
@@ -346,24 +347,50 @@ def compare(
     return {"format": "stabn-comparison/1", "split": split, **found}
 
 
-def print_comparison(found: Mapping[str, Any]) -> None:
-    """A comparison as a table and its verdict."""
-    rows = []
-    for method in found["methods"]:
-        cells = [method[group] for group in found["groups"]]
-        shares = ["-" if c is None else f"{c['top1']:.1%} ({c['low']:.1%} to {c['high']:.1%})" for c in cells]
-        precision = method["frame_average_precision"]
-        rows.append(
-            (
-                method["name"],
-                *shares,
-                method["mended"],
-                method["newly_wrong"],
-                "-" if precision is None else f"{precision:.3f}",
-            )
-        )
-    print_table(("top-1", *found["groups"], "mended", "newly wrong", "frame AP"), rows)
-    print(found["verdict"])
+def report(
+    before: Path,
+    after: Path,
+    out: Path,
+    control: Path | None = None,
+    edits: Path | None = None,
+    truth: Path | None = None,
+    split: str = "validation",
+    examples: int = 6,
+) -> dict[str, Any]:
+    """Write one HTML page that opens offline: curves, before / control / after, confusion, example clips.
+
+    Args:
+        before: the run that was corrected.
+        after: the run that was fine-tuned on the corrections.
+        out: the HTML file.
+        control: the run that was fine-tuned without them.
+        edits: the edit project, to show what people marked.
+        truth: JSON lines with "id" and "relevance" per source frame, where the truth is known.
+        split: train or validation.
+        examples: how many clips of the split to show.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out: got {out}, expected a file that ends in .html")
+    folders = {"before": before} | ({} if control is None else {"control": control}) | {"fine-tuned": after}
+    runs = {name: open_run(folder) for name, folder in folders.items()}
+    project = None if edits is None else open_project(edits)
+    known = None if truth is None else read_truth(truth)
+    answers = {name: _answers(run, split)[0] for name, run in runs.items()}
+    found = report_on(
+        out,
+        runs,
+        answers,
+        runs["before"].source.table(),
+        split,
+        control=None if control is None else "control",
+        project=project,
+        truth=known,
+        examples=examples,
+        note=f"{before} was fine-tuned on corrected temporal attention; every row is measured on the same clips.",
+    )
+    print_comparison(found)
+    print(f"{out}: written")
+    return {"format": "stabn-comparison/1", "split": split, **found}
 
 
 def import_official(

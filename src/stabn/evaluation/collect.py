@@ -106,9 +106,11 @@ def read_truth(path: Path) -> dict[str, tuple[float, ...]]:
     Raises:
         UserError: the file is missing or a line lacks "id" or "relevance".
     """
-    truth = {}
+    truth: dict[str, tuple[float, ...]] = {}
+    number = 0
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            number += 1
             entry = json.loads(line)
             truth[str(entry["id"])] = tuple(float(value) for value in entry["relevance"])
     except OSError as error:
@@ -139,7 +141,7 @@ def simulate_edits(project: Project, truth: dict[str, tuple[float, ...]], author
         relevance = truth.get(clip.clip_id, ())
         if len(relevance) <= max(clip.frame_indices):
             raise UserError(
-                f"clip {clip.clip_id}: truth has {len(relevance)} frames, expected more than {max(clip.frame_indices)}; "
+                f"clip {clip.clip_id}: truth has {len(relevance)} frames, expected over {max(clip.frame_indices)}; "
                 "give the truth of the data set that the run was trained on"
             )
         scores = [relevance[index] for index in clip.frame_indices]

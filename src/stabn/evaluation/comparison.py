@@ -1,6 +1,6 @@
 """Did the correction help? Runs side by side on the same clips, with intervals and against a control."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torchmetrics.functional.classification import binary_average_precision
 
 from stabn.evaluation.predict import Predictions
+from stabn.tables import print_table
 
 GROUPS = ("edited classes", "other classes", "all")
 RESAMPLES = 2000
@@ -111,6 +112,26 @@ def compare(
         "difference": difference,
         "verdict": _verdict(difference),
     }
+
+
+def print_comparison(found: Mapping[str, Any]) -> None:
+    """A comparison as a table and its verdict."""
+    rows = []
+    for method in found["methods"]:
+        cells = [method[group] for group in found["groups"]]
+        shares = ["-" if c is None else f"{c['top1']:.1%} ({c['low']:.1%} to {c['high']:.1%})" for c in cells]
+        precision = method["frame_average_precision"]
+        rows.append(
+            (
+                method["name"],
+                *shares,
+                method["mended"],
+                method["newly_wrong"],
+                "-" if precision is None else f"{precision:.3f}",
+            )
+        )
+    print_table(("top-1", *found["groups"], "mended", "newly wrong", "frame AP"), rows)
+    print(found["verdict"])
 
 
 def _picks(mask: np.ndarray) -> np.ndarray:

@@ -41,8 +41,8 @@ def explain(
     """
     if preprocessing.sampling.frames != model.frames:
         raise UserError(
-            f"preprocessing.sampling.frames: got {preprocessing.sampling.frames}, but the network reads {model.frames}; "
-            "correct it in config.json"
+            f"preprocessing.sampling.frames: got {preprocessing.sampling.frames}, but the network reads {model.frames}"
+            "; correct it in config.json"
         )
     info = probe(path)
     indices = preprocessing.sampling.for_testing(info.num_frames, windows)[window]

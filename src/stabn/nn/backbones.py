@@ -54,7 +54,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet101": Architecture("bottleneck", (3, 4, 23, 3), (64, 128, 256, 512), (1, 1, 3, 3), (1, 2, 2, 2), 64),
     "resnet152": Architecture("bottleneck", (3, 8, 36, 3), (64, 128, 256, 512), (1, 1, 3, 3), (1, 2, 2, 2), 64),
     # The same class for a 2-core CPU; no official checkpoint has these shapes.
-    "small":     Architecture("basic",      (1, 1, 1, 1),  (16, 32, 64, 128),   (3, 3, 3, 3), (1, 2, 2, 2), 16),
+    "small":     Architecture("basic",      (1, 1, 1, 1),  (16, 32, 48, 64),    (1, 3, 3, 3), (1, 2, 2, 2), 16),
     "tiny":      Architecture("basic",      (1, 1, 1, 1),  (8, 16, 32, 64),     (3, 3, 3, 3), (1, 2, 2, 2), 8),
 }
 # fmt: on

@@ -70,7 +70,7 @@ def finetune(
     for clip_id, edit in edits.items():
         if clip_id not in labels:
             raise UserError(
-                f"{project.edits_file}: clip {clip_id!r} is no training clip of {run.folder}; use edits of its own clips"
+                f"{project.edits_file}: clip {clip_id!r} is no training clip of {run.folder}; use its own edits"
             )
         if len(edit.scores) != model.frames:
             raise UserError(
@@ -87,7 +87,7 @@ def finetune(
         "seed": seed,
     }
     names = class_names_of(model)
-    origin = {
+    origin: dict[str, Any] = {
         "origin": str(run.folder.resolve()),
         "edited": tuple(sorted(edits)),
         "edited_classes": tuple(names[k] for k in sorted({labels[clip_id] for clip_id in edits})),

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any)
     if before is not None:
         if before["complete"]:
             raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train anew")
-        for part, wanted in (("recipe", dict(recipe)), ("data", asdict(data))):
+        for part, wanted in (("recipe", dict(recipe)), ("data", asdict(data.absolute()))):
             for key, value in wanted.items():
                 if before[part].get(key) != value:
                     raise UserError(
@@ -128,11 +129,11 @@ def fit(
     checkpoints = out / "checkpoints"
     last = checkpoints / "last.ckpt"
     curves = _Curves(out / "curves.json")
-    files = {"dirpath": checkpoints, "filename": "last", "enable_version_counter": False}
+    save = partial(ModelCheckpoint, checkpoints, filename="last", enable_version_counter=False)
     callbacks: list[Callback] = [
         curves,
-        ModelCheckpoint(**files, train_time_interval=save_every),
-        ModelCheckpoint(**files, every_n_epochs=1, save_on_train_epoch_end=True),
+        save(train_time_interval=save_every),
+        save(every_n_epochs=1, save_on_train_epoch_end=True),
         *progress_bar(),
     ]
     with quietly():
@@ -175,7 +176,8 @@ class _Curves(Callback):
         sums, self.sums = self.sums, {}
         clips = sums.pop("clips")
         entry: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
-        entry |= {f"train_{name}": round(value / clips, 6) for name, value in sums.items() if name != "loss"}
+        sums["loss"] = sums.pop("recognition")  # Eq. 4 alone, so that it compares with the validation loss
+        entry |= {f"train_{name}": round(value / clips, 6) for name, value in sums.items()}
         entry |= {
             name: round(float(value), 6)
             for name, value in trainer.callback_metrics.items()

@@ -65,7 +65,7 @@ class Training(LightningModule):
         output = self.model(batch.clips)
         clips = batch.labels.new_tensor(len(batch.labels))
         loss = recognition_loss(output, batch.labels)
-        sums = {"recognition_loss": loss.detach() * clips}
+        sums = {"recognition": loss.detach() * clips}
         if self.gamma is not None:
             agreement = temporal_loss(output.attention.temporal, batch.scores, batch.has_scores, self.gamma)
             sums["temporal_loss"] = agreement.detach() * clips
@@ -77,8 +77,9 @@ class Training(LightningModule):
         """Loss and accuracy of one batch of validation clips."""
         output = self.model(batch.clips)
         self.validation_top1(output.logits, batch.labels)
-        shown = {"validation_loss": recognition_loss(output, batch.labels), "validation_top1": self.validation_top1}
-        self.log_dict(shown, on_step=False, on_epoch=True, batch_size=len(batch.labels))
+        clips = len(batch.labels)
+        self.log("validation_loss", recognition_loss(output, batch.labels), batch_size=clips)
+        self.log("validation_top1", self.validation_top1, batch_size=clips)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The recipe's optimiser and schedule."""

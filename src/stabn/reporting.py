@@ -1,0 +1,217 @@
+"""Before, control and after as one page: runs the comparison, renders example clips, and fills the report."""
+
+import os
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from stabn.data.datasets import Sample, Table
+from stabn.errors import UserError
+from stabn.evaluation.accuracy import accuracy
+from stabn.evaluation.comparison import GROUPS, Contestant, compare
+from stabn.evaluation.predict import Predictions
+from stabn.explain.pictures import write_comparison
+from stabn.explain.recording import explain
+from stabn.explain.report import Cell, Comparison, Confusion, Curve, Example, Report, Row, write_report
+from stabn.files import read_json
+from stabn.nn import STABN
+from stabn.projects import Project
+from stabn.runs import Run, class_names_of, preprocessing_of
+
+
+def report_on(
+    out: Path,
+    runs: Mapping[str, Run],
+    answers: Mapping[str, Predictions],
+    table: Table,
+    split: str,
+    *,
+    control: str | None,
+    project: Project | None,
+    truth: dict[str, tuple[float, ...]] | None,
+    examples: int,
+    note: str,
+) -> dict[str, Any]:
+    """Write the report of runs that were measured on the same clips.
+
+    Args:
+        out: the HTML file.
+        runs: by name; the first is the starting point, the last the one in question.
+        answers: of each run for `split`.
+        table: the labelled videos.
+        split: which was measured.
+        control: name of the control among the runs.
+        project: the edit project; its clips are shown with what people marked.
+        truth: relevance per frame by clip id, where it is known.
+        examples: how many clips to show.
+        note: one or two sentences for the top of the page.
+
+    Returns:
+        The comparison, as in `stabn.evaluation.comparison.compare`.
+
+    Raises:
+        UserError: a run's files are damaged, or a video cannot be read.
+    """
+    names = table.class_names
+    first, last = next(iter(runs)), list(runs)[-1]
+    contestants = [Contestant(name, answers[name]) for name in runs]
+    found = compare(contestants, names, runs[last].edited_classes, control=control, truth=truth)
+    with tempfile.TemporaryDirectory() as films:
+        shown = _examples(Path(films), runs, answers, table.of_split(split), examples, truth)
+        if project is not None:
+            shown += _edited_examples(Path(films), runs, project, table.of_split("train"), count=2)
+        page = Report(
+            title="Did correcting it help?",
+            intro=note,
+            curves=tuple(_curve(name, run) for name, run in runs.items()),
+            comparison=_comparison(found, split, control),
+            confusions=tuple(
+                Confusion(name, names, np.array(accuracy(answers[name], names)["confusion"])) for name in (first, last)
+            ),
+            examples=tuple(shown),
+            facts=_facts(runs, table, split, len(answers[first].clip_ids)),
+            caveats=_CAVEATS,
+        )
+        write_report(out, page)
+    return found
+
+
+_CAVEATS = (
+    "The intervals resample the measured clips; they do not contain the chance of training. One run per row proves "
+    "little: repeat with several seeds before you believe a difference.",
+    "The control had the same clips, frames, steps and learning rates, and no loss on temporal attention; only the "
+    "difference to it is due to the edits.",
+    "Clips for correction were chosen by their accuracy on the training split; the split measured here chose nothing.",
+)
+
+
+def _curve(name: str, run: Run) -> Curve:
+    value = read_json(run.folder / "curves.json", remedy="train the run again")
+    return Curve(name, tuple(value["epochs"]))
+
+
+def _comparison(found: Mapping[str, Any], split: str, control: str | None) -> Comparison:
+    columns = [name for name in GROUPS if found["methods"][0][name] is not None]
+    rows = []
+    for number, method in enumerate(found["methods"]):
+        cells = tuple(
+            Cell(c["top1"], min(c["low"], c["top1"]), max(c["high"], c["top1"]), c["count"])
+            for c in (method[name] for name in columns)
+        )
+        extra = [("mended", str(method["mended"])), ("newly wrong", str(method["newly_wrong"]))] if number else []
+        if method["frame_average_precision"] is not None:
+            extra.append(("frame AP", f"{method['frame_average_precision']:.3f}"))
+        is_control = method["name"] == control
+        what = "starting point" if number == 0 else "the same without edits' loss" if is_control else "with the edits"
+        rows.append(Row(method["name"], what, cells, extra=tuple(extra), control=is_control))
+    return Comparison(
+        split=split,
+        edited_classes=tuple(found["edited_classes"]),
+        rows=tuple(rows),
+        verdict=found["verdict"],
+        columns=tuple(columns),
+    )
+
+
+def _examples(
+    folder: Path,
+    runs: Mapping[str, Run],
+    answers: Mapping[str, Predictions],
+    samples: Sequence[Sample],
+    count: int,
+    truth: dict[str, tuple[float, ...]] | None,
+) -> list[Example]:
+    """Films of measured clips: half of them mended, then newly wrong ones, then whatever comes first."""
+    first, last = next(iter(runs)), list(runs)[-1]
+    before, after = answers[first].correct, answers[last].correct
+    kinds = {
+        "mended": np.flatnonzero(~before & after),
+        "newly wrong": np.flatnonzero(before & ~after),
+        "right both times": np.flatnonzero(before & after),
+        "wrong both times": np.flatnonzero(~before & ~after),
+    }
+    wanted = {"mended": (count + 1) // 2, "newly wrong": count // 4}
+    chosen = [(kind, int(row)) for kind, most in wanted.items() for row in kinds[kind][:most]]
+    rest = [(kind, int(row)) for kind, rows in kinds.items() for row in rows if (kind, int(row)) not in chosen]
+    chosen += rest[: count - len(chosen)]
+    shown = []
+    for kind, row in chosen:
+        sample = samples[row]
+        relevance = None if truth is None else truth.get(sample.clip_id)
+        film = folder / f"measured-{row}.mp4"
+        _film(film, runs, (first, last), sample, relevance, "truth")
+        caption = f"{kind}: {first} on the left, {last} on the right"
+        shown.append(Example(sample.clip_id, list(_names(runs))[sample.label], film, caption))
+    return shown
+
+
+def _edited_examples(
+    folder: Path, runs: Mapping[str, Run], project: Project, samples: Sequence[Sample], count: int
+) -> list[Example]:
+    """Films of training clips that people corrected, with what they marked."""
+    by_id = {sample.clip_id: sample for sample in samples}
+    first, last = next(iter(runs)), list(runs)[-1]
+    shown = []
+    for number, edit in enumerate(list(project.edits().values())[:count]):
+        if edit.clip_id not in by_id:
+            raise UserError(f"{project.folder}: clip {edit.clip_id!r} is no training clip of {first}; give its project")
+        film, sample = folder / f"edited-{number}.mp4", by_id[edit.clip_id]
+        marked = dict(zip(edit.frame_indices, edit.scores, strict=True))
+        relevance = tuple(marked.get(index, 0.0) for index in range(max(marked) + 1))
+        _film(film, runs, (first, last), sample, relevance, "marked by people")
+        caption = f"a corrected training clip: {first} on the left, {last} on the right"
+        shown.append(Example(edit.clip_id, list(_names(runs))[sample.label], film, caption))
+    return shown
+
+
+def _names(runs: Mapping[str, Run]) -> tuple[str, ...]:
+    return class_names_of(next(iter(runs.values())).model())
+
+
+def _film(
+    path: Path,
+    runs: Mapping[str, Run],
+    shown: Sequence[str],
+    sample: Sample,
+    relevance: Sequence[float] | None,
+    relevance_name: str,
+) -> None:
+    records = []
+    for name in shown:
+        model = runs[name].model()
+        assert isinstance(model, STABN)
+        preprocessing = preprocessing_of(model, str(runs[name].folder))
+        record, clip = explain(model, preprocessing, sample.path, class_names_of(model), label=sample.label)
+        records.append((name, record))
+    known = None
+    if relevance is not None:
+        known = [relevance[i] if i < len(relevance) else 0.0 for i in clip.frame_indices.tolist()]
+    write_comparison(path, records, clip, known, relevance_name=relevance_name)
+
+
+def _facts(runs: Mapping[str, Run], table: Table, split: str, count: int) -> tuple[tuple[str, str], ...]:
+    first, last = next(iter(runs.values())), list(runs.values())[-1]
+    facts = [
+        ("data", f"{first.source.annotations}, {len(table.of_split('train'))} training clips"),
+        ("measured on", f"{count} clips of split {split}"),
+        ("edits", f"{len(last.edited)} clips of {len(last.edited_classes)} classes"),
+    ]
+    for name, run in runs.items():
+        optimiser = run.recipe["optimiser"]
+        gamma = f", gamma {run.recipe['gamma']:g}" if "gamma" in run.recipe and not run.recipe["control"] else ""
+        facts.append(
+            (
+                name,
+                f"{optimiser['name']}, learning rate {optimiser['learning_rate']:g}, {optimiser['epochs']} epochs, "
+                f"batch {optimiser['batch_size']}{gamma}, seed {run.seed}",
+            )
+        )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, lightning {lightning.__version__}"
+    return (*facts, ("machine", machine), ("versions", versions))
