@@ -36,7 +36,7 @@ class Stage:
 
 
 def demo(
-    out: Path = Path("demo"), train: int = 840, validation: int = 420, epochs: int = 9, seed: int = 0
+    out: Path = Path("demo"), train: int = 840, validation: int = 420, epochs: int = 10, seed: int = 0
 ) -> dict[str, Any]:
     """Run the whole loop on generated videos, in minutes on two cores; ends with a table and a report.
 

@@ -34,7 +34,7 @@ from stabn.training.fit import train as train_run
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
 
 SMALL_OPTIMISER = OptimiserRecipe(
-    name="adamw", learning_rate=0.002, weight_decay=0.01, schedule="one-cycle", epochs=9, batch_size=8
+    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=10, batch_size=8
 )
 FINETUNE_OPTIMISER = OptimiserRecipe(learning_rate=0.0001, schedule="constant", epochs=10, batch_size=64)
 
@@ -60,7 +60,7 @@ def train(
     out: Path,
     data: DataSource,
     preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
-    network: NetworkRecipe = NetworkRecipe(),  # noqa: B008
+    network: NetworkRecipe = NetworkRecipe(dropout=0.1),  # noqa: B008
     augmentation: Augmentation = Augmentation(jitter=0.2, flip=True),  # noqa: B008
     optimiser: OptimiserRecipe = SMALL_OPTIMISER,
     loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008

@@ -177,6 +177,7 @@ def write_video(
     fps: int | Fraction,
     *,
     crf: int = 18,
+    preset: str = "medium",
     timestamps: Sequence[float] | None = None,
 ) -> None:
     """Encode frames, atomically; the same frames give the same bytes.
@@ -187,6 +188,7 @@ def write_video(
             or height grows by one pixel that repeats the edge.
         fps: frames per second; with `timestamps` only a hint for players.
         crf: quality, 0 the best; 18 looks lossless to most eyes.
+        preset: how hard libx264 tries to make the file small, ultrafast .. veryslow; VP9 has no such choice.
         timestamps: one ascending time in seconds per frame, for a variable rate.
 
     Raises:
@@ -197,7 +199,7 @@ def write_video(
     encoders = {
         ".mp4": (
             "libx264",
-            {"crf": str(crf), "preset": "medium", "threads": "1"},
+            {"crf": str(crf), "preset": preset, "threads": "1"},
             {"movflags": "+faststart", **bitexact},
         ),
         ".webm": ("libvpx-vp9", {"crf": str(crf), "b": "0", "threads": "1", "cpu-used": "4"}, bitexact),

@@ -115,12 +115,10 @@ def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any)
     write_run(out, data, recipe, complete=False, **origin)
 
 
-def fit(
-    module: Training, feeding: Feeding, out: Path, engine: EngineRecipe, save_every: timedelta = SAVE_EVERY
-) -> dict[str, Any]:
+def fit(module: Training, feeding: Feeding, out: Path, engine: EngineRecipe) -> dict[str, Any]:
     """Run all epochs and save the network in `out`.
 
-    Every `save_every` and at each epoch's end a checkpoint is written; an interrupted run that goes on from it ends
+    Every two minutes and at each epoch's end a checkpoint is written; an interrupted run that goes on from it ends
     with the same weights, on a CPU bit by bit. curves.json gets an entry per epoch.
 
     Returns:
@@ -132,7 +130,7 @@ def fit(
     save = partial(ModelCheckpoint, checkpoints, filename="last", enable_version_counter=False)
     callbacks: list[Callback] = [
         curves,
-        save(train_time_interval=save_every),
+        save(train_time_interval=SAVE_EVERY),
         save(every_n_epochs=1, save_on_train_epoch_end=True),
         *progress_bar(),
     ]

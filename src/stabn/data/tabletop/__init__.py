@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops
 from tqdm import tqdm
 
 from stabn.data.tabletop.acts import ACTS, AWAY, Key, Stage
 from stabn.data.tabletop.drawing import (
     TABLE_TOP,
     Look,
+    Sprite,
     draw_cup,
     draw_hand,
     draw_object,
@@ -118,7 +118,7 @@ def _pose(keys: list[Key], u: float) -> tuple[float, float, float, float] | None
 
 def _clutter_tracks(plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Look, np.ndarray]]:
     """Objects that nobody touches, with (num_frames, 3) arrays of x, y and opacity."""
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(1, 3))):
         look = random_look(rng, (0.06, 0.1))
         rests = bool(rng.uniform() < 0.6)
         ground = TABLE_TOP - look.half_height
@@ -147,7 +147,7 @@ def _clutter_tracks(plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Look
 
 def _waving_hand(plan: Plan, rng: np.random.Generator) -> np.ndarray | None:
     """A (num_frames, 2) path of an empty hand before or after the act, NaN where it is away; None for no such hand."""
-    wanted, x, offset = rng.uniform() < 0.6, rng.uniform(0.2, 0.8), rng.uniform()
+    wanted, x, offset = rng.uniform() < 0.4, rng.uniform(0.2, 0.8), rng.uniform()
     gaps = [(a, b) for a, b in ((0, plan.start), (plan.stop, plan.num_frames)) if b - a >= 8]
     if not wanted or not gaps:
         return None
@@ -179,10 +179,10 @@ def draw_clip(
     camera = _stream(seed, split, number, "camera")
     room = draw_room(clutter, SIDE)
     margin = SIDE // 4
-    objects = [(draw_object(look, SIDE), track) for look, track in _clutter_tracks(plan, clutter)]
+    objects = [(Sprite.of(draw_object(look, SIDE)), track) for look, track in _clutter_tracks(plan, clutter)]
     wave = _waving_hand(plan, clutter)
     skin, sleeve = random_colour(clutter, (0.2, 0.7)), random_colour(clutter)
-    hand = draw_hand(skin, sleeve, plan.stage.tilt, SIDE)
+    hand = Sprite.of(draw_hand(skin, sleeve, plan.stage.tilt, SIDE))
     shake = np.cumsum(camera.normal(0, 0.004, (plan.num_frames, 2)), axis=0)
     shake = np.clip(shake - shake.mean(0), -0.05, 0.05)
     light = np.exp(np.cumsum(camera.normal(0, 0.05, plan.num_frames)))
@@ -192,8 +192,8 @@ def draw_clip(
     stage = act.staged(plan.stage)
     script = act.script(stage)
     sprites = {
-        "object": draw_cup(stage.looks[0], SIDE) if act.cup else draw_object(stage.looks[0], SIDE),
-        "other": draw_object(stage.looks[1], SIDE),
+        "object": Sprite.of((draw_cup if act.cup else draw_object)(stage.looks[0], SIDE)),
+        "other": Sprite.of(draw_object(stage.looks[1], SIDE)),
     }
     frames, boxes = [], []
     for frame in range(plan.num_frames):
@@ -214,11 +214,7 @@ def draw_clip(
                 box = drawn if actor == "object" else box
         left, top = (round(margin + value * SIDE) for value in shake[frame])
         view = canvas.crop((left, top, left + SIDE, top + SIDE))
-        gain = Image.new("RGB", view.size, (round(min(light[frame], 1.0) * 255),) * 3)
-        view = ImageChops.multiply(view, gain)
-        if light[frame] > 1:
-            view = ImageChops.add(view, view.point([round(v * (light[frame] - 1)) for v in range(256)] * 3))
-        frames.append(np.asarray(view))
+        frames.append(np.clip(np.asarray(view) * light[frame], 0, 255).astype(np.uint8))
         boxes.append(_visible(box, left, top))
     return np.stack(frames), boxes
 
@@ -237,7 +233,7 @@ def _write_one(job: tuple[int, str, int, int, str, str]) -> dict[str, Any]:
     plan = plan_clip(seed, split, number, label)
     frames, boxes = draw_clip(seed, split, number, label)
     if not path.exists():
-        write_video(path, frames, FPS)
+        write_video(path, frames, FPS, preset="veryfast")
     return {"id": clip_id, "split": split, "relevance": plan.relevance, "boxes": boxes}
 
 

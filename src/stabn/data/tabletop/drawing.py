@@ -107,7 +107,7 @@ def draw_cup(look: Look, side: int) -> Image.Image:
 
 
 def draw_hand(skin: Colour, sleeve: Colour, tilt: float, side: int) -> Image.Image:
-    """A hand reaching down from above, as a square RGBA image of 3 x `side`; its finger tips are at the centre.
+    """A hand reaching down from above, as a square RGBA image of 2.2 x `side`; its finger tips are at the centre.
 
     Args:
         skin: colour of the hand.
@@ -115,7 +115,7 @@ def draw_hand(skin: Colour, sleeve: Colour, tilt: float, side: int) -> Image.Ima
         tilt: rotation about the finger tips in degrees.
         side: the picture's side in pixels.
     """
-    extent = 3 * side
+    extent = 2 * round(1.1 * side)
     image = Image.new("RGBA", (extent * 2, extent * 2), (0, 0, 0, 0))
     draw = ImageDraw.Draw(image)
     scale = 2 * side
@@ -155,23 +155,36 @@ def draw_room(rng: np.random.Generator, side: int) -> Image.Image:
     return image
 
 
+@dataclass(frozen=True)
+class Sprite:
+    """A picture to paste: its colours and its opacity, apart because that is how pasting wants them."""
+
+    colours: Image.Image
+    opacity: Image.Image
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "Sprite":
+        """The sprite of an RGBA image."""
+        return cls(image.convert("RGB"), image.getchannel("A"))
+
+
 def paste(
-    canvas: Image.Image, sprite: Image.Image, centre: tuple[float, float], angle: float = 0.0, alpha: float = 1.0
+    canvas: Image.Image, sprite: Sprite, centre: tuple[float, float], angle: float = 0.0, alpha: float = 1.0
 ) -> tuple[float, float, float, float]:
     """Draw a sprite on the canvas and return its box (left, top, right, bottom) in pixels of the canvas.
 
     Args:
         canvas: RGB image, changed in place.
-        sprite: RGBA image.
+        sprite: what to draw.
         centre: where the sprite's centre goes, in pixels.
         angle: anticlockwise rotation in degrees.
         alpha: opacity 0..1.
     """
+    colours, mask = sprite.colours, sprite.opacity
     if angle:
-        sprite = sprite.rotate(angle, Image.Resampling.BILINEAR, expand=True)
-    left, top = round(centre[0] - sprite.width / 2), round(centre[1] - sprite.height / 2)
-    mask = sprite.getchannel("A")
+        colours, mask = (part.rotate(angle, Image.Resampling.BILINEAR, expand=True) for part in (colours, mask))
     if alpha < 1:
-        mask = mask.point([round(value * alpha) for value in range(256)])
-    canvas.paste(sprite.convert("RGB"), (left, top), mask)
-    return (left, top, left + sprite.width, top + sprite.height)
+        mask = Image.blend(Image.new("L", mask.size), mask, alpha)
+    left, top = round(centre[0] - mask.width / 2), round(centre[1] - mask.height / 2)
+    canvas.paste(colours, (left, top), mask)
+    return (left, top, left + mask.width, top + mask.height)

@@ -1,0 +1,73 @@
+"""A small Tabletop and a run on it, made once; tests that change a folder take a copy."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stabn.data.sampling import Sampling
+from stabn.data.tabletop import generate
+from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.engine import EngineRecipe
+from stabn.runs import DataSource, Run, open_run
+from stabn.training.fit import train
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
+
+FRAMES = 8
+QUICK = OptimiserRecipe(name="adamw", learning_rate=0.002, schedule="one-cycle", epochs=2, batch_size=4)
+SETTINGS = {
+    "preprocessing": Preprocessing(Sampling("uniform", FRAMES), resize=36, crop=32),
+    "augmentation": Augmentation(jitter=0.2, flip=True),
+    "loader": LoaderRecipe(cache=True),
+    "engine": EngineRecipe(accelerator="cpu", devices="1"),
+    "seed": 3,
+}
+
+
+@pytest.fixture(scope="session")
+def tabletop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "tabletop"
+    generate(folder, train=28, validation=14, seed=5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tabletop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    train(folder, DataSource(str(tabletop)), network=NetworkRecipe("tiny"), optimiser=QUICK, **SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain(tabletop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    network = NetworkRecipe("tiny", attention=False)
+    train(folder, DataSource(str(tabletop)), network=network, optimiser=QUICK, **SETTINGS)
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Run:
+    return open_run(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def one_line(capsys: pytest.CaptureFixture[str]):
+    """Runs the command line with a mistake in it and gives the one line that it answers."""
+    from stabn.cli import main
+
+    def call(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        assert stopped.value.code == 2
+        message = capsys.readouterr().err
+        told = [line for line in message.splitlines() if not line.startswith("epoch ")]
+        assert len(told) == 1, message
+        return told[0]
+
+    return call
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,104 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import FRAMES, lines
+from safetensors.numpy import load_file
+
+from stabn.data.datasets import VideoDataset
+from stabn.errors import UserError
+from stabn.evaluation.collect import collect, read_truth, simulate_edits
+from stabn.evaluation.predict import predict
+from stabn.projects import open_project
+from stabn.runs import open_run, preprocessing_of
+
+
+def test_collect_takes_exactly_the_misrecognised_training_clips_of_the_weak_classes(run, tmp_path):
+    found = collect(run, tmp_path / "p", bound=0.6)
+    model = run.model()
+    samples = run.source.table().of_split("train")
+    answers = predict(model, VideoDataset(samples, preprocessing_of(model, "r"), class_names=model.class_names))
+    expected = set()
+    for k in range(14):
+        of_class = answers.labels == k
+        if answers.correct[of_class].mean() < 0.6:
+            expected |= {samples[i].clip_id for i in np.flatnonzero(of_class & ~answers.correct)}
+    project = open_project(tmp_path / "p")
+    assert {clip.clip_id for clip in project.clips} == expected
+    assert found["collected"] == len(expected) > 0
+    assert project.edits() == {}
+    assert {c["name"] for c in found["classes"]} == set(project.classes)
+    arrays = load_file(tmp_path / "p" / "attention.safetensors")
+    entries = lines(tmp_path / "p" / "clips.jsonl")
+    assert arrays["temporal"].shape == (len(entries), FRAMES)
+    assert np.allclose(arrays["temporal"], [e["temporal_attention"] for e in entries], atol=1e-5)
+    assert all(e["label"] != e["predicted"] for e in entries)
+
+
+def test_a_limit_takes_clips_evenly_from_the_weak_classes(run, tmp_path):
+    found = collect(run, tmp_path / "p", bound=1.0, max_clips=5)
+    assert sum(c["collected"] for c in found["classes"]) == found["collected"] == 5
+    assert max(c["collected"] for c in found["classes"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"bound": 0.0}, "--bound: got 0.0"), ({"bound": 1.5}, "--bound"), ({"max_clips": 0}, "--max-clips: got 0")],
+)
+def test_impossible_collections_are_refused(run, tmp_path, options, told):
+    with pytest.raises(UserError, match=told):
+        collect(run, tmp_path / "p", **options)
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_plain_network_and_a_full_folder_are_refused(run, plain, tmp_path):
+    with pytest.raises(UserError, match="no attention to correct"):
+        collect(open_run(plain), tmp_path / "p")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "edits.jsonl").write_text("precious")
+    with pytest.raises(UserError, match="no edit is overwritten"):
+        collect(run, tmp_path / "p")
+
+
+def test_the_simulated_editor_writes_the_truth_of_the_frames_the_network_saw_once(run, tabletop, tmp_path):
+    collect(run, tmp_path / "p", bound=1.0, max_clips=4)
+    project = open_project(tmp_path / "p")
+    truth = read_truth(tabletop / "truth.jsonl")
+    assert simulate_edits(project, truth, "tester") == 4
+    assert simulate_edits(project, truth, "tester") == 0
+    for clip_id, edit in project.edits().items():
+        assert edit.scores == tuple(truth[clip_id][i] for i in edit.frame_indices)
+        assert set(edit.scores) <= {0.0, 0.5, 1.0}
+    with pytest.raises(UserError, match="truth has 0 frames"):
+        project.edits_file.write_text("")
+        simulate_edits(project, {}, "tester")
+
+
+def test_the_last_edit_of_a_clip_counts_and_earlier_ones_stay(run, tmp_path):
+    collect(run, tmp_path / "p", bound=1.0, max_clips=2)
+    project = open_project(tmp_path / "p")
+    clip = project.clips[0]
+    for value in (0.0, 1.0):
+        project.add([clip.edit([value] * FRAMES, author="ann", time="2026-01-31T09:30:00+00:00")])
+    assert project.edits()[clip.clip_id].scores == (1.0,) * FRAMES
+    assert len(lines(project.edits_file)) == 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "format", "clips"])
+def test_a_folder_that_is_no_project_is_refused(run, tmp_path, damage):
+    collect(run, tmp_path / "p", bound=1.0, max_clips=2)
+    if damage == "missing":
+        (tmp_path / "p" / "project.json").unlink()
+    elif damage == "format":
+        (tmp_path / "p" / "project.json").write_text(json.dumps({"format": "other"}))
+    else:
+        (tmp_path / "p" / "clips.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=r"stabn collect"):
+        open_project(tmp_path / "p")
+
+
+@pytest.mark.parametrize("text", ['{"id": 1}', "nonsense", '{"id": 1, "relevance": ["x"]}', "[]"])
+def test_a_wrong_truth_file_is_refused_by_line(tmp_path, text):
+    (tmp_path / "t.jsonl").write_text('{"id": 0, "relevance": [0, 1]}\n' + text)
+    with pytest.raises(UserError, match=r"t\.jsonl, line 2"):
+        read_truth(tmp_path / "t.jsonl")

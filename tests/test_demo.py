@@ -1,0 +1,45 @@
+import json
+
+import pytest
+
+from stabn import demo as demo_module
+from stabn.demo import FINETUNING, demo
+from stabn.errors import UserError
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    # A network of one epoch has almost only weak classes, and the loop is the same.
+    from dataclasses import replace
+
+    monkeypatch.setattr(demo_module, "FINETUNING", replace(FINETUNING, epochs=1))
+
+
+def test_the_demo_runs_the_whole_loop_and_repeats_no_finished_stage(quick, tmp_path, capsys, monkeypatch):
+    out, settings = tmp_path / "demo", {"train": 14, "validation": 14, "epochs": 1}
+    train = demo_module.verbs.train
+
+    def unplugged(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo_module.verbs, "train", unplugged)
+    with pytest.raises(KeyboardInterrupt):
+        demo(out, **settings)
+    monkeypatch.setattr(demo_module.verbs, "train", train)
+    capsys.readouterr()
+    found = demo(out, **settings)
+    told = capsys.readouterr()
+    assert "stabn tabletop" in told.err.splitlines()[0]
+    assert "done before" in told.err.splitlines()[0]
+    assert told.out.rstrip().endswith(str(out / "report.html"))
+    assert [m["name"] for m in found["methods"]] == ["before", "control", "fine-tuned"]
+    html = (out / "report.html").read_text()
+    assert "<video" in html
+    assert (out / "evaluation-inverse-spatial.json").exists()
+    assert len(list((out / "explanations").glob("*.mp4"))) == 3
+    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    demo(out, **settings)
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == stamps
+    with pytest.raises(UserError, match="other settings"):
+        demo(out, **settings | {"epochs": 2})
+    assert json.loads((out / "comparison.json").read_text())["methods"] == found["methods"]

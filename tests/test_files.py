@@ -1,0 +1,30 @@
+import json
+
+import pytest
+
+from stabn.errors import UserError
+from stabn.files import read_json, replacing, write_json
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "value.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(RuntimeError), replacing(file) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_other_programs_cannot_read_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "value.json", {"a": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "no such file"), (b"{", "is not JSON"), (b"\xff", "is not JSON")])
+def test_an_unreadable_json_file_is_named_with_a_remedy(tmp_path, content, told):
+    if content is not None:
+        (tmp_path / "v.json").write_bytes(content)
+    with pytest.raises(UserError, match=f"v.json.*{told}.*; do this"):
+        read_json(tmp_path / "v.json", remedy="do this")
