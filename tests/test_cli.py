@@ -31,7 +31,7 @@ def test_every_verb_teaches_itself(verb, capsys):
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert "--json" in text
-    function, positional = VERBS[verb]
+    _, positional = VERBS[verb]
     for name in positional:
         assert re.search(rf"^  {name} +\S", text, re.MULTILINE), name
 

@@ -69,8 +69,8 @@ def test_the_simulated_editor_writes_the_truth_of_the_frames_the_network_saw_onc
     for clip_id, edit in project.edits().items():
         assert edit.scores == tuple(truth[clip_id][i] for i in edit.frame_indices)
         assert set(edit.scores) <= {0.0, 0.5, 1.0}
+    project.edits_file.write_text("")
     with pytest.raises(UserError, match="truth has 0 frames"):
-        project.edits_file.write_text("")
         simulate_edits(project, {}, "tester")
 
 
