@@ -117,7 +117,7 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
         ),
         Stage(
             _command("train", "--out", before, "--data.annotations", table, *settings),
-            lambda: _finished(before),
+            lambda: finished(before),
             lambda: verbs.train(before, DataSource(str(table)), optimiser=optimiser, loader=cached, seed=seed),
         ),
         measured("as-is", "evaluation.json"),
@@ -139,12 +139,12 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
         ),
         Stage(
             _command("finetune", before, "--edits", edits, "--out", after, *recipe),
-            lambda: _finished(after),
+            lambda: finished(after),
             finetune(after, control=False),
         ),
         Stage(
             _command("finetune", before, "--edits", edits, "--out", control, "--control", "true", *recipe),
-            lambda: _finished(control),
+            lambda: finished(control),
             finetune(control, control=True),
         ),
         Stage(
@@ -157,7 +157,8 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
     ]
 
 
-def _finished(run: Path) -> bool:
+def finished(run: Path) -> bool:
+    """Whether a folder holds a run whose training came to its end."""
     value = found(run)
     return value is not None and value["complete"]
 
