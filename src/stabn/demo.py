@@ -16,7 +16,7 @@ from stabn.runs import DataSource, found
 from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
 
 FINETUNING = OptimiserRecipe(
-    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=4, batch_size=8
+    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=3, batch_size=8
 )
 
 
@@ -36,7 +36,7 @@ class Stage:
 
 
 def demo(
-    out: Path = Path("demo"), train: int = 840, validation: int = 420, epochs: int = 10, seed: int = 0
+    out: Path = Path("demo"), train: int = 770, validation: int = 280, epochs: int = 10, seed: int = 0
 ) -> dict[str, Any]:
     """Run the whole loop on generated videos, in minutes on two cores; ends with a table and a report.
 

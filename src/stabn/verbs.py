@@ -40,7 +40,7 @@ FINETUNE_OPTIMISER = OptimiserRecipe(learning_rate=0.0001, schedule="constant", 
 
 
 def tabletop(
-    out: Path, train: int = 840, validation: int = 420, seed: int = 0, workers: int | None = None
+    out: Path, train: int = 770, validation: int = 280, seed: int = 0, workers: int | None = None
 ) -> dict[str, Any]:
     """Generate Tabletop, a benchmark of short videos in which only when and in which order things happen matters.
 

@@ -149,6 +149,7 @@ class _Asking(LightningModule):
     def __init__(self, model: STABN | ResNet3D, attention: str, keep_maps: bool) -> None:
         super().__init__()
         self.model = model
+        model.channels_last()
         self.change = ATTENTIONS[attention]
         self.unchanged = attention == "as-is"
         self.keep_maps = keep_maps

@@ -41,6 +41,7 @@ class Training(LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
+        model.channels_last()
         self.optimiser = optimiser
         self.total_steps = total_steps
         self.seed = seed
