@@ -1,28 +1,15 @@
 """A small Tabletop and a run on it, made once; tests that change a folder take a copy."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
+from small_run import QUICK, SETTINGS
 
-from stabn.data.sampling import Sampling
 from stabn.data.tabletop import generate
-from stabn.data.transforms import Augmentation, Preprocessing
-from stabn.engine import EngineRecipe
 from stabn.runs import DataSource, Run, open_run
 from stabn.training.fit import train
-from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
-
-FRAMES = 8
-QUICK = OptimiserRecipe(name="adamw", learning_rate=0.002, schedule="one-cycle", epochs=2, batch_size=4)
-SETTINGS = {
-    "preprocessing": Preprocessing(Sampling("uniform", FRAMES), resize=36, crop=32),
-    "augmentation": Augmentation(jitter=0.2, flip=True),
-    "loader": LoaderRecipe(cache=True),
-    "engine": EngineRecipe(accelerator="cpu", devices="1"),
-    "seed": 3,
-}
+from stabn.training.recipes import NetworkRecipe
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +54,3 @@ def one_line(capsys: pytest.CaptureFixture[str]):
         return told[0]
 
     return call
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FRAMES, lines
+from small_run import FRAMES, lines
 
 from stabn.cli import VERBS, main
 from stabn.data.video import probe, write_video

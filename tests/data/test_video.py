@@ -201,9 +201,10 @@ def test_missing_files_directories_and_empty_files_are_named(tmp_path):
     assert "is empty" in refusal(tmp_path / "empty.mp4")
 
 
+@pytest.mark.parametrize("text", ["a text, not a video\n" * 50, "I am a video, honestly.\n" * 100, "x", "\n" * 9999])
 @pytest.mark.parametrize("name", ["text.mp4", "text.txt", "text.webm"])
-def test_a_text_file_is_not_a_video(tmp_path, name):
-    (tmp_path / name).write_text("a text, not a video\n" * 50)
+def test_a_text_file_is_not_a_video(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
     refusal(tmp_path / name)
 
 

@@ -2,8 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import FRAMES, lines
 from safetensors.numpy import load_file
+from small_run import FRAMES, lines
 
 from stabn.data.datasets import VideoDataset
 from stabn.errors import UserError

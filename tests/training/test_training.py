@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 import torch
-from conftest import FRAMES, QUICK, SETTINGS
+from small_run import FRAMES, QUICK, SETTINGS
 
 from stabn.data.datasets import VideoDataset
 from stabn.errors import UserError

@@ -27,6 +27,7 @@ from stabn.errors import UserError
 from stabn.files import replacing
 
 _REENCODE = "convert it to H.264 MP4 with ffmpeg or give another video"
+_TEXT_FORMATS = ("tty", "concat", "hls", "dash", "sdp")  # FFmpeg draws texts as pictures, and follows playlists
 _HELD_BYTES = 256 * 2**20  # decoded frames that `read_sampled` may keep while it does not know how many there are
 _PTS_PER_SECOND = 90_000
 _SMPTE170M, _LIMITED = 6, 1  # how FFmpeg converts RGB to YUV, in its own numbers
@@ -265,6 +266,8 @@ def _decode(path: Path) -> Generator[_Shown]:
     try:
         # "file:" and the whitelist keep names like "concat:..." and playlists inside a file from opening anything else
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+            if container.format.name in _TEXT_FORMATS:
+                raise UserError(f"{path}: is a text, not a video; give a video file")
             stream = _video_stream(path, container)
             size = None
             for packet in container.demux(stream):

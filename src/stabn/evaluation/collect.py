@@ -75,7 +75,7 @@ def collect(
             f"--bound: got {bound}, but every class has at least that accuracy on the training split; raise the bound"
         )
     if max_clips is not None:
-        chosen = _spread([list(wrong) for wrong in rows], max_clips)
+        chosen = _spread([wrong.tolist() for wrong in rows], max_clips)
         rows = [np.array(wrong, dtype=int) for wrong in chosen]
         for entry, wrong in zip(weak, rows, strict=True):
             entry["collected"] = len(wrong)
@@ -146,5 +146,6 @@ def simulate_edits(project: Project, truth: dict[str, tuple[float, ...]], author
             )
         scores = [relevance[index] for index in clip.frame_indices]
         edits.append(clip.edit(scores, author=author, time=now(), comment="from the generator's truth"))
-    project.add(edits)
+    if edits:
+        project.add(edits)
     return len(edits)

@@ -47,8 +47,10 @@ class Training(LightningModule):
         self.seed = seed
         self.gamma = gamma
         self.frozen = frozen
+        # A loaded network is in evaluation mode, and Lightning would leave it there.
+        model.train()
         for module in frozen:
-            module.requires_grad_(False)
+            module.requires_grad_(False).eval()
         self.validation_top1 = MulticlassAccuracy(model.num_classes, average="micro")
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:

@@ -1,0 +1,23 @@
+"""A recipe that trains in seconds, shared by the tests that need a run."""
+
+import json
+from pathlib import Path
+
+from stabn.data.sampling import Sampling
+from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.engine import EngineRecipe
+from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
+
+FRAMES = 8
+QUICK = OptimiserRecipe(name="adamw", learning_rate=0.002, schedule="one-cycle", epochs=2, batch_size=4)
+SETTINGS = {
+    "preprocessing": Preprocessing(Sampling("uniform", FRAMES), resize=36, crop=32),
+    "augmentation": Augmentation(jitter=0.2, flip=True),
+    "loader": LoaderRecipe(cache=True),
+    "engine": EngineRecipe(accelerator="cpu", devices="1"),
+    "seed": 3,
+}
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]

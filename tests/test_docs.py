@@ -1,0 +1,96 @@
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stabn import verbs
+from stabn.cli import main
+from stabn.data.tabletop.acts import ACTS
+from stabn.nn import ARCHITECTURES
+from stabn.records import Edit
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+QUICKER = {
+    "train": ["--network.architecture", "tiny", "--optimiser.epochs", "1", "--optimiser.batch_size", "4"],
+    "finetune": ["--optimiser.epochs", "1", "--optimiser.batch_size", "4"],
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_worked_example_of_the_readme_works_as_printed(tabletop, tmp_path, monkeypatch):
+    # A user's folder: videos under names of their own, and the table that the README describes.
+    (tmp_path / "takes").mkdir()
+    rows = ["path,label,split"]
+    for split in ("train", "validation"):
+        for entry in json.loads((tabletop / f"something-something-v2-{split}.json").read_text()):
+            name = f"takes/{int(entry['id']):04}.mp4"
+            shutil.copy(tabletop / "videos" / f"{entry['id']}.mp4", tmp_path / name)
+            rows.append(f"{name},{entry['template'].replace('[', '').replace(']', '')},{split}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
+    monkeypatch.chdir(tmp_path)
+    commands = next(block for block in blocks("sh") if "stabn train" in block)
+    edit, program = blocks("python")
+    verbs_run = []
+    for line in commands.splitlines():
+        if not line.startswith("stabn "):
+            continue
+        _, verb, *words = shlex.split(line, comments=True)
+        if verb == "check-edits":
+            exec(compile(edit, "README.md", "exec"), {})
+        main([verb, *words, *QUICKER.get(verb, [])])
+        verbs_run.append(verb)
+    assert verbs_run == ["train", "evaluate", "explain", "collect", "check-edits", "finetune", "finetune", "report"]
+    assert "<video" in Path("report.html").read_text()
+    names: dict = {}
+    exec(compile(program, "README.md", "exec"), names)
+    assert names["what_if"].shape == names["logits"].shape == (1, len(ACTS))
+
+
+@pytest.mark.parametrize("recipe", sorted(p.name for p in (ROOT / "recipes").glob("*.yaml")))
+def test_every_recipe_is_understood_by_its_verb(recipe, tmp_path, monkeypatch):
+    seen: dict = {}
+    verb = "finetune" if "finetune" in recipe else "train"
+
+    def noted(*args, **kwargs):
+        seen.update(kwargs)
+        return {"epoch": 1, "validation_top1": 0.0, "edits": 0}
+
+    for name in ("train_run", "finetune_run", "open_run", "open_project"):
+        monkeypatch.setattr(verbs, name, noted)
+    words = ["--out", str(tmp_path), "--config", str(ROOT / "recipes" / recipe)]
+    main([verb, *(["run", "--edits", "e"] if verb == "finetune" else ["--data.annotations", "a"]), *words])
+    value = yaml.safe_load((ROOT / "recipes" / recipe).read_text())
+    assert seen["optimiser"].learning_rate == value["optimiser"]["learning_rate"]
+    assert seen["optimiser"].epochs == value["optimiser"]["epochs"]
+    if verb == "train":
+        assert seen["network"].architecture in ARCHITECTURES
+        assert seen["preprocessing"].sampling.frames == value["preprocessing"]["sampling"]["frames"]
+
+
+def test_the_small_recipe_is_the_commands_default_and_the_demos():
+    value = yaml.safe_load((ROOT / "recipes" / "tabletop-small.yaml").read_text())
+    given = verbs.SMALL_OPTIMISER
+    assert {name: getattr(given, name) for name in value["optimiser"]} == value["optimiser"]
+    from stabn.demo import FINETUNING
+
+    value = yaml.safe_load((ROOT / "recipes" / "finetune-small.yaml").read_text())
+    assert {name: getattr(FINETUNING, name) for name in value["optimiser"]} == value["optimiser"]
+
+
+def test_the_edit_in_the_documentation_is_valid():
+    text = (ROOT / "docs" / "formats.md").read_text()
+    example = next(b for b in re.findall(r"```json\n(.*?)```", text, re.DOTALL) if "stabn-edit" in b)
+    assert Edit.from_json(json.loads(example)).scores == (0.0, 0.5, 1.0)
+
+
+def test_files_that_the_readme_names_exist():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
