@@ -161,6 +161,11 @@ def test_official_checkpoints_become_folders(tmp_path):
     clip = torch.randn(1, 3, 6, 32, 32)
     with torch.inference_mode():
         assert torch.equal(loaded(clip).logits, model.eval()(clip).logits)
+    main(["import-official", str(tmp_path / "best.pth"), str(tmp_path / "rgb"), "--bgr", "true"])
+    with torch.inference_mode():
+        assert torch.allclose(
+            STABN.from_pretrained(tmp_path / "rgb")(clip.flip(1)).logits, loaded(clip).logits, atol=1e-5
+        )
     write_video(tmp_path / "v.mp4", np.zeros((9, 32, 48, 3), np.uint8), 12)
     main(["explain", str(tmp_path / "folder"), str(tmp_path / "v.mp4"), "--out", str(tmp_path / "out")])
 

@@ -55,5 +55,10 @@ def quietly() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
         try:
             yield
+        except SystemExit as stopped:
+            # Lightning answers Ctrl-C with an exit of its own; the command line wants to say how to go on.
+            if isinstance(stopped.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
         finally:
             logger.setLevel(level)

@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from stabn.data.datasets import Sample, Table
 from stabn.errors import UserError
@@ -87,6 +88,8 @@ _CAVEATS = (
     "little: repeat with several seeds before you believe a difference.",
     "The control had the same clips, frames, steps and learning rates, and no loss on temporal attention; only the "
     "difference to it is due to the edits.",
+    "Frame AP is the average precision with which temporal attention ranks a clip's decisive frames above the others, "
+    "where the truth is known; mended and newly wrong count clips against the first row.",
     "Clips for correction were chosen by their accuracy on the training split; the split measured here chose nothing.",
 )
 
@@ -141,7 +144,7 @@ def _examples(
     rest = [(kind, int(row)) for kind, rows in kinds.items() for row in rows if (kind, int(row)) not in chosen]
     chosen += rest[: count - len(chosen)]
     shown = []
-    for kind, row in chosen:
+    for kind, row in tqdm(chosen, desc="films", unit="clip", disable=None):
         sample = samples[row]
         relevance = None if truth is None else truth.get(sample.clip_id)
         film = folder / f"measured-{row}.mp4"

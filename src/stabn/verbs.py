@@ -400,6 +400,7 @@ def import_official(
     sampling: Sampling | None = None,
     resize: int = 256,
     crop: int = 224,
+    bgr: bool = False,
 ) -> dict[str, Any]:
     """Read a checkpoint of the official ST-ABN code and write it as our folder.
 
@@ -413,6 +414,8 @@ def import_official(
         sampling: which frames; by default consecutive ones, as many as the checkpoint reads.
         resize: shorter side in pixels.
         crop: side of the square view in pixels.
+        bgr: the checkpoint was trained on frames in BGR order, as the official code reads them; exchanges the input
+            channels of the first layer so that it answers the same for our RGB.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is not empty; choose another folder")
@@ -420,6 +423,8 @@ def import_official(
     model = read_official(checkpoint, class_names=names)
     if sampling is not None and sampling.frames != model.frames:
         raise UserError(f"--sampling.frames: got {sampling.frames}, but {checkpoint} reads {model.frames} frames")
+    if bgr:
+        model.conv1.weight.data = model.conv1.weight.data.flip(1)
     preprocessing = Preprocessing(sampling or Sampling("dense", model.frames), resize=resize, crop=crop)
     model.preprocessing = preprocessing.as_json()
     model.save_pretrained(folder)
