@@ -141,9 +141,10 @@ FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engin
 
 
 def test_fine_tuning_moves_time_towards_the_edits_and_leaves_the_extractor_as_it_was(run, project, tmp_path):
-    reached = finetune(run, project, tmp_path / "after", gamma=20.0, control=False, **FINETUNING)
+    longer = FINETUNING | {"optimiser": replace(FINETUNING["optimiser"], learning_rate=0.01, epochs=10)}
+    reached = finetune(run, project, tmp_path / "after", gamma=50.0, control=False, **longer)
     assert reached["edits"] == 6
-    finetune(run, project, tmp_path / "control", gamma=20.0, control=True, **FINETUNING)
+    finetune(run, project, tmp_path / "control", gamma=50.0, control=True, **longer)
     before, after, control = (load_pretrained(f) for f in (run.folder, tmp_path / "after", tmp_path / "control"))
     kept = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
     for name, value in before.state_dict().items():
@@ -257,7 +258,7 @@ def test_the_step_schedule_falls_tenfold_after_each_milestone():
     assert configured["optimizer"].param_groups[0]["momentum"] == 0.9
 
 
-def test_fit_writes_nothing_but_the_run(tabletop, tmp_path):
+def test_fit_writes_nothing_but_the_run_and_a_finished_fit_is_not_repeated(tabletop, tmp_path):
     table = DataSource(str(tabletop)).table()
     common = {"class_names": table.class_names, "cache": True}
     sets = [VideoDataset(table.of_split(s), SETTINGS["preprocessing"], **common) for s in ("train", "validation")]
@@ -265,4 +266,9 @@ def test_fit_writes_nothing_but_the_run(tabletop, tmp_path):
     entry = fit(module, Feeding(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"])
     assert entry["epoch"] == 1
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
-    assert names == ["config.json", "curves.json", "model.safetensors"]
+    assert names == ["checkpoints", "config.json", "curves.json", "model.safetensors"]
+    # Killed between the last step and the note that it is complete: going on repeats nothing and ends the same.
+    weights = (tmp_path / "run" / "model.safetensors").read_bytes()
+    again = Training(STABN("tiny", 14, FRAMES), replace(QUICK, epochs=1), total_steps=7, seed=0)
+    assert fit(again, Feeding(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"]) == entry
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights

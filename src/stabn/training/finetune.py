@@ -12,9 +12,9 @@ from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.nn import STABN
 from stabn.projects import Project
-from stabn.runs import Run, class_names_of, preprocessing_of, write_run
+from stabn.runs import Run, class_names_of, preprocessing_of
 from stabn.training.feeding import Feeding, steps_per_epoch
-from stabn.training.fit import as_json, begin, fit
+from stabn.training.fit import as_json, begin, finish, fit
 from stabn.training.module import Training
 from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
 
@@ -108,5 +108,5 @@ def finetune(
         frozen=model.extractor,
     )
     reached = fit(module, Feeding(training_set, validation_set, optimiser.batch_size, loader), out, engine)
-    write_run(out, run.source, recipe, complete=True, **origin)
+    finish(out, run.source, recipe, **origin)
     return reached | {"edits": len(edits)}

@@ -1,5 +1,6 @@
 """From data to a run: `train`, and the loop that `finetune` shares with it."""
 
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -86,7 +87,7 @@ def train(
     module = Training(model, optimiser, total_steps=steps, seed=seed)
     feeding = Feeding(training_set, validation_set, optimiser.batch_size, loader)
     reached = fit(module, feeding, out, engine)
-    write_run(out, data, recipe, complete=True)
+    finish(out, data, recipe)
     return reached
 
 
@@ -113,6 +114,12 @@ def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any)
                         "choose another --out, or remove it to train anew"
                     )
     write_run(out, data, recipe, complete=False, **origin)
+
+
+def finish(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
+    """Note that a run is complete, and only then remove what an interrupted one would go on from."""
+    write_run(out, data, recipe, complete=True, **origin)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
 
 def fit(module: Training, feeding: Feeding, out: Path, engine: EngineRecipe) -> dict[str, Any]:
@@ -145,8 +152,6 @@ def fit(module: Training, feeding: Feeding, out: Path, engine: EngineRecipe) -> 
         )
         trainer.fit(module, datamodule=feeding, ckpt_path=last if last.exists() else None, weights_only=True)
     module.model.cpu().eval().save_pretrained(out)
-    last.unlink(missing_ok=True)
-    checkpoints.rmdir()
     return curves.epochs[-1]
 
 
