@@ -1,31 +1,34 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from stabn import demo as demo_module
-from stabn.demo import FINETUNING, demo
+from stabn import verbs
+from stabn.demo import demo
 from stabn.errors import UserError
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    # A network of one epoch has almost only weak classes, and the loop is the same.
-    from dataclasses import replace
+    finetune = verbs.finetune
 
-    monkeypatch.setattr(demo_module, "FINETUNING", replace(FINETUNING, epochs=1))
+    def briefly(*args, **kwargs):
+        return finetune(*args, **kwargs, optimiser=replace(verbs.SMALL_FINETUNING, epochs=1))
+
+    monkeypatch.setattr(verbs, "finetune", briefly)
 
 
 def test_the_demo_runs_the_whole_loop_and_repeats_no_finished_stage(quick, tmp_path, capsys, monkeypatch):
     out, settings = tmp_path / "demo", {"train": 14, "validation": 14, "epochs": 1}
-    train = demo_module.verbs.train
+    train = verbs.train
 
     def unplugged(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo_module.verbs, "train", unplugged)
+    monkeypatch.setattr(verbs, "train", unplugged)
     with pytest.raises(KeyboardInterrupt):
         demo(out, **settings)
-    monkeypatch.setattr(demo_module.verbs, "train", train)
+    monkeypatch.setattr(verbs, "train", train)
     capsys.readouterr()
     found = demo(out, **settings)
     told = capsys.readouterr()

@@ -79,10 +79,8 @@ def test_the_small_recipe_is_the_commands_default_and_the_demos():
     value = yaml.safe_load((ROOT / "recipes" / "tabletop-small.yaml").read_text())
     given = verbs.SMALL_OPTIMISER
     assert {name: getattr(given, name) for name in value["optimiser"]} == value["optimiser"]
-    from stabn.demo import FINETUNING
-
     value = yaml.safe_load((ROOT / "recipes" / "finetune-small.yaml").read_text())
-    assert {name: getattr(FINETUNING, name) for name in value["optimiser"]} == value["optimiser"]
+    assert {name: getattr(verbs.SMALL_FINETUNING, name) for name in value["optimiser"]} == value["optimiser"]
 
 
 def test_the_edit_in_the_documentation_is_valid():

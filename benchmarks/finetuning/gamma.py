@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from stabn import verbs
-from stabn.demo import FINETUNING, finished
+from stabn.demo import finished
 from stabn.files import write_json
 from stabn.runs import DataSource
 from stabn.training.recipes import LoaderRecipe
@@ -43,7 +43,6 @@ def one_seed(folder: Path, seed: int) -> dict:
                 out,
                 gamma=gamma,
                 control=name == "control",
-                optimiser=FINETUNING,
                 loader=cached,
                 seed=seed,
             )

@@ -33,6 +33,10 @@ VERBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
 """Verb -> its function and which of its parameters are given by position."""
 
 
+LONGEST = 600
+"""Characters of a message; a parser's complaint may quote a whole file."""
+
+
 class _Parser(ArgumentParser):
     """Mistakes on the command line end with one line and status 2."""
 
@@ -46,7 +50,8 @@ def _one_line(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if len(lines) > 1 and "Traceback" in message:
         return lines[-1].partition(": ")[2] or lines[-1]
-    return " ".join(lines)
+    message = " ".join(lines)
+    return message if len(message) <= LONGEST else f"{message[:LONGEST]} ..."
 
 
 def _fail(program: str, message: str) -> NoReturn:
@@ -71,7 +76,10 @@ def _parser() -> _Parser:
                 parameter, type=Path, nargs="+" if kind == list[Path] else None, help=described.get(parameter)
             )
         job.add_argument("--config", action=ActionConfigFile, help="A recipe: a YAML file with any of these options.")
-        job.add_function_arguments(function, skip=set(positional), sub_configs=False)
+        switches = [n for n, p in inspect.signature(function).parameters.items() if p.annotation is bool]
+        for switch in switches:
+            job.add_argument(f"--{switch}", type=bool, nargs="?", const=True, default=False, help=described.get(switch))
+        job.add_function_arguments(function, skip={*positional, *switches}, sub_configs=False)
         job.add_argument("--json", type=Path | None, default=None, help="Also write what is reported to this file.")
         jobs.add_subcommand(name, job, help=documented.short_description)
     return parser
@@ -80,7 +88,8 @@ def _parser() -> _Parser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; status 0, 2 for a user's mistake, 130 when interrupted."""
     parser = _parser()
-    chosen = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    chosen = parser.parse_args([_with_underscores(word) for word in words])
     program = f"stabn {chosen.verb}"
     try:
         options: Namespace = parser.instantiate(chosen)[chosen.verb]
@@ -89,11 +98,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         report = options.pop("json")
         options.pop("config", None)
+        if report is not None and (report.is_dir() or not _nearest(report).is_dir()):
+            raise UserError(f"--json: got {report}, where no file can be written; give a file in a folder")
         function, _ = VERBS[chosen.verb]
         result = function(**dict(options.items()))
         if report is not None:
             write_json(report, result)
-    except (UserError, PermissionError) as error:
+    except UserError as error:
         _fail(program, _one_line(str(error)))
     except KeyboardInterrupt:
         print(f"{program}: interrupted; give the same command again to go on", file=sys.stderr)
@@ -101,6 +112,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader of our output went away; Python would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _fail(program, f"{error.filename}: {error.strerror}; give another place, or make room there")
+
+
+def _with_underscores(word: str) -> str:
+    """--max-clips is --max_clips."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _nearest(path: Path) -> Path:
+    """The lowest parent that exists."""
+    return next(parent for parent in path.absolute().parents if parent.exists())
 
 
 if __name__ == "__main__":

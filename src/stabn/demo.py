@@ -15,10 +15,6 @@ from stabn.files import read_json, write_json
 from stabn.runs import DataSource, found
 from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
 
-FINETUNING = OptimiserRecipe(
-    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=3, batch_size=8
-)
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -87,9 +83,7 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
     cached = LoaderRecipe(cache=True)
 
     def finetune(to: Path, *, control: bool) -> Callable[[], Any]:
-        return lambda: verbs.finetune(
-            before, edits, to, control=control, optimiser=FINETUNING, loader=cached, seed=seed
-        )
+        return lambda: verbs.finetune(before, edits, to, control=control, loader=cached, seed=seed)
 
     def measured(attention: Any, name: str) -> Stage:
         file = out / name
@@ -143,7 +137,7 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
             finetune(after, control=False),
         ),
         Stage(
-            _command("finetune", before, "--edits", edits, "--out", control, "--control", "true", *recipe),
+            _command("finetune", before, "--edits", edits, "--out", control, "--control", *recipe),
             lambda: finished(control),
             finetune(control, control=True),
         ),

@@ -5,11 +5,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lightning.pytorch import Callback
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+
+from stabn.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,24 @@ class EngineRecipe:
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
 
 
-def trainer_options(engine: EngineRecipe) -> dict[str, Any]:
-    """What every `lightning.pytorch.Trainer` of this package is given."""
-    return {
-        "accelerator": engine.accelerator,
-        "devices": int(engine.devices) if engine.devices.isdecimal() else engine.devices,
-        "precision": engine.precision,
-        "logger": False,
-        "enable_model_summary": False,
-        "enable_progress_bar": sys.stderr.isatty(),
-    }
+def build_trainer(engine: EngineRecipe, **options: Any) -> Trainer:
+    """A trainer on the engine.
+
+    Raises:
+        UserError: this machine has no such engine.
+    """
+    try:
+        return Trainer(
+            accelerator=engine.accelerator,
+            devices=int(engine.devices) if engine.devices.isdecimal() else engine.devices,
+            precision=engine.precision,
+            logger=False,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stderr.isatty(),
+            **options,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise UserError(f"engine: got {asdict(engine)}, which is not to be had here ({error}); try auto") from None
 
 
 def progress_bar() -> list[Callback]:

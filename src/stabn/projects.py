@@ -85,6 +85,23 @@ class Project:
         write_edits(self.edits_file, (*read_edits(self.edits_file), *edits))
 
 
+def check_vacant(folder: Path) -> None:
+    """Make sure that a new project overwrites nothing; what an interrupted `write_project` left may be replaced.
+
+    Raises:
+        UserError: the folder holds something.
+    """
+    left = {"clips.jsonl", "attention.safetensors", "edits.jsonl"}
+    if not folder.exists():
+        return
+    if not folder.is_dir() or any(
+        entry.name not in left and not entry.name.startswith(".") for entry in folder.iterdir()
+    ):
+        raise UserError(f"{folder}: is not empty; choose another --out, so that no edit is overwritten")
+    if (folder / "edits.jsonl").exists() and (folder / "edits.jsonl").stat().st_size:
+        raise UserError(f"{folder}: holds edits; choose another --out, so that none is overwritten")
+
+
 def write_project(
     folder: Path, run: Path, classes: Sequence[dict[str, Any]], records: Sequence[Record], bound: float
 ) -> None:
@@ -100,8 +117,7 @@ def write_project(
     Raises:
         UserError: the folder holds something.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is not empty; choose another --out, so that no edit is overwritten")
+    check_vacant(folder)
     lines = (json.dumps(_line(record), ensure_ascii=False) + "\n" for record in records)
     write_text(folder / "clips.jsonl", "".join(lines))
     with replacing(folder / "attention.safetensors") as temporary:
@@ -129,7 +145,9 @@ def open_project(folder: Path | str) -> Project:
         raise UserError(f"{file}: is not of format {PROJECT_FORMAT!r}; `stabn collect` makes an edit project")
     clips, source = [], folder / "clips.jsonl"
     try:
-        for line in source.read_text(encoding="utf-8").splitlines():
+        for line in source.read_text(encoding="utf-8").split("\n"):
+            if not line:
+                continue
             entry = json.loads(line)
             clips.append(
                 ProjectClip(

@@ -154,7 +154,8 @@ class Edit:
             raise ValueError(f"frame_indices: got {list(self.frame_indices)}, expected ascending order")
         for name, low, high in (("scores", 0.0, 1.0), ("timestamps", 0.0, math.inf)):
             for value in getattr(self, name):
-                if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                number = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+                if not number or not low <= value <= high:
                     raise ValueError(f"{name}: got {value!r}, expected a number in {low:g}..{high:g}")
         try:
             zone = datetime.fromisoformat(self.time).tzinfo
@@ -216,9 +217,9 @@ def read_edits(path: Path | str, clips: Mapping[str, Sequence[int]] | None = Non
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() also splits inside JSON strings
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; write one with the studio or `stabn simulate-edits`") from None
+        raise UserError(f"{path}: no such file; docs/formats.md shows how to write one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); expected JSON Lines of edits") from None
     edits = []

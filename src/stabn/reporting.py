@@ -21,7 +21,7 @@ from stabn.explain.pictures import write_comparison
 from stabn.explain.recording import explain
 from stabn.explain.report import Cell, Comparison, Confusion, Curve, Example, Report, Row, write_report
 from stabn.files import read_json
-from stabn.nn import STABN
+from stabn.nn import STABN, ResNet3D
 from stabn.projects import Project
 from stabn.runs import Run, class_names_of, preprocessing_of
 
@@ -30,7 +30,6 @@ def report_on(
     out: Path,
     runs: Mapping[str, Run],
     answers: Mapping[str, Predictions],
-    table: Table,
     split: str,
     *,
     control: str | None,
@@ -45,7 +44,6 @@ def report_on(
         out: the HTML file.
         runs: by name; the first is the starting point, the last the one in question.
         answers: of each run for `split`.
-        table: the labelled videos.
         split: which was measured.
         control: name of the control among the runs.
         project: the edit project; its clips are shown with what people marked.
@@ -59,14 +57,16 @@ def report_on(
     Raises:
         UserError: a run's files are damaged, or a video cannot be read.
     """
-    names = table.class_names
+    models = {name: run.model() for name, run in runs.items()}
     first, last = next(iter(runs)), list(runs)[-1]
+    table = runs[first].table(models[first])
+    names = table.class_names
     contestants = [Contestant(name, answers[name]) for name in runs]
     found = compare(contestants, names, runs[last].edited_classes, control=control, truth=truth)
     with tempfile.TemporaryDirectory() as films:
-        shown = _examples(Path(films), runs, answers, table.of_split(split), examples, truth)
+        shown = _examples(Path(films), models, table, split, answers, examples, truth)
         if project is not None:
-            shown += _edited_examples(Path(films), runs, project, table.of_split("train"), count=2)
+            shown += _edited_examples(Path(films), models, table, project, count=2)
         page = Report(
             title="Did correcting it help?",
             intro=note,
@@ -77,7 +77,7 @@ def report_on(
             ),
             examples=tuple(shown),
             facts=_facts(runs, table, split, len(answers[first].clip_ids)),
-            caveats=_CAVEATS,
+            caveats=_CAVEATS if control is None else (*_CAVEATS, _ABOUT_THE_CONTROL),
         )
         write_report(out, page)
     return found
@@ -86,12 +86,41 @@ def report_on(
 _CAVEATS = (
     "The intervals resample the measured clips; they do not contain the chance of training. One run per row proves "
     "little: repeat with several seeds before you believe a difference.",
-    "The control had the same clips, frames, steps and learning rates, and no loss on temporal attention; only the "
-    "difference to it is due to the edits.",
     "Frame AP is the average precision with which temporal attention ranks a clip's decisive frames above the others, "
     "where the truth is known; mended and newly wrong count clips against the first row.",
     "Clips for correction were chosen by their accuracy on the training split; the split measured here chose nothing.",
 )
+
+
+_ABOUT_THE_CONTROL = (
+    "The control had the same clips, frames, steps and learning rates, and no loss on temporal attention; only the "
+    "difference to it is due to the edits."
+)
+
+
+def check_report(runs: Mapping[str, Run], control: str | None) -> None:
+    """Make sure that the page will not claim what is not so.
+
+    Raises:
+        UserError: a run has no attention or curves, or the control differs from the last run in more than L_temp.
+    """
+    for run in runs.values():
+        if not isinstance(run.model(), STABN):
+            raise UserError(f"{run.folder}: is the plain network, which has no attention to show; use `stabn compare`")
+        if not run.recipe:
+            raise UserError(f"{run.folder}: is a network without a run, so without curves; use `stabn compare`")
+    if control is None:
+        return
+    ours, last = runs[control], list(runs.values())[-1]
+    ignored = ("engine", "loader")
+    for key in sorted(({*ours.recipe, *last.recipe}) - {*ignored, "control"}):
+        if ours.recipe.get(key) != last.recipe.get(key):
+            raise UserError(
+                f"{ours.folder}: is no control of {last.folder}: {key} is {ours.recipe.get(key)} and not "
+                f"{last.recipe.get(key)}; fine-tune both with the same options"
+            )
+    if not ours.recipe.get("control"):
+        raise UserError(f"{ours.folder}: was fine-tuned with the edits; make a control with `stabn finetune --control`")
 
 
 def _curve(name: str, run: Run) -> Curve:
@@ -124,14 +153,16 @@ def _comparison(found: Mapping[str, Any], split: str, control: str | None) -> Co
 
 def _examples(
     folder: Path,
-    runs: Mapping[str, Run],
+    models: Mapping[str, STABN | ResNet3D],
+    table: Table,
+    split: str,
     answers: Mapping[str, Predictions],
-    samples: Sequence[Sample],
     count: int,
     truth: dict[str, tuple[float, ...]] | None,
 ) -> list[Example]:
     """Films of measured clips: half of them mended, then newly wrong ones, then whatever comes first."""
-    first, last = next(iter(runs)), list(runs)[-1]
+    first, last = next(iter(models)), list(models)[-1]
+    samples = table.of_split(split)
     before, after = answers[first].correct, answers[last].correct
     kinds = {
         "mended": np.flatnonzero(~before & after),
@@ -148,18 +179,18 @@ def _examples(
         sample = samples[row]
         relevance = None if truth is None else truth.get(sample.clip_id)
         film = folder / f"measured-{row}.mp4"
-        _film(film, runs, (first, last), sample, relevance, "truth")
+        _film(film, models, (first, last), sample, relevance, "truth")
         caption = f"{kind}: {first} on the left, {last} on the right"
-        shown.append(Example(sample.clip_id, list(_names(runs))[sample.label], film, caption))
+        shown.append(Example(sample.clip_id, table.class_names[sample.label], film, caption))
     return shown
 
 
 def _edited_examples(
-    folder: Path, runs: Mapping[str, Run], project: Project, samples: Sequence[Sample], count: int
+    folder: Path, models: Mapping[str, STABN | ResNet3D], table: Table, project: Project, count: int
 ) -> list[Example]:
     """Films of training clips that people corrected, with what they marked."""
-    by_id = {sample.clip_id: sample for sample in samples}
-    first, last = next(iter(runs)), list(runs)[-1]
+    by_id = {sample.clip_id: sample for sample in table.of_split("train")}
+    first, last = next(iter(models)), list(models)[-1]
     shown = []
     for number, edit in enumerate(list(project.edits().values())[:count]):
         if edit.clip_id not in by_id:
@@ -167,19 +198,15 @@ def _edited_examples(
         film, sample = folder / f"edited-{number}.mp4", by_id[edit.clip_id]
         marked = dict(zip(edit.frame_indices, edit.scores, strict=True))
         relevance = tuple(marked.get(index, 0.0) for index in range(max(marked) + 1))
-        _film(film, runs, (first, last), sample, relevance, "marked by people")
+        _film(film, models, (first, last), sample, relevance, "marked by people")
         caption = f"a corrected training clip: {first} on the left, {last} on the right"
-        shown.append(Example(edit.clip_id, list(_names(runs))[sample.label], film, caption))
+        shown.append(Example(edit.clip_id, table.class_names[sample.label], film, caption))
     return shown
-
-
-def _names(runs: Mapping[str, Run]) -> tuple[str, ...]:
-    return class_names_of(next(iter(runs.values())).model())
 
 
 def _film(
     path: Path,
-    runs: Mapping[str, Run],
+    models: Mapping[str, STABN | ResNet3D],
     shown: Sequence[str],
     sample: Sample,
     relevance: Sequence[float] | None,
@@ -187,9 +214,9 @@ def _film(
 ) -> None:
     records = []
     for name in shown:
-        model = runs[name].model()
+        model = models[name]
         assert isinstance(model, STABN)
-        preprocessing = preprocessing_of(model, str(runs[name].folder))
+        preprocessing = preprocessing_of(model, name)
         record, clip = explain(model, preprocessing, sample.path, class_names_of(model), label=sample.label)
         records.append((name, record))
     known = None
@@ -212,7 +239,7 @@ def _facts(runs: Mapping[str, Run], table: Table, split: str, count: int) -> tup
             (
                 name,
                 f"{optimiser['name']}, learning rate {optimiser['learning_rate']:g}, {optimiser['epochs']} epochs, "
-                f"batch {optimiser['batch_size']}{gamma}, seed {run.seed}",
+                f"batch {optimiser['batch_size']}{gamma}, seed {run.recipe['seed']}",
             )
         )
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"

@@ -6,8 +6,9 @@ RUN/curves.json                      loss and accuracy per epoch
 RUN/checkpoints/last.ckpt            what an interrupted training goes on from; removed at the end
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,17 @@ class DataSource:
             UserError: a file is missing or wrong.
         """
         source = Path(self.annotations)
+        if not source.exists():
+            raise UserError(f"{source}: no such file or folder; give a CSV file or an annotation folder")
         if source.is_file():
             return read_csv(source, self.videos)
         return read_something_something(source, self.videos or source / "videos")
 
     def absolute(self) -> "DataSource":
         """The same data, wherever one looks from."""
-        videos = None if self.videos is None else str(Path(self.videos).resolve())
-        return DataSource(str(Path(self.annotations).resolve()), videos)
+        # Not resolve(): a linked CSV file lies where its link is, and its videos beside it.
+        videos = None if self.videos is None else os.path.abspath(self.videos)
+        return DataSource(os.path.abspath(self.annotations), videos)
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,27 @@ class Run:
         """
         return load_pretrained(self.folder)
 
-    @property
-    def seed(self) -> int:
-        """Of all chance in training."""
-        return int(self.recipe["seed"])
+    def table(self, model: ResNet3D) -> Table:
+        """The labelled videos, with the class names and numbers of the network.
+
+        A table with only some of the classes is taken; labels are matched by name. A network that knows no names takes
+        those of a table with as many classes.
+
+        Raises:
+            UserError: the data cannot be read, or has classes that the network does not know.
+        """
+        table = self.source.table()
+        known = class_names_of(model)
+        if table.class_names == known or (model.class_names is None and len(table.class_names) == len(known)):
+            return table
+        strangers = [name for name in table.class_names if name not in known]
+        if strangers:
+            raise UserError(
+                f"{self.source.annotations}: has class {strangers[0]!r}, which the network of {self.folder} does not "
+                "know; give the data it was trained on, or train anew"
+            )
+        numbers = [known.index(name) for name in table.class_names]
+        return Table(known, tuple(replace(sample, label=numbers[sample.label]) for sample in table.samples))
 
 
 def preprocessing_of(model: ResNet3D, source: str) -> Preprocessing:
@@ -143,22 +164,31 @@ def found(folder: Path) -> dict[str, Any] | None:
     return value
 
 
-def open_run(folder: Path | str) -> Run:
-    """A finished run.
+def open_run(folder: Path | str, data: DataSource | None = None) -> Run:
+    """A finished run, or any folder with a network if `data` says what to use it on.
+
+    Args:
+        folder: where.
+        data: labelled videos in place of those the run was trained on.
 
     Raises:
         UserError: there is none, or its training is not finished.
     """
     folder = Path(folder)
-    value = found(folder) if folder.is_dir() else None
-    if value is None:
-        raise UserError(f"{folder}: no run there; `stabn train --out {folder}` makes one")
+    if not (folder / "run.json").exists():
+        if not (folder / "config.json").exists():
+            raise UserError(f"{folder}: no run there; `stabn train --out {folder}` makes one")
+        if data is None:
+            raise UserError(f"{folder}: is a network without a run; say with --data.annotations what to use it on")
+        return Run(folder, data.absolute(), {}, None, (), ())
+    value = found(folder)
+    assert value is not None
     if not value["complete"]:
         raise UserError(f"{folder}: its training is not finished; repeat the command that started it to go on")
     try:
         return Run(
             folder=folder,
-            source=DataSource(**value["data"]),
+            source=data.absolute() if data else DataSource(**value["data"]),
             recipe=value["recipe"],
             origin=value["origin"],
             edited=tuple(value["edited"]),
@@ -168,3 +198,20 @@ def open_run(folder: Path | str) -> Run:
         raise UserError(
             f"{folder / 'run.json'}: lacks or misnames a field ({error}); take the file as it was"
         ) from None
+
+
+def open_runs(runs: Sequence[Path], data: DataSource | None = None) -> list[Run]:
+    """Several runs on the same data, that of the first unless `data` says otherwise.
+
+    Raises:
+        UserError: they were trained on different data and `data` is None, or as `open_run`.
+    """
+    first = open_run(runs[0], data)
+    opened = [first, *(open_run(folder, data) for folder in runs[1:])]
+    for run in opened[1:]:
+        if run.source != first.source:
+            raise UserError(
+                f"{run.folder}: was trained on {run.source.annotations}, but {first.folder} on "
+                f"{first.source.annotations}; say with --data.annotations on what to compare them"
+            )
+    return opened

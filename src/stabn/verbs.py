@@ -6,8 +6,8 @@ Each returns what it reports, as JSON values, and prints the same for people.
 from pathlib import Path
 from typing import Any, Literal
 
-from stabn.data.datasets import VideoDataset
 from stabn.data.sampling import Sampling
+from stabn.data.tables import read_class_names
 from stabn.data.tabletop import generate
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.data.video import probe
@@ -19,15 +19,14 @@ from stabn.evaluation.collect import read_truth
 from stabn.evaluation.collect import simulate_edits as simulate
 from stabn.evaluation.comparison import Contestant, print_comparison
 from stabn.evaluation.comparison import compare as compare_predictions
-from stabn.evaluation.predict import Predictions, predict
-from stabn.explain.pictures import contact_sheet, write_explanation
+from stabn.evaluation.predict import predict_split
+from stabn.explain.recording import distinct_names, write_files
 from stabn.explain.recording import explain as explain_video
-from stabn.files import read_json, replacing, write_json
 from stabn.nn import STABN, load_pretrained
 from stabn.nn import import_official as read_official
 from stabn.projects import open_project
-from stabn.reporting import report_on
-from stabn.runs import DataSource, Run, class_names_of, open_run, preprocessing_of
+from stabn.reporting import check_report, report_on
+from stabn.runs import DataSource, class_names_of, open_run, open_runs, preprocessing_of
 from stabn.tables import print_table
 from stabn.training.finetune import finetune as finetune_run
 from stabn.training.fit import train as train_run
@@ -36,7 +35,9 @@ from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
 SMALL_OPTIMISER = OptimiserRecipe(
     name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=10, batch_size=8
 )
-FINETUNE_OPTIMISER = OptimiserRecipe(learning_rate=0.0001, schedule="constant", epochs=10, batch_size=64)
+SMALL_FINETUNING = OptimiserRecipe(
+    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=3, batch_size=8
+)
 
 
 def tabletop(
@@ -117,17 +118,8 @@ def evaluate(
         workers: processes that decode.
         engine: on what it runs.
     """
-    opened = open_run(run)
-    answers, names = _answers(
-        opened,
-        split,
-        clips=clips,
-        attention=attention,
-        data=data,
-        batch_size=batch_size,
-        workers=workers,
-        engine=engine,
-    )
+    options = {"attention": attention, "batch_size": batch_size, "workers": workers, "engine": engine}
+    answers, names = predict_split(open_run(run, data), split, clips=clips, **options)
     figures = accuracy(answers, names)
     rows = [("perception branch", figures["perception"])]
     if figures["attention_branch"] is not None:
@@ -143,34 +135,6 @@ def evaluate(
         "attention": attention,
         **figures,
     }
-
-
-def _answers(
-    run: Run,
-    split: str,
-    *,
-    clips: int = 1,
-    attention: str = "as-is",
-    data: DataSource | None = None,
-    batch_size: int = 16,
-    workers: int = 0,
-    engine: EngineRecipe | None = None,
-) -> tuple[Predictions, tuple[str, ...]]:
-    model = run.model()
-    names = class_names_of(model)
-    table = (data or run.source).table()
-    if table.class_names != names:
-        raise UserError(
-            f"{(data or run.source).annotations}: has other classes than {run.folder}; give the data it knows"
-        )
-    if split not in {sample.split for sample in table.samples}:
-        raise UserError(f"--split: got {split!r}, expected train or validation")
-    if clips < 1:
-        raise UserError(f"--clips: got {clips}, expected at least 1")
-    preprocessing = preprocessing_of(model, str(run.folder))
-    dataset = VideoDataset(table.of_split(split), preprocessing, class_names=names, clips=clips)
-    answers = predict(model, dataset, batch_size=batch_size, workers=workers, engine=engine, attention=attention)
-    return answers, names
 
 
 def explain(run: Path, videos: list[Path], out: Path, clips: int = 1) -> dict[str, Any]:
@@ -196,29 +160,14 @@ def explain(run: Path, videos: list[Path], out: Path, clips: int = 1) -> dict[st
     for video in videos:
         probe(video)  # every mistake is found before the first file is written
     records = []
-    for name, video in _distinct(videos).items():
+    for name, video in distinct_names(videos).items():
         for window in range(clips):
             stem = out / (name if clips == 1 else f"{name}-{window + 1}")
             record, clip = explain_video(model, preprocessing, video, names, window=window, windows=clips)
-            record.save_arrays(stem.with_name(f"{stem.name}.npz"))
-            write_explanation(stem.with_name(f"{stem.name}.mp4"), record, clip)
-            with replacing(stem.with_name(f"{stem.name}.png")) as temporary:
-                contact_sheet(record, clip).save(temporary)
-            write_json(stem.with_name(f"{stem.name}.json"), record.as_json())
+            write_files(stem, record, clip)
             records.append({"files": str(stem), **record.as_json()})
             print(f"{video}: {record.top(1)[0][0]} ({record.top(1)[0][1]:.0%}) -> {stem}.mp4, .png, .json, .npz")
     return {"format": "stabn-explanations/1", "run": str(run), "records": records}
-
-
-def _distinct(videos: list[Path]) -> dict[str, Path]:
-    """A file name for each video, numbered where two have the same."""
-    named: dict[str, Path] = {}
-    for video in videos:
-        name, number = video.stem, 2
-        while name in named:
-            name, number = f"{video.stem}-copy{number}", number + 1
-        named[name] = video
-    return named
 
 
 def collect(
@@ -226,6 +175,7 @@ def collect(
     out: Path,
     bound: float = 0.5,
     max_clips: int | None = None,
+    data: DataSource | None = None,
     batch_size: int = 16,
     workers: int = 0,
     engine: EngineRecipe = EngineRecipe(devices="1"),  # noqa: B008
@@ -237,16 +187,26 @@ def collect(
         out: folder for the project.
         bound: classes with a training accuracy below this share are weak; the paper's is 0.5.
         max_clips: at most so many clips, evenly from the weak classes; by default all.
+        data: the labelled videos; by default those of the run.
         batch_size: videos at once.
         workers: processes that decode.
         engine: on what it runs.
     """
     found = collect_project(
-        open_run(run), out, bound=bound, max_clips=max_clips, batch_size=batch_size, workers=workers, engine=engine
+        open_run(run, data),
+        out,
+        bound=bound,
+        max_clips=max_clips,
+        batch_size=batch_size,
+        workers=workers,
+        engine=engine,
     )
     rows = [(c["name"], c["count"], f"{c['top1']:.1%}", c["collected"]) for c in found["classes"]]
     print_table(("weak class", "clips", "training top-1", "to correct"), rows)
-    print(f"{out}: {found['collected']} clips to correct")
+    print(f"{out}: {found['collected']} clips to correct, listed in {out / 'clips.jsonl'}")
+    print(
+        f"To see one: stabn explain {run} {open_project(out).clips[0].path} --out {out.with_name(out.name + '-seen')}"
+    )
     return {"project": str(out), **found}
 
 
@@ -282,8 +242,9 @@ def finetune(
     out: Path,
     gamma: float = 5.0,
     control: bool = False,
+    data: DataSource | None = None,
     augmentation: Augmentation = Augmentation(jitter=0.2, flip=True),  # noqa: B008
-    optimiser: OptimiserRecipe = FINETUNE_OPTIMISER,
+    optimiser: OptimiserRecipe = SMALL_FINETUNING,
     loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008
     engine: EngineRecipe = EngineRecipe(),  # noqa: B008
     seed: int = 0,
@@ -296,14 +257,15 @@ def finetune(
         out: folder for the fine-tuned run.
         gamma: weight of the agreement with the edits; docs/finetuning.md has the measurement behind the default.
         control: the same training without the agreement, to compare with.
+        data: the labelled videos; by default those of the run.
         augmentation: how training clips are varied.
-        optimiser: how weights move; by default as in the paper.
+        optimiser: how weights move; recipes/paper-finetune.yaml has the paper's numbers.
         loader: how clips reach the network.
         engine: on what it runs.
         seed: of all chance.
     """
     reached = finetune_run(
-        open_run(run),
+        open_run(run, data),
         open_project(edits),
         out,
         gamma=gamma,
@@ -320,7 +282,11 @@ def finetune(
 
 
 def compare(
-    runs: list[Path], control: Path | None = None, split: str = "validation", truth: Path | None = None
+    runs: list[Path],
+    control: Path | None = None,
+    split: str = "validation",
+    truth: Path | None = None,
+    data: DataSource | None = None,
 ) -> dict[str, Any]:
     """Set runs side by side on the same clips: the first is the starting point, the last the one in question.
 
@@ -329,16 +295,17 @@ def compare(
         control: the run, among them, that the last one is judged against; by default the first.
         split: train or validation.
         truth: JSON lines with "id" and "relevance" per source frame, to measure the temporal attention.
+        data: the labelled videos; by default those of the first run.
     """
     if len(runs) < 2:
         raise UserError(f"compare: got {len(runs)} run, expected at least two")
-    opened = [open_run(folder) for folder in runs]
+    opened = open_runs(runs, data)
     if control is not None and control not in runs:
         raise UserError(f"--control: got {control}, expected one of {', '.join(map(str, runs))}")
     contestants = []
     names: tuple[str, ...] = ()
     for folder, run in zip(runs, opened, strict=True):
-        answers, names = _answers(run, split)
+        answers, names = predict_split(run, split)
         contestants.append(Contestant(str(folder), answers))
     known = None if truth is None else read_truth(truth)
     chosen = None if control is None else str(control)
@@ -356,6 +323,7 @@ def report(
     truth: Path | None = None,
     split: str = "validation",
     examples: int = 6,
+    data: DataSource | None = None,
 ) -> dict[str, Any]:
     """Write one HTML page that opens offline: curves, before / control / after, confusion, example clips.
 
@@ -368,19 +336,22 @@ def report(
         truth: JSON lines with "id" and "relevance" per source frame, where the truth is known.
         split: train or validation.
         examples: how many clips of the split to show.
+        data: the labelled videos; by default those of the first run.
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out: got {out}, expected a file that ends in .html")
     folders = {"before": before} | ({} if control is None else {"control": control}) | {"fine-tuned": after}
-    runs = {name: open_run(folder) for name, folder in folders.items()}
+    if examples < 0:
+        raise UserError(f"--examples: got {examples}, expected 0 or more")
+    runs = dict(zip(folders, open_runs(list(folders.values()), data), strict=True))
+    check_report(runs, None if control is None else "control")
     project = None if edits is None else open_project(edits)
     known = None if truth is None else read_truth(truth)
-    answers = {name: _answers(run, split)[0] for name, run in runs.items()}
+    answers = {name: predict_split(run, split)[0] for name, run in runs.items()}
     found = report_on(
         out,
         runs,
         answers,
-        runs["before"].source.table(),
         split,
         control=None if control is None else "control",
         project=project,
@@ -419,7 +390,7 @@ def import_official(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is not empty; choose another folder")
-    names = None if class_names is None else _names(class_names)
+    names = None if class_names is None else read_class_names(class_names)
     model = read_official(checkpoint, class_names=names)
     if sampling is not None and sampling.frames != model.frames:
         raise UserError(f"--sampling.frames: got {sampling.frames}, but {checkpoint} reads {model.frames} frames")
@@ -435,12 +406,3 @@ def import_official(
         "num_classes": model.num_classes,
         "frames": model.frames,
     }
-
-
-def _names(path: Path) -> tuple[str, ...]:
-    value = read_json(path, remedy="give something-something-v2-labels.json or a JSON list of names")
-    if isinstance(value, dict) and all(str(index).isdecimal() for index in value.values()):
-        return tuple(sorted(value, key=lambda name: int(value[name])))
-    if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return tuple(value)
-    raise UserError(f"{path}: is neither a list of names nor an object of name: index; correct it")

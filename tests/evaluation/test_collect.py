@@ -43,7 +43,7 @@ def test_a_limit_takes_clips_evenly_from_the_weak_classes(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [({"bound": 0.0}, "--bound: got 0.0"), ({"bound": 1.5}, "--bound"), ({"max_clips": 0}, "--max-clips: got 0")],
+    [({"bound": 0.0}, "--bound: got 0.0"), ({"bound": 1.5}, "--bound"), ({"max_clips": 0}, "--max_clips: got 0")],
 )
 def test_impossible_collections_are_refused(run, tmp_path, options, told):
     with pytest.raises(UserError, match=told):
@@ -56,7 +56,7 @@ def test_the_plain_network_and_a_full_folder_are_refused(run, plain, tmp_path):
         collect(open_run(plain), tmp_path / "p")
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "edits.jsonl").write_text("precious")
-    with pytest.raises(UserError, match="no edit is overwritten"):
+    with pytest.raises(UserError, match="holds edits"):
         collect(run, tmp_path / "p")
 
 

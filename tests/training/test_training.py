@@ -272,3 +272,46 @@ def test_fit_writes_nothing_but_the_run_and_a_finished_fit_is_not_repeated(table
     again = Training(STABN("tiny", 14, FRAMES), replace(QUICK, epochs=1), total_steps=7, seed=0)
     assert fit(again, Feeding(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"]) == entry
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_training_stopped_during_validation_goes_on_as_if_it_had_not(tabletop, tmp_path, monkeypatch, epochs):
+    monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
+    arguments = {"network": NetworkRecipe("tiny"), "optimiser": replace(QUICK, epochs=epochs), **SETTINGS}
+    train(tmp_path / "whole", DataSource(str(tabletop)), **arguments)
+    validate = Training.validation_step
+
+    def failing(self, batch, batch_idx):
+        raise PowerError
+
+    monkeypatch.setattr(Training, "validation_step", failing)
+    with pytest.raises(PowerError):
+        train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
+    monkeypatch.setattr(Training, "validation_step", validate)
+    train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
+    for name in ("model.safetensors", "curves.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_an_interrupted_fine_tuning_does_not_go_on_with_other_edits(run, project, tmp_path, monkeypatch):
+    step = Training.training_step
+
+    def failing(self, batch, batch_idx):
+        raise PowerError
+
+    monkeypatch.setattr(Training, "training_step", failing)
+    with pytest.raises(PowerError):
+        finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **FINETUNING)
+    monkeypatch.setattr(Training, "training_step", step)
+    edit = next(iter(project.edits().values()))
+    project.add([replace(edit, scores=(0.0,) * FRAMES)])
+    with pytest.raises(UserError, match="unfinished run with edits"):
+        finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **FINETUNING)
+
+
+@pytest.mark.parametrize("steps", range(1, 11))
+def test_one_cycle_works_for_any_number_of_steps(steps):
+    configured = Training(STABN("tiny", 3, 4), QUICK, total_steps=steps, seed=0).configure_optimizers()
+    for _ in range(steps - 1):
+        configured["optimizer"].step()
+        configured["lr_scheduler"]["scheduler"].step()

@@ -70,12 +70,12 @@ class Table:
         """The samples of one split, in the table's order.
 
         Raises:
-            ValueError: the table has no sample of that split.
+            UserError: the table has no sample of that split.
         """
         chosen = tuple(sample for sample in self.samples if sample.split == split)
         if not chosen:
             known = ", ".join(sorted({sample.split for sample in self.samples})) or "none"
-            raise ValueError(f"split: got {split!r}, expected one of: {known}")
+            raise UserError(f"split: got {split!r}, but the data has only: {known}; mark some clips as {split}")
         return chosen
 
 

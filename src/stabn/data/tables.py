@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stabn.data.datasets import Sample, Table
 from stabn.errors import UserError
+from stabn.files import read_json
 
 COLUMNS = ("path", "label", "split")
 
@@ -24,7 +25,7 @@ def read_csv(file: Path | str, videos: Path | str | None = None) -> Table:
     root = file.parent if videos is None else Path(videos)
     try:
         with file.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
+            reader = csv.DictReader(handle, skipinitialspace=True)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise UserError(f"{file}: has no column {missing[0]!r}; the first line must name {', '.join(COLUMNS)}")
@@ -50,3 +51,17 @@ def read_csv(file: Path | str, videos: Path | str | None = None) -> Table:
             raise UserError(f"{path}: no such video ({file}, line {line}); correct the path, or give --data.videos")
         samples[clip_id] = Sample(clip_id, path, class_names.index(row["label"]), row["split"])
     return Table(class_names, tuple(samples.values()))
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Class names in the order of the outputs, from Something-Something v2's labels file or a JSON list of names.
+
+    Raises:
+        UserError: the file is neither.
+    """
+    value = read_json(path, remedy="give something-something-v2-labels.json or a JSON list of names")
+    if isinstance(value, dict) and all(str(index).isdecimal() for index in value.values()):
+        return tuple(sorted(value, key=lambda name: int(value[name])))
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise UserError(f"{path}: is neither a list of names nor an object of name: index; correct it")

@@ -27,7 +27,6 @@ from stabn.errors import UserError
 from stabn.files import replacing
 
 _REENCODE = "convert it to H.264 MP4 with ffmpeg or give another video"
-_TEXT_FORMATS = ("tty", "concat", "hls", "dash", "sdp")  # FFmpeg draws texts as pictures, and follows playlists
 _HELD_BYTES = 256 * 2**20  # decoded frames that `read_sampled` may keep while it does not know how many there are
 _PTS_PER_SECOND = 90_000
 _SMPTE170M, _LIMITED = 6, 1  # how FFmpeg converts RGB to YUV, in its own numbers
@@ -253,12 +252,23 @@ class _Picture(NamedTuple):
     seconds: float
 
 
+def _is_text(path: Path) -> bool:
+    """Whether a file begins like a text: FFmpeg would take some for pictures, others for playlists of other files."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if any(byte < 32 and byte not in b"\t\n\v\f\r\x1b" for byte in head):
+        return False
+    return "\ufffd" not in head[:-3].decode("utf-8", "replace")[:-1]
+
+
 def _decode(path: Path) -> Generator[_Shown]:
     """Every frame that a player shows, in order; at least one.
 
     FFmpeg's own messages stay silent: PyAV discards them unless the program asks for them with `av.logging`.
     """
     _status(path)
+    if _is_text(path):
+        raise UserError(f"{path}: is a text, not a video; give a video file")
     missing = missing_bytes(path)
     if missing:
         raise UserError(f"{path}: is cut short, {missing} bytes are missing at its end; download or copy it again")
@@ -266,8 +276,6 @@ def _decode(path: Path) -> Generator[_Shown]:
     try:
         # "file:" and the whitelist keep names like "concat:..." and playlists inside a file from opening anything else
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
-            if container.format.name in _TEXT_FORMATS:
-                raise UserError(f"{path}: is a text, not a video; give a video file")
             stream = _video_stream(path, container)
             size = None
             for packet in container.demux(stream):

@@ -12,9 +12,9 @@ from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import predict
 from stabn.nn import STABN
-from stabn.projects import Project, write_project
+from stabn.projects import Project, check_vacant, write_project
 from stabn.records import now
-from stabn.runs import Run, class_names_of, preprocessing_of
+from stabn.runs import Run, preprocessing_of
 
 
 def collect(
@@ -50,14 +50,13 @@ def collect(
     if not 0 < bound <= 1:
         raise UserError(f"--bound: got {bound}, expected a share above 0 and at most 1; the paper's is 0.5")
     if max_clips is not None and max_clips < 1:
-        raise UserError(f"--max-clips: got {max_clips}, expected at least 1")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is not empty; choose another --out, so that no edit is overwritten")
+        raise UserError(f"--max_clips: got {max_clips}, expected at least 1")
+    check_vacant(out)
     model = run.model()
     if not isinstance(model, STABN):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
-    names = class_names_of(model)
-    samples = run.source.table().of_split("train")
+    table = run.table(model)
+    names, samples = table.class_names, table.of_split("train")
     preprocessing = preprocessing_of(model, str(run.folder))
     dataset = VideoDataset(samples, preprocessing, class_names=names)
     answers = predict(model, dataset, batch_size=batch_size, workers=workers, engine=engine, keep_maps=True)
@@ -109,8 +108,10 @@ def read_truth(path: Path) -> dict[str, tuple[float, ...]]:
     truth: dict[str, tuple[float, ...]] = {}
     number = 0
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
             number += 1
+            if not line.strip():
+                continue
             entry = json.loads(line)
             truth[str(entry["id"])] = tuple(float(value) for value in entry["relevance"])
     except OSError as error:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torchmetrics.functional.classification import binary_average_precision
 
+from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions
 from stabn.tables import print_table
 
@@ -34,6 +35,9 @@ def frame_average_precision(predictions: Predictions, truth: dict[str, tuple[flo
     Returns:
         Average precision in 0..1, averaged over the clips that have decisive and other frames; None without attention
         or without such a clip.
+
+    Raises:
+        UserError: truth for fewer frames than a clip has.
     """
     if predictions.temporal is None or predictions.frame_indices is None:
         return None
@@ -41,6 +45,12 @@ def frame_average_precision(predictions: Predictions, truth: dict[str, tuple[flo
     for row, clip_id in enumerate(predictions.clip_ids):
         if clip_id not in truth:
             continue
+        last = int(predictions.frame_indices[row].max())
+        if len(truth[clip_id]) <= last:
+            raise UserError(
+                f"clip {clip_id}: truth has {len(truth[clip_id])} frames, but the network saw frame {last}; "
+                "give the truth of these videos"
+            )
         relevance = np.array([truth[clip_id][index] for index in predictions.frame_indices[row]])
         decisive = torch.from_numpy((relevance >= 1).astype(np.int64))
         if 0 < decisive.sum() < len(decisive):

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stabn.data.datasets import ClipBatch, VideoDataset, collate
-from stabn.engine import EngineRecipe, progress_bar, quietly, trainer_options
+from stabn.engine import EngineRecipe, build_trainer, progress_bar, quietly
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, Output, ResNet3D
 from stabn.records import Record
+from stabn.runs import Run, preprocessing_of
 
 ATTENTIONS: dict[str, Callable[[Attention], Attention]] = {
     "as-is": lambda attention: attention,
@@ -118,9 +120,11 @@ def predict(
         raise UserError(f"attention: got {attention!r}, expected one of {', '.join(ATTENTIONS)}")
     if attention != "as-is" and not isinstance(model, STABN):
         raise UserError(f"attention: got {attention!r}, but this is the plain network, which has none; leave it out")
+    if batch_size < 1 or workers < 0:
+        raise UserError(f"batch_size, workers: got {batch_size} and {workers}, expected at least 1 and 0")
     loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate)
     with quietly():
-        trainer = Trainer(**trainer_options(engine or EngineRecipe(devices="1")), callbacks=progress_bar())
+        trainer = build_trainer(engine or EngineRecipe(devices="1"), callbacks=progress_bar())
         batches = trainer.predict(_Asking(model, attention, keep_maps), loader)
     assert batches is not None
     columns: dict[str, np.ndarray] = {
@@ -143,6 +147,27 @@ def predict(
         frame_indices=columns.get("frame_indices"),
         timestamps=columns.get("timestamps"),
     )
+
+
+def predict_split(run: Run, split: str, *, clips: int = 1, **options: Any) -> tuple[Predictions, tuple[str, ...]]:
+    """A run's answers for a split of its data, and the class names.
+
+    Args:
+        run: a run.
+        split: train or validation.
+        clips: evenly placed windows per video.
+        options: as for `predict`.
+
+    Raises:
+        UserError: the data does not fit the network, or has no such split.
+    """
+    if clips < 1:
+        raise UserError(f"--clips: got {clips}, expected at least 1")
+    model = run.model()
+    table = run.table(model)
+    preprocessing = preprocessing_of(model, str(run.folder))
+    dataset = VideoDataset(table.of_split(split), preprocessing, class_names=table.class_names, clips=clips)
+    return predict(model, dataset, **options), table.class_names
 
 
 class _Asking(LightningModule):

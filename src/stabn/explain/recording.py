@@ -9,6 +9,8 @@ import torch
 from stabn.data.transforms import Preprocessing
 from stabn.data.video import Clip, probe, read_clip
 from stabn.errors import UserError
+from stabn.explain.pictures import contact_sheet, write_explanation
+from stabn.files import replacing, write_json
 from stabn.nn import STABN, Output
 from stabn.records import Record
 
@@ -71,3 +73,23 @@ def explain(
 
 def _numbers(value: torch.Tensor) -> np.ndarray:
     return value.float().cpu().numpy()
+
+
+def distinct_names(videos: list[Path]) -> dict[str, Path]:
+    """A file name for each video, numbered where two have the same."""
+    named: dict[str, Path] = {}
+    for video in videos:
+        name, number = video.stem, 2
+        while name in named:
+            name, number = f"{video.stem}-copy{number}", number + 1
+        named[name] = video
+    return named
+
+
+def write_files(stem: Path, record: Record, clip: Clip) -> None:
+    """Write STEM.npz, .mp4, .png and last .json, each atomically."""
+    record.save_arrays(stem.with_name(f"{stem.name}.npz"))
+    write_explanation(stem.with_name(f"{stem.name}.mp4"), record, clip)
+    with replacing(stem.with_name(f"{stem.name}.png")) as temporary:
+        contact_sheet(record, clip).save(temporary)
+    write_json(stem.with_name(f"{stem.name}.json"), record.as_json())

@@ -1,5 +1,7 @@
 """Putting people's corrections into a network (Eqs. 5 and 6)."""
 
+import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.nn import STABN
 from stabn.projects import Project
-from stabn.runs import Run, class_names_of, preprocessing_of
+from stabn.runs import Run, preprocessing_of
 from stabn.training.feeding import Feeding, steps_per_epoch
-from stabn.training.fit import as_json, begin, finish, fit
+from stabn.training.fit import as_json, begin, check_start, finish, fit
 from stabn.training.module import Training
 from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
 
@@ -64,7 +66,8 @@ def finetune(
     edits = project.edits()
     if not edits:
         raise UserError(f"{project.edits_file}: holds no edit; correct some clips first")
-    table = run.source.table()
+    check_start(engine, seed)
+    table = run.table(model)
     samples = table.of_split("train")
     labels = {sample.clip_id: sample.label for sample in samples}
     for clip_id, edit in edits.items():
@@ -77,7 +80,10 @@ def finetune(
                 f"{project.edits_file}: clip {clip_id!r} has {len(edit.scores)} scores, but the network reads "
                 f"{model.frames} frames; collect a project from {run.folder}"
             )
+    learnt = sorted((e.clip_id, e.frame_indices, e.scores) for e in edits.values())
     recipe = {
+        "origin": str(run.folder.resolve()),
+        "edits": hashlib.sha256(json.dumps(learnt).encode()).hexdigest(),
         "gamma": gamma,
         "control": control,
         "augmentation": asdict(augmentation),
@@ -86,7 +92,7 @@ def finetune(
         "engine": asdict(engine),
         "seed": seed,
     }
-    names = class_names_of(model)
+    names = table.class_names
     origin: dict[str, Any] = {
         "origin": str(run.folder.resolve()),
         "edited": tuple(sorted(edits)),

@@ -1,11 +1,11 @@
 """From data to a run: `train`, and the loop that `finetune` shares with it."""
 
+import math
 import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from stabn.data.datasets import VideoDataset
 from stabn.data.transforms import Augmentation, Preprocessing
-from stabn.engine import EngineRecipe, progress_bar, quietly, trainer_options
+from stabn.engine import EngineRecipe, build_trainer, progress_bar, quietly
 from stabn.errors import UserError
 from stabn.files import write_json
 from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
@@ -59,6 +59,9 @@ def train(
         "seed": seed,
     }
     table = data.table()
+    if len(table.class_names) < 2:
+        raise UserError(f"{data.annotations}: has {len(table.class_names)} class, expected at least 2 to tell apart")
+    check_start(engine, seed)
     seed_everything(seed, verbose=False)
     kind = STABN if network.attention else ResNet3D
     model = kind(
@@ -82,6 +85,9 @@ def train(
         )
         for split in ("train", "validation")
     )
+    side = math.ceil(preprocessing.crop / 32)
+    if min(optimiser.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:
+        raise UserError("optimiser.batch_size: got one frame of one clip per step; batch norm needs more")
     begin(out, data, recipe)
     steps = steps_per_epoch(len(training_set), optimiser.batch_size) * optimiser.epochs
     module = Training(model, optimiser, total_steps=steps, seed=seed)
@@ -89,6 +95,18 @@ def train(
     reached = fit(module, feeding, out, engine)
     finish(out, data, recipe)
     return reached
+
+
+def check_start(engine: EngineRecipe, seed: int) -> None:
+    """Find out before anything is written whether training can start.
+
+    Raises:
+        UserError: the engine is not to be had, or the seed is negative.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed: got {seed}, expected 0..{2**32 - 1}")
+    with quietly():
+        build_trainer(engine)
 
 
 def as_json(optimiser: OptimiserRecipe) -> dict[str, Any]:
@@ -106,7 +124,9 @@ def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any)
     if before is not None:
         if before["complete"]:
             raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train anew")
-        for part, wanted in (("recipe", dict(recipe)), ("data", asdict(data.absolute()))):
+        # On what and with how many workers it runs may change on the way; what is learnt may not.
+        learnt = {key: value for key, value in recipe.items() if key not in ("engine", "loader")}
+        for part, wanted in (("recipe", learnt), ("data", asdict(data.absolute()))):
             for key, value in wanted.items():
                 if before[part].get(key) != value:
                     raise UserError(
@@ -134,16 +154,15 @@ def fit(module: Training, feeding: Feeding, out: Path, engine: EngineRecipe) -> 
     checkpoints = out / "checkpoints"
     last = checkpoints / "last.ckpt"
     curves = _Curves(out / "curves.json")
-    save = partial(ModelCheckpoint, checkpoints, filename="last", enable_version_counter=False)
     callbacks: list[Callback] = [
         curves,
-        save(train_time_interval=SAVE_EVERY),
-        save(every_n_epochs=1, save_on_train_epoch_end=True),
+        _Timed(checkpoints, filename="last", enable_version_counter=False, train_time_interval=SAVE_EVERY),
+        ModelCheckpoint(checkpoints, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
         *progress_bar(),
     ]
     with quietly():
-        trainer = Trainer(
-            **trainer_options(engine),
+        trainer = build_trainer(
+            engine,
             default_root_dir=out,
             max_epochs=module.optimiser.epochs,
             callbacks=callbacks,
@@ -153,6 +172,17 @@ def fit(module: Training, feeding: Feeding, out: Path, engine: EngineRecipe) -> 
         trainer.fit(module, datamodule=feeding, ckpt_path=last if last.exists() else None, weights_only=True)
     module.model.cpu().eval().save_pretrained(out)
     return curves.epochs[-1]
+
+
+class _Timed(ModelCheckpoint):
+    """Saves from time to time, but not at an epoch's last batch: resumed there, the epoch's validation would be lost.
+
+    The epoch's own checkpoint follows at once.
+    """
+
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            super().on_train_batch_end(trainer, *arguments)
 
 
 class _Curves(Callback):

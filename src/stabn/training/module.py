@@ -13,6 +13,9 @@ from stabn.data.datasets import ClipBatch
 from stabn.nn import STABN, ResNet3D, recognition_loss, temporal_loss
 from stabn.training.recipes import OptimiserRecipe
 
+# A quarter, but not exactly: of four steps PyTorch would make a division by zero.
+_RISING = 0.2501
+
 
 class Training(LightningModule):
     """Eq. 4, and with `gamma` Eq. 5; logs validation_loss and validation_top1 per epoch.
@@ -99,7 +102,7 @@ class Training(LightningModule):
         interval = "step"
         if recipe.schedule == "one-cycle":
             schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimiser, recipe.learning_rate, total_steps=self.total_steps, pct_start=0.25
+                optimiser, recipe.learning_rate, total_steps=self.total_steps, pct_start=_RISING
             )
         else:
             milestones = list(recipe.milestones) if recipe.schedule == "step" else []

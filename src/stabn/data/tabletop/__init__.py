@@ -263,7 +263,7 @@ def generate(folder: Path, *, train: int, validation: int, seed: int = 0, worker
             raise UserError(f"{folder}: holds another Tabletop ({found}), asked for {wanted}; choose another folder")
         if found["complete"]:
             return
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is not empty and holds no Tabletop; choose another folder")
     write_json(manifest, {**wanted, "complete": False})
 
