@@ -197,7 +197,7 @@ def test_a_table_checks_itself():
     first, second = Sample("a", Path("a.mp4"), 0, "train"), Sample("b", Path("b.mp4"), 1, "validation")
     table = Table(("x", "y"), (first, second))
     assert table.of_split("validation") == (second,)
-    with pytest.raises(ValueError, match="split: got 'test', expected one of: train, validation"):
+    with pytest.raises(ValueError, match="split: got 'test', but the data has only: train, validation"):
         table.of_split("test")
     with pytest.raises(ValueError, match="clip_id: got 'a' twice"):
         Table(("x",), (first, first))
