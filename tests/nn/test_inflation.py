@@ -4,8 +4,8 @@ import pytest
 import timm
 import torch
 import torchvision
-from conftest import with_uneven_statistics
 from safetensors.torch import save_file
+from uneven import with_uneven_statistics
 
 from stabn.errors import UserError
 from stabn.nn import STABN, ResNet3D, hub, imagenet_state_dict, load_imagenet

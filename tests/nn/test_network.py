@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import with_uneven_statistics
+from uneven import with_uneven_statistics
 
 from stabn.errors import UserError
 from stabn.nn import ARCHITECTURES, STABN, ResNet3D
