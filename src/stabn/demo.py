@@ -4,7 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from stabn.errors import UserError
 from stabn.evaluation.comparison import print_comparison
 from stabn.files import read_json, write_json
 from stabn.runs import DataSource, found
-from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
+from stabn.training.recipes import LoaderRecipe
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,7 @@ def demo(
 def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> list[Stage]:
     table, before, after, control = out / "tabletop", out / "before", out / "fine-tuned", out / "control"
     edits, truth, report = out / "edits", out / "tabletop" / "truth.jsonl", out / "report.html"
-    optimiser = OptimiserRecipe(
-        name="adamw",
-        learning_rate=verbs.SMALL_OPTIMISER.learning_rate,
-        weight_decay=verbs.SMALL_OPTIMISER.weight_decay,
-        schedule="one-cycle",
-        epochs=epochs,
-        batch_size=verbs.SMALL_OPTIMISER.batch_size,
-    )
+    optimiser = replace(verbs.SMALL_OPTIMISER, epochs=epochs)
     cached = LoaderRecipe(cache=True)
 
     def finetune(to: Path, *, control: bool) -> Callable[[], Any]:

@@ -24,6 +24,7 @@ from stabn.training.module import Training
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
 
 SAVE_EVERY = timedelta(minutes=2)
+CHECKPOINTS = "checkpoints"
 
 
 def train(
@@ -139,7 +140,7 @@ def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any)
 def finish(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
     """Note that a run is complete, and only then remove what an interrupted one would go on from."""
     write_run(out, data, recipe, complete=True, **origin)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
 
 
 def fit(module: Training, feeding: Feeding, out: Path, engine: EngineRecipe) -> dict[str, Any]:
@@ -151,13 +152,12 @@ def fit(module: Training, feeding: Feeding, out: Path, engine: EngineRecipe) -> 
     Returns:
         The last epoch's entry of curves.json.
     """
-    checkpoints = out / "checkpoints"
-    last = checkpoints / "last.ckpt"
+    last = out / CHECKPOINTS / "last.ckpt"
     curves = _Curves(out / "curves.json")
     callbacks: list[Callback] = [
         curves,
-        _Timed(checkpoints, filename="last", enable_version_counter=False, train_time_interval=SAVE_EVERY),
-        ModelCheckpoint(checkpoints, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
+        _Timed(last.parent, last.stem, enable_version_counter=False, train_time_interval=SAVE_EVERY),
+        ModelCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True),
         *progress_bar(),
     ]
     with quietly():
