@@ -77,25 +77,33 @@ class VideoInfo:
     fps: float
 
 
-def probe(path: Path | str) -> VideoInfo:
+def probe(path: Path | str, most_pixels: int | None = None) -> VideoInfo:
     """Count and time the frames of a video by decoding all of it, without converting any to RGB.
 
     Packets are not counted: VP8 and VP9 have invisible frames, and edit lists hide frames. The answer is remembered
     until the file changes.
 
+    Args:
+        path: a video file.
+        most_pixels: of all frames together; a video that a stranger gave may take hours to decode.
+
     Raises:
-        UserError: the file is missing, is no video, has no frames or is damaged.
+        UserError: the file is missing, is no video, has no frames, is damaged or has more than `most_pixels`.
     """
     status = _status(Path(path))
-    return _probe(os.fspath(path), status.st_size, status.st_mtime_ns)
+    return _probe(os.fspath(path), status.st_size, status.st_mtime_ns, most_pixels)
 
 
 @lru_cache(maxsize=4096)
-def _probe(path: str, size: int, mtime_ns: int) -> VideoInfo:
+def _probe(path: str, size: int, mtime_ns: int, most_pixels: int | None) -> VideoInfo:
     times = []
+    pixels = 0
     with closing(_decode(Path(path))) as shown:
         for item in shown:
             times.append(item.seconds)
+            pixels += item.frame.width * item.frame.height
+            if most_pixels is not None and pixels > most_pixels:
+                raise UserError(f"{path}: has more than {most_pixels:.1g} pixels in all frames; cut out a shorter part")
     width, height = _upright_size(item.frame)
     fps = (len(times) - 1) / times[-1] if times[-1] > 0 else item.announced_fps
     return VideoInfo(len(times), tuple(times), width, height, fps)
@@ -112,18 +120,36 @@ def read_clip(path: Path | str, frame_indices: Sequence[int]) -> Clip:
         UserError: the file is missing, is no video, is damaged, or has no frame of such an index.
         ValueError: no index, or a negative one.
     """
+    return _clip(path, _checked(frame_indices), dict(_wanted(path, frame_indices)))
+
+
+def stream_clip(path: Path | str, frame_indices: Sequence[int]) -> Iterator[Clip]:
+    """The wanted frames in the order of the file, each as a clip of one frame as soon as it is decoded.
+
+    Args:
+        path: a video file.
+        frame_indices: frames, counted from 0; a repeated one comes once.
+
+    Raises:
+        UserError: as `read_clip`; frames before the damage have been given by then.
+        ValueError: no index, or a negative one.
+    """
+    for index, picture in _wanted(path, frame_indices):
+        yield _clip(path, [index], {index: picture})
+
+
+def _wanted(path: Path | str, frame_indices: Sequence[int]) -> "Iterator[tuple[int, _Picture]]":
     indices = _checked(frame_indices)
-    wanted = set(indices)
-    rgb, pictures = _Rgb(), dict[int, _Picture]()
-    count = 0
+    missing = set(indices)
+    rgb, count = _Rgb(), 0
     with closing(_decode(Path(path))) as shown:
         for count, item in enumerate(shown, start=1):
-            if count - 1 in wanted:
-                pictures[count - 1] = _Picture(rgb(item.frame), item.seconds)
-            if len(pictures) == len(wanted):
+            if count - 1 in missing:
+                missing.remove(count - 1)
+                yield count - 1, _Picture(rgb(item.frame), item.seconds)
+            if not missing:
                 break
-    _check_range(path, indices, count, complete=len(pictures) == len(wanted))
-    return _clip(path, indices, pictures)
+    _check_range(path, indices, count, complete=not missing)
 
 
 def read_sampled(path: Path | str, choose: Callable[[int], Sequence[int]]) -> Clip:
