@@ -6,6 +6,7 @@ import pytest
 from stabn import verbs
 from stabn.demo import demo
 from stabn.errors import UserError
+from stabn.training.recipes import SMALL_FINETUNING
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def quick(monkeypatch):
     finetune = verbs.finetune
 
     def briefly(*args, **kwargs):
-        return finetune(*args, **kwargs, optimiser=replace(verbs.SMALL_FINETUNING, epochs=1))
+        return finetune(*args, **kwargs, optimiser=replace(SMALL_FINETUNING, epochs=1))
 
     monkeypatch.setattr(verbs, "finetune", briefly)
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from docstring_parser import parse
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
-from stabn import verbs
+from stabn import edit_verbs, verbs
 from stabn.demo import demo
 from stabn.errors import UserError
 from stabn.files import write_json
@@ -23,8 +23,11 @@ VERBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
     "evaluate": (verbs.evaluate, ("run",)),
     "explain": (verbs.explain, ("run", "videos")),
     "collect": (verbs.collect, ("run",)),
-    "simulate-edits": (verbs.simulate_edits, ("project",)),
-    "check-edits": (verbs.check_edits, ("project",)),
+    "studio": (edit_verbs.studio, ("run",)),
+    "simulate-edits": (edit_verbs.simulate_edits, ("project",)),
+    "check-edits": (edit_verbs.check_edits, ("project",)),
+    "export-edits": (edit_verbs.export_edits, ("project", "out")),
+    "import-edits": (edit_verbs.import_edits, ("project", "file")),
     "finetune": (verbs.finetune, ("run",)),
     "compare": (verbs.compare, ("runs",)),
     "report": (verbs.report, ("before", "after")),

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stabn import verbs
+from stabn import edit_verbs, verbs
 from stabn.errors import UserError
 from stabn.evaluation.comparison import print_comparison
 from stabn.files import read_json, write_json
-from stabn.runs import DataSource, found
-from stabn.training.recipes import LoaderRecipe
+from stabn.runs import DataSource, finished
+from stabn.training.recipes import SMALL_OPTIMISER, LoaderRecipe
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def demo(
 def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> list[Stage]:
     table, before, after, control = out / "tabletop", out / "before", out / "fine-tuned", out / "control"
     edits, truth, report = out / "edits", out / "tabletop" / "truth.jsonl", out / "report.html"
-    optimiser = replace(verbs.SMALL_OPTIMISER, epochs=epochs)
+    optimiser = replace(SMALL_OPTIMISER, epochs=epochs)
     cached = LoaderRecipe(cache=True)
 
     def finetune(to: Path, *, control: bool) -> Callable[[], Any]:
@@ -122,7 +122,7 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
         Stage(
             _command("simulate-edits", edits, "--truth", truth),
             lambda: False,
-            lambda: verbs.simulate_edits(edits, truth),
+            lambda: edit_verbs.simulate_edits(edits, truth),
         ),
         Stage(
             _command("finetune", before, "--edits", edits, "--out", after, *recipe),
@@ -142,12 +142,6 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
             compared,
         ),
     ]
-
-
-def finished(run: Path) -> bool:
-    """Whether a folder holds a run whose training came to its end."""
-    value = found(run)
-    return value is not None and value["complete"]
 
 
 def _command(*words: object) -> str:

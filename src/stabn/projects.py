@@ -3,23 +3,30 @@
 PROJECT/project.json             which run, which classes and why
 PROJECT/clips.jsonl              one record per clip: prediction, frames, times, temporal attention
 PROJECT/attention.safetensors    the same clips' temporal and spatial attention, row by row
-PROJECT/edits.jsonl              the corrections (`stabn.records.Edit`), one per line; the last one of a clip counts
+PROJECT/edits.jsonl              the corrections (`stabn.records.Edit`); of a person's lines for a clip the last counts
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
+from stabn.consensus import current, merged
 from stabn.errors import UserError
 from stabn.files import read_json, replacing, write_json, write_text
 from stabn.records import Edit, Record, read_edits, write_edits
 
 PROJECT_FORMAT = "stabn-project/1"
+ARRAYS = ("temporal", "spatial", "frame_indices", "timestamps", "probabilities")
+"""What attention.safetensors holds of each record."""
+REMEDY = "`stabn collect` makes an edit project"
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class ProjectClip:
         frame_indices: the T source frames that the network saw.
         timestamps: their T times in seconds.
         temporal: T scores in 0..1, what the network found important.
+        crop: (left, top, right, bottom) of the network's view, fractions of the frame's width and height.
     """
 
     clip_id: str
@@ -43,6 +51,7 @@ class ProjectClip:
     frame_indices: tuple[int, ...]
     timestamps: tuple[float, ...]
     temporal: tuple[float, ...]
+    crop: tuple[float, float, float, float]
 
     def edit(self, scores: Sequence[float], *, author: str, time: str, comment: str = "") -> Edit:
         """The edit that gives this clip's frames these scores."""
@@ -56,13 +65,17 @@ class Project:
 
     Attributes:
         folder: where.
+        id: what tells it from other projects, wherever its folder lies.
         run: the folder of the run whose mistakes these are.
+        weights: what `weights_of` that run was; None in projects from before it was noted.
         classes: names of the classes that need correction.
-        clips: their misrecognised clips, in the order of the files.
+        clips: their misrecognised clips, in the order of the files, then those that people added.
     """
 
     folder: Path
+    id: str
     run: Path
+    weights: str | None
     classes: tuple[str, ...]
     clips: tuple[ProjectClip, ...]
 
@@ -71,18 +84,45 @@ class Project:
         """Where the corrections are."""
         return self.folder / "edits.jsonl"
 
-    def edits(self) -> dict[str, Edit]:
-        """The last edit of each edited clip.
+    def history(self) -> tuple[Edit, ...]:
+        """Every line of the edits file.
 
         Raises:
             UserError: a line is wrong, or of a clip or frames that are not this project's.
         """
-        known = {clip.clip_id: clip.frame_indices for clip in self.clips}
-        return {edit.clip_id: edit for edit in read_edits(self.edits_file, known)}
+        return read_edits(self.edits_file, {clip.clip_id: clip.frame_indices for clip in self.clips})
+
+    def current(self) -> tuple[Edit, ...]:
+        """The last edit of each person for each clip, in the order of the file.
+
+        Raises:
+            UserError: as `history`.
+        """
+        return current(self.history())
+
+    def edits(self, use: str = "latest") -> dict[str, Edit]:
+        """One edit of each edited clip, which `stabn.consensus.merged` makes of several people's.
+
+        Args:
+            use: latest, mean, median or author:NAME.
+
+        Raises:
+            UserError: as `history`, or `use` is none of these or names nobody.
+        """
+        return merged(self.history(), use)
 
     def add(self, edits: Iterable[Edit]) -> None:
         """Append edits; earlier ones stay as history."""
         write_edits(self.edits_file, (*read_edits(self.edits_file), *edits))
+
+
+def weights_of(run: Path) -> str | None:
+    """A digest of a run's weights, which tells runs apart wherever their folders lie; None if there are none."""
+    file = run / "model.safetensors"
+    if not file.exists():
+        return None
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def check_vacant(folder: Path) -> None:
@@ -118,18 +158,92 @@ def write_project(
         UserError: the folder holds something.
     """
     check_vacant(folder)
-    lines = (json.dumps(_line(record), ensure_ascii=False) + "\n" for record in records)
-    write_text(folder / "clips.jsonl", "".join(lines))
+    write_text(folder / "clips.jsonl", "".join(map(_line, records)))
     with replacing(folder / "attention.safetensors") as temporary:
-        arrays = ("temporal", "spatial", "frame_indices", "timestamps", "probabilities")
-        save_file({name: np.stack([getattr(r, name) for r in records]) for name in arrays}, temporary)
+        save_file({name: np.stack([getattr(r, name) for r in records]) for name in ARRAYS}, temporary)
     write_text(folder / "edits.jsonl", "")
-    described = {"format": PROJECT_FORMAT, "run": str(run.resolve()), "bound": bound, "classes": list(classes)}
+    described = {
+        "format": PROJECT_FORMAT,
+        "id": secrets.token_hex(16),
+        "run": str(run.resolve()),
+        "weights": weights_of(run),
+        "bound": bound,
+        "classes": list(classes),
+    }
     write_json(folder / "project.json", described)
 
 
-def _line(record: Record) -> dict[str, Any]:
-    return record.as_json() | {"predicted": record.class_names[record.predicted]}
+def adopt(project: Project, record: Record) -> Project:
+    """Add a training clip that was not collected, so that it can be edited; nothing happens if it is there.
+
+    The arrays are written first: after a crash between the two files there is a row more than lines, and rows beyond
+    the lines do not count. One process at a time may do this.
+
+    Args:
+        project: where to.
+        record: of a labelled clip, made by the project's run.
+
+    Returns:
+        The project as it is now in its folder.
+
+    Raises:
+        ValueError: the record has no label, or other sizes than those of the project.
+        UserError: a file of the project is damaged.
+    """
+    project = open_project(project.folder)
+    if any(clip.clip_id == record.clip_id for clip in project.clips):
+        return project
+    if record.label is None:
+        raise ValueError(f"record: clip {record.clip_id!r} has no label, expected a labelled clip")
+    file = project.folder / "attention.safetensors"
+    try:
+        arrays = {name: array[: len(project.clips)] for name, array in load_file(file).items()}
+        for name in ARRAYS:
+            row = getattr(record, name)
+            if row.shape != arrays[name].shape[1:]:
+                raise ValueError(f"record: {name} has shape {row.shape}, expected {arrays[name].shape[1:]}")
+            arrays[name] = np.concatenate([arrays[name], row[None].astype(arrays[name].dtype)])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(f"{file}: is damaged ({error}); collect the project again with `stabn collect`") from None
+    with replacing(file) as temporary:
+        save_file(arrays, temporary)
+    lines = project.folder / "clips.jsonl"
+    write_text(lines, lines.read_text(encoding="utf-8") + _line(record))
+    return replace(project, clips=(*project.clips, _clip(json.loads(_line(record)))))
+
+
+def write_snapshot(folder: Path, project: Project, edits: Sequence[Edit]) -> None:
+    """Write a project of the same id and clips with exactly these edits, for a job that later changes must not reach.
+
+    It is what `open_project` and fine-tuning read, so it holds no maps.
+
+    Args:
+        folder: where to; project.json comes last, so a folder without it is no project.
+        project: what to take.
+        edits: the edits file of the new project.
+    """
+    write_text(folder / "clips.jsonl", (project.folder / "clips.jsonl").read_text(encoding="utf-8"))
+    write_edits(folder / "edits.jsonl", edits)
+    described = read_json(project.folder / "project.json", remedy=REMEDY)
+    write_json(folder / "project.json", described | {"id": project.id})
+
+
+def _line(record: Record) -> str:
+    value = record.as_json() | {"predicted": record.class_names[record.predicted]}
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def _clip(entry: Mapping[str, Any]) -> ProjectClip:
+    return ProjectClip(
+        clip_id=entry["clip_id"],
+        path=entry["path"],
+        label=entry["label"],
+        predicted=entry["predicted"],
+        frame_indices=tuple(entry["frame_indices"]),
+        timestamps=tuple(entry["timestamps"]),
+        temporal=tuple(entry["temporal_attention"]),
+        crop=tuple(entry["crop"]),
+    )
 
 
 def open_project(folder: Path | str) -> Project:
@@ -140,27 +254,16 @@ def open_project(folder: Path | str) -> Project:
     """
     folder = Path(folder)
     file = folder / "project.json"
-    value = read_json(file, remedy="`stabn collect` makes an edit project")
+    value = read_json(file, remedy=REMEDY)
     if not isinstance(value, dict) or value.get("format") != PROJECT_FORMAT:
-        raise UserError(f"{file}: is not of format {PROJECT_FORMAT!r}; `stabn collect` makes an edit project")
-    clips, source = [], folder / "clips.jsonl"
+        raise UserError(f"{file}: is not of format {PROJECT_FORMAT!r}; {REMEDY}")
+    source = folder / "clips.jsonl"
     try:
-        for line in source.read_text(encoding="utf-8").split("\n"):
-            if not line:
-                continue
-            entry = json.loads(line)
-            clips.append(
-                ProjectClip(
-                    clip_id=entry["clip_id"],
-                    path=entry["path"],
-                    label=entry["label"],
-                    predicted=entry["predicted"],
-                    frame_indices=tuple(entry["frame_indices"]),
-                    timestamps=tuple(entry["timestamps"]),
-                    temporal=tuple(entry["temporal_attention"]),
-                )
-            )
+        lines = source.read_text(encoding="utf-8").split("\n")
+        clips = tuple(_clip(json.loads(line)) for line in lines if line)
         classes = tuple(entry["name"] for entry in value["classes"])
-        return Project(folder, Path(value["run"]), classes, tuple(clips))
+        # Projects of before had no id; what project.json says never changes.
+        known = str(value["id"]) if "id" in value else hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+        return Project(folder, known, Path(value["run"]), value.get("weights"), classes, clips)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{source}: is damaged ({error}); collect the project again with `stabn collect`") from None

@@ -4,7 +4,6 @@ Both are frozen, check themselves, and are versioned on disk. docs/formats.md de
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,8 @@ from stabn.files import replacing, write_text
 
 RECORD_FORMAT = "stabn-record/1"
 EDIT_FORMAT = "stabn-edit/1"
+LONGEST = 1e9
+"""Seconds of a video, thirty years: what lies beyond is a mistake."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +137,11 @@ class Edit:
 
     def __post_init__(self) -> None:
         for name in ("clip_id", "author", "time", "comment"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected a string")
+            text = getattr(self, name)
+            if not isinstance(text, str):
+                raise ValueError(f"{name}: got {text!r}, expected a string")
+            if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in text):
+                raise ValueError(f"{name}: got {text!r}, which files and databases cannot hold; expected Unicode text")
         if not self.clip_id:
             raise ValueError("clip_id: got an empty string, expected a clip's id")
         frames = len(self.frame_indices)
@@ -152,9 +156,9 @@ class Edit:
                 raise ValueError(f"frame_indices: got {index!r}, expected integers from 0")
         if any(a > b for a, b in zip(self.frame_indices, self.frame_indices[1:], strict=False)):
             raise ValueError(f"frame_indices: got {list(self.frame_indices)}, expected ascending order")
-        for name, low, high in (("scores", 0.0, 1.0), ("timestamps", 0.0, math.inf)):
+        for name, low, high in (("scores", 0.0, 1.0), ("timestamps", 0.0, LONGEST)):
             for value in getattr(self, name):
-                number = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+                number = not isinstance(value, bool) and isinstance(value, int | float)
                 if not number or not low <= value <= high:
                     raise ValueError(f"{name}: got {value!r}, expected a number in {low:g}..{high:g}")
         try:
@@ -200,9 +204,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def format_edits(edits: Iterable[Edit]) -> str:
+    """Edits as JSON Lines."""
+    return "".join(json.dumps(edit.as_json(), ensure_ascii=False) + "\n" for edit in edits)
+
+
 def write_edits(path: Path | str, edits: Iterable[Edit]) -> None:
     """Write edits as JSON Lines, atomically."""
-    write_text(path, "".join(json.dumps(edit.as_json(), ensure_ascii=False) + "\n" for edit in edits))
+    write_text(path, format_edits(edits))
 
 
 def read_edits(path: Path | str, clips: Mapping[str, Sequence[int]] | None = None) -> tuple[Edit, ...]:
@@ -217,28 +226,43 @@ def read_edits(path: Path | str, clips: Mapping[str, Sequence[int]] | None = Non
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() also splits inside JSON strings
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; docs/formats.md shows how to write one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); expected JSON Lines of edits") from None
+    return parse_edits(text, path, clips)
+
+
+def parse_edits(text: str, source: Path | str, clips: Mapping[str, Sequence[int]] | None = None) -> tuple[Edit, ...]:
+    """Every edit of JSON Lines, as `read_edits`; `source` is what messages call them.
+
+    Raises:
+        UserError: as `read_edits`.
+    """
     edits = []
+    lines = text.removeprefix("\ufeff").split("\n")  # splitlines() also splits inside JSON strings
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             edit = Edit.from_json(json.loads(line))
             if clips is not None:
-                _check_known(edit, clips)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: is not JSON ({error}); each line is one edit") from None
+                check_known(edit, clips)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"{source}, line {number}: is not JSON ({error}); each line is one edit") from None
         except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error}; correct or remove this line") from None
+            raise UserError(f"{source}, line {number}: {error}; correct or remove this line") from None
         edits.append(edit)
     return tuple(edits)
 
 
-def _check_known(edit: Edit, clips: Mapping[str, Sequence[int]]) -> None:
+def check_known(edit: Edit, clips: Mapping[str, Sequence[int]]) -> None:
+    """Make sure that an edit is of a clip's frames.
+
+    Raises:
+        ValueError: there is no such clip, or the network saw other frames of it.
+    """
     if edit.clip_id not in clips:
         raise ValueError(f"clip_id: got {edit.clip_id!r}, which is not a clip of this edit project")
     expected = [int(i) for i in clips[edit.clip_id]]

@@ -23,6 +23,7 @@ from stabn.explain.report import Cell, Comparison, Confusion, Curve, Example, Re
 from stabn.files import read_json
 from stabn.nn import STABN, ResNet3D
 from stabn.projects import Project
+from stabn.records import Edit
 from stabn.runs import Run, class_names_of, preprocessing_of
 
 
@@ -66,7 +67,8 @@ def report_on(
     with tempfile.TemporaryDirectory() as films:
         shown = _examples(Path(films), models, table, split, answers, examples, truth)
         if project is not None:
-            shown += _edited_examples(Path(films), models, table, project, count=2)
+            use = runs[last].recipe.get("use", "latest")
+            shown += _edited_examples(Path(films), models, table, project.edits(use), count=2)
         page = Report(
             title="Did correcting it help?",
             intro=note,
@@ -186,15 +188,15 @@ def _examples(
 
 
 def _edited_examples(
-    folder: Path, models: Mapping[str, STABN | ResNet3D], table: Table, project: Project, count: int
+    folder: Path, models: Mapping[str, STABN | ResNet3D], table: Table, edits: Mapping[str, Edit], count: int
 ) -> list[Example]:
     """Films of training clips that people corrected, with what they marked."""
     by_id = {sample.clip_id: sample for sample in table.of_split("train")}
     first, last = next(iter(models)), list(models)[-1]
     shown = []
-    for number, edit in enumerate(list(project.edits().values())[:count]):
+    for number, edit in enumerate(list(edits.values())[:count]):
         if edit.clip_id not in by_id:
-            raise UserError(f"{project.folder}: clip {edit.clip_id!r} is no training clip of {first}; give its project")
+            raise UserError(f"--edits: clip {edit.clip_id!r} is no training clip of {first}; give its project")
         film, sample = folder / f"edited-{number}.mp4", by_id[edit.clip_id]
         marked = dict(zip(edit.frame_indices, edit.scores, strict=True))
         relevance = tuple(marked.get(index, 0.0) for index in range(max(marked) + 1))

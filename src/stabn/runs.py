@@ -164,6 +164,16 @@ def found(folder: Path) -> dict[str, Any] | None:
     return value
 
 
+def finished(folder: Path) -> bool:
+    """Whether a folder holds a run whose training came to its end.
+
+    Raises:
+        UserError: as `found`.
+    """
+    value = found(folder)
+    return value is not None and value["complete"]
+
+
 def open_run(folder: Path | str, data: DataSource | None = None) -> Run:
     """A finished run, or any folder with a network if `data` says what to use it on.
 

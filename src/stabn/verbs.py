@@ -16,7 +16,6 @@ from stabn.errors import UserError
 from stabn.evaluation.accuracy import accuracy
 from stabn.evaluation.collect import collect as collect_project
 from stabn.evaluation.collect import read_truth
-from stabn.evaluation.collect import simulate_edits as simulate
 from stabn.evaluation.comparison import Contestant, print_comparison
 from stabn.evaluation.comparison import compare as compare_predictions
 from stabn.evaluation.predict import predict_split
@@ -30,13 +29,14 @@ from stabn.runs import DataSource, class_names_of, open_run, open_runs, preproce
 from stabn.tables import print_table
 from stabn.training.finetune import finetune as finetune_run
 from stabn.training.fit import train as train_run
-from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
-
-SMALL_OPTIMISER = OptimiserRecipe(
-    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=10, batch_size=8
-)
-SMALL_FINETUNING = OptimiserRecipe(
-    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=3, batch_size=8
+from stabn.training.recipes import (
+    GAMMA,
+    SMALL_AUGMENTATION,
+    SMALL_FINETUNING,
+    SMALL_OPTIMISER,
+    LoaderRecipe,
+    NetworkRecipe,
+    OptimiserRecipe,
 )
 
 
@@ -62,7 +62,7 @@ def train(
     data: DataSource,
     preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
     network: NetworkRecipe = NetworkRecipe(dropout=0.1),  # noqa: B008
-    augmentation: Augmentation = Augmentation(jitter=0.2, flip=True),  # noqa: B008
+    augmentation: Augmentation = SMALL_AUGMENTATION,
     optimiser: OptimiserRecipe = SMALL_OPTIMISER,
     loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008
     engine: EngineRecipe = EngineRecipe(),  # noqa: B008
@@ -210,40 +210,15 @@ def collect(
     return {"project": str(out), **found}
 
 
-def simulate_edits(project: Path, truth: Path, author: str = "simulated editor") -> dict[str, Any]:
-    """Correct a project's clips as a person who knows the truth would; for data whose truth is known.
-
-    Args:
-        project: the folder of an edit project.
-        truth: JSON lines with "id" and "relevance" per source frame, like Tabletop's truth.jsonl.
-        author: whose name the edits carry.
-    """
-    opened = open_project(project)
-    count = simulate(opened, read_truth(truth), author)
-    print(f"{opened.edits_file}: {count} edits added")
-    return {"project": str(project), "edits": count}
-
-
-def check_edits(project: Path) -> dict[str, Any]:
-    """Check a project's edits file and count what is corrected.
-
-    Args:
-        project: the folder of an edit project.
-    """
-    opened = open_project(project)
-    edits = opened.edits()
-    print(f"{opened.edits_file}: {len(edits)} of {len(opened.clips)} clips have an edit; all lines are valid")
-    return {"project": str(project), "clips": len(opened.clips), "edited": len(edits)}
-
-
 def finetune(
     run: Path,
     edits: Path,
     out: Path,
-    gamma: float = 5.0,
+    gamma: float = GAMMA,
     control: bool = False,
+    use: str = "latest",
     data: DataSource | None = None,
-    augmentation: Augmentation = Augmentation(jitter=0.2, flip=True),  # noqa: B008
+    augmentation: Augmentation = SMALL_AUGMENTATION,
     optimiser: OptimiserRecipe = SMALL_FINETUNING,
     loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008
     engine: EngineRecipe = EngineRecipe(),  # noqa: B008
@@ -257,6 +232,7 @@ def finetune(
         out: folder for the fine-tuned run.
         gamma: weight of the agreement with the edits; docs/finetuning.md has the measurement behind the default.
         control: the same training without the agreement, to compare with.
+        use: what becomes of several people's edits of a clip: latest, mean, median, or author:NAME for one person's.
         data: the labelled videos; by default those of the run.
         augmentation: how training clips are varied.
         optimiser: how weights move; recipes/paper-finetune.yaml has the paper's numbers.
@@ -270,6 +246,7 @@ def finetune(
         out,
         gamma=gamma,
         control=control,
+        use=use,
         augmentation=augmentation,
         optimiser=optimiser,
         loader=loader,

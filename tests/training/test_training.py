@@ -266,7 +266,10 @@ def test_fit_writes_nothing_but_the_run_and_a_finished_fit_is_not_repeated(table
     entry = fit(module, Feeding(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"])
     assert entry["epoch"] == 1
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
-    assert names == ["checkpoints", "config.json", "curves.json", "model.safetensors"]
+    assert names == ["checkpoints", "config.json", "curves.json", "model.safetensors", "progress.json"]
+    progress = json.loads((tmp_path / "run" / "progress.json").read_text())
+    assert progress.pop("step") in range(1, 8)
+    assert progress == {"epoch": 1, "epochs": 1, "steps": 7}
     # Killed between the last step and the note that it is complete: going on repeats nothing and ends the same.
     weights = (tmp_path / "run" / "model.safetensors").read_bytes()
     again = Training(STABN("tiny", 14, FRAMES), replace(QUICK, epochs=1), total_steps=7, seed=0)

@@ -33,6 +33,7 @@ def finetune(
     loader: LoaderRecipe,
     engine: EngineRecipe,
     seed: int,
+    use: str = "latest",
 ) -> dict[str, Any]:
     """Fine-tune the attention and perception branches on all training clips and the project's edits.
 
@@ -50,20 +51,21 @@ def finetune(
         loader: how clips reach the network.
         engine: on what it runs.
         seed: of all chance.
+        use: what becomes of several people's edits of a clip, as in `stabn.consensus.merged`.
 
     Returns:
         The last epoch's entry of curves.json and "edits", how many clips have one.
 
     Raises:
-        UserError: there are no edits, one is wrong or of a clip that the run was not trained on, or the run has no
-            attention.
+        UserError: there are no edits, or none of the person in `use`; one is wrong or of a clip that the run was not
+            trained on; or the run has no attention.
     """
     if not 0 < gamma < float("inf"):
         raise UserError(f"--gamma: got {gamma}, expected a number above 0; --control leaves L_temp out")
     model = run.model()
     if not isinstance(model, STABN):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
-    edits = project.edits()
+    edits = project.edits(use)
     if not edits:
         raise UserError(f"{project.edits_file}: holds no edit; correct some clips first")
     check_start(engine, seed)
@@ -83,6 +85,7 @@ def finetune(
     learnt = sorted((e.clip_id, e.frame_indices, e.scores) for e in edits.values())
     recipe = {
         "origin": str(run.folder.resolve()),
+        "use": use,
         "edits": hashlib.sha256(json.dumps(learnt).encode()).hexdigest(),
         "gamma": gamma,
         "control": control,

@@ -3,6 +3,7 @@
 import math
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
@@ -24,7 +25,10 @@ from stabn.training.module import Training
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
 
 SAVE_EVERY = timedelta(minutes=2)
+TELL_EVERY = 0.5
+"""Seconds between two writings of progress.json."""
 CHECKPOINTS = "checkpoints"
+PROGRESS = "progress.json"
 
 
 def train(
@@ -141,13 +145,14 @@ def finish(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any
     """Note that a run is complete, and only then remove what an interrupted one would go on from."""
     write_run(out, data, recipe, complete=True, **origin)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    (out / PROGRESS).unlink(missing_ok=True)
 
 
 def fit(module: Training, feeding: Feeding, out: Path, engine: EngineRecipe) -> dict[str, Any]:
     """Run all epochs and save the network in `out`.
 
     Every two minutes and at each epoch's end a checkpoint is written; an interrupted run that goes on from it ends
-    with the same weights, on a CPU bit by bit. curves.json gets an entry per epoch.
+    with the same weights, on a CPU bit by bit. curves.json gets an entry per epoch; progress.json says how far it is.
 
     Returns:
         The last epoch's entry of curves.json.
@@ -156,6 +161,7 @@ def fit(module: Training, feeding: Feeding, out: Path, engine: EngineRecipe) -> 
     curves = _Curves(out / "curves.json")
     callbacks: list[Callback] = [
         curves,
+        _Progress(out / PROGRESS),
         _Timed(last.parent, last.stem, enable_version_counter=False, train_time_interval=SAVE_EVERY),
         ModelCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True),
         *progress_bar(),
@@ -183,6 +189,28 @@ class _Timed(ModelCheckpoint):
     def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             super().on_train_batch_end(trainer, *arguments)
+
+
+class _Progress(Callback):
+    """For whoever watches from outside; kept in no checkpoint, so that watching changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.told = -math.inf
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero or time.monotonic() < self.told + TELL_EVERY:
+            return
+        self.told = time.monotonic()
+        progress = {
+            "epoch": trainer.current_epoch + 1,
+            "epochs": trainer.max_epochs,
+            "step": batch_idx + 1,
+            "steps": int(trainer.num_training_batches),
+        }
+        write_json(self.path, progress)
 
 
 class _Curves(Callback):

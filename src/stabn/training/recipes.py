@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from stabn.data.transforms import Augmentation
 from stabn.errors import UserError
 
 
@@ -79,3 +80,14 @@ class LoaderRecipe:
             raise UserError(f"loader.workers: got {self.workers}, expected 0 or more")
         if self.cache and self.workers:
             raise UserError(f"loader.cache: needs loader.workers 0, got {self.workers}; each worker would keep a copy")
+
+
+SMALL_AUGMENTATION = Augmentation(jitter=0.2, flip=True)
+SMALL_OPTIMISER = OptimiserRecipe(
+    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=10, batch_size=8
+)
+SMALL_FINETUNING = OptimiserRecipe(
+    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=3, batch_size=8
+)
+GAMMA = 5.0
+"""The default weight of the agreement with the edits; docs/finetuning.md has the measurement behind it."""

@@ -1,0 +1,149 @@
+"""The verbs around people's edits; as in `stabn.verbs`, parameters and docstring are options and help."""
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stabn.consensus import agreement
+from stabn.errors import UserError
+from stabn.evaluation.collect import collect, read_truth
+from stabn.evaluation.collect import simulate_edits as simulate
+from stabn.exchange import format_of
+from stabn.files import replacing
+from stabn.projects import open_project
+from stabn.runs import DataSource, open_run
+from stabn.tables import print_table
+
+
+def studio(
+    run: Path,
+    edits: Path | None = None,
+    bound: float = 0.5,
+    database: str | None = None,
+    port: int = 8713,
+    browser: bool = False,
+    max_upload_mb: int = 512,
+    memory_mb: int = 1024,
+    data: DataSource | None = None,
+) -> dict[str, Any]:
+    """Correct a run's mistakes in the browser: see when and where it looked, paint when it should, fine-tune.
+
+    Serves a page on this machine only and prints its address. Edits are kept in PROJECT/studio.db as they are made, and
+    in PROJECT/edits.jsonl for every other verb.
+
+    Args:
+        run: a finished run.
+        edits: the folder of the edit project; by default RUN/edits. If there is none, the mistakes are collected first.
+        bound: when collecting, classes with a training accuracy below this share are weak; the paper's is 0.5.
+        database: where edits are kept, as postgresql://USER:PASSWORD@HOST/NAME for a team; by default a file in the
+            project.
+        port: where the page is served; if it is taken, another one.
+        browser: open the page.
+        max_upload_mb: size of an uploaded video at most.
+        memory_mb: what opened clips may take.
+        data: the labelled videos; by default those of the run.
+    """
+    # Here, because the other verbs should not wait for a web server and a database to load.
+    from stabn.studio.serve import serve, studio_on
+
+    for name, value in (("max_upload_mb", max_upload_mb), ("memory_mb", memory_mb)):
+        if value < 1:
+            raise UserError(f"--{name}: got {value}, expected at least 1")
+    if not 0 <= port < 2**16:
+        raise UserError(f"--port: got {port}, expected 0..65535; 0 takes any free one")
+    opened, folder = open_run(run, data), edits or run / "edits"
+    if not (folder / "project.json").exists():
+        print(f"{folder}: no edit project yet; collecting the mistakes of {run} ...", flush=True)
+        collect(opened, folder, bound=bound)
+    with studio_on(
+        opened, folder, database=database, max_upload=max_upload_mb * 2**20, memory=memory_mb * 2**20
+    ) as desk:
+        serve(desk, port=port, browser=browser)
+        return {"project": str(folder), "edits": len(desk.store.current())}
+
+
+def simulate_edits(project: Path, truth: Path, author: str = "simulated editor") -> dict[str, Any]:
+    """Correct a project's clips as a person who knows the truth would; for data whose truth is known.
+
+    Args:
+        project: the folder of an edit project.
+        truth: JSON lines with "id" and "relevance" per source frame, like Tabletop's truth.jsonl.
+        author: whose name the edits carry.
+    """
+    opened = open_project(project)
+    count = simulate(opened, read_truth(truth), author)
+    print(f"{opened.edits_file}: {count} edits added")
+    return {"project": str(project), "edits": count}
+
+
+def check_edits(project: Path) -> dict[str, Any]:
+    """Check a project's edits file, count what is corrected, and measure how far people agree.
+
+    Args:
+        project: the folder of an edit project.
+    """
+    opened = open_project(project)
+    edits = opened.current()
+    edited = len({edit.clip_id for edit in edits})
+    print(f"{opened.edits_file}: {edited} of {len(opened.clips)} clips have an edit; all lines are valid")
+    people = sorted(Counter(edit.author for edit in edits).items())
+    if people:
+        print_table(("person", "clips"), people)
+    agreed = agreement(edits, {clip.clip_id: clip.label for clip in opened.clips})
+    if len(people) > 1:
+        rows = [("all", agreed.project), *agreed.classes.items()]
+        print_table(("class", "agreement"), [(name, "-" if a is None else f"{a:.2f}") for name, a in rows])
+        print("Agreement is Krippendorff's alpha (ordinal): 1 is perfect, 0 is chance, - is undefined.")
+    return {
+        "project": str(project),
+        "clips": len(opened.clips),
+        "edited": edited,
+        "people": dict(people),
+        "agreement": asdict(agreed),
+    }
+
+
+def export_edits(project: Path, out: Path, format: str | None = None) -> dict[str, Any]:
+    """Write everybody's edits to a file for other programs: the last edit of each person for each clip.
+
+    Args:
+        project: the folder of an edit project.
+        out: the new file; .jsonl, .csv, or .json for Label Studio.
+        format: jsonl, csv or label-studio, where the file's name does not say it.
+    """
+    chosen, opened = format_of(out, format), open_project(project)
+    edits = opened.current()
+    if not edits:
+        raise UserError(f"{opened.edits_file}: holds no edit; correct some clips first")
+    if out.exists():
+        raise UserError(f"{out}: exists; choose another file, so that nobody's work is overwritten")
+    text = chosen.write(edits, {clip.clip_id: clip for clip in opened.clips})
+    with replacing(out) as temporary:
+        temporary.write_bytes(text.encode())  # line ends as the format has them
+    print(f"{out}: {len(edits)} edits of {len({edit.author for edit in edits})} people written")
+    return {"project": str(project), "file": str(out), "edits": len(edits)}
+
+
+def import_edits(project: Path, file: Path, format: str | None = None) -> dict[str, Any]:
+    """Add the edits of a file to a project, all or none; what the project knows already is not added again.
+
+    Args:
+        project: the folder of an edit project.
+        file: as `stabn export-edits` writes it, or a JSON export of Label Studio.
+        format: jsonl, csv or label-studio, where the file's name does not say it.
+    """
+    chosen, opened = format_of(file, format), open_project(project)
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); give a file of edits") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not UTF-8 text ({error}); save it as UTF-8") from None
+    edits = chosen.read(text, str(file), {clip.clip_id: clip for clip in opened.clips})
+    known = set(opened.history())
+    new = [edit for edit in dict.fromkeys(edits) if edit not in known]
+    if new:
+        opened.add(new)
+    print(f"{opened.edits_file}: {len(new)} edits added, {len(edits) - len(new)} were there already")
+    return {"project": str(project), "imported": len(new), "unchanged": len(edits) - len(new)}
