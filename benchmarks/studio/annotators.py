@@ -1,0 +1,112 @@
+"""Is every acknowledged edit there after the server was killed in the middle of the work?
+
+    python benchmarks/studio/annotators.py --run demo/before --edits demo/edits
+
+20 people with 50 edits each work at once; when about half of the edits are acknowledged the server gets SIGKILL, is
+started again, and everybody goes on, each repeating the request that got no answer. Afterwards every acknowledged edit
+must be among the stored events, exactly once.
+"""
+
+import argparse
+import json
+import shutil
+import sqlite3
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+from running import Running, machine
+
+PEOPLE, EDITS = 20, 50
+
+
+def work(person: int, studio: Running, clips: list[str], frames: int, log: list, lock: threading.Lock) -> None:
+    rng = np.random.default_rng(person)
+    for number in range(EDITS):
+        body = {
+            "id": clips[int(rng.integers(len(clips)))],
+            "author": f"person {person}",
+            "request": f"person-{person}-{number:04}",
+            "kind": "paint",
+            "scores": rng.integers(0, 3, frames).astype(float).__truediv__(2).tolist(),
+        }
+        for attempt in range(600):
+            started = time.perf_counter()
+            try:
+                answer = httpx.post(
+                    f"{studio.address}/api/edit",
+                    json=body,
+                    headers={"Authorization": f"token {studio.token}"},
+                    timeout=30,
+                )
+                answer.raise_for_status()
+            except httpx.TransportError:
+                time.sleep(0.1)
+                continue
+            with lock:
+                log.append((body, answer.json()["event"], 1000 * (time.perf_counter() - started), attempt))
+            break
+        else:
+            raise SystemExit(f"person {person} gave up")
+
+
+def measured(run: Path, project: Path) -> dict[str, float]:
+    studio = Running(run, project, "--port", "0")
+    port = studio.address.rsplit(":", 1)[1]
+    studio.command[-1] = port  # where everybody looks for it again
+    session = studio.client.get("/api/session").json()
+    clips = [clip["id"] for clip in studio.client.get("/api/queue").json()["clips"]]
+    log: list = []
+    lock = threading.Lock()
+    people = [
+        threading.Thread(target=work, args=(person, studio, clips, session["frames"], log, lock))
+        for person in range(PEOPLE)
+    ]
+    started = time.perf_counter()
+    for person in people:
+        person.start()
+    while len(log) < PEOPLE * EDITS // 2:
+        time.sleep(0.005)
+    studio.kill()
+    at_kill = len(log)
+    studio.start()
+    for person in people:
+        person.join()
+    seconds = time.perf_counter() - started
+    studio.stop()
+    rows = sqlite3.connect(project / "studio.db").execute("select id, request, scores from events").fetchall()
+    stored = {request: (number, json.loads(scores)) for number, request, scores in rows}
+    lost = [b["request"] for b, number, _, _ in log if stored.get(b["request"]) != (number, b["scores"])]
+    waits = [wait for _, _, wait, attempt in log if attempt == 0]
+    return {
+        "people": PEOPLE,
+        "edits_acknowledged": len(log),
+        "acknowledged_before_the_kill": at_kill,
+        "events_stored": len(rows),
+        "lost": len(lost),
+        "stored_twice": len(rows) - len(stored),
+        "repeated_requests": sum(attempt > 0 for *_, attempt in log),
+        "median_ms": round(statistics.median(waits), 1),
+        "p95_ms": round(float(np.percentile(waits, 95)), 1),
+        "seconds_with_restart": round(seconds, 1),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--edits", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("annotators.json"))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(shutil.copytree(given.edits, Path(temporary) / "edits"))
+        (copy / "edits.jsonl").write_text("")
+        figures = measured(given.run, copy)
+    given.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+    print(given.out.read_text())
+    assert not figures["lost"]
+    assert not figures["stored_twice"]

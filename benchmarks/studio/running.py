@@ -1,0 +1,77 @@
+"""A real studio in a process of its own, for the measurements beside this file."""
+
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import torch
+
+
+class Running:
+    """A started `stabn studio` and a client with its token."""
+
+    def __init__(self, run: Path, project: Path, *options: str) -> None:
+        self.command = [sys.executable, "-m", "stabn.cli", "studio", str(run), "--edits", str(project), *options]
+        self.start()
+
+    def start(self) -> None:
+        """Start the server and wait for its address."""
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            found = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=(\S+)", line)
+            if found:
+                self.address, self.token = found.groups()
+                break
+        else:
+            raise SystemExit(f"the studio did not start: status {self.process.wait()}")
+        headers = {"Authorization": f"token {self.token}"}
+        self.client = httpx.Client(base_url=self.address, headers=headers, timeout=300)
+        self.client.get("/api/session").raise_for_status()
+
+    def memory(self) -> int:
+        """Bytes that the server holds in memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) * 1024
+
+    def kill(self) -> None:
+        """SIGKILL, to the server and nothing else."""
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """As a person does: Ctrl-C."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(60)
+
+
+@contextmanager
+def running(run: Path, project: Path, *options: str) -> Iterator[Running]:
+    """A started studio, ended afterwards."""
+    server = Running(run, project, "--port", "0", *options)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures were measured on."""
+    cpu = next(
+        (s.split(":")[1].strip() for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")),
+        "?",
+    )
+    return {
+        "processor": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

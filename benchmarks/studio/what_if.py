@@ -1,0 +1,102 @@
+"""How long does the page wait for another answer, and how does that compare with a whole forward pass?
+
+    python benchmarks/studio/what_if.py --run demo/before --edits demo/edits
+
+100 requests with random scores over HTTP for the run given and for a 3D ResNet-50 at 32x224x224 with random weights,
+interleaved with whole forward passes of the same network in this process on the same clip shape, one at a time.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from running import machine, running
+
+from stabn.data.sampling import Sampling
+from stabn.data.tabletop import generate
+from stabn.data.transforms import Preprocessing
+from stabn.evaluation.collect import collect
+from stabn.nn import STABN
+from stabn.runs import DataSource, open_run, write_run
+
+
+def measured(run: Path, project: Path, repeats: int, forwards: int) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    model = open_run(run).model()
+    assert isinstance(model, STABN)
+    model.channels_last()
+    side = model.preprocessing["crop"]
+    clip = torch.randn(1, 3, model.frames, side, side)
+    waits, inside, whole = [], [], []
+    with running(run, project) as studio:
+        clip_id = studio.client.get("/api/queue").json()["clips"][0]["id"]
+        studio.client.get("/api/clip", params={"id": clip_id})
+
+        def ask() -> tuple[float, float]:
+            body = {
+                "id": clip_id,
+                "temporal": "edited",
+                "spatial": "original",
+                "scores": rng.random(model.frames).tolist(),
+            }
+            started = time.perf_counter()
+            answer = studio.client.post("/api/what-if", json=body).raise_for_status().json()
+            return 1000 * (time.perf_counter() - started), answer["milliseconds"]
+
+        for _ in range(3):
+            ask()
+            with torch.inference_mode():
+                model(clip)
+        for number in range(repeats):
+            total, of_which = ask()
+            waits.append(total)
+            inside.append(of_which)
+            if number % (repeats // forwards) == 0:
+                started = time.perf_counter()
+                with torch.inference_mode():
+                    model(clip)
+                whole.append(1000 * (time.perf_counter() - started))
+    forward = statistics.median(whole)
+    return {
+        "requests": repeats,
+        "median_ms": round(statistics.median(waits), 2),
+        "p95_ms": round(float(np.percentile(waits, 95)), 2),
+        "perceive_median_ms": round(statistics.median(inside), 2),
+        "forward_median_ms": round(forward, 2),
+        "ratio_to_forward": round(statistics.median(waits) / forward, 4),
+    }
+
+
+def resnet50(folder: Path) -> tuple[Path, Path]:
+    """A run of the paper's size with random weights, and an edit project of it."""
+    generate(folder / "data", train=2, validation=1, seed=0, workers=1)
+    run = folder / "run"
+    torch.manual_seed(0)
+    names = DataSource(str(folder / "data")).table().class_names
+    preprocessing = Preprocessing(Sampling("uniform", 32), resize=256, crop=224)
+    model = STABN("resnet50", len(names), 32, class_names=names, preprocessing=preprocessing.as_json())
+    model.save_pretrained(run)
+    write_run(run, DataSource(str(folder / "data")), {}, complete=True)
+    collect(open_run(run), folder / "edits", bound=1.0, batch_size=1)
+    return run, folder / "edits"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--edits", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("what_if.json"))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(shutil.copytree(given.edits, Path(temporary) / "edits"))
+        figures = {"demo": measured(given.run, copy, 100, 50)}
+        run, project = resnet50(Path(temporary))
+        figures["resnet50 32x224x224"] = measured(run, project, 100, 10)
+    given.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+    print(given.out.read_text())

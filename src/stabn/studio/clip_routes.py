@@ -1,0 +1,248 @@
+"""Routes for looking: the queue, the data set, one clip, its frames, what-if, and uploads."""
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+import numpy as np
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from stabn.consensus import alpha
+from stabn.data.video import probe
+from stabn.errors import UserError
+from stabn.studio.library import ORDER, Entry
+from stabn.studio.session import Studio
+
+KEPT_UPLOADS = 4
+MOST_PIXELS = 30_000_000_000  # about eight minutes of full HD
+_PICTURE = {"Cache-Control": "private, max-age=3600"}
+
+ClipId = Annotated[str, Query(alias="id", max_length=1000)]
+Author = Annotated[str, Query(max_length=80)]
+Scores = Annotated[list[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]], Field(max_length=4096)]
+
+
+class Body(BaseModel):
+    """What a request may say; anything else is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OneClip(Body):
+    """Names a clip."""
+
+    id: str = Field(max_length=1000)
+
+
+class WhatIf(OneClip):
+    """Another attention for a clip."""
+
+    temporal: Literal["edited", "original", "inverse", "uniform"]
+    spatial: Literal["original", "inverse", "uniform"]
+    scores: Scores | None = None
+
+
+def found(studio: Studio, clip_id: str) -> Entry:
+    """The clip of that id, or the answer 404."""
+    try:
+        return studio.library.entry(clip_id)
+    except KeyError:
+        raise HTTPException(404, "There is no such clip; go back to the queue.") from None
+
+
+def clip_routes(studio: Studio) -> APIRouter:
+    """The routes of a studio."""
+    routes = APIRouter()
+    library, looking, store = studio.library, studio.looking, studio.store
+
+    def authors() -> dict[str, list[str]]:
+        by_clip: dict[str, list[str]] = {}
+        for edit in store.current():
+            by_clip.setdefault(edit.clip_id, []).append(edit.author)
+        return by_clip
+
+    @routes.get("/session")
+    def session() -> dict[str, Any]:
+        return {
+            "run": str(studio.run.folder),
+            "project": str(library.project.folder),
+            "class_names": library.class_names,
+            "frames": looking.model.frames,
+            "people": store.people(),
+            "use": store.use(),
+            "max_upload_mb": studio.max_upload // 2**20,
+            "store": store.kind,
+            "version": store.version(),
+        }
+
+    @routes.get("/queue")
+    def queue() -> dict[str, Any]:
+        version, edited = store.version(), authors()
+        times = {edit.clip_id: edit.time for edit in store.current()}
+        clips = [
+            {
+                "id": queued.clip.clip_id,
+                "label": queued.clip.label,
+                "predicted": queued.clip.predicted,
+                "confidence": round(queued.confidence, 4),
+                "label_probability": round(queued.label_probability, 4),
+                "correct": queued.clip.predicted == queued.clip.label,
+                "edited_by": edited.get(queued.clip.clip_id, []),
+                "updated": times.get(queued.clip.clip_id),
+            }
+            for queued in library.queue
+        ]
+        return {"order": ORDER, "version": version, "clips": clips}
+
+    @routes.get("/data")
+    def data(
+        q: Annotated[str, Query(max_length=1000)] = "",
+        split: str = "",
+        label: str = "",
+        offset: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> dict[str, Any]:
+        names, edited = library.class_names, authors()
+        samples = list(library.samples.values())
+        chosen = [
+            sample
+            for sample in samples
+            if q.lower() in sample.clip_id.lower()
+            and split in ("", sample.split)
+            and label in ("", names[sample.label])
+        ]
+        return {
+            "total": len(chosen),
+            "splits": sorted({sample.split for sample in samples}),
+            "labels": list(names),
+            "clips": [
+                {
+                    "id": sample.clip_id,
+                    "label": names[sample.label],
+                    "split": sample.split,
+                    "in_queue": sample.clip_id in library,
+                    "edited_by": edited.get(sample.clip_id, []),
+                }
+                for sample in chosen[offset : offset + limit]
+            ],
+        }
+
+    @routes.get("/clip")
+    def clip(clip_id: ClipId, author: Author = "") -> dict[str, Any]:
+        entry = found(studio, clip_id)
+        seen, version = studio.view(entry).seen, store.version()
+        edits = store.current_of(clip_id)
+        history = store.history(clip_id, author)
+        return {
+            "id": entry.clip_id,
+            "name": entry.name,
+            "label": entry.label,
+            "split": entry.split,
+            "source": entry.source,
+            "editable": entry.why_not is None,
+            "why_not": entry.why_not,
+            "predicted": library.class_names[int(seen.probabilities.argmax())],
+            "probabilities": _rounded(seen.probabilities, 6),
+            "frame_indices": seen.frame_indices.tolist(),
+            "timestamps": _rounded(seen.timestamps, 6),
+            "temporal": _rounded(seen.temporal, 6),
+            "spatial": spatial_json(seen.spatial),
+            "crop": list(seen.crop),
+            "edits": [{"author": e.author, "scores": e.scores, "comment": e.comment, "time": e.time} for e in edits],
+            "agreement": alpha(np.array([edit.scores for edit in edits])) if len(edits) > 1 else None,
+            "history": {
+                "scores": history.scores,
+                "comment": history.comment,
+                "done": history.done,
+                "undone": history.undone,
+                "event": history.event,
+            },
+            "version": version,
+        }
+
+    @routes.get("/frame")
+    def frame(clip_id: ClipId, position: int) -> Response:
+        view = studio.view(found(studio, clip_id))
+        try:
+            return Response(view.picture(position), media_type="image/png", headers=_PICTURE)
+        except IndexError as error:
+            raise HTTPException(404, str(error)) from None
+
+    @routes.get("/thumbnail")
+    def thumbnail(clip_id: ClipId) -> Response:
+        picture = studio.thumbnails.of(found(studio, clip_id))
+        return Response(picture, media_type="image/png", headers=_PICTURE)
+
+    @routes.post("/prefetch")
+    def prefetch(asked: OneClip) -> dict[str, Any]:
+        studio.view(found(studio, asked.id))
+        return {}
+
+    @routes.post("/what-if")
+    def what_if(asked: WhatIf) -> dict[str, Any]:
+        view = studio.view(found(studio, asked.id))
+        temporal: str | list[float] = asked.temporal
+        if asked.temporal == "edited":
+            if asked.scores is None or len(asked.scores) != looking.model.frames:
+                count = 0 if asked.scores is None else len(asked.scores)
+                raise HTTPException(422, f"scores: got {count}, expected {looking.model.frames}, one per frame")
+            temporal = asked.scores
+        view.features  # noqa: B018 -- waiting for them is not part of the answer's time
+        started = time.perf_counter()
+        probabilities = looking.what_if(view, temporal, asked.spatial)
+        milliseconds = 1000 * (time.perf_counter() - started)
+        return {"probabilities": _rounded(probabilities, 6), "milliseconds": round(milliseconds, 2)}
+
+    @routes.post("/uploads")
+    async def upload(request: Request, name: Annotated[str, Query(max_length=1000)] = "video") -> dict[str, Any]:
+        clip_id = f"upload:{uuid4().hex}"
+        # The name decides nothing: what the file is, decoding it tells.
+        path = studio.uploads / uuid4().hex
+        studio.uploads.mkdir(exist_ok=True)
+        try:
+            with path.open("wb") as file:
+                async for chunk in request.stream():
+                    await run_in_threadpool(file.write, chunk)
+            await run_in_threadpool(_check_video, path, name)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        for old in library.uploads()[: 1 - KEPT_UPLOADS]:
+            remove(old.clip_id)
+        library.upload(clip_id, name, path)
+        return {"id": clip_id, "name": name}
+
+    @routes.delete("/uploads")
+    def remove(clip_id: ClipId) -> dict[str, Any]:
+        try:
+            entry = library.remove_upload(clip_id)
+        except KeyError:
+            raise HTTPException(404, "There is no such upload.") from None
+        looking.forget(clip_id)
+        entry.path.unlink(missing_ok=True)
+        return {}
+
+    return routes
+
+
+def _check_video(path: Path, name: str) -> None:
+    try:
+        probe(path, MOST_PIXELS)
+    except UserError as error:
+        told = re.sub(re.escape(str(path)), name, str(error))
+        raise HTTPException(422, told) from None
+
+
+def _rounded(values: np.ndarray, digits: int) -> list[float]:
+    return [round(float(value), digits) for value in values]
+
+
+def spatial_json(spatial: np.ndarray) -> dict[str, Any]:
+    """Maps (T, h, w) as the page reads them."""
+    frames, height, width = spatial.shape
+    return {"frames": frames, "height": height, "width": width, "values": _rounded(spatial.ravel(), 5)}

@@ -1,0 +1,149 @@
+"""Who may talk to the studio: only a browser on this machine that was given the token, and only from our own page.
+
+The threats are other web pages in the same browser (foreign origins, rebound host names), other users of the machine
+(who do not know the token), and requests too big to hold.
+"""
+
+import secrets
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Guard:
+    """Lets a request through to the application, or answers it.
+
+    - The Host must be a name of this machine's loopback, so that no other host name can be pointed here.
+    - The token must come as the cookie that visiting `/?token=...` sets, or as `Authorization: token ...`; without it
+      nothing is shown, not even that a page exists.
+    - A request that changes something must not come from a page of another origin.
+
+    Args:
+        app: the application.
+        token: the secret.
+        port: tells the cookies of several studios on one machine apart, which browsers do not.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
+        self.app = app
+        self.token = token
+        self.cookie = f"stabn-{port}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        answer = self._answer(scope)
+        if answer is not None:
+            answer.headers.update(_HEADERS)
+            answer.headers["Cache-Control"] = "no-store"
+            answer.headers["Connection"] = "close"  # what is left of a refused request is not read
+            await answer(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+    def _answer(self, scope: Scope) -> Response | None:
+        """The refusal or redirection that this request gets, or None for one that may pass."""
+        headers = Headers(scope=scope)
+        if _host_name(headers.get("host", "")) not in LOOPBACK:
+            return PlainTextResponse("Refused: the studio answers only to names of this machine.", 403)
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        if scope["path"] == "/" and self._is_token(query.pop("token", None)):
+            answer = RedirectResponse("/" + ("?" + urlencode(query) if query else ""), 303)
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax", path="/")
+            return answer
+        kind, _, value = headers.get("authorization", "").partition(" ")
+        given = value if kind.lower() in ("token", "bearer") else HTTPConnection(scope).cookies.get(self.cookie)
+        if not self._is_token(given):
+            return PlainTextResponse(
+                "Refused: open the address with ?token=... that `stabn studio` printed in its terminal.", 403
+            )
+        if scope["method"] not in _SAFE and _is_foreign(headers):
+            return PlainTextResponse("Refused: this request comes from another web page.", 403)
+        return None
+
+    def _is_token(self, value: str | None) -> bool:
+        return value is not None and secrets.compare_digest(value.encode(), self.token.encode())
+
+
+def _host_name(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _is_foreign(headers: Headers) -> bool:
+    """Whether a browser says that another page sent this. Programs, which send no Origin, carry the token by hand."""
+    origin = headers.get("origin")
+    if origin is not None:
+        return origin != f"http://{headers.get('host')}"
+    return headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+
+
+class Limit:
+    """Refuses request bodies that are longer than the route they are sent to takes, before or while they arrive.
+
+    Args:
+        app: the application.
+        limits: path -> bytes.
+        default: bytes for every other path.
+    """
+
+    def __init__(self, app: ASGIApp, limits: dict[str, int], default: int = 2**20) -> None:
+        self.app = app
+        self.limits = limits
+        self.default = default
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        limit = self.limits.get(scope["path"], self.default)
+        error = f"The request is longer than {limit / 2**20:.0f} MB; send less."
+        announced = Headers(scope=scope).get("content-length", "0")
+        if not announced.isdecimal() or int(announced) > limit:
+            await JSONResponse({"error": error}, 413, {"Connection": "close"})(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise HTTPException(413, error)
+            return message
+
+        await self.app(scope, counted, send)

@@ -1,0 +1,68 @@
+"""What one running studio works with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stabn.errors import UserError
+from stabn.records import Edit
+from stabn.runs import Run
+from stabn.studio.jobs import Jobs
+from stabn.studio.library import Entry, Library
+from stabn.studio.looking import Looking, View
+from stabn.studio.store import Store
+from stabn.studio.sync import EditsFile
+from stabn.studio.thumbnails import Thumbnails
+
+
+@dataclass(frozen=True, eq=False)
+class Studio:
+    """Everything that one running studio works with.
+
+    Attributes:
+        run: whose mistakes are corrected.
+        library: the clips.
+        looking: what the network saw in them.
+        thumbnails: small pictures of them.
+        store: the edits, as events.
+        file: the project's edits.jsonl, kept in step with the store.
+        jobs: fine-tuning.
+        uploads: the folder for uploaded videos.
+        max_upload: bytes.
+    """
+
+    run: Run
+    library: Library
+    looking: Looking
+    thumbnails: Thumbnails
+    store: Store
+    file: EditsFile
+    jobs: Jobs
+    uploads: Path
+    max_upload: int
+
+    def view(self, entry: Entry) -> View:
+        """The clip, opened."""
+        return self.looking.open(entry.clip_id, entry.path, self.library.known(entry.clip_id))
+
+    def adopt(self, entry: Entry) -> None:
+        """Make sure that the clip is in the queue, so that its edits count.
+
+        Raises:
+            UserError: edits of this clip are not kept, or its video cannot be read.
+        """
+        if entry.why_not is not None:
+            raise UserError(f"{entry.name}: {entry.why_not}")
+        if entry.clip_id not in self.library:
+            self.library.adopt(entry, self.view(entry).seen)
+
+    def edits(self) -> tuple[Edit, ...]:
+        """Everybody's current edits of clips in the queue, in the order of their last change."""
+        return tuple(edit for edit in self.store.current() if edit.clip_id in self.library)
+
+    def catch_up(self) -> None:
+        """Adopt the training clips that a colleague with the same database has corrected and this project lacks."""
+        for clip_id in {edit.clip_id for edit in self.store.current()} - set(self.library.project_ids):
+            if clip_id in self.library.samples:
+                entry = self.library.entry(clip_id)
+                if entry.why_not is None:
+                    self.adopt(entry)

@@ -1,0 +1,335 @@
+"""What the studio answers: clips, frames, what-if, edits, uploads, and to nonsense."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_run import FRAMES
+from studio_client import Client, change
+
+from stabn.consensus import alpha
+from stabn.data.video import read_clip, write_video
+from stabn.explain.recording import explain
+from stabn.projects import open_project
+from stabn.records import read_edits
+
+ONES, HALF = [1.0] * FRAMES, [0.5] * FRAMES
+
+
+def queue(client: Client) -> list[dict]:
+    return client.get("/api/queue").json()["clips"]
+
+
+def clip_of(client: Client, clip_id: str, author: str = "Ann") -> dict:
+    answer = client.get("/api/clip", params={"id": clip_id, "author": author})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def other(client: Client, split: str) -> str:
+    """A clip of the data set that is not in the queue."""
+    found = client.get("/api/data", params={"split": split, "limit": 200}).json()["clips"]
+    return next(clip["id"] for clip in found if not clip["in_queue"])
+
+
+def test_the_queue_starts_where_the_network_preferred_its_wrong_answer_most(shared: Client) -> None:
+    answer = shared.get("/api/queue").json()
+    assert "Confident mistakes first" in answer["order"]
+    worth = [clip["confidence"] - clip["label_probability"] for clip in answer["clips"]]
+    assert worth == sorted(worth, reverse=True)
+    assert all(clip["predicted"] != clip["label"] and not clip["correct"] for clip in answer["clips"])
+
+
+def test_the_queue_says_who_edited_what(client: Client) -> None:
+    first, second = (clip["id"] for clip in queue(client)[:2])
+    change(client, first, ONES, "request-1")
+    change(client, first, HALF, "request-2", author="Bo")
+    edited = {clip["id"]: clip["edited_by"] for clip in queue(client)}
+    assert edited[first] == ["Ann", "Bo"]
+    assert edited[second] == []
+
+
+def test_frames_are_exactly_those_that_the_network_saw(shared: Client) -> None:
+    clip = clip_of(shared, queue(shared)[0]["id"])
+    project = next(c for c in shared.studio.library.project.clips if c.clip_id == clip["id"])
+    decoded = read_clip(project.path, clip["frame_indices"])
+    assert clip["frame_indices"] == list(project.frame_indices)
+    for position in range(FRAMES):
+        answer = shared.get("/api/frame", params={"id": clip["id"], "position": position})
+        assert answer.headers["content-type"] == "image/png"
+        picture = np.asarray(Image.open(io.BytesIO(answer.content)))
+        assert (picture == decoded.frames[position].permute(1, 2, 0).numpy()).all()
+
+
+@pytest.mark.parametrize("position", ["-1", str(FRAMES), "x", "1e3", ""])
+def test_positions_that_are_not_there_are_refused(shared: Client, position: str) -> None:
+    answer = shared.get("/api/frame", params={"id": queue(shared)[0]["id"], "position": position})
+    assert answer.status_code in (404, 422)
+    assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "clip_id", ["../../etc/passwd", "..", "", "/etc/passwd", "upload:", "a\0b", "%2e%2e%2f", "C:\\x", "🎬" * 300]
+)
+@pytest.mark.parametrize("path", ["/api/clip", "/api/frame?position=0", "/api/thumbnail"])
+def test_ids_that_are_no_clips_are_not_found_whatever_they_look_like(shared: Client, path: str, clip_id: str) -> None:
+    answer = shared.get(path, params={"id": clip_id, "position": 0})
+    assert answer.status_code == 404
+    assert "error" in answer.json()
+
+
+@pytest.mark.parametrize(
+    "path", ["/../serve.py", "/..%2fserve.py", "/%2e%2e/serve.py", "//etc/passwd", "/static/../app.py"]
+)
+def test_static_paths_do_not_leave_their_folder(shared: Client, path: str) -> None:
+    answer = shared.get(path)
+    assert answer.status_code == 404
+    assert "import" not in answer.text
+
+
+def test_with_the_networks_own_attention_what_if_gives_the_networks_answer(shared: Client) -> None:
+    clip = clip_of(shared, queue(shared)[0]["id"])
+    for attention in ({"temporal": "original"}, {"temporal": "edited", "scores": clip["temporal"]}):
+        answer = shared.post("/api/what-if", json={"id": clip["id"], "spatial": "original", **attention}).json()
+        np.testing.assert_allclose(answer["probabilities"], clip["probabilities"], atol=2e-5)
+
+
+def test_what_if_gives_what_a_whole_forward_with_that_attention_gives(shared: Client) -> None:
+    clip, studio = clip_of(shared, queue(shared)[0]["id"]), shared.studio
+    model, preprocessing = studio.looking.model, studio.looking.preprocessing
+    path = next(c.path for c in studio.library.project.clips if c.clip_id == clip["id"])
+    view = preprocessing.test_view(read_clip(path, clip["frame_indices"]).frames)[None]
+    scores = torch.linspace(0, 1, FRAMES)
+    with torch.inference_mode():
+        features = model.encode(view)
+        attention, _ = model.attend(features)
+        changed = type(attention)(1 - attention.spatial, scores[None])
+        expected = model.perceive(features, changed)[0].softmax(0).numpy()
+    asked = {"id": clip["id"], "temporal": "edited", "scores": scores.tolist(), "spatial": "inverse"}
+    answer = shared.post("/api/what-if", json=asked).json()
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=2e-5)
+    assert not np.allclose(answer["probabilities"], clip["probabilities"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temporal": "edited", "scores": None},
+        {"temporal": "edited", "scores": [0.5]},
+        {"temporal": "edited", "scores": [1.5] * FRAMES},
+        {"temporal": "edited", "scores": ["a"] * FRAMES},
+        {"temporal": "backwards"},
+        {"spatial": "edited"},
+        {"unknown": 1},
+    ],
+)
+def test_what_if_refuses_nonsense_in_one_line(shared: Client, wrong: dict) -> None:
+    asked = {"id": queue(shared)[0]["id"], "temporal": "original", "spatial": "original", **wrong}
+    answer = shared.post("/api/what-if", json=asked)
+    assert answer.status_code == 422
+    assert "\n" not in answer.json()["error"]
+
+
+def test_an_edit_reaches_the_file_that_every_other_verb_reads(client: Client) -> None:
+    clip_id = queue(client)[0]["id"]
+    change(client, clip_id, ONES, "request-1", comment="the cup moves")
+    client.studio.file.close()
+    edit = open_project(client.studio.library.project.folder).edits()[clip_id]
+    assert (edit.scores, edit.author, edit.comment) == ((1.0,) * FRAMES, "Ann", "the cup moves")
+
+
+def test_undo_survives_and_a_retried_request_counts_once(client: Client) -> None:
+    clip_id = queue(client)[0]["id"]
+    first = change(client, clip_id, ONES, "request-1")
+    assert change(client, clip_id, ONES, "request-1") == first
+    change(client, clip_id, HALF, "request-2")
+    change(client, clip_id, ONES, "request-3", kind="undo")
+    history = clip_of(client, clip_id)["history"]
+    assert history["scores"] == ONES
+    assert history["done"] == [None]
+    assert history["undone"] == [HALF]
+
+
+def test_two_people_are_both_kept_and_their_agreement_is_told(client: Client) -> None:
+    clip_id = queue(client)[0]["id"]
+    rising = [j / (FRAMES - 1) for j in range(FRAMES)]
+    change(client, clip_id, rising, "request-1")
+    change(client, clip_id, rising[::-1], "request-2", author="Bo")
+    clip = clip_of(client, clip_id)
+    assert [edit["author"] for edit in clip["edits"]] == ["Ann", "Bo"]
+    assert clip["agreement"] == pytest.approx(alpha(np.array([rising, rising[::-1]])))
+    people = client.get("/api/people").json()
+    assert people["people"] == [{"name": "Ann", "clips": 1}, {"name": "Bo", "clips": 1}]
+    assert people["agreement"]["project"] == clip["agreement"] == people["agreement"]["clips"][0]["alpha"]
+    assert people["choices"] == ["latest", "mean", "median", "author:Ann", "author:Bo"]
+
+
+def test_what_fine_tuning_uses_is_kept(client: Client) -> None:
+    change(client, queue(client)[0]["id"], ONES, "request-1")
+    assert client.get("/api/session").json()["use"] == "latest"
+    assert client.put("/api/use", json={"use": "author:Ann", "author": "Bo"}).status_code == 200
+    assert client.get("/api/session").json()["use"] == "author:Ann"
+    for wrong in ("author:Cy", "most", "author:", ""):
+        assert client.put("/api/use", json={"use": wrong, "author": "Bo"}).status_code == 400
+
+
+def test_a_training_clip_joins_the_queue_when_somebody_corrects_it(client: Client) -> None:
+    clip_id = other(client, "train")
+    clip = clip_of(client, clip_id)
+    assert (clip["source"], clip["editable"]) == ("data", True)
+    change(client, clip_id, ONES, "request-1")
+    assert clip_id in [c["id"] for c in queue(client)]
+    client.studio.file.close()
+    project = open_project(client.studio.library.project.folder)
+    assert project.edits()[clip_id].frame_indices == tuple(clip["frame_indices"])
+    again = clip_of(client, clip_id)
+    assert again["source"] == "queue"
+    assert again["temporal"] == clip["temporal"]
+    assert again["spatial"] == clip["spatial"]
+
+
+def test_validation_clips_can_be_looked_at_but_not_corrected(client: Client) -> None:
+    clip_id = other(client, "validation")
+    clip = clip_of(client, clip_id)
+    assert not clip["editable"]
+    assert "measure" in clip["why_not"]
+    body = {"id": clip_id, "author": "Ann", "request": "request-1", "kind": "paint", "scores": ONES}
+    assert client.post("/api/edit", json=body).status_code == 400
+    assert client.get("/api/people").json()["people"] == []
+
+
+def test_a_clip_that_was_not_collected_is_seen_as_explain_sees_it(shared: Client) -> None:
+    clip, studio = clip_of(shared, other(shared, "validation")), shared.studio
+    path = studio.library.entry(clip["id"]).path
+    record, _ = explain(studio.looking.model, studio.looking.preprocessing, path, studio.library.class_names)
+    np.testing.assert_allclose(clip["temporal"], record.temporal, atol=1e-5)
+    assert clip["frame_indices"] == record.frame_indices.tolist()
+    assert clip["crop"] == list(record.crop)
+
+
+def test_an_uploaded_video_is_opened_and_removed(client: Client, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), np.uint8)
+    write_video(tmp_path / "own.mp4", pixels, 10)
+    name = "../<script>alert(1)</script>.mp4"
+    answer = client.post("/api/uploads", params={"name": name}, content=(tmp_path / "own.mp4").read_bytes())
+    clip = clip_of(client, answer.json()["id"])
+    assert (clip["label"], clip["split"], clip["source"], clip["editable"]) == (None, None, "upload", False)
+    assert "<script>" in clip["name"]
+    assert len(list(client.studio.uploads.iterdir())) == 1
+    assert client.delete("/api/uploads", params={"id": clip["id"]}).status_code == 200
+    assert list(client.studio.uploads.iterdir()) == []
+    assert client.get("/api/clip", params={"id": clip["id"]}).status_code == 404
+
+
+def test_only_the_last_uploads_are_kept(client: Client, tmp_path: Path) -> None:
+    write_video(tmp_path / "own.mp4", np.zeros((9, 48, 64, 3), np.uint8), 10)
+    content = (tmp_path / "own.mp4").read_bytes()
+    ids = [client.post("/api/uploads", content=content).json()["id"] for _ in range(6)]
+    assert len(list(client.studio.uploads.iterdir())) == 4
+    assert client.get("/api/clip", params={"id": ids[0]}).status_code == 404
+    assert client.get("/api/clip", params={"id": ids[-1]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04" + bytes(200),
+        b"#EXTM3U\nfile:///etc/passwd\n",
+        b"ffconcat version 1.0\nfile '/etc/passwd'\n",
+        bytes(5000),
+    ],
+    ids=["empty", "zip", "playlist", "concat", "zeros"],
+)
+def test_uploads_that_are_no_videos_are_refused_by_decoding_and_removed(shared: Client, content: bytes) -> None:
+    answer = shared.post("/api/uploads", params={"name": "film.mp4"}, content=content)
+    assert answer.status_code == 422
+    assert "film.mp4" in answer.json()["error"]
+    assert str(shared.studio.uploads) not in answer.json()["error"]
+    assert list(shared.studio.uploads.iterdir()) == []
+
+
+def test_a_missing_video_is_told_and_does_not_stop_the_studio(client: Client) -> None:
+    clip_id = other(client, "validation")
+    path = client.studio.library.entry(clip_id).path
+    away = path.rename(path.with_suffix(".away"))
+    try:
+        answer = client.get("/api/clip", params={"id": clip_id})
+        assert answer.status_code == 400
+        assert "no such file" in answer.json()["error"]
+    finally:
+        away.rename(path)
+    assert client.get("/api/clip", params={"id": clip_id}).status_code == 200
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "label-studio"])
+def test_exported_edits_can_be_imported_again(client: Client, format: str) -> None:
+    first, second = (clip["id"] for clip in queue(client)[:2])
+    change(client, first, ONES, "request-1", comment='=HYPERLINK("x"), <b>&\n"')
+    change(client, second, [0.123] * FRAMES, "request-2", author="Bo <script>")
+    answer = client.get("/api/export", params={"format": format})
+    assert "attachment" in answer.headers["content-disposition"]
+    send = {"params": {"format": format}, "content": answer.content}
+    assert client.post("/api/import", **send).json() == {"imported": 0, "unchanged": 2}
+    before = {(e.clip_id, e.author): (e.scores, e.comment) for e in client.studio.store.current()}
+    change(client, first, HALF, "request-3")
+    assert client.post("/api/import", **send).json() == {"imported": 1, "unchanged": 1}
+    assert {(e.clip_id, e.author): (e.scores, e.comment) for e in client.studio.store.current()} == before
+
+
+def test_a_wrong_import_changes_nothing(client: Client) -> None:
+    clip_id = queue(client)[0]["id"]
+    change(client, clip_id, ONES, "request-1")
+    good = client.get("/api/export", params={"format": "jsonl"}).text
+    bad = json.dumps(json.loads(good) | {"scores": [2.0] * FRAMES, "author": "Bo"})
+    for content in (good.replace("Ann", "Cy") + bad, "not json", b"\xff\xfe", good.replace(clip_id, "../x")):
+        answer = client.post("/api/import", params={"format": "jsonl"}, content=content)
+        assert answer.status_code in (400, 422)
+        assert "\n" not in answer.json()["error"]
+    assert [edit.author for edit in client.studio.store.current()] == ["Ann"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scores": [1.0]},
+        {"scores": [float("1e9")] * FRAMES},
+        {"author": ""},
+        {"author": " "},
+        {"author": "x" * 81},
+        {"author": "a\nb"},
+        {"request": "short"},
+        {"request": "../../../etc"},
+        {"kind": "import"},
+        {"comment": "x" * 3000},
+        {"extra": 1},
+    ],
+)
+def test_wrong_edits_are_refused_in_one_line(shared: Client, wrong: dict) -> None:
+    body = {"id": queue(shared)[0]["id"], "author": "Ann", "request": "request-1", "kind": "paint", "scores": ONES}
+    answer = shared.post("/api/edit", json=body | wrong)
+    assert answer.status_code == 422
+    assert "\n" not in answer.json()["error"]
+    assert shared.studio.store.current() == ()
+
+
+def test_changes_tell_which_clips_to_look_at_again(client: Client) -> None:
+    first, second = (clip["id"] for clip in queue(client)[:2])
+    change(client, first, ONES, "request-1")
+    version = client.get("/api/changes").json()["version"]
+    change(client, second, ONES, "request-2", author="Bo")
+    assert client.get("/api/changes", params={"since": version}).json()["clips"] == [second]
+
+
+def test_edits_made_by_hand_before_the_studio_started_are_there(client: Client) -> None:
+    folder = client.studio.library.project.folder
+    clip = client.studio.library.project.clips[0]
+    client.studio.file.close()
+    open_project(folder).add([clip.edit(ONES, author="by hand", time="2026-01-31T09:30:00+00:00")])
+    client.studio.file.pull()
+    assert [e["author"] for e in clip_of(client, clip.clip_id)["edits"]] == ["by hand"]
+    assert len(read_edits(folder / "edits.jsonl")) == 1

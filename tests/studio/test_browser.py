@@ -1,0 +1,338 @@
+"""The page in a real Chromium, as a person uses it; skipped where no Chromium is installed."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from small_run import FRAMES
+
+from stabn.runs import open_run
+from stabn.studio.app import build_app
+from stabn.studio.serve import listen, studio_on
+from stabn.studio.session import Studio
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("STABN_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found; install one or set STABN_CHROMIUM")
+TOKEN = "t" * 43
+WAIT = 30_000  # milliseconds; only what is broken takes this long
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["sync_api.Browser"]:
+    arguments = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def served(run: Path, project: Path, port: int = 0) -> Iterator[tuple[str, Studio]]:
+    """A studio behind a real port."""
+    with studio_on(open_run(run), project) as studio:
+        listening = listen(port)
+        port = listening.getsockname()[1]
+        config = uvicorn.Config(build_app(studio, TOKEN, port), log_level="error", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{port}", studio
+        finally:
+            server.should_exit = True
+            thread.join()
+            listening.close()
+
+
+@pytest.fixture
+def site(trained: Path, collected: Path, tmp_path: Path) -> Iterator[tuple[str, Studio]]:
+    with served(trained, shutil.copytree(collected, tmp_path / "edits")) as found:
+        yield found
+
+
+@contextmanager
+def person(browser: "sync_api.Browser", address: str, name: str | None = "Ann", **options: object):
+    """A fresh browser profile on the page; whatever the page complains about fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, **options)
+    context.set_default_timeout(WAIT)
+    page = context.new_page()
+    complaints: list[str] = []
+    asked: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{address}/?token={TOKEN}")
+    if name is not None:
+        page.fill("#name", name)
+        page.click("#name-ok")
+        page.wait_for_selector("#queue li, #queue-empty")
+    yield page
+    context.close()
+    assert complaints == []
+    assert all(url.startswith((address, "blob:", "data:")) for url in asked), "the page asked another host"
+
+
+def open_first(page: "sync_api.Page") -> None:
+    page.click("#continue")
+    ready(page)
+
+
+def ready(page: "sync_api.Page") -> None:
+    """The clip is there, with all frames, and the network's answer to an edit can be asked for."""
+    page.wait_for_selector("#timeline .cell")
+    becomes(page, "document.querySelectorAll('#timeline .cell:not([data-loaded])').length === 0")
+
+
+def clip_in(page: "sync_api.Page") -> str:
+    return page.evaluate("new URLSearchParams(location.hash.split('?')[1]).get('id')")
+
+
+def edited(page: "sync_api.Page") -> list[str]:
+    return page.eval_on_selector_all("#timeline .cell", "cells => cells.map(cell => cell.dataset.edited)")
+
+
+def answers(page: "sync_api.Page") -> dict[str, tuple[float, float]]:
+    """Class -> its probability with the network's own attention and with this one."""
+    rows = page.eval_on_selector_all(
+        "#what-if [data-label]",
+        "rows => rows.map(row => [row.dataset.label, Number(row.dataset.before), Number(row.dataset.now)])",
+    )
+    return {label: (before, now) for label, before, now in rows}
+
+
+def moved(page: "sync_api.Page") -> bool:
+    return any(abs(before - now) > 1e-4 for before, now in answers(page).values())
+
+
+def saved(page: "sync_api.Page") -> None:
+    becomes(page, "document.querySelector('#saved-state').textContent.trim() === 'Saved'")
+
+
+def becomes(page: "sync_api.Page", expression: str, arg: object = None) -> None:
+    """Wait until an expression or function is true; the page's policy forbids playwright's own waiting, an eval."""
+    until(page, lambda: page.evaluate(expression, arg), expression)
+
+
+def until(page: "sync_api.Page", condition: Callable[[], bool], what: str = "it") -> None:
+    for _ in range(WAIT // 50):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{what} did not come true")
+
+
+def test_a_range_is_painted_with_keys_alone_undone_saved_and_there_after_a_reload(browser, site) -> None:
+    address, studio = site
+    with person(browser, address) as page:
+        page.keyboard.press("Tab")  # focus is somewhere; the rest goes by keys
+        page.focus("#continue")
+        page.keyboard.press("Enter")
+        ready(page)
+        assert edited(page) == [""] * FRAMES
+        for key in ("ArrowRight", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "3"):
+            page.keyboard.press(key)
+        painted = ["0", "0", "1", "1", "1", *["0"] * (FRAMES - 5)]
+        assert edited(page) == painted
+        until(page, lambda: moved(page))
+        page.keyboard.press("Control+Z")
+        assert edited(page) == [""] * FRAMES
+        page.keyboard.press("Control+Shift+Z")
+        assert edited(page) == painted
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("2")
+        saved(page)
+        first = clip_in(page)
+        page.reload()
+        ready(page)
+        assert clip_in(page) == first
+        assert edited(page)[2:6] == ["1", "1", "1", "0.5"]
+        page.keyboard.press("Control+Z")
+        page.keyboard.press("Control+Z")
+        assert edited(page) == [""] * FRAMES
+        page.keyboard.press("Control+Y")
+        saved(page)
+        page.keyboard.press("Enter")
+        becomes(page, "id => !location.hash.includes(`id=${encodeURIComponent(id)}`)", arg=first)
+        ready(page)
+        assert clip_in(page) != first
+    [edit] = studio.store.current()
+    assert (edit.clip_id, edit.author) == (first, "Ann")
+    assert [f"{score:g}" for score in edit.scores] == painted
+
+
+def test_a_queue_of_twenty_is_finished_with_the_keyboard(browser, site) -> None:
+    address, studio = site
+    count = min(20, len(studio.library.queue))
+    with person(browser, address) as page:
+        open_first(page)
+        for number in range(count):
+            ready(page)
+            before = clip_in(page)
+            for key in ("ArrowRight", "Shift+ArrowRight", "3", "Enter"):
+                page.keyboard.press(key)
+            if number + 1 < len(studio.library.queue):
+                becomes(page, "id => !location.hash.includes(`id=${encodeURIComponent(id)}`)", arg=before)
+        saved(page)
+        page.click("nav >> text=Queue")
+        becomes(
+            page, "count => document.querySelector('#queue-progress').textContent.startsWith(`${count} of`)", arg=count
+        )
+    assert len(studio.store.current()) == count
+    assert {edit.scores[1:3] for edit in studio.store.current()} == {(1.0, 1.0)}
+
+
+def test_the_mouse_paints_every_cell_it_passes_over(browser, site) -> None:
+    address, studio = site
+    with person(browser, address) as page:
+        open_first(page)
+        boxes = [cell.bounding_box() for cell in page.query_selector_all("#timeline .cell")]
+        low = boxes[0]["y"] + 0.75 * boxes[0]["height"]
+        middle = [box["x"] + box["width"] / 2 for box in boxes]
+        page.mouse.move(middle[1], low)
+        page.mouse.down()
+        page.mouse.move(middle[FRAMES - 2], low, steps=2)
+        page.mouse.up()
+        assert edited(page) == ["0", *["1"] * (FRAMES - 2), "0"]
+        saved(page)
+        page.keyboard.press("Control+Z")
+        assert edited(page) == [""] * FRAMES, "one stroke is one step"
+    assert len(studio.store.events(studio.library.queue[0].clip.clip_id)) >= 1
+
+
+def test_a_finger_paints_too(browser, site) -> None:
+    address, _ = site
+    with person(browser, address, has_touch=True) as page:
+        open_first(page)
+        box = page.query_selector_all("#timeline .cell")[3].bounding_box()
+        page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + 0.75 * box["height"])
+        becomes(page, "document.querySelectorAll('#timeline .cell')[3].dataset.edited === '1'")
+        saved(page)
+
+
+def test_nothing_is_lost_when_the_server_is_away_and_the_tab_is_closed(
+    browser, trained: Path, collected: Path, tmp_path: Path
+) -> None:
+    project = shutil.copytree(collected, tmp_path / "edits")
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    context.set_default_timeout(WAIT)
+    page = context.new_page()
+    with served(trained, project) as (address, _):
+        page.goto(f"{address}/?token={TOKEN}")
+        page.fill("#name", "Ann")
+        page.click("#name-ok")
+        page.wait_for_selector("#queue li")
+        open_first(page)
+        clip_id = clip_in(page)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("3")
+    becomes(page, "document.querySelector('#saved-state').textContent.includes('1')")
+    page.close()
+    port = int(address.rsplit(":", 1)[1])
+    with served(trained, project, port) as (again, studio):
+        assert again == address
+        page = context.new_page()
+        page.goto(f"{address}/#/")
+        until(page, lambda: [edit.clip_id for edit in studio.store.current()] == [clip_id])
+        assert studio.store.current()[0].scores[:3] == (1.0, 1.0, 0.0)
+        context.close()
+
+
+def test_another_attention_can_be_chosen_for_when_and_where(browser, site) -> None:
+    address, _ = site
+    with person(browser, address) as page:
+        open_first(page)
+        for choice in ("#what-if-temporal", "#what-if-spatial"):
+            page.select_option(choice, "inverse")
+            until(page, lambda: moved(page))
+            page.select_option(choice, "original")
+            until(page, lambda: not moved(page))
+
+
+def test_names_and_comments_are_shown_as_text(browser, site) -> None:
+    address, studio = site
+    evil = "<img src=x onerror=alert(1)><script>alert(1)</script>"
+    with person(browser, address, name=evil) as page:
+        page.on("dialog", lambda dialog: pytest.fail("a script ran"))
+        open_first(page)
+        page.keyboard.press("3")
+        page.fill("#comment", evil)
+        page.keyboard.press("Enter")
+        saved(page)
+        for place in ("#/", "#/people", "#/data"):
+            page.goto(f"{address}/{place}")
+            page.wait_for_timeout(700)
+            assert page.query_selector("main img[src='x'], main script") is None
+        page.goto(f"{address}/#/people")
+        page.wait_for_selector(f"text={evil}")
+    until_saved = {edit.comment for edit in studio.store.current()}
+    assert until_saved == {evil}
+
+
+def test_validation_clips_are_for_looking_only(browser, site) -> None:
+    address, studio = site
+    clip_id = next(sample.clip_id for sample in studio.library.samples.values() if sample.split == "validation")
+    with person(browser, address) as page:
+        page.goto(f"{address}/#/clip?id={clip_id}")
+        ready(page)
+        assert "measure" in page.inner_text("#read-only")
+        page.keyboard.press("3")
+        until(page, lambda: moved(page))
+        page.wait_for_timeout(500)
+    assert studio.store.current() == ()
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1024, 768)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_editor_fits_the_screen_and_nothing_jumps_while_it_loads(browser, site, size, scheme) -> None:
+    address, _ = site
+    with person(browser, address, color_scheme=scheme) as page:
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.evaluate(
+            """() => { window.shift = 0; new PerformanceObserver(list => {
+                 for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+               }).observe({ type: 'layout-shift', buffered: false }); }"""
+        )
+        open_first(page)
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.shift") < 0.05
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        for part in ("#timeline", "#what-if", "#play"):
+            box = page.query_selector(part).bounding_box()
+            assert box["y"] + box["height"] <= size[1], f"{part} is below the screen"
+
+
+def test_without_the_token_the_page_does_not_exist(browser, site) -> None:
+    address, _ = site
+    page = browser.new_page()
+    assert page.goto(address).status == 403
+    assert page.query_selector("script") is None
+    page.close()
+
+
+def test_playback_keeps_the_time_of_the_video(browser, site) -> None:
+    address, studio = site
+    clip = studio.library.queue[0].clip
+    length = clip.timestamps[-1] - clip.timestamps[0]
+    with person(browser, address) as page:
+        open_first(page)
+        page.evaluate(
+            """() => { window.seen = []; const cells = [...document.querySelectorAll('#timeline .cell')];
+                 new MutationObserver(() => { const at = cells.findIndex(c => c.hasAttribute('data-current'));
+                   if (at >= 0 && seen.at(-1)?.[0] !== at) seen.push([at, performance.now()]); })
+                 .observe(document.querySelector('#timeline'), { subtree: true, attributes: true }); }"""
+        )
+        page.keyboard.press("Space")
+        becomes(page, "last => seen.some(([at]) => at === last)", arg=FRAMES - 1)
+        seen = dict(page.evaluate("seen"))
+        assert list(seen) == sorted(seen), "frames come in order"
+        took = (seen[FRAMES - 1] - seen[1]) / 1000
+        # frames are drawn at the screen's own beat; a slow machine may be late, never early
+        assert took > 0.9 * (length - (clip.timestamps[1] - clip.timestamps[0])) - 0.05
