@@ -78,7 +78,7 @@ def measured(run: Path, project: Path) -> dict[str, float]:
         person.join()
     seconds = time.perf_counter() - started
     studio.stop()
-    rows = sqlite3.connect(project / "studio.db").execute("select id, request, scores from events").fetchall()
+    rows = sqlite3.connect(project / "studio.db").execute("select number, request, scores from stabn_events").fetchall()
     stored = {request: (number, json.loads(scores)) for number, request, scores in rows}
     lost = [b["request"] for b, number, _, _ in log if stored.get(b["request"]) != (number, b["scores"])]
     waits = [wait for _, _, wait, attempt in log if attempt == 0]

@@ -66,6 +66,7 @@ def demo(
     print(f"\nAfter {(time.monotonic() - begun) / 60:.1f} minutes:\n")
     print_comparison(comparison)
     print(f"\nThe report with curves and films: {out / 'report.html'}")
+    print(f"Correct the network's mistakes yourself: {_command('studio', out / 'before')}")
     return {"report": str(out / "report.html"), **comparison}
 
 

@@ -287,8 +287,9 @@ def test_a_wrong_import_changes_nothing(client: Client) -> None:
     good = client.get("/api/export", params={"format": "jsonl"}).text
     bad = json.dumps(json.loads(good) | {"scores": [2.0] * FRAMES, "author": "Bo"})
     for content in (good.replace("Ann", "Cy") + bad, "not json", b"\xff\xfe", good.replace(clip_id, "../x")):
-        answer = client.post("/api/import", params={"format": "jsonl"}, content=content)
+        answer = client.post("/api/import", params={"format": "jsonl", "name": "bo.jsonl"}, content=content)
         assert answer.status_code in (400, 422)
+        assert answer.json()["error"].startswith("bo.jsonl")
         assert "\n" not in answer.json()["error"]
     assert [edit.author for edit in client.studio.store.current()] == ["Ann"]
 

@@ -15,6 +15,7 @@ from stabn.runs import open_run
 from stabn.studio.app import build_app
 from stabn.studio.serve import listen, studio_on
 from stabn.studio.session import Studio
+from stabn.studio.store import Change
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("STABN_CHROMIUM") or next(
@@ -99,6 +100,11 @@ def edited(page: "sync_api.Page") -> list[str]:
     return page.eval_on_selector_all("#timeline .cell", "cells => cells.map(cell => cell.dataset.edited)")
 
 
+def shows(page: "sync_api.Page", expected: list[str]) -> None:
+    """The edited scores, once the next picture is drawn."""
+    until(page, lambda: edited(page) == expected, f"{expected} (now {edited(page)})")
+
+
 def answers(page: "sync_api.Page") -> dict[str, tuple[float, float]]:
     """Class -> its probability with the network's own attention and with this one."""
     rows = page.eval_on_selector_all(
@@ -136,16 +142,16 @@ def test_a_range_is_painted_with_keys_alone_undone_saved_and_there_after_a_reloa
         page.focus("#continue")
         page.keyboard.press("Enter")
         ready(page)
-        assert edited(page) == [""] * FRAMES
+        shows(page, [""] * FRAMES)
         for key in ("ArrowRight", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "3"):
             page.keyboard.press(key)
         painted = ["0", "0", "1", "1", "1", *["0"] * (FRAMES - 5)]
-        assert edited(page) == painted
+        shows(page, painted)
         until(page, lambda: moved(page))
         page.keyboard.press("Control+Z")
-        assert edited(page) == [""] * FRAMES
+        shows(page, [""] * FRAMES)
         page.keyboard.press("Control+Shift+Z")
-        assert edited(page) == painted
+        shows(page, painted)
         page.keyboard.press("ArrowRight")
         page.keyboard.press("2")
         saved(page)
@@ -153,10 +159,10 @@ def test_a_range_is_painted_with_keys_alone_undone_saved_and_there_after_a_reloa
         page.reload()
         ready(page)
         assert clip_in(page) == first
-        assert edited(page)[2:6] == ["1", "1", "1", "0.5"]
+        shows(page, ["0", "0", "1", "1", "1", "0.5", *["0"] * (FRAMES - 6)])
         page.keyboard.press("Control+Z")
         page.keyboard.press("Control+Z")
-        assert edited(page) == [""] * FRAMES
+        shows(page, [""] * FRAMES)
         page.keyboard.press("Control+Y")
         saved(page)
         page.keyboard.press("Enter")
@@ -200,10 +206,10 @@ def test_the_mouse_paints_every_cell_it_passes_over(browser, site) -> None:
         page.mouse.down()
         page.mouse.move(middle[FRAMES - 2], low, steps=2)
         page.mouse.up()
-        assert edited(page) == ["0", *["1"] * (FRAMES - 2), "0"]
+        shows(page, ["0", *["1"] * (FRAMES - 2), "0"])
         saved(page)
         page.keyboard.press("Control+Z")
-        assert edited(page) == [""] * FRAMES, "one stroke is one step"
+        shows(page, [""] * FRAMES)  # one stroke is one step
     assert len(studio.store.events(studio.library.queue[0].clip.clip_id)) >= 1
 
 
@@ -336,3 +342,47 @@ def test_playback_keeps_the_time_of_the_video(browser, site) -> None:
         took = (seen[FRAMES - 1] - seen[1]) / 1000
         # frames are drawn at the screen's own beat; a slow machine may be late, never early
         assert took > 0.9 * (length - (clip.timestamps[1] - clip.timestamps[0])) - 0.05
+
+
+def test_fine_tuning_goes_from_the_page_to_before_and_after(browser, site) -> None:
+    address, studio = site
+    ones = (1.0,) * FRAMES
+    for queued in studio.library.queue[:2]:
+        edit = queued.clip.edit(ones, author="Bo", time="2026-01-31T09:30:00+00:00")
+        studio.store.append(Change.importing(edit))
+    with person(browser, address) as page:
+        page.goto(f"{address}/#/finetune")
+        page.click("#more summary")
+        page.fill("#epochs", "1")
+        page.uncheck("#control")
+        page.click("#start")
+        page.wait_for_selector("#job[data-state=running]")
+        page.reload()
+        page.wait_for_selector("#to-outcome", timeout=240_000)
+        page.click("#to-outcome")
+        page.wait_for_selector("#headline[data-verdict=no-control]")
+        page.wait_for_selector("#outcome-table tr[data-method='fine-tuned']")
+        page.click("[data-kind=edited_clips]")
+        page.wait_for_selector("#outcome-rows button[data-id]")
+        page.wait_for_selector("[data-track=after] [data-position]")
+    [job] = studio.jobs.list()
+    assert (job["state"], job["edits"], job["author"]) == ("done", 2, "Ann")
+
+
+def test_the_queue_is_filtered_by_class_and_state(browser, site) -> None:
+    address, studio = site
+    first = studio.library.queue[0].clip
+    studio.store.append(Change.importing(first.edit((1.0,) * FRAMES, author="Bo", time="2026-01-31T09:30:00+00:00")))
+    ids = "cards => cards.map(card => card.dataset.id)"
+    with person(browser, address) as page:
+        order = [queued.clip.clip_id for queued in studio.library.queue]
+        assert page.eval_on_selector_all(".clip-card", ids) == order
+        page.click("[data-state=edited]:not(.clip-card)")
+        until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == [first.clip_id])
+        assert "Bo" in page.inner_text(".clip-card .clip-people")
+        page.reload()
+        until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == [first.clip_id])
+        page.click("[data-state=all]:not(.clip-card)")
+        page.select_option("#filter-class", first.label)
+        same = [queued.clip.clip_id for queued in studio.library.queue if queued.clip.label == first.label]
+        until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == same)

@@ -128,16 +128,20 @@ def edit_routes(studio: Studio) -> APIRouter:
         return Response(text.encode(), media_type=form.media_type, headers=headers)
 
     @routes.post("/import")
-    async def take_in(request: Request, format: Annotated[str, Query(max_length=40)]) -> dict[str, Any]:
+    async def take_in(
+        request: Request,
+        format: Annotated[str, Query(max_length=40)],
+        name: Annotated[str, Query(max_length=1000)] = "the file",
+    ) -> dict[str, Any]:
         form = _format(format)
         body = await request.body()
 
         def read() -> tuple[Edit, ...]:
             clips = {clip.clip_id: clip for clip in library.project.clips}
             try:
-                return form.read(body.decode("utf-8-sig"), "the file", clips)
+                return form.read(body.decode("utf-8-sig"), name, clips)
             except UnicodeDecodeError as error:
-                raise UserError(f"the file: is not UTF-8 text ({error}); save it as UTF-8") from None
+                raise UserError(f"{name}: is not UTF-8 text ({error}); save it as UTF-8") from None
 
         edits = await run_in_threadpool(read)
         return await run_in_threadpool(store_all, edits)

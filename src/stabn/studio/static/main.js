@@ -1,0 +1,218 @@
+// Start: session, name, header, and one screen per address after the "#".
+
+import { address, api, request } from "./api.js";
+import { colours } from "./colours.js";
+import { element, icon, openDialog, tip } from "./dom.js";
+import { Outbox } from "./outbox.js";
+import { askName, buildHeader } from "./shell.js";
+import { recall, remember } from "./settings.js";
+
+/** Address after "#/" -> module with `show(root, context, params)`; the place of the header it belongs to. */
+const SCREENS = {
+  "": { module: "./queue.js", place: "" },
+  clip: { module: "./editor.js", place: "" },
+  data: { module: "./data.js", place: "data" },
+  people: { module: "./people.js", place: "people" },
+  finetune: { module: "./finetune.js", place: "finetune" },
+  job: { module: "./outcome.js", place: "finetune" },
+};
+
+const main = document.getElementById("main");
+let cleanup = null;
+let leaving = new AbortController();
+let turn = 0;
+
+/** What every screen receives; besides, `leaving` is an AbortSignal that ends its requests when it is left.
+ * @typedef {typeof context & {leaving: AbortSignal}} Context */
+const context = {
+  /** answer of GET /api/session */
+  session: null,
+  /** The name of who works here, "" before one is given. @returns {string} */
+  author: () => recall("name", ""),
+  /** Ask for a name if there is none yet. @returns {Promise<string>} "" if the person would rather not */
+  name: () => (context.author() ? Promise.resolve(context.author()) : askName(context)),
+  api: { ...api, address, request },
+  /** @type {Outbox} */
+  outbox: null,
+  /** Go to an address such as "#/people" or "/people". @param {string} hash */
+  go(hash) {
+    const to = hash.startsWith("#") ? hash : `#${hash.startsWith("/") ? "" : "/"}${hash}`;
+    if (to === location.hash) render();
+    else location.hash = to;
+  },
+  say,
+  element,
+  icon,
+  tip,
+  openDialog,
+  colours,
+  recall,
+  remember,
+  /** Show the current screen anew, after the name or the colours have changed. */
+  refresh: () => render(),
+};
+
+/**
+ * Say something below the header and to screen readers. Errors stay until they are closed.
+ * @param {string} text
+ * @param {"info"|"right"|"error"} [kind]
+ */
+function say(text, kind = "info") {
+  const box = document.getElementById("messages");
+  for (const old of box.children) if (old.dataset.text === text) old.remove();
+  const message = element(
+    "div",
+    { class: "message", role: kind === "error" ? "alert" : "status", dataset: { kind, text } },
+    element("span", { class: "spacer" }, text),
+    element(
+      "button",
+      {
+        class: "button quiet icon",
+        type: "button",
+        "aria-label": "Close this message",
+        onclick: () => message.remove(),
+      },
+      icon("close"),
+    ),
+  );
+  box.append(message);
+  while (box.children.length > 3) box.firstElementChild.remove();
+  if (kind !== "error") setTimeout(() => message.remove(), 6000);
+}
+
+function place() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  return { path: path.replace(/\/+$/, ""), params: Object.fromEntries(new URLSearchParams(query)) };
+}
+
+function calm(title, text, ...more) {
+  return element(
+    "div",
+    { class: "calm" },
+    element("h1", { tabindex: "-1" }, title),
+    element("p", { class: "muted" }, text),
+    ...more,
+  );
+}
+
+async function render() {
+  const mine = ++turn; // a screen that comes late must not replace a newer one
+  const { path, params } = place();
+  const screen = SCREENS[path];
+  try {
+    cleanup?.();
+  } catch (error) {
+    console.error(error);
+  }
+  cleanup = null;
+  leaving.abort();
+  leaving = new AbortController();
+  buildHeader(context, screen?.place);
+  const root = element("div", { class: `screen screen-${path || "queue"}` });
+  main.replaceChildren(root);
+  if (!screen) {
+    root.append(
+      calm(
+        "There is nothing here",
+        "The address is not one of the studio's.",
+        element("a", { class: "button primary", href: "#/" }, "To the queue"),
+      ),
+    );
+    return;
+  }
+  try {
+    const module = await import(screen.module);
+    if (mine !== turn) return;
+    const done = await module.show(root, Object.create(context, { leaving: { value: leaving.signal } }), params);
+    if (mine !== turn) done?.();
+    else cleanup = done ?? null;
+  } catch (error) {
+    if (mine !== turn) return;
+    console.error(error);
+    root.replaceChildren(
+      calm(
+        "This page could not be shown",
+        error.message,
+        element("button", { class: "button primary", type: "button", onclick: () => render() }, "Try again"),
+      ),
+    );
+  }
+  if (mine === turn) arrive(root);
+}
+
+/** Where a screen reader goes on: the heading of the new screen, unless the screen has chosen a place itself. */
+function arrive(root) {
+  const heading = root.querySelector("h1");
+  document.title = heading?.textContent ? `${heading.textContent} · stabn studio` : "stabn studio";
+  if (!arrived)
+    arrived = true; // the page has just been opened: the browser's own start is right
+  else if (!main.contains(document.activeElement) && !document.querySelector("dialog[open]")) {
+    if (heading && !heading.hasAttribute("tabindex")) heading.tabIndex = -1;
+    (heading ?? main).focus({ preventScroll: true });
+  }
+}
+let arrived = false;
+
+function watchOutbox() {
+  const { outbox } = context;
+  outbox.listen(({ type, change, error }) => {
+    if (type === "refused")
+      say(
+        `The studio did not take a change of “${change.id}”: ${error.message} It is kept under “not taken” at the top.`,
+        "error",
+      );
+  });
+  window.addEventListener("storage", (event) => event.key?.startsWith("stabn-") && outbox.refresh());
+  window.addEventListener("online", () => outbox.flush());
+  // screens put what is under way into the outbox first; the order of pagehide listeners themselves is not certain
+  const leave = () => window.dispatchEvent(new Event("stabn-leaving"));
+  window.addEventListener("pagehide", () => {
+    leave();
+    outbox.burst();
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) leave();
+    outbox.flush();
+  });
+  outbox.flush();
+}
+
+async function start() {
+  colours.use(recall("scheme", "blue-red"));
+  document.getElementById("skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address after "#" belongs to the screens
+    main.focus();
+  });
+  try {
+    context.session = await api.get("session");
+  } catch (error) {
+    main.replaceChildren(
+      calm(
+        "The studio does not answer",
+        error.message,
+        element("button", { class: "button primary", type: "button", onclick: () => location.reload() }, "Try again"),
+      ),
+    );
+    return;
+  }
+  context.outbox = new Outbox({
+    storage: localStorage,
+    project: context.session.project,
+    send: (change) =>
+      api.post("edit", change, {}, { keepalive: true, signal: AbortSignal.timeout(20000) }).catch(unanswered),
+    locks: navigator.locks,
+    warn: (text) => say(text, "error"),
+  });
+  watchOutbox();
+  window.addEventListener("hashchange", render);
+  await render();
+  if (!context.author()) await askName(context);
+}
+
+function unanswered(error) {
+  throw error.name === "TimeoutError" || error.name === "AbortError"
+    ? Object.assign(new Error("no answer"), { status: 0 })
+    : error;
+}
+
+start();
