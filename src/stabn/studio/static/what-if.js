@@ -212,7 +212,7 @@ function row() {
     "div",
     { class: "class" },
     element("span", { class: "marks", "aria-hidden": "true" }),
-    element("span", { class: "name ellipsis" }),
+    element("span", { class: "name" }, element("span", { class: "ellipsis" }), element("span")),
     element(
       "span",
       { class: "bars", "aria-hidden": "true" },
@@ -224,10 +224,20 @@ function row() {
   );
 }
 
+const TAIL = 14; // characters that are always shown
+
+/** Long names often begin alike, so the middle gives way and the end stays. @param {string} name */
+function halves(name) {
+  const cut = name.length > 2 * TAIL ? name.length - TAIL : name.length;
+  return [name.slice(0, cut), name.slice(cut)];
+}
+
 function fill(made, { name, before, now, truth, answer }) {
   const [marks, label, bars, share, change] = made.children;
   marks.textContent = `${answer ? "▸" : ""}${truth ? "✓" : ""}`;
-  label.textContent = name;
+  const [head, tail] = halves(name);
+  label.children[0].textContent = head;
+  label.children[1].textContent = tail;
   label.title = `${name}${truth ? " (true label)" : ""}${answer ? " (current answer)" : ""}`;
   bars.children[0].style.setProperty("--v", before);
   bars.children[1].style.setProperty("--v", now);
