@@ -75,7 +75,7 @@ def measured(run: Path, project: Path, repeats: int, forwards: int) -> dict[str,
 
 def resnet50(folder: Path) -> tuple[Path, Path]:
     """A run of the paper's size with random weights, and an edit project of it."""
-    generate(folder / "data", train=2, validation=1, seed=0, workers=1)
+    generate(folder / "data", train=14, validation=14, seed=0, workers=1)
     run = folder / "run"
     torch.manual_seed(0)
     names = DataSource(str(folder / "data")).table().class_names
@@ -94,7 +94,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("what_if.json"))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(shutil.copytree(given.edits, Path(temporary) / "edits"))
+        copy = Path(shutil.copytree(given.edits, Path(temporary) / "copy"))
         figures = {"demo": measured(given.run, copy, 100, 50)}
         run, project = resnet50(Path(temporary))
         figures["resnet50 32x224x224"] = measured(run, project, 100, 10)
