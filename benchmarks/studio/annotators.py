@@ -26,24 +26,19 @@ PEOPLE, EDITS = 20, 50
 
 def work(person: int, studio: Running, clips: list[str], frames: int, log: list, lock: threading.Lock) -> None:
     rng = np.random.default_rng(person)
+    client = httpx.Client(base_url=studio.address, headers={"Authorization": f"token {studio.token}"}, timeout=30)
     for number in range(EDITS):
         body = {
             "id": clips[int(rng.integers(len(clips)))],
             "author": f"person {person}",
             "request": f"person-{person}-{number:04}",
             "kind": "paint",
-            "scores": rng.integers(0, 3, frames).astype(float).__truediv__(2).tolist(),
+            "scores": (rng.integers(0, 3, frames) / 2).tolist(),
         }
         for attempt in range(600):
             started = time.perf_counter()
             try:
-                answer = httpx.post(
-                    f"{studio.address}/api/edit",
-                    json=body,
-                    headers={"Authorization": f"token {studio.token}"},
-                    timeout=30,
-                )
-                answer.raise_for_status()
+                answer = client.post("/api/edit", json=body).raise_for_status()
             except httpx.TransportError:
                 time.sleep(0.1)
                 continue

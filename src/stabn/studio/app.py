@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from stabn.errors import UserError
@@ -47,6 +48,8 @@ def build_app(studio: Studio, token: str, port: int) -> FastAPI:
     app.add_exception_handler(UserError, _mistake)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(OSError, _no_room)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _broken)
     return app
 
@@ -75,6 +78,15 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message = error.detail or HTTPStatus(error.status_code).phrase
     return JSONResponse({"error": message}, error.status_code, error.headers)
+
+
+def _no_room(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OSError)
+    return JSONResponse({"error": f"{error.strerror or error}; look at the disk of the project and try again"}, 507)
+
+
+def _gone(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": "The request ended early."}, 400)  # nobody reads it
 
 
 def _broken(request: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,12 @@
 """Routes for looking: the queue, the data set, one clip, its frames, what-if, and uploads."""
 
-import re
+import asyncio
+import hashlib
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -20,7 +25,7 @@ from stabn.studio.session import Studio
 
 KEPT_UPLOADS = 4
 MOST_PIXELS = 30_000_000_000  # about eight minutes of full HD
-_PICTURE = {"Cache-Control": "private, max-age=3600"}
+LARGEST = 8192 * 4320  # pixels of a frame; larger ones would take gigabytes while they are prepared
 
 ClipId = Annotated[str, Query(alias="id", max_length=1000)]
 Author = Annotated[str, Query(max_length=80)]
@@ -166,17 +171,16 @@ def clip_routes(studio: Studio) -> APIRouter:
         }
 
     @routes.get("/frame")
-    def frame(clip_id: ClipId, position: int) -> Response:
+    def frame(request: Request, clip_id: ClipId, position: int) -> Response:
         view = studio.view(found(studio, clip_id))
         try:
-            return Response(view.picture(position), media_type="image/png", headers=_PICTURE)
+            return _picture(request, view.picture(position))
         except IndexError as error:
             raise HTTPException(404, str(error)) from None
 
     @routes.get("/thumbnail")
-    def thumbnail(clip_id: ClipId) -> Response:
-        picture = studio.thumbnails.of(found(studio, clip_id))
-        return Response(picture, media_type="image/png", headers=_PICTURE)
+    def thumbnail(request: Request, clip_id: ClipId) -> Response:
+        return _picture(request, studio.thumbnails.of(found(studio, clip_id)))
 
     @routes.post("/prefetch")
     def prefetch(asked: OneClip) -> dict[str, Any]:
@@ -198,23 +202,29 @@ def clip_routes(studio: Studio) -> APIRouter:
         milliseconds = 1000 * (time.perf_counter() - started)
         return {"probabilities": _rounded(probabilities, 6), "milliseconds": round(milliseconds, 2)}
 
+    # However many are sent at once: the disk holds few, and the machine is left to those who paint.
+    arriving, checking = asyncio.Semaphore(KEPT_UPLOADS), asyncio.Lock()
+
     @routes.post("/uploads")
     async def upload(request: Request, name: Annotated[str, Query(max_length=1000)] = "video") -> dict[str, Any]:
         clip_id = f"upload:{uuid4().hex}"
         # The name decides nothing: what the file is, decoding it tells.
         path = studio.uploads / uuid4().hex
         studio.uploads.mkdir(exist_ok=True)
-        try:
-            with path.open("wb") as file:
-                async for chunk in request.stream():
-                    await run_in_threadpool(file.write, chunk)
-            await run_in_threadpool(_check_video, path, name)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        for old in library.uploads()[: 1 - KEPT_UPLOADS]:
-            remove(old.clip_id)
-        library.upload(clip_id, name, path)
+        async with arriving:
+            try:
+                with path.open("wb") as file:
+                    async for chunk in request.stream():
+                        await run_in_threadpool(file.write, chunk)
+                async with checking:
+                    await _in_background(_check_video, path, name)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            library.upload(clip_id, name, path)
+            for old in library.uploads()[:-KEPT_UPLOADS]:
+                with suppress(HTTPException):  # somebody removes it just now
+                    remove(old.clip_id)
         return {"id": clip_id, "name": name}
 
     @routes.delete("/uploads")
@@ -232,10 +242,36 @@ def clip_routes(studio: Studio) -> APIRouter:
 
 def _check_video(path: Path, name: str) -> None:
     try:
-        probe(path, MOST_PIXELS)
+        info = probe(path, MOST_PIXELS)
     except UserError as error:
-        told = re.sub(re.escape(str(path)), name, str(error))
-        raise HTTPException(422, told) from None
+        raise HTTPException(422, str(error).replace(str(path), name)) from None
+    if info.width * info.height > LARGEST:
+        raise HTTPException(422, f"{name}: has frames of {info.width}x{info.height} pixels; make it smaller")
+
+
+async def _in_background(call: Callable[..., None], *arguments: Any) -> None:
+    """Wait for a call that may take minutes, in a thread of its own that does not keep the studio from ending."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call(*arguments)
+            future.set_result(None)
+        except BaseException as error:  # noqa: BLE001 -- whoever waits gets it
+            with suppress(InvalidStateError):  # nobody waits any more
+                future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="checking an upload").start()
+    await asyncio.wrap_future(future)
+
+
+def _picture(request: Request, content: bytes) -> Response:
+    """A PNG; a browser asks each time, because another project's clip may have the same address tomorrow."""
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"Cache-Control": "private, no-cache", "ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type="image/png", headers=headers)
 
 
 def _rounded(values: np.ndarray, digits: int) -> list[float]:

@@ -121,9 +121,9 @@ def edit_routes(studio: Studio) -> APIRouter:
     @routes.get("/export")
     def export(format: Annotated[str, Query(max_length=40)]) -> Response:
         form = _format(format)
-        clips = {clip.clip_id: clip for clip in library.project.clips}
         name = f"edits-{datetime.now(UTC):%Y%m%d-%H%M%S}{form.suffix}"
-        text = form.write(studio.edits(), clips)
+        edits = studio.edits()  # first: a clip may join the queue meanwhile
+        text = form.write(edits, {clip.clip_id: clip for clip in library.project.clips})
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(text.encode(), media_type=form.media_type, headers=headers)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from stabn.data.datasets import Sample, Table
 from stabn.errors import UserError
-from stabn.projects import Project, ProjectClip, adopt
+from stabn.projects import ARRAYS, Project, ProjectClip, adopt
 from stabn.records import Record
 from stabn.studio.looking import Seen
 
@@ -122,10 +122,10 @@ class Library:
             return uploaded
         sample = self._samples[clip_id]
         label = self.class_names[sample.label]
-        row = self._rows.get(clip_id)
-        if row is None:
+        if clip_id not in self._rows:
             return Entry(clip_id, clip_id, sample.path, label, sample.split, "data")
-        return Entry(clip_id, clip_id, Path(self.project.clips[row].path), label, sample.split, "queue")
+        # Not the project's path: the videos may have moved since it was collected.
+        return Entry(clip_id, clip_id, sample.path, label, sample.split, "queue")
 
     def upload(self, clip_id: str, name: str, path: Path) -> Entry:
         """Take in an uploaded video."""
@@ -174,12 +174,13 @@ class Library:
 
         Raises:
             ValueError: its edits are not to be kept.
+            UserError: the project cannot be written.
         """
-        if entry.why_not is not None or seen.attention_probabilities is None:
-            raise ValueError(f"{entry.clip_id}: got a clip that cannot be adopted, expected a fresh training clip")
         with self._lock:
             if entry.clip_id in self._rows:
                 return
+            if entry.why_not is not None or seen.attention_probabilities is None:
+                raise ValueError(f"{entry.clip_id}: got a clip that cannot be adopted, expected a fresh training clip")
             record = Record(
                 clip_id=entry.clip_id,
                 path=str(entry.path.resolve()),
@@ -193,13 +194,27 @@ class Library:
                 crop=seen.crop,
                 label=self._samples[entry.clip_id].label,
             )
-            self.project = adopt(self.project, record)
+            try:
+                self.project = adopt(self.project, record)
+            except (OSError, SafetensorError) as error:
+                raise UserError(f"{self.project.folder}: cannot be written ({error}); make room there") from None
             self._read()
 
     def _queued(self) -> list[Queued]:
-        with safe_open(self.project.folder / "attention.safetensors", "numpy") as file:
-            probabilities = file.get_tensor("probabilities")
+        source = self.project.folder / "attention.safetensors"
+        count = len(self.project.clips)
         number = {name: index for index, name in enumerate(self.class_names)}
+        try:
+            with safe_open(source, "numpy") as file:
+                probabilities = file.get_tensor("probabilities")
+                rows = min(file.get_slice(name).get_shape()[0] for name in ARRAYS)
+            if rows < count:
+                raise ValueError(f"{rows} rows for {count} clips")
+            strangers = {name for clip in self.project.clips for name in (clip.predicted, clip.label)} - set(number)
+            if strangers:
+                raise ValueError(f"the network has no class {min(strangers)!r}")
+        except (OSError, SafetensorError, ValueError) as error:
+            raise UserError(f"{source}: is damaged ({error}); collect the project again with `stabn collect`") from None
         return [
             Queued(
                 clip,

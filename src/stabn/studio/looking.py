@@ -8,7 +8,8 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ class View:
         """Give everybody who waits for what has not arrived this error."""
         parts: tuple[Future[Any], ...] = (*self._pictures, self._seen, self._features)
         for part in parts:
-            if not part.done():
+            with suppress(InvalidStateError):  # it has arrived
                 part.set_exception(error)
 
 
@@ -127,6 +128,7 @@ class Looking:
         self._views: OrderedDict[str, View] = OrderedDict()
         self._waiting: queue.LifoQueue[tuple[str, View] | None] = queue.LifoQueue()
         self._lock = threading.Lock()
+        self._closed = False
         self._encoding = threading.Lock()  # two encodings at once would take twice the memory and no less time
         for _ in range(self.WORKERS):
             threading.Thread(target=self._work, daemon=True, name="opening clips").start()
@@ -145,13 +147,18 @@ class Looking:
                 self._views.move_to_end(clip_id)
                 return view
             view = self._views[clip_id] = View(path, self.model.frames, known)
-        self._waiting.put((clip_id, view))
+            if self._closed:
+                view.fail(_closing())
+            else:
+                self._waiting.put((clip_id, view))
         return view
 
     def forget(self, clip_id: str) -> None:
-        """Drop a clip from memory."""
+        """Drop a clip from memory; who waits for a part of it is told so."""
         with self._lock:
-            self._views.pop(clip_id, None)
+            view = self._views.pop(clip_id, None)
+        if view is not None:
+            view.fail(UserError("this video was removed; upload it again"))
 
     def what_if(self, view: View, temporal: str | Sequence[float], spatial: str) -> np.ndarray:
         """The probabilities that the network gives with another attention.
@@ -183,11 +190,12 @@ class Looking:
 
     def close(self) -> None:
         """Let the threads end; who waits for a clip is told so."""
-        for _ in range(self.WORKERS):
-            self._waiting.put(None)
         with self._lock:
+            self._closed = True
+            for _ in range(self.WORKERS):
+                self._waiting.put(None)
             for view in self._views.values():
-                view.fail(UserError("the studio is closing; start it again"))
+                view.fail(_closing())
 
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None:
@@ -247,6 +255,10 @@ class Looking:
                 if clip_id != newest:
                     del self._views[clip_id]
                     sizes[clip_id] -= size
+
+
+def _closing() -> UserError:
+    return UserError("the studio is closing; start it again")
 
 
 def _changed(attention: Attention, which: str, how: str) -> Attention:

@@ -2,6 +2,7 @@
 
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import webbrowser
@@ -61,6 +62,7 @@ def studio_on(
     uploads = project.folder / ".uploads"
     shutil.rmtree(uploads, ignore_errors=True)  # a studio that was killed could not remove them
     store = looking = file = None
+    started = False
     try:
         library = Library(project, run.table(model))
         own = URL.create("sqlite", database=str((project.folder / "studio.db").absolute()))
@@ -80,12 +82,13 @@ def studio_on(
         )
         studio.catch_up()
         file.push()
+        started = True
         yield studio
     finally:
         for part in (looking, file, store):
             if part is not None:
                 part.close()
-        if file is not None and file.problem:
+        if file is not None and file.problem and started:
             print(f"The edits are in the database, but not all in the file: {file.problem}", file=sys.stderr)
         shutil.rmtree(uploads, ignore_errors=True)
         lock.release()
@@ -109,21 +112,37 @@ def serve(studio: Studio, *, port: int, browser: bool) -> None:
     )
     if browser:
         webbrowser.open(address)
-    # No access log: the first address holds the token.
+    # No access log: the first address holds the token. Errors are told by the application.
     config = uvicorn.Config(
         build_app(studio, token, port),
-        log_level="warning",
+        log_level="critical",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=3,
     )
+    for word in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(word) == signal.SIG_DFL:  # else the studio would die of it without tidying up
+            signal.signal(word, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config, studio).run(sockets=[listening])
     except KeyboardInterrupt:
         pass  # uvicorn raises it again once everything is closed
     finally:
         listening.close()
     print("The studio has ended; every edit is saved.")
+
+
+class _Server(uvicorn.Server):
+    """Does not wait for clips that are being opened when it ends."""
+
+    def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
+        super().__init__(config)
+        self.studio = studio
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End."""
+        self.studio.looking.close()
+        await super().shutdown(sockets)
 
 
 def listen(port: int) -> socket.socket:
@@ -133,7 +152,8 @@ def listen(port: int) -> socket.socket:
         UserError: there is none.
     """
     for wanted in (port, 0):
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # With the protocol named, asyncio sends answers at once; otherwise each waits 40 ms for an acknowledgement.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((HOST, wanted))
@@ -149,7 +169,7 @@ def _token(project: Project) -> str:
     """The project's secret; kept, so that an open page goes on after a restart."""
     file = project.folder / ".studio-token"
     if file.exists():
-        token = file.read_text(encoding="ascii").strip()
+        token = file.read_text(encoding="ascii", errors="ignore").strip()
         if len(token) >= 32:
             return token
     file.unlink(missing_ok=True)
