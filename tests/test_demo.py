@@ -35,7 +35,9 @@ def test_the_demo_runs_the_whole_loop_and_repeats_no_finished_stage(quick, tmp_p
     told = capsys.readouterr()
     assert "stabn tabletop" in told.err.splitlines()[0]
     assert "done before" in told.err.splitlines()[0]
-    assert told.out.rstrip().endswith(str(out / "report.html"))
+    report, studio = told.out.splitlines()[-2:]
+    assert report.endswith(str(out / "report.html"))
+    assert studio.endswith(f"stabn studio {out / 'before'}")
     assert [m["name"] for m in found["methods"]] == ["before", "control", "fine-tuned"]
     html = (out / "report.html").read_text()
     assert "<video" in html

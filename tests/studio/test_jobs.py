@@ -247,6 +247,13 @@ def test_a_process_that_never_came_to_life_is_noticed(idle, a_job):
     assert job["log"] == ""
 
 
+def test_a_server_that_was_started_anew_gives_a_process_time_to_come_to_life(idle, a_job):
+    again = Jobs(idle.folder, idle.run)
+    assert again.get(a_job.name)["state"] == "running"
+    os.utime(a_job / "state.json", (0, 0))
+    assert again.get(a_job.name)["state"] == "interrupted"
+
+
 def test_whoever_holds_the_lock_is_at_work(idle, a_job):
     with lock(a_job):
         assert idle.get(a_job.name)["state"] == "running"

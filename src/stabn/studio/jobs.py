@@ -233,17 +233,16 @@ class Jobs:
     def _alive(self, folder: Path) -> bool:
         """Whether the job's process lives; an own child is asked, which also buries it, others hold their lock."""
         child = self._children.get(folder.name)
-        if child is not None:
-            if child.poll() is None:
-                return True
-            del self._children[folder.name]
+        if child is not None and child.poll() is None:
+            return True
         state = State.read(folder)
         if state.ended is not None:
             return False
         try:
             with lock(folder).acquire(timeout=0):
                 # A process takes its lock once it has loaded its libraries.
-                return state.stage is None and time.time() - (folder / "state.json").stat().st_mtime < STARTING
+                age = time.time() - (folder / "state.json").stat().st_mtime
+                return child is None and state.stage is None and age < STARTING
         except Timeout:
             return True
 
