@@ -299,6 +299,8 @@ def test_a_wrong_import_changes_nothing(client: Client) -> None:
     [
         {"scores": [1.0]},
         {"scores": [float("1e9")] * FRAMES},
+        {"scores": ["1"] * FRAMES},
+        {"scores": [True] * FRAMES},
         {"author": ""},
         {"author": " "},
         {"author": "x" * 81},

@@ -386,3 +386,20 @@ def test_the_queue_is_filtered_by_class_and_state(browser, site) -> None:
         page.select_option("#filter-class", first.label)
         same = [queued.clip.clip_id for queued in studio.library.queue if queued.clip.label == first.label]
         until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == same)
+
+
+def test_painting_shows_what_it_does_whatever_was_asked_before(browser, site) -> None:
+    address, _ = site
+    with person(browser, address) as page:
+        open_first(page)
+        page.select_option("#what-if-temporal", "uniform")
+        page.focus("#what-if-temporal")
+        page.keyboard.press("3")
+        shows(page, ["1", *["0"] * (FRAMES - 1)])
+        assert page.input_value("#what-if-temporal") == "edited"
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.id") == "timeline"
+        page.click("#scheme")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("3")
+        shows(page, ["1", "1", *["0"] * (FRAMES - 2)])

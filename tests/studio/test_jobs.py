@@ -346,6 +346,16 @@ def test_a_full_disk_leaves_no_half_a_job(idle, project, edits, monkeypatch):
     assert idle.list() == []
 
 
+@pytest.mark.parametrize("content", ["{", '{"format": "stabn-job/1", "x": 1}'])
+def test_a_damaged_job_stands_in_nobodys_way(idle, a_job, project, edits, content):
+    (a_job / "job.json").write_text(content)
+    (a_job / "state.json").write_text(content)
+    assert idle.list() == []
+    with pytest.raises(UserError, match="remove the job's folder"):
+        idle.get(a_job.name)
+    assert idle.start(project, edits, **ASKED) != a_job.name
+
+
 def test_job_files_of_another_format_are_refused(idle, a_job):
     (a_job / "state.json").write_text(json.dumps({"format": "stabn-job/9"}))
     with pytest.raises(UserError, match="is not of format 'stabn-job/1'"):

@@ -44,7 +44,9 @@ def test_the_token_opens_only_the_first_page(stranger: Client) -> None:
     assert stranger.get("/api/session", params={"token": TOKEN}).status_code == 403
 
 
-@pytest.mark.parametrize("host", ["example.org", f"example.org:{PORT}", "127.0.0.1.example.org", "", "[", "10.0.0.1"])
+@pytest.mark.parametrize(
+    "host", ["example.org", f"example.org:{PORT}", "127.0.0.1.example.org", "", "[", "10.0.0.1", "a@127.0.0.1"]
+)
 def test_other_host_names_are_refused_so_that_none_can_be_pointed_here(shared: Client, host: str) -> None:
     assert shared.get("/api/session", headers={"Host": host}).status_code == 403
 

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from small_run import FRAMES
-from studio_client import Client, serving
+from studio_client import Client, change, serving
 
 from stabn import projects
 from stabn.data.video import write_video
@@ -116,6 +116,32 @@ def test_an_upload_with_huge_frames_is_refused(shared: Client) -> None:
     answer = shared.post("/api/uploads", params={"name": "huge.mp4"}, content=picture.getvalue())
     assert (answer.status_code, "6000x6000" in answer.json()["error"]) == (422, True)
     assert list(shared.studio.uploads.iterdir()) == []
+
+
+def test_a_picture_is_no_video(shared: Client) -> None:
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(picture, "png")
+    answer = shared.post("/api/uploads", params={"name": "still.mp4"}, content=picture.getvalue())
+    assert (answer.status_code, "is a picture" in answer.json()["error"]) == (422, True)
+
+
+def test_edits_of_clips_whose_video_cannot_be_read_here_are_told_and_stop_nothing(
+    trained: Path, collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, yours = (shutil.copytree(collected, tmp_path / name) for name in ("mine", "yours"))
+    database = f"sqlite:///{tmp_path / 'team.db'}"
+    with serving(trained, mine, database=database) as ann:
+        found = ann.get("/api/data", params={"split": "train", "limit": 200}).json()["clips"]
+        clip_id = next(clip["id"] for clip in found if not clip["in_queue"])
+        change(ann, clip_id, [1.0] * FRAMES, "request-1")
+
+    def unreadable(*_: object) -> None:
+        raise UserError("no such file; give the videos")
+
+    monkeypatch.setattr(Looking, "_open", unreadable)
+    with serving(trained, yours, database=database) as bo:
+        assert "left out" in bo.get("/api/changes").json()["problem"]
+        assert bo.get("/api/people").status_code == 200
 
 
 def test_a_full_disk_is_told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

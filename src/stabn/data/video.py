@@ -85,7 +85,7 @@ def probe(path: Path | str, most_pixels: int | None = None) -> VideoInfo:
 
     Args:
         path: a video file.
-        most_pixels: of all frames together; a video that a stranger gave may take hours to decode.
+        most_pixels: of all frames together, each counted as at least 65,536; a stranger's video may take hours.
 
     Raises:
         UserError: the file is missing, is no video, has no frames, is damaged or has more than `most_pixels`.
@@ -101,7 +101,7 @@ def _probe(path: str, size: int, mtime_ns: int, most_pixels: int | None) -> Vide
     with closing(_decode(Path(path))) as shown:
         for item in shown:
             times.append(item.seconds)
-            pixels += item.frame.width * item.frame.height
+            pixels += max(item.frame.width * item.frame.height, 2**16)  # tiny frames cost time, too
             if most_pixels is not None and pixels > most_pixels:
                 raise UserError(f"{path}: has more than {most_pixels:.1g} pixels in all frames; cut out a shorter part")
     width, height = _upright_size(item.frame)

@@ -29,7 +29,7 @@ LARGEST = 8192 * 4320  # pixels of a frame; larger ones would take gigabytes whi
 
 ClipId = Annotated[str, Query(alias="id", max_length=1000)]
 Author = Annotated[str, Query(max_length=80)]
-Scores = Annotated[list[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]], Field(max_length=4096)]
+Scores = Annotated[list[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]], Field(max_length=4096)]
 
 
 class Body(BaseModel):
@@ -247,6 +247,8 @@ def _check_video(path: Path, name: str) -> None:
         raise HTTPException(422, str(error).replace(str(path), name)) from None
     if info.width * info.height > LARGEST:
         raise HTTPException(422, f"{name}: has frames of {info.width}x{info.height} pixels; make it smaller")
+    if info.num_frames < 2:
+        raise HTTPException(422, f"{name}: is a picture, not a video; give a video file")
 
 
 async def _in_background(call: Callable[..., None], *arguments: Any) -> None:

@@ -15,7 +15,7 @@ from stabn.exchange import FORMATS
 from stabn.records import Edit, now
 from stabn.studio.clip_routes import Body, Scores, found
 from stabn.studio.session import Studio
-from stabn.studio.store import Change
+from stabn.studio.store import Change, check_author
 
 Person = Annotated[str, Field(min_length=1, max_length=80)]
 
@@ -61,13 +61,19 @@ def edit_routes(studio: Studio) -> APIRouter:
                 frame_indices=tuple(int(i) for i in seen.frame_indices),
                 timestamps=tuple(float(t) for t in seen.timestamps),
                 scores=None if change.scores is None else tuple(change.scores),
-                author=change.author.strip(),
+                author=person(change.author),
                 time=now(),
                 comment=change.comment,
             )
         )
         studio.file.soon()
         return {"event": event, "version": store.version()}
+
+    def problem() -> str | None:
+        left_out = len(studio.file.left_out)
+        if studio.file.problem is None and left_out:
+            return f"{left_out} corrections are of clips that this project does not have, and are left out here."
+        return studio.file.problem
 
     @routes.get("/changes")
     def changes(since: Annotated[int, Query(ge=0)] = 0) -> dict[str, Any]:
@@ -77,7 +83,7 @@ def edit_routes(studio: Studio) -> APIRouter:
             studio.catch_up()
         if clips:
             studio.file.soon()  # they may come from a colleague's studio
-        return {"version": version, "clips": clips, "use": store.use(), "problem": studio.file.problem}
+        return {"version": version, "clips": clips, "use": store.use(), "problem": problem()}
 
     @routes.get("/people")
     def people() -> dict[str, Any]:
@@ -115,7 +121,7 @@ def edit_routes(studio: Studio) -> APIRouter:
         name = choice.use.removeprefix(AUTHOR)
         if name != choice.use and name not in store.people():
             raise UserError(f"use: got {choice.use!r}, but {name!r} has made no edit; choose one of the people")
-        _valid(store.set_use, choice.use, choice.author.strip())
+        store.set_use(choice.use, person(choice.author))
         return {"use": store.use()}
 
     @routes.get("/export")
@@ -159,6 +165,12 @@ def edit_routes(studio: Studio) -> APIRouter:
         return {"imported": len(fresh), "unchanged": len(edits) - len(fresh)}
 
     return routes
+
+
+def person(name: str) -> str:
+    """A person's name without spaces around it, or the answer 422."""
+    _valid(check_author, name.strip())
+    return name.strip()
 
 
 def _valid(make: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:

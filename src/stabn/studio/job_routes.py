@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from stabn.studio.clip_routes import Body
-from stabn.studio.edit_routes import Person
+from stabn.studio.edit_routes import Person, person
 from stabn.studio.session import Studio
 
 JobId = Annotated[str, Query(alias="id", max_length=100)]
@@ -53,7 +53,7 @@ def job_routes(studio: Studio) -> APIRouter:
             use=store.use(),
             control=new.control,
             options=options,
-            author=new.author,
+            author=person(new.author),
         )
         return {"id": job_id}
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,12 @@ class Jobs:
         return read_clip(self._done(job_id), clip_id)
 
     def list(self) -> builtins.list[dict[str, Any]]:
-        """All jobs as in `get`, the newest first."""
-        return [self._described(folder) for folder in sorted(self._folders(), reverse=True)]
+        """All jobs as in `get`, the newest first; one whose files are damaged is left out."""
+        described = []
+        for folder in sorted(self._folders(), reverse=True):
+            with suppress(UserError):
+                described.append(self._described(folder))
+        return described
 
     def _described(self, folder: Path) -> dict[str, Any]:
         task = Task.read(folder)
@@ -227,7 +232,11 @@ class Jobs:
 
     def _check_idle(self) -> None:
         for folder in self._folders():
-            if self._alive(folder):
+            try:
+                alive = self._alive(folder)
+            except UserError:
+                continue  # its files are damaged: whatever it was, it must not stand in the way for ever
+            if alive:
                 raise UserError(f"job {folder.name}: is at work; wait until it is done, or cancel it")
 
     def _alive(self, folder: Path) -> bool:

@@ -97,6 +97,8 @@ class Guard:
 
 
 def _host_name(host: str) -> str | None:
+    if not set(host).isdisjoint("@#?/\\"):
+        return None
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:

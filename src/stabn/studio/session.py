@@ -1,5 +1,6 @@
 """What one running studio works with."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +57,9 @@ class Studio:
             self.library.adopt(entry, self.view(entry).seen)
 
     def edits(self) -> tuple[Edit, ...]:
-        """Everybody's current edits of clips in the queue, in the order of their last change."""
-        return tuple(edit for edit in self.store.current() if edit.clip_id in self.library)
+        """Everybody's current edits of clips in the queue and their frames, in the order of their last change."""
+        frames = self.library.frame_indices
+        return tuple(edit for edit in self.store.current() if edit.frame_indices == frames(edit.clip_id))
 
     def catch_up(self) -> None:
         """Adopt the training clips that a colleague with the same database has corrected and this project lacks."""
@@ -65,4 +67,5 @@ class Studio:
             if clip_id in self.library.samples:
                 entry = self.library.entry(clip_id)
                 if entry.why_not is None:
-                    self.adopt(entry)
+                    with suppress(UserError):  # a video that cannot be read here; `EditsFile.left_out` has its edits
+                        self.adopt(entry)

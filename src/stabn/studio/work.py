@@ -37,6 +37,7 @@ from stabn.training.finetune import finetune
 from stabn.training.recipes import GAMMA, SMALL_AUGMENTATION, SMALL_FINETUNING, LoaderRecipe
 
 JOB_FORMAT = "stabn-job/1"
+REMEDY = "remove the job's folder and start it anew"
 RUNS = {"fine-tune": "fine-tuned", "control": "control"}
 """Stages that train, and the folders of their runs."""
 ONE_DEVICE = EngineRecipe(devices="1")
@@ -108,7 +109,10 @@ class Task:
             UserError: it is missing or damaged.
         """
         value = _read(folder / "job.json")
-        return cls(data=DataSource(**value.pop("data")), **value)
+        try:
+            return cls(data=DataSource(**value.pop("data")), **value)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder / 'job.json'}: lacks or misnames a field ({error}); {REMEDY}") from None
 
 
 @dataclass(frozen=True)
@@ -136,14 +140,16 @@ class State:
         Raises:
             UserError: it is missing or damaged.
         """
-        return cls(**_read(folder / "state.json"))
+        try:
+            return cls(**_read(folder / "state.json"))
+        except TypeError as error:
+            raise UserError(f"{folder / 'state.json'}: misnames a field ({error}); {REMEDY}") from None
 
 
 def _read(file: Path) -> dict[str, Any]:
-    remedy = "start the job anew"
-    value = read_json(file, remedy=remedy)
+    value = read_json(file, remedy=REMEDY)
     if not isinstance(value, dict) or value.pop("format", None) != JOB_FORMAT:
-        raise UserError(f"{file}: is not of format {JOB_FORMAT!r}; {remedy}")
+        raise UserError(f"{file}: is not of format {JOB_FORMAT!r}; {REMEDY}")
     return value
 
 

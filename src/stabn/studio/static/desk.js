@@ -117,7 +117,10 @@ export function keyActions(desk) {
     ArrowUp: () => desk.nudge(0.05),
     ArrowDown: () => desk.nudge(-0.05),
     "mod+a": () => desk.select(0, last),
-    Escape: () => desk.goTo(desk.position),
+    Escape: () => {
+      desk.goTo(desk.position);
+      desk.timeline.root.focus({ preventScroll: true });
+    },
     " ": (event) => event.repeat || desk.play(),
     "mod+z": () => editing.undo(),
     "mod+shift+z": () => editing.redo(),

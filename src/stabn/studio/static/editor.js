@@ -41,6 +41,7 @@ export class Desk {
   #drawing = 0;
   #fineTimer = 0;
   #saving = false;
+  #painted = null;
 
   constructor(root, context, id) {
     Object.assign(this, { context, id, author: context.author(), places: furniture() });
@@ -71,7 +72,7 @@ export class Desk {
     await context.outbox.settled(id, 1500);
     const [clip, ids] = await Promise.all([
       context.api.get("clip", { id, author: author || null }, { signal: context.leaving }),
-      queueIds(context),
+      queueIds(context, id),
     ]);
     Object.assign(this, { clip, ids, index: ids.indexOf(id), version: clip.version });
     this.editing = new Editing({
@@ -232,7 +233,10 @@ export class Desk {
 
   #changed() {
     this.draw();
-    this.whatIf?.ask();
+    const { scores } = this.editing;
+    if (scores !== this.#painted) this.whatIf?.painted();
+    else this.whatIf?.ask();
+    this.#painted = scores;
     this.others?.draw(this.editing.scores !== null);
   }
 

@@ -63,7 +63,8 @@ function taken(event) {
   const at = event.target;
   if (!(at instanceof Element)) return false;
   if (document.querySelector("dialog[open]")) return true;
-  if (at.matches("textarea, select, [contenteditable]") || (at.matches("input") && TEXT.has(at.type))) return true;
+  if (at.matches("textarea, [contenteditable]") || (at.matches("input") && TEXT.has(at.type))) return true;
+  if (at.matches("select")) return !/^([123]|Escape)$/.test(event.key);
   if (at.matches("input")) return /^(Arrow|Home|End|Page| )/.test(event.key);
   if (at.matches("button, a[href], summary")) return event.key === " " || event.key === "Enter";
   return false;

@@ -78,10 +78,10 @@ export function titleRow(clip, { index, count }, on) {
         id: "next",
         class: "button primary",
         type: "button",
-        title: "Save and open the next clip (Enter)",
+        title: clip.editable ? "Save and open the next clip (Enter)" : "Open the next clip (Enter)",
         onclick: on.save,
       },
-      "Save, next",
+      clip.editable ? "Save, next" : "Next",
     ),
   ].filter(Boolean);
 }

@@ -5,12 +5,14 @@ import { element } from "./dom.js";
 /**
  * Ids of the queue as the person filtered and sorted it on the queue page, else as the server sorts it.
  * @param {import("./main.js").Context} context
+ * @param {string} [id] a clip that must be among them, or the server's order counts
  * @returns {Promise<string[]>}
  */
-export async function queueIds(context) {
+export async function queueIds(context, id) {
   try {
     const ids = JSON.parse(sessionStorage.getItem("stabn-queue") ?? "null");
-    if (Array.isArray(ids) && ids.length && ids.every((id) => typeof id === "string")) return ids;
+    const usable = Array.isArray(ids) && ids.length && ids.every((other) => typeof other === "string");
+    if (usable && (id === undefined || ids.includes(id))) return ids;
   } catch {
     // forbidden, or not ours: the server's order
   }
@@ -29,7 +31,7 @@ export async function allDone(root, context) {
       "div",
       { class: "calm", id: "all-done" },
       element("p", { class: "done-mark", "aria-hidden": "true" }, "✓"),
-      element("h1", { tabindex: -1 }, open.length ? "That was the last clip" : "All done"),
+      element("h1", { tabindex: -1 }, open.length ? "That was the last clip of this list" : "All done"),
       element(
         "p",
         { class: "muted" },

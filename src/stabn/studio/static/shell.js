@@ -154,9 +154,11 @@ function cycleButton(id, names, current, label, picture, choose) {
     button.title = label(current());
     button.setAttribute("aria-label", `${label(current())}. Press to change.`);
   };
-  button.addEventListener("click", () => {
+  button.addEventListener("click", (event) => {
     choose(names[(names.indexOf(current()) + 1) % names.length]);
     draw();
+    // after a click the keys belong to the editor again, so that space plays
+    if (event.detail > 0) document.querySelector("#timeline")?.focus({ preventScroll: true });
   });
   draw();
   return button;

@@ -143,7 +143,13 @@ export class WhatIf {
     return { select, label: element("label", { class: "row small muted" }, text, select) };
   }
 
-  /** The edit or a choice has changed. */
+  /** The edit has changed: who paints wants to see what that does. */
+  painted() {
+    this.temporal.select.value = "edited";
+    this.ask();
+  }
+
+  /** A choice has changed. */
   ask() {
     const scores = this.scores();
     const wanted = this.temporal.select.value;
