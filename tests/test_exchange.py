@@ -63,6 +63,14 @@ def test_edits_come_back_from_every_format_exactly(name):
     assert FORMATS[name].read(FORMATS[name].write((), CLIPS), "file", CLIPS) == ()
 
 
+def test_a_table_with_semicolons_is_read_as_one_with_commas():
+    given = tuple(edits())
+    rows = csv.reader(io.StringIO(FORMATS["csv"].write(given, CLIPS), newline=""))
+    other = io.StringIO(newline="")
+    csv.writer(other, delimiter=";").writerows(rows)
+    assert set(FORMATS["csv"].read(other.getvalue(), "file", CLIPS)) == set(given)
+
+
 def test_a_format_is_chosen_by_name_or_by_suffix():
     assert [format_of(Path(f"x{f.suffix}")) for f in FORMATS.values()] == list(FORMATS.values())
     assert format_of(Path("x.CSV")) is FORMATS["csv"]

@@ -118,13 +118,18 @@ def _write_csv(edits: Iterable[Edit], clips: Clips) -> str:
 
 def _read_csv(text: str, source: str, clips: Clips) -> tuple[Edit, ...]:
     known = _frames(clips)
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    text = text.removeprefix("\ufeff")
+    # Spreadsheets of countries with a decimal comma put semicolons between the columns.
+    delimiter = ";" if "," not in text.partition("\n")[0] else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     groups: dict[tuple[str, ...], list[tuple[int, float, float, str]]] = {}
     first_line: dict[tuple[str, ...], int] = {}
     line = 1
     try:
         if sorted(reader.fieldnames or ()) != sorted(COLUMNS):
-            raise ValueError(f"got columns {reader.fieldnames}, expected {', '.join(COLUMNS)}, between commas")
+            raise ValueError(
+                f"got columns {reader.fieldnames}, expected {', '.join(COLUMNS)}, between commas or semicolons"
+            )
         for row in reader:
             line = reader.line_num
             if None in row or None in row.values():
