@@ -55,7 +55,7 @@ def test_the_queue_says_who_edited_what(client: Client) -> None:
 
 def test_frames_are_exactly_those_that_the_network_saw(shared: Client) -> None:
     clip = clip_of(shared, queue(shared)[0]["id"])
-    project = next(c for c in shared.studio.library.project.clips if c.clip_id == clip["id"])
+    project = next(c for c in shared.studio.catalogue.project.clips if c.clip_id == clip["id"])
     decoded = read_clip(project.path, clip["frame_indices"])
     assert clip["frame_indices"] == list(project.frame_indices)
     for position in range(FRAMES):
@@ -101,7 +101,7 @@ def test_with_the_networks_own_attention_what_if_gives_the_networks_answer(share
 def test_what_if_gives_what_a_whole_forward_with_that_attention_gives(shared: Client) -> None:
     clip, studio = clip_of(shared, queue(shared)[0]["id"]), shared.studio
     model, preprocessing = studio.looking.model, studio.looking.preprocessing
-    path = next(c.path for c in studio.library.project.clips if c.clip_id == clip["id"])
+    path = next(c.path for c in studio.catalogue.project.clips if c.clip_id == clip["id"])
     view = preprocessing.test_view(read_clip(path, clip["frame_indices"]).frames)[None]
     scores = torch.linspace(0, 1, FRAMES)
     with torch.inference_mode():
@@ -138,7 +138,7 @@ def test_an_edit_reaches_the_file_that_every_other_verb_reads(client: Client) ->
     clip_id = queue(client)[0]["id"]
     change(client, clip_id, ONES, "request-1", comment="the cup moves")
     client.studio.file.close()
-    edit = open_project(client.studio.library.project.folder).edits()[clip_id]
+    edit = open_project(client.studio.catalogue.project.folder).edits()[clip_id]
     assert (edit.scores, edit.author, edit.comment) == ((1.0,) * FRAMES, "Ann", "the cup moves")
 
 
@@ -184,7 +184,7 @@ def test_a_training_clip_joins_the_queue_when_somebody_corrects_it(client: Clien
     change(client, clip_id, ONES, "request-1")
     assert clip_id in [c["id"] for c in queue(client)]
     client.studio.file.close()
-    project = open_project(client.studio.library.project.folder)
+    project = open_project(client.studio.catalogue.project.folder)
     assert project.edits()[clip_id].frame_indices == tuple(clip["frame_indices"])
     again = clip_of(client, clip_id)
     assert again["source"] == "queue"
@@ -204,8 +204,8 @@ def test_validation_clips_can_be_looked_at_but_not_corrected(client: Client) -> 
 
 def test_a_clip_that_was_not_collected_is_seen_as_explain_sees_it(shared: Client) -> None:
     clip, studio = clip_of(shared, other(shared, "validation")), shared.studio
-    path = studio.library.entry(clip["id"]).path
-    record, _ = explain(studio.looking.model, studio.looking.preprocessing, path, studio.library.class_names)
+    path = studio.catalogue.entry(clip["id"]).path
+    record, _ = explain(studio.looking.model, studio.looking.preprocessing, path, studio.catalogue.class_names)
     np.testing.assert_allclose(clip["temporal"], record.temporal, atol=1e-5)
     assert clip["frame_indices"] == record.frame_indices.tolist()
     assert clip["crop"] == list(record.crop)
@@ -255,7 +255,7 @@ def test_uploads_that_are_no_videos_are_refused_by_decoding_and_removed(shared: 
 
 def test_a_missing_video_is_told_and_does_not_stop_the_studio(client: Client) -> None:
     clip_id = other(client, "validation")
-    path = client.studio.library.entry(clip_id).path
+    path = client.studio.catalogue.entry(clip_id).path
     away = path.rename(path.with_suffix(".away"))
     try:
         answer = client.get("/api/clip", params={"id": clip_id})
@@ -329,8 +329,8 @@ def test_changes_tell_which_clips_to_look_at_again(client: Client) -> None:
 
 
 def test_edits_made_by_hand_before_the_studio_started_are_there(client: Client) -> None:
-    folder = client.studio.library.project.folder
-    clip = client.studio.library.project.clips[0]
+    folder = client.studio.catalogue.project.folder
+    clip = client.studio.catalogue.project.clips[0]
     client.studio.file.close()
     open_project(folder).add([clip.edit(ONES, author="by hand", time="2026-01-31T09:30:00+00:00")])
     client.studio.file.pull()

@@ -176,7 +176,7 @@ def test_a_range_is_painted_with_keys_alone_undone_saved_and_there_after_a_reloa
 
 def test_a_queue_of_twenty_is_finished_with_the_keyboard(browser, site) -> None:
     address, studio = site
-    count = min(20, len(studio.library.queue))
+    count = min(20, len(studio.catalogue.queue))
     with person(browser, address) as page:
         open_first(page)
         for number in range(count):
@@ -184,7 +184,7 @@ def test_a_queue_of_twenty_is_finished_with_the_keyboard(browser, site) -> None:
             before = clip_in(page)
             for key in ("ArrowRight", "Shift+ArrowRight", "3", "Enter"):
                 page.keyboard.press(key)
-            if number + 1 < len(studio.library.queue):
+            if number + 1 < len(studio.catalogue.queue):
                 becomes(page, "id => !location.hash.includes(`id=${encodeURIComponent(id)}`)", arg=before)
         saved(page)
         page.click("nav >> text=Queue")
@@ -210,7 +210,7 @@ def test_the_mouse_paints_every_cell_it_passes_over(browser, site) -> None:
         saved(page)
         page.keyboard.press("Control+Z")
         shows(page, [""] * FRAMES)  # one stroke is one step
-    assert len(studio.store.events(studio.library.queue[0].clip.clip_id)) >= 1
+    assert len(studio.store.events(studio.catalogue.queue[0].clip.clip_id)) >= 1
 
 
 def test_a_finger_paints_too(browser, site) -> None:
@@ -284,7 +284,7 @@ def test_names_and_comments_are_shown_as_text(browser, site) -> None:
 
 def test_validation_clips_are_for_looking_only(browser, site) -> None:
     address, studio = site
-    clip_id = next(sample.clip_id for sample in studio.library.samples.values() if sample.split == "validation")
+    clip_id = next(sample.clip_id for sample in studio.catalogue.samples.values() if sample.split == "validation")
     with person(browser, address) as page:
         page.goto(f"{address}/#/clip?id={clip_id}")
         ready(page)
@@ -325,7 +325,7 @@ def test_without_the_token_the_page_does_not_exist(browser, site) -> None:
 
 def test_playback_keeps_the_time_of_the_video(browser, site) -> None:
     address, studio = site
-    clip = studio.library.queue[0].clip
+    clip = studio.catalogue.queue[0].clip
     length = clip.timestamps[-1] - clip.timestamps[0]
     with person(browser, address) as page:
         open_first(page)
@@ -347,7 +347,7 @@ def test_playback_keeps_the_time_of_the_video(browser, site) -> None:
 def test_fine_tuning_goes_from_the_page_to_before_and_after(browser, site) -> None:
     address, studio = site
     ones = (1.0,) * FRAMES
-    for queued in studio.library.queue[:2]:
+    for queued in studio.catalogue.queue[:2]:
         edit = queued.clip.edit(ones, author="Bo", time="2026-01-31T09:30:00+00:00")
         studio.store.append(Change.importing(edit))
     with person(browser, address) as page:
@@ -371,11 +371,11 @@ def test_fine_tuning_goes_from_the_page_to_before_and_after(browser, site) -> No
 
 def test_the_queue_is_filtered_by_class_and_state(browser, site) -> None:
     address, studio = site
-    first = studio.library.queue[0].clip
+    first = studio.catalogue.queue[0].clip
     studio.store.append(Change.importing(first.edit((1.0,) * FRAMES, author="Bo", time="2026-01-31T09:30:00+00:00")))
     ids = "cards => cards.map(card => card.dataset.id)"
     with person(browser, address) as page:
-        order = [queued.clip.clip_id for queued in studio.library.queue]
+        order = [queued.clip.clip_id for queued in studio.catalogue.queue]
         assert page.eval_on_selector_all(".clip-card", ids) == order
         page.click("[data-state=edited]:not(.clip-card)")
         until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == [first.clip_id])
@@ -384,7 +384,7 @@ def test_the_queue_is_filtered_by_class_and_state(browser, site) -> None:
         until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == [first.clip_id])
         page.click("[data-state=all]:not(.clip-card)")
         page.select_option("#filter-class", first.label)
-        same = [queued.clip.clip_id for queued in studio.library.queue if queued.clip.label == first.label]
+        same = [queued.clip.clip_id for queued in studio.catalogue.queue if queued.clip.label == first.label]
         until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == same)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -20,7 +21,8 @@ from starlette.exceptions import HTTPException
 from stabn.consensus import alpha
 from stabn.data.video import probe
 from stabn.errors import UserError
-from stabn.studio.library import ORDER, Entry
+from stabn.records import Edit
+from stabn.studio.catalogue import ORDER, Entry
 from stabn.studio.session import Studio
 
 KEPT_UPLOADS = 4
@@ -55,7 +57,7 @@ class WhatIf(OneClip):
 def found(studio: Studio, clip_id: str) -> Entry:
     """The clip of that id, or the answer 404."""
     try:
-        return studio.library.entry(clip_id)
+        return studio.catalogue.entry(clip_id)
     except KeyError:
         raise HTTPException(404, "There is no such clip; go back to the queue.") from None
 
@@ -63,20 +65,20 @@ def found(studio: Studio, clip_id: str) -> Entry:
 def clip_routes(studio: Studio) -> APIRouter:
     """The routes of a studio."""
     routes = APIRouter()
-    library, looking, store = studio.library, studio.looking, studio.store
+    catalogue, looking, store = studio.catalogue, studio.looking, studio.store
 
-    def authors() -> dict[str, list[str]]:
-        by_clip: dict[str, list[str]] = {}
+    def by_clip() -> dict[str, list[Edit]]:
+        groups: dict[str, list[Edit]] = defaultdict(list)
         for edit in store.current():
-            by_clip.setdefault(edit.clip_id, []).append(edit.author)
-        return by_clip
+            groups[edit.clip_id].append(edit)
+        return groups
 
     @routes.get("/session")
     def session() -> dict[str, Any]:
         return {
             "run": str(studio.run.folder),
-            "project": str(library.project.folder),
-            "class_names": library.class_names,
+            "project": str(catalogue.project.folder),
+            "class_names": catalogue.class_names,
             "frames": looking.model.frames,
             "people": store.people(),
             "use": store.use(),
@@ -87,8 +89,7 @@ def clip_routes(studio: Studio) -> APIRouter:
 
     @routes.get("/queue")
     def queue() -> dict[str, Any]:
-        version, edited = store.version(), authors()
-        times = {edit.clip_id: edit.time for edit in store.current()}
+        version, edits = store.version(), by_clip()
         clips = [
             {
                 "id": queued.clip.clip_id,
@@ -97,10 +98,10 @@ def clip_routes(studio: Studio) -> APIRouter:
                 "confidence": round(queued.confidence, 4),
                 "label_probability": round(queued.label_probability, 4),
                 "correct": queued.clip.predicted == queued.clip.label,
-                "edited_by": edited.get(queued.clip.clip_id, []),
-                "updated": times.get(queued.clip.clip_id),
+                "edited_by": [edit.author for edit in edits[queued.clip.clip_id]],
+                "updated": edits[queued.clip.clip_id][-1].time if edits[queued.clip.clip_id] else None,
             }
-            for queued in library.queue
+            for queued in catalogue.queue
         ]
         return {"order": ORDER, "version": version, "clips": clips}
 
@@ -112,8 +113,8 @@ def clip_routes(studio: Studio) -> APIRouter:
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> dict[str, Any]:
-        names, edited = library.class_names, authors()
-        samples = list(library.samples.values())
+        names, edits = catalogue.class_names, by_clip()
+        samples = list(catalogue.samples.values())
         chosen = [
             sample
             for sample in samples
@@ -130,8 +131,8 @@ def clip_routes(studio: Studio) -> APIRouter:
                     "id": sample.clip_id,
                     "label": names[sample.label],
                     "split": sample.split,
-                    "in_queue": sample.clip_id in library,
-                    "edited_by": edited.get(sample.clip_id, []),
+                    "in_queue": sample.clip_id in catalogue,
+                    "edited_by": [edit.author for edit in edits[sample.clip_id]],
                 }
                 for sample in chosen[offset : offset + limit]
             ],
@@ -151,7 +152,7 @@ def clip_routes(studio: Studio) -> APIRouter:
             "source": entry.source,
             "editable": entry.why_not is None,
             "why_not": entry.why_not,
-            "predicted": library.class_names[int(seen.probabilities.argmax())],
+            "predicted": catalogue.class_names[int(seen.probabilities.argmax())],
             "probabilities": _rounded(seen.probabilities, 6),
             "frame_indices": seen.frame_indices.tolist(),
             "timestamps": _rounded(seen.timestamps, 6),
@@ -221,8 +222,8 @@ def clip_routes(studio: Studio) -> APIRouter:
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
-            library.upload(clip_id, name, path)
-            for old in library.uploads()[:-KEPT_UPLOADS]:
+            catalogue.upload(clip_id, name, path)
+            for old in catalogue.uploads()[:-KEPT_UPLOADS]:
                 with suppress(HTTPException):  # somebody removes it just now
                     remove(old.clip_id)
         return {"id": clip_id, "name": name}
@@ -230,7 +231,7 @@ def clip_routes(studio: Studio) -> APIRouter:
     @routes.delete("/uploads")
     def remove(clip_id: ClipId) -> dict[str, Any]:
         try:
-            entry = library.remove_upload(clip_id)
+            entry = catalogue.remove_upload(clip_id)
         except KeyError:
             raise HTTPException(404, "There is no such upload.") from None
         looking.forget(clip_id)

@@ -41,15 +41,15 @@ class Use(Body):
 def edit_routes(studio: Studio) -> APIRouter:
     """The routes of a studio."""
     routes = APIRouter()
-    library, store = studio.library, studio.store
+    catalogue, store = studio.catalogue, studio.store
 
     @routes.post("/edit")
     def edit(change: EditChange) -> dict[str, Any]:
         entry = found(studio, change.id)
         studio.adopt(entry)
-        seen = library.known(change.id)
-        assert seen is not None
-        frames = len(seen.frame_indices)
+        clip = catalogue.clip(change.id)
+        assert clip is not None
+        frames = len(clip.frame_indices)
         if change.scores is not None and len(change.scores) != frames:
             raise HTTPException(422, f"scores: got {len(change.scores)}, expected {frames}, one per frame")
         event = store.append(
@@ -58,8 +58,8 @@ def edit_routes(studio: Studio) -> APIRouter:
                 request=change.request,
                 kind=change.kind,
                 clip_id=change.id,
-                frame_indices=tuple(int(i) for i in seen.frame_indices),
-                timestamps=tuple(float(t) for t in seen.timestamps),
+                frame_indices=clip.frame_indices,
+                timestamps=clip.timestamps,
                 scores=None if change.scores is None else tuple(change.scores),
                 author=person(change.author),
                 time=now(),
@@ -79,7 +79,7 @@ def edit_routes(studio: Studio) -> APIRouter:
     def changes(since: Annotated[int, Query(ge=0)] = 0) -> dict[str, Any]:
         version = store.version()
         clips = store.changed(since) if version > since else ()
-        if any(clip_id not in library for clip_id in clips):
+        if any(clip_id not in catalogue for clip_id in clips):
             studio.catch_up()
         if clips:
             studio.file.soon()  # they may come from a colleague's studio
@@ -88,7 +88,7 @@ def edit_routes(studio: Studio) -> APIRouter:
     @routes.get("/people")
     def people() -> dict[str, Any]:
         edits = studio.edits()
-        labels = {clip.clip_id: clip.label for clip in library.project.clips}
+        labels = {clip.clip_id: clip.label for clip in catalogue.project.clips}
         found_agreement = agreement(edits, labels)
         by_person: dict[str, int] = dict.fromkeys(store.people(), 0)
         by_clip: dict[str, list[str]] = {}
@@ -129,7 +129,7 @@ def edit_routes(studio: Studio) -> APIRouter:
         form = _format(format)
         name = f"edits-{datetime.now(UTC):%Y%m%d-%H%M%S}{form.suffix}"
         edits = studio.edits()  # first: a clip may join the queue meanwhile
-        text = form.write(edits, {clip.clip_id: clip for clip in library.project.clips})
+        text = form.write(edits, {clip.clip_id: clip for clip in catalogue.project.clips})
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(text.encode(), media_type=form.media_type, headers=headers)
 
@@ -143,7 +143,7 @@ def edit_routes(studio: Studio) -> APIRouter:
         body = await request.body()
 
         def read() -> tuple[Edit, ...]:
-            clips = {clip.clip_id: clip for clip in library.project.clips}
+            clips = {clip.clip_id: clip for clip in catalogue.project.clips}
             try:
                 return form.read(body.decode("utf-8-sig"), name, clips)
             except UnicodeDecodeError as error:

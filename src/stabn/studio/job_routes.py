@@ -48,7 +48,7 @@ def job_routes(studio: Studio) -> APIRouter:
     def start(new: NewJob) -> dict[str, Any]:
         options = {k: v for k, v in (("epochs", new.epochs), ("gamma", new.gamma)) if v is not None}
         job_id = jobs.start(
-            studio.library.project,
+            studio.catalogue.project,
             studio.edits(),
             use=store.use(),
             control=new.control,

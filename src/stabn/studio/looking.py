@@ -7,7 +7,7 @@ import io
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -133,20 +133,21 @@ class Looking:
         for _ in range(self.WORKERS):
             threading.Thread(target=self._work, daemon=True, name="opening clips").start()
 
-    def open(self, clip_id: str, path: Path, known: Seen | None = None) -> View:
+    def open(self, clip_id: str, path: Path, known: Callable[[], Seen | None] = lambda: None) -> View:
         """The view of a clip, opened now if it is not open yet; returns at once.
 
         Args:
             clip_id: what to remember it by.
             path: the video.
-            known: what the network answered, if that was recorded; then the same frames are shown.
+            known: what the network answered, if that was recorded; then the same frames are shown. It is asked for
+                only when the clip is opened, not each time somebody looks at it.
         """
         with self._lock:
             view = self._views.get(clip_id)
             if view is not None:
                 self._views.move_to_end(clip_id)
                 return view
-            view = self._views[clip_id] = View(path, self.model.frames, known)
+            view = self._views[clip_id] = View(path, self.model.frames, known())
             if self._closed:
                 view.fail(_closing())
             else:

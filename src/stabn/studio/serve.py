@@ -20,8 +20,8 @@ from stabn.nn import STABN
 from stabn.projects import Project, open_project, weights_of
 from stabn.runs import Run, preprocessing_of
 from stabn.studio.app import build_app
+from stabn.studio.catalogue import Catalogue
 from stabn.studio.jobs import Jobs
-from stabn.studio.library import Library
 from stabn.studio.looking import Looking
 from stabn.studio.session import Studio
 from stabn.studio.store import Store
@@ -64,16 +64,18 @@ def studio_on(
     store = looking = file = None
     started = False
     try:
-        library = Library(project, run.table(model))
+        catalogue = Catalogue(project, run.table(model))
         own = URL.create("sqlite", database=str((project.folder / "studio.db").absolute()))
         store = Store(database or own, project.id)
         looking = Looking(model, preprocessing_of(model, str(run.folder)), memory=memory)
-        file = EditsFile(project.edits_file, store, lambda: {c.clip_id: c.frame_indices for c in library.project.clips})
+        file = EditsFile(
+            project.edits_file, store, lambda: {c.clip_id: c.frame_indices for c in catalogue.project.clips}
+        )
         studio = Studio(
             run=run,
-            library=library,
+            catalogue=catalogue,
             looking=looking,
-            thumbnails=Thumbnails(library),
+            thumbnails=Thumbnails(catalogue),
             store=store,
             file=file,
             jobs=Jobs(project.folder / "jobs", run),
@@ -104,10 +106,10 @@ def serve(studio: Studio, *, port: int, browser: bool) -> None:
     """
     listening = listen(port)
     port = listening.getsockname()[1]
-    token = _token(studio.library.project)
+    token = _token(studio.catalogue.project)
     address = f"http://{HOST}:{port}/?token={quote(token)}"
     print(
-        f"Correct {studio.library.project.folder} in your browser; Ctrl-C ends the studio:\n\n    {address}\n",
+        f"Correct {studio.catalogue.project.folder} in your browser; Ctrl-C ends the studio:\n\n    {address}\n",
         flush=True,
     )
     if browser:

@@ -7,8 +7,8 @@ from pathlib import Path
 from stabn.errors import UserError
 from stabn.records import Edit
 from stabn.runs import Run
+from stabn.studio.catalogue import Catalogue, Entry
 from stabn.studio.jobs import Jobs
-from stabn.studio.library import Entry, Library
 from stabn.studio.looking import Looking, View
 from stabn.studio.store import Store
 from stabn.studio.sync import EditsFile
@@ -21,7 +21,7 @@ class Studio:
 
     Attributes:
         run: whose mistakes are corrected.
-        library: the clips.
+        catalogue: the clips.
         looking: what the network saw in them.
         thumbnails: small pictures of them.
         store: the edits, as events.
@@ -32,7 +32,7 @@ class Studio:
     """
 
     run: Run
-    library: Library
+    catalogue: Catalogue
     looking: Looking
     thumbnails: Thumbnails
     store: Store
@@ -43,7 +43,7 @@ class Studio:
 
     def view(self, entry: Entry) -> View:
         """The clip, opened."""
-        return self.looking.open(entry.clip_id, entry.path, self.library.known(entry.clip_id))
+        return self.looking.open(entry.clip_id, entry.path, lambda: self.catalogue.known(entry.clip_id))
 
     def adopt(self, entry: Entry) -> None:
         """Make sure that the clip is in the queue, so that its edits count.
@@ -53,19 +53,19 @@ class Studio:
         """
         if entry.why_not is not None:
             raise UserError(f"{entry.name}: {entry.why_not}")
-        if entry.clip_id not in self.library:
-            self.library.adopt(entry, self.view(entry).seen)
+        if entry.clip_id not in self.catalogue:
+            self.catalogue.adopt(entry, self.view(entry).seen)
 
     def edits(self) -> tuple[Edit, ...]:
         """Everybody's current edits of clips in the queue and their frames, in the order of their last change."""
-        frames = self.library.frame_indices
+        frames = self.catalogue.frame_indices
         return tuple(edit for edit in self.store.current() if edit.frame_indices == frames(edit.clip_id))
 
     def catch_up(self) -> None:
         """Adopt the training clips that a colleague with the same database has corrected and this project lacks."""
-        for clip_id in {edit.clip_id for edit in self.store.current()} - set(self.library.project_ids):
-            if clip_id in self.library.samples:
-                entry = self.library.entry(clip_id)
+        for clip_id in {edit.clip_id for edit in self.store.current()} - set(self.catalogue.project_ids):
+            if clip_id in self.catalogue.samples:
+                entry = self.catalogue.entry(clip_id)
                 if entry.why_not is None:
                     with suppress(UserError):  # a video that cannot be read here; `EditsFile.left_out` has its edits
                         self.adopt(entry)

@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 
 from stabn.data.video import stream_clip
-from stabn.studio.library import Entry, Library
+from stabn.studio.catalogue import Catalogue, Entry
 from stabn.studio.looking import as_png
 
 KEPT = 2000
@@ -15,11 +15,11 @@ class Thumbnails:
     """One picture per clip: the middle one of the frames that the network saw, or the first where that is unknown.
 
     Args:
-        library: the clips.
+        catalogue: the clips.
     """
 
-    def __init__(self, library: Library) -> None:
-        self.library = library
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()  # lists ask for dozens at once; one decoder leaves the machine to the editor
 
@@ -32,7 +32,7 @@ class Thumbnails:
         with self._lock:
             picture = self._kept.get(entry.clip_id)
             if picture is None:
-                indices = self.library.frame_indices(entry.clip_id)
+                indices = self.catalogue.frame_indices(entry.clip_id)
                 middle = indices[len(indices) // 2] if indices else 0
                 picture = as_png(next(iter(stream_clip(entry.path, [middle]))).frames[0], SHORT_SIDE)
                 self._kept[entry.clip_id] = picture

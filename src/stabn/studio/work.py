@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,7 @@ class Task:
         Raises:
             UserError: it is missing or damaged.
         """
-        value = _read(folder / "job.json")
-        try:
-            return cls(data=DataSource(**value.pop("data")), **value)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{folder / 'job.json'}: lacks or misnames a field ({error}); {REMEDY}") from None
+        return _read(folder / "job.json", lambda data, **rest: cls(data=DataSource(**data), **rest))
 
 
 @dataclass(frozen=True)
@@ -140,17 +137,18 @@ class State:
         Raises:
             UserError: it is missing or damaged.
         """
-        try:
-            return cls(**_read(folder / "state.json"))
-        except TypeError as error:
-            raise UserError(f"{folder / 'state.json'}: misnames a field ({error}); {REMEDY}") from None
+        return _read(folder / "state.json", cls)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, make: Callable[..., Any]) -> Any:
+    """What `make` makes of the fields of a JSON object."""
     value = read_json(file, remedy=REMEDY)
     if not isinstance(value, dict) or value.pop("format", None) != JOB_FORMAT:
         raise UserError(f"{file}: is not of format {JOB_FORMAT!r}; {REMEDY}")
-    return value
+    try:
+        return make(**value)
+    except TypeError as error:
+        raise UserError(f"{file}: lacks or misnames a field ({error}); {REMEDY}") from None
 
 
 def lock(folder: Path) -> FileLock:

@@ -68,6 +68,16 @@ export function openDialog(title, content) {
   return dialog;
 }
 
+/** Put text on the clipboard and say so. @param {string} text @param {(message: string, kind: string) => void} say */
+export async function copy(text, say) {
+  try {
+    await navigator.clipboard.writeText(text);
+    say("Copied.", "right");
+  } catch {
+    say("The browser does not allow copying; select the text instead.", "error");
+  }
+}
+
 const PATHS = {
   play: "M5 3.5v9l7.5-4.5z",
   pause: "M4.5 3.5h2.5v9H4.5zM9 3.5h2.5v9H9z",

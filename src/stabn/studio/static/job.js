@@ -1,6 +1,7 @@
 // One fine-tuning job: how far it is, its curves, and what can be done with it.
 
 import { lineChart } from "./charts.js";
+import { copy } from "./dom.js";
 import { count, duration, percent, usePhrase, when } from "./wording.js";
 
 /** @typedef {object} Job answer of GET /api/job */
@@ -48,7 +49,7 @@ export class JobView {
       element("details", { id: "job-log-box" }, element("summary", {}, "Log"), this.log),
       element("details", { id: "job-command-box" }, element("summary", {}, "The same on the command line"),
         element("div", { class: "stack" }, element("p", { class: "muted small" }, "This does the first step again, for instance on another machine. Give it another --out."), this.command,
-          element("div", {}, element("button", { id: "copy-command", class: "button", type: "button", onclick: () => copy(context, this.command.textContent) }, "Copy")))));
+          element("div", {}, element("button", { id: "copy-command", class: "button", type: "button", onclick: () => copy(this.command.textContent, context.say) }, "Copy")))));
   }
 
   /** @param {Job} job */
@@ -153,14 +154,4 @@ function doing(state, stage, progress) {
   if (!progress) return `${what}…`;
   const share = progress.step / Math.max(1, progress.steps);
   return `${what}: epoch ${progress.epoch} of ${progress.epochs}, ${share < 1 ? `${percent(share)} of it` : "now looking at the validation clips"}`;
-}
-
-/** @param {import("./main.js").Context} context @param {string} text */
-export async function copy({ say }, text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    say("Copied.", "right");
-  } catch {
-    say("The browser does not allow copying; select the text instead.", "error");
-  }
 }

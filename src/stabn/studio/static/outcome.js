@@ -2,7 +2,7 @@
 
 import { intervalBar } from "./charts.js";
 import { ClipComparison } from "./compare.js";
-import { copy } from "./job.js";
+import { copy } from "./dom.js";
 import { count, percent, points, shellWord, when } from "./wording.js";
 import { keepInAddress } from "./watching.js";
 
@@ -188,7 +188,7 @@ class Outcome {
     const command = `stabn studio ${shellWord(job.run)}`;
     return element("section", { id: "further", class: "card stack", "aria-labelledby": "further-title" }, element("h2", { id: "further-title" }, "Where to go on"),
       element("p", {}, "The new network is in ", element("code", { id: "new-run" }, job.run), ". To correct what it still gets wrong, stop this studio and start one on it:"),
-      element("div", { class: "row" }, element("code", { id: "next-command", class: "command", tabindex: 0 }, command), element("button", { id: "copy-next", class: "button", type: "button", onclick: () => copy(context, command) }, "Copy")));
+      element("div", { class: "row" }, element("code", { id: "next-command", class: "command", tabindex: 0 }, command), element("button", { id: "copy-next", class: "button", type: "button", onclick: () => copy(command, context.say) }, "Copy")));
   }
 }
 

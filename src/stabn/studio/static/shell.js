@@ -1,6 +1,6 @@
 // The header: places, what is saved, who works here, theme and colours; and the dialog that asks for a name.
 
-import { element, icon, openDialog } from "./dom.js";
+import { copy, element, icon, openDialog } from "./dom.js";
 import { recall, remember } from "./settings.js";
 
 const PLACES = [
@@ -136,15 +136,6 @@ function showRefused({ outbox, say }) {
         ),
       ),
   );
-}
-
-async function copy(text, say) {
-  try {
-    await navigator.clipboard.writeText(text);
-    say("Copied.", "right");
-  } catch {
-    say("The browser does not allow copying; select the text instead.", "error");
-  }
 }
 
 function cycleButton(id, names, current, label, picture, choose) {

@@ -71,7 +71,7 @@ class Queued:
         return self.confidence - self.label_probability
 
 
-class Library:
+class Catalogue:
     """The clips of an edit project, of the data set behind it, and uploads.
 
     Args:
@@ -121,11 +121,9 @@ class Library:
         if uploaded is not None:
             return uploaded
         sample = self._samples[clip_id]
-        label = self.class_names[sample.label]
-        if clip_id not in self._rows:
-            return Entry(clip_id, clip_id, sample.path, label, sample.split, "data")
-        # Not the project's path: the videos may have moved since it was collected.
-        return Entry(clip_id, clip_id, sample.path, label, sample.split, "queue")
+        # The path is the data's, not the project's: the videos may have moved since it was collected.
+        source: Literal["queue", "data"] = "queue" if clip_id in self._rows else "data"
+        return Entry(clip_id, clip_id, sample.path, self.class_names[sample.label], sample.split, source)
 
     def upload(self, clip_id: str, name: str, path: Path) -> Entry:
         """Take in an uploaded video."""
@@ -144,10 +142,15 @@ class Library:
         """
         return self._uploads.pop(clip_id)
 
+    def clip(self, clip_id: str) -> ProjectClip | None:
+        """The clip of the queue of that id, or None."""
+        row = self._rows.get(clip_id)
+        return None if row is None else self.project.clips[row]
+
     def frame_indices(self, clip_id: str) -> tuple[int, ...]:
         """The source frames of a clip of the queue; empty for others."""
-        row = self._rows.get(clip_id)
-        return () if row is None else self.project.clips[row].frame_indices
+        clip = self.clip(clip_id)
+        return () if clip is None else clip.frame_indices
 
     def known(self, clip_id: str) -> Seen | None:
         """What the network answered when the clip was collected; None for a clip that is not in the queue."""
