@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_resizing_twice_is_the_same_as_once(size):
     once = PREPROCESSING.resized(random_frames(*size))
     assert tuple(once.shape[-2:]) == PREPROCESSING.resized_size(*size)
     assert torch.equal(PREPROCESSING.resized(once), once)
-    assert torch.equal(PREPROCESSING.test_view(once), PREPROCESSING.test_view(random_frames(*size)))
+    assert torch.equal(PREPROCESSING.centre_view(once), PREPROCESSING.test_view(random_frames(*size)))
 
 
 def test_resizing_does_not_change_its_input():
@@ -61,14 +62,18 @@ def test_the_crop_box_computed_by_hand():
     assert Preprocessing(Sampling("dense", 4), resize=32, crop=32).crop_box(32, 32) == (0, 0, 1, 1)
 
 
+MOUTH = replace(PREPROCESSING, region=(0.25, 0.5, 0.75, 0.9))
+
+
+@pytest.mark.parametrize("preprocessing", [PREPROCESSING, MOUTH])
 @pytest.mark.parametrize("size", [(60, 90), (90, 60), (45, 45)])
-def test_the_crop_box_frames_what_the_test_view_shows(size):
+def test_the_crop_box_frames_what_the_test_view_shows(size, preprocessing):
     height, width = size
-    left, top, right, bottom = PREPROCESSING.crop_box(height, width)
+    left, top, right, bottom = preprocessing.crop_box(height, width)
     coordinates = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     frames = torch.zeros(1, 3, height, width, dtype=torch.uint8)
     frames[0, 0], frames[0, 1] = (c * 2 for c in coordinates)  # red grows downwards and green to the right
-    view = PREPROCESSING.test_view(frames)[:, 0]
+    view = preprocessing.test_view(frames)[:, 0]
     pixels = view * torch.tensor(IMAGENET_STD)[:, None, None] + torch.tensor(IMAGENET_MEAN)[:, None, None]
     rows, columns = pixels[0, :, 16] * 255 / 2, pixels[1, 16] * 255 / 2
     half = 0.5 * max(size) / 36  # half an output pixel in source pixels, where its centre lies
@@ -76,6 +81,25 @@ def test_the_crop_box_frames_what_the_test_view_shows(size):
     assert rows[-1] == pytest.approx(bottom * height - half, abs=2)
     assert columns[0] == pytest.approx(left * width + half, abs=2)
     assert columns[-1] == pytest.approx(right * width - half, abs=2)
+
+
+def test_a_region_is_cut_out_before_resizing():
+    frames = random_frames(100, 80)
+    cut = replace(PREPROCESSING, region=(0.25, 0.2, 0.75, 0.6))
+    assert torch.equal(cut.resized(frames), PREPROCESSING.resized(frames[..., 20:60, 20:60]))
+    assert cut.resized_size(100, 80) == (36, 36)
+    assert cut.crop_box(100, 80) == pytest.approx((0.25 + 0.5 / 18, 0.2 + 0.4 / 18, 0.75 - 0.5 / 18, 0.6 - 0.4 / 18))
+
+
+def test_a_region_survives_json_and_its_absence_is_not_written():
+    assert Preprocessing.from_json(json.loads(json.dumps(MOUTH.as_json()))) == MOUTH
+    assert "region" not in PREPROCESSING.as_json()
+
+
+@pytest.mark.parametrize("region", [(0.5, 0, 0.5, 1), (0, 0, 1), (0, 0.2, 1, 1.5), "left", 3, (0, "a", 1, 1)])
+def test_a_wrong_region_is_refused(region):
+    with pytest.raises(UserError, match="region: got"):
+        Preprocessing.from_json(PREPROCESSING.as_json() | {"region": region})
 
 
 def test_preprocessing_survives_json():
@@ -182,7 +206,7 @@ def test_jitter_without_strength_changes_nothing():
     frames = random_frames(32, 32)
     preprocessing = Preprocessing(Sampling("dense", 4), resize=32, crop=32)
     clip = Augmentation().training_view(frames, preprocessing, generator()).clip
-    assert torch.equal(clip, preprocessing.test_view(frames))
+    assert torch.equal(clip, preprocessing.centre_view(frames))
 
 
 @pytest.mark.parametrize("options", [{"jitter": -0.1}, {"jitter": float("nan")}, {"hue": 0.6}])

@@ -330,7 +330,7 @@ class VideoDataset(Dataset[ClipBatch]):
         label = sample.label
         frames = self.preprocessing.sampling.frames
         if self.augmentation is None:
-            views = [self.preprocessing.test_view(window) for window in clip.frames.split(frames)]
+            views = [self.preprocessing.centre_view(window) for window in clip.frames.split(frames)]
         else:
             mirrored = self._mirrored[label]
             view = self.augmentation.training_view(clip.frames, self.preprocessing, rng, may_flip=mirrored is not None)

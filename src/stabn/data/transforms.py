@@ -30,6 +30,8 @@ class Preprocessing:
         sampling: which frames.
         resize: the shorter side of a frame after resizing, in pixels.
         crop: S, the side of the square that the network reads, in pixels; at most `resize`.
+        region: (left, top, right, bottom), the part of every frame that matters, as fractions of its width and height,
+            such as a mouth or one place of a production line; cut out before resizing. None for the whole frame.
         mean: of R, G and B in 0..1, subtracted.
         std: of R, G and B in 0..1, divided by.
     """
@@ -39,6 +41,7 @@ class Preprocessing:
     crop: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    region: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):
@@ -53,10 +56,16 @@ class Preprocessing:
             if len(value) != 3 or len(numbers) != 3:
                 above = "" if low < 0 else " above 0"
                 raise ValueError(f"{name}: got {value!r}, expected three numbers{above}")
+        if self.region is not None:
+            left, top, right, bottom = self.region
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise ValueError(f"region: got {self.region!r}, expected left < right and top < bottom, all in 0..1")
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON values; `from_json` reads them back."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        """The fields as JSON values; `from_json` reads them back. `region` is there only if there is one."""
+        value = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        region = value.pop("region")
+        return value if region is None else value | {"region": list(region)}
 
     @classmethod
     def from_json(cls, value: Any, source: str = "preprocessing") -> "Preprocessing":
@@ -71,32 +80,43 @@ class Preprocessing:
         """
         remedy = "give the values that the network was trained with"
         try:
-            outer = _exactly(cls, value)
+            outer = _exactly(cls, {"region": None, **value} if isinstance(value, Mapping) else value)
             inner = _exactly(Sampling, outer.pop("sampling"), "sampling.")
             for name in ("mean", "std"):
                 numbers = outer[name] if isinstance(outer[name], list | tuple) else ()
                 if [type(v) in (int, float) for v in numbers] != [True] * 3:
                     raise ValueError(f"{name}: got {outer[name]!r}, expected three numbers")
                 outer[name] = tuple(float(v) for v in numbers)
+            if outer["region"] is not None:
+                sides = outer["region"] if isinstance(outer["region"], list | tuple) else ()
+                if [type(v) in (int, float) for v in sides] != [True] * 4:
+                    raise ValueError(f"region: got {outer['region']!r}, expected four numbers")
+                outer["region"] = tuple(float(v) for v in sides)
             return cls(sampling=Sampling(**inner), **outer)
         except ValueError as error:
             raise UserError(f"{source}: {error}; {remedy}") from None
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of a frame after `resized`; the longer side is rounded down, as torchvision does."""
+        left, top, right, bottom = self._region_pixels(height, width)
+        height, width = bottom - top, right - left
         short, long = min(height, width), max(height, width)
         long = int(self.resize * long / short)
         return (self.resize, long) if height <= width else (long, self.resize)
 
     def resized(self, frames_tchw: UInt8[Tensor, "t 3 h w"]) -> UInt8[Tensor, "t 3 h2 w2"]:
-        """Frames with `resize` as their shorter side, aspect kept (bilinear, antialiased); twice is as once."""
-        return tv.resize(frames_tchw, [self.resize], antialias=True)
+        """The region of source frames with `resize` as its shorter side, aspect kept (bilinear, antialiased)."""
+        left, top, right, bottom = self._region_pixels(*frames_tchw.shape[-2:])
+        return tv.resize(frames_tchw[..., top:bottom, left:right], [self.resize], antialias=True)
 
     def test_view(self, frames_tchw: UInt8[Tensor, "t 3 h w"]) -> Float32[Tensor, "3 t s s"]:
-        """The network's view of frames, resized or not yet: the centre square, normalised."""
-        resized = self.resized(frames_tchw)
-        top, left = _centre(resized.shape[-2], resized.shape[-1], self.crop)
-        return self.normalised(resized[..., top : top + self.crop, left : left + self.crop])
+        """The network's view of source frames: the centre square of what `resized` gives, normalised."""
+        return self.centre_view(self.resized(frames_tchw))
+
+    def centre_view(self, resized_tchw: UInt8[Tensor, "t 3 h w"]) -> Float32[Tensor, "3 t s s"]:
+        """The network's view of frames that `resized` gave."""
+        top, left = _centre(resized_tchw.shape[-2], resized_tchw.shape[-1], self.crop)
+        return self.normalised(resized_tchw[..., top : top + self.crop, left : left + self.crop])
 
     def normalised(self, frames_tchw: UInt8[Tensor, "t 3 s s"]) -> Float32[Tensor, "3 t s s"]:
         """(frames / 255 - mean) / std, channels first as the network reads them."""
@@ -109,8 +129,25 @@ class Preprocessing:
             (left, top, right, bottom), fractions of the source frame's width and height.
         """
         rows, columns = self.resized_size(height, width)
-        top, left = _centre(rows, columns, self.crop)
-        return left / columns, top / rows, (left + self.crop) / columns, (top + self.crop) / rows
+        left, top, right, bottom = self._region_pixels(height, width)
+        across, down = (right - left) / columns, (bottom - top) / rows  # source pixels per resized pixel
+        y, x = _centre(rows, columns, self.crop)
+        return (
+            (left + x * across) / width,
+            (top + y * down) / height,
+            (left + (x + self.crop) * across) / width,
+            (top + (y + self.crop) * down) / height,
+        )
+
+    def _region_pixels(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The region in whole pixels of a source frame, at least one in each direction."""
+        if self.region is None:
+            return 0, 0, width, height
+        left, top = (
+            min(int(share * side), side - 1) for share, side in zip(self.region[:2], (width, height), strict=True)
+        )
+        right, bottom = (round(share * side) for share, side in zip(self.region[2:], (width, height), strict=True))
+        return left, top, max(right, left + 1), max(bottom, top + 1)
 
     def _standardised(self, clip_cthw: Float32[Tensor, "3 t s s"]) -> Float32[Tensor, "3 t s s"]:
         mean = torch.tensor(self.mean).view(3, 1, 1, 1)

@@ -221,7 +221,7 @@ class Looking:
             for position, wanted in enumerate(indices):
                 if wanted == index:
                     view._pictures[position].set_result(picture)
-        clip = self.preprocessing.test_view(torch.cat([frames[index] for index in indices]))[None]
+        clip = self.preprocessing.centre_view(torch.cat([frames[index] for index in indices]))[None]
         parameter = next(self.model.parameters())
         with self._encoding, torch.inference_mode():
             features = self.model.encode(clip.to(parameter.device, parameter.dtype))
