@@ -59,8 +59,10 @@ def test_the_worked_example_of_the_readme_works_as_printed(tabletop, tmp_path, m
         "check-edits",
         *["finetune"] * 2,
         "report",
+        "compare",
     ]
     assert "<video" in Path("report.html").read_text()
+    assert "<svg" in Path("compare.html").read_text()
     names: dict = {}
     exec(compile(program, "README.md", "exec"), names)
     assert names["what_if"].shape == names["logits"].shape == (1, len(ACTS))

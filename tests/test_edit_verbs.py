@@ -1,13 +1,15 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
-from small_run import FRAMES
+from small_run import FRAMES, lines
 
 from stabn.cli import main
 from stabn.exchange import FORMATS
 from stabn.projects import open_project
 from stabn.records import write_edits
+from stabn.runs import DataSource, open_run
 
 TIME = "2026-01-31T09:30:00+00:00"
 QUICKER = ["--optimiser.epochs", "1", "--optimiser.batch_size", "8"]
@@ -102,3 +104,123 @@ def test_fine_tuning_uses_the_edits_that_it_was_told_to_and_says_so(run, project
     )
     assert "use: got 'newest', expected latest, mean" in one_line(*words, "--out", out, "--use", "newest")
     assert not out.exists()
+
+
+@pytest.fixture
+def spoken(tabletop, tmp_path):
+    """A table with names of its own, an interval per clip, a clip where it is unknown, and a split for testing."""
+    relevance = {entry["id"]: entry["relevance"] for entry in lines(tabletop / "truth.jsonl")}
+    rows = ["nr;part;word;from;to"]
+    for n in range(1, 25):
+        part = ("train", "train", "train", "validation")[n % 4] if n <= 20 else "test"
+        word = "up" if n % 2 or part == "test" else "down"
+        inside = [i for i, value in enumerate(relevance[str(n)]) if value]
+        when = ";" if n == 1 else f"{inside[0]},5;{inside[-1] + 1}"
+        rows.append(f"{n};{part};{word};{when}")
+    (tmp_path / "words.csv").write_bytes(("\ufeff" + "\r\n".join(rows) + "\r\n").encode())
+    return ["--data.annotations", str(tmp_path / "words.csv"), "--data.videos", str(tabletop / "videos"),
+            "--data.columns.path", "{nr}.mp4", "--data.columns.label", "word", "--data.columns.split", "part",
+            "--data.columns.id", "nr", "--data.columns.start", "from", "--data.columns.end", "to"]  # fmt: skip
+
+
+TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", "8", "--preprocessing.resize", "36",
+        "--preprocessing.crop", "32", "--optimiser.epochs", "1", "--optimiser.batch_size", "8",
+        "--engine.accelerator", "cpu"]  # fmt: skip
+
+
+def test_a_run_remembers_the_columns_of_its_table_and_edits_are_simulated_from_its_intervals(
+    spoken, tabletop, tmp_path, one_line, capsys
+):
+    run, project = tmp_path / "spoken", tmp_path / "spoken-edits"
+    main(["train", "--out", str(run), *spoken, *TINY])
+    noted = json.loads((run / "run.json").read_text())["data"]
+    assert noted["columns"] == {
+        "path": "{nr}.mp4", "label": "word", "split": "part", "id": "nr", "start": "from", "end": "to"
+    }  # fmt: skip
+    assert open_run(run).source.options() == dict(zip([w[2:] for w in spoken[::2]], spoken[1::2], strict=True))
+    main(["collect", str(run), "--out", str(project), "--bound", "1.0"])
+    clips = {clip.clip_id: clip for clip in open_project(project).clips}
+    capsys.readouterr()
+    main(["simulate-edits", str(project), "--json", str(tmp_path / "s.json")])
+    told = json.loads((tmp_path / "s.json").read_text())
+    assert told["edits"] == len(clips) - ("1" in clips)
+    assert told["without_truth"] == ("1" in clips)
+    relevance = {entry["id"]: entry["relevance"] for entry in lines(tabletop / "truth.jsonl")}
+    for edit in open_project(project).history():
+        # From the middle of its first frame on, the interval holds exactly the frames that Tabletop calls relevant.
+        assert edit.scores == tuple(float(relevance[edit.clip_id][i] > 0) for i in edit.frame_indices)
+        assert (edit.author, edit.comment) == ("simulated", "simulated from the truth")
+
+    # A table with only a test split and only one of the classes.
+    text = (tmp_path / "words.csv").read_text(encoding="utf-8-sig").splitlines()
+    (tmp_path / "held-back.csv").write_text("\n".join(r for r in text if "part" in r or "test" in r))
+    held_back = ["--data.annotations", str(tmp_path / "held-back.csv"), *spoken[2:]]
+    main(["evaluate", str(run), *held_back, "--split", "test", "--json", str(tmp_path / "e.json")])
+    figures = json.loads((tmp_path / "e.json").read_text())
+    assert [(c["name"], c["count"]) for c in figures["classes"]] == [("down", 0), ("up", 4)]
+    assert "split: got 'validation', but the data has only: test" in one_line("evaluate", run, *held_back)
+    assert "split: got 'train', but the data has only: test" in one_line(
+        "train", "--out", tmp_path / "new", *held_back, *TINY, "--data.columns.label", "nr"
+    )
+
+
+def test_a_run_and_a_job_of_before_know_no_columns_and_open_all_the_same(run):
+    value = json.loads((run.folder / "run.json").read_text())
+    del value["data"]["columns"]
+    (run.folder / "run.json").write_text(json.dumps(value))
+    assert open_run(run.folder).source == run.source
+    assert DataSource.from_json({"annotations": "clips.csv"}) == DataSource("clips.csv")
+    assert DataSource("clips.csv").options() == {"data.annotations": "clips.csv"}
+
+
+@pytest.fixture
+def to_correct(run, tmp_path):
+    main(["collect", str(run.folder), "--out", str(tmp_path / "p"), "--bound", "1.0", "--max_clips", "6"])
+    return open_project(tmp_path / "p")
+
+
+def test_simulated_edits_come_from_the_truth_beside_the_annotations_unless_a_file_is_given(
+    to_correct, tabletop, tmp_path, capsys
+):
+    main(["simulate-edits", str(to_correct.folder), "--count", "2"])
+    assert "2 edits added (simulated from the truth, count 2, seed 0)" in capsys.readouterr().out
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(json.dumps({"id": c.clip_id, "interval": [0, 1000]}) + "\n" for c in to_correct.clips)
+    )
+    main(["simulate-edits", str(to_correct.folder), "--truth", str(tmp_path / "mine.jsonl"), "--author", "all"])
+    edits = to_correct.history()
+    assert [edit.author for edit in edits] == ["simulated"] * 2 + ["all"] * 4
+    assert all(edit.scores == (1.0,) * FRAMES for edit in edits[2:])
+    assert all(0.0 in edit.scores for edit in edits[:2])
+
+
+def test_a_faulty_editor_is_simulated_as_asked_and_says_so(to_correct, capsys):
+    words = ["simulate-edits", str(to_correct.folder), "--seed", "3"]
+    main([*words, "--boundary-noise", "2", "--wrong", "0.5", "--shuffle"])
+    assert {edit.comment for edit in to_correct.history()} == {
+        "simulated from the truth, boundary noise 2, wrong 0.5, shuffled between clips, seed 3"
+    }
+    write_edits(to_correct.edits_file, [])
+    main([*words, "--constant", "1"])
+    assert {edit.scores for edit in to_correct.history()} == {(1.0,) * FRAMES}
+    assert len(to_correct.history()) == 6
+
+
+def test_edits_that_cannot_be_simulated_are_told_in_one_line(to_correct, tabletop, tmp_path, one_line):
+    words = ["simulate-edits", to_correct.folder]
+    bare = shutil.copytree(tabletop, tmp_path / "bare")
+    (bare / "truth.jsonl").unlink()
+    assert "bare: does not say when anything happens; give --truth" in one_line(*words, "--data.annotations", bare)
+    (bare / "truth.jsonl").write_text("{}\n")
+    assert "truth.jsonl, line 1: has no id" in one_line(*words, "--data.annotations", bare)
+    (bare / "truth.jsonl").write_text('{"id": "nobody", "relevance": [1]}\n')
+    assert "no clip of it has truth" in one_line(*words, "--truth", bare / "truth.jsonl")
+    assert "--wrong: got 2.0" in one_line(*words, "--wrong", "2")
+    assert "--data.columns is for CSV files" in one_line(
+        *words, "--data.annotations", bare, "--data.columns.label", "word"
+    )
+    (tmp_path / "t.csv").write_text("path,label,split\na.mp4,x,train\n")
+    assert "t.csv: got column 'from' for the start" in one_line(
+        *words, "--data.annotations", tmp_path / "t.csv", "--data.columns.start", "from"
+    )
+    assert to_correct.history() == ()

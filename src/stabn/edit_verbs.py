@@ -1,14 +1,17 @@
 """The verbs around people's edits; as in `stabn.verbs`, parameters and docstring are options and help."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from stabn.consensus import agreement
+from stabn.data.truth import ClipTruth, read_truth
 from stabn.errors import UserError
-from stabn.evaluation.collect import collect, read_truth
-from stabn.evaluation.collect import simulate_edits as simulate
+from stabn.evaluation.collect import collect
+from stabn.evaluation.simulation import Simulation, has_truth
+from stabn.evaluation.simulation import simulate_edits as simulate
 from stabn.exchange import format_of
 from stabn.files import replacing
 from stabn.projects import open_project
@@ -63,18 +66,59 @@ def studio(
         return {"project": str(folder), "edits": len(desk.store.current())}
 
 
-def simulate_edits(project: Path, truth: Path, author: str = "simulated editor") -> dict[str, Any]:
-    """Correct a project's clips as a person who knows the truth would; for data whose truth is known.
+def simulate_edits(
+    project: Path,
+    truth: Path | None = None,
+    boundary_noise: int = 0,
+    wrong: float = 0.0,
+    count: int | None = None,
+    shuffle: bool = False,
+    constant: float | None = None,
+    seed: int = 0,
+    author: str = "simulated",
+    data: DataSource | None = None,
+) -> dict[str, Any]:
+    """Correct a project's clips as a person who knows the truth would, or one with faults.
+
+    So one can measure what edits are worth, where the truth is known. Clips that have an edit already, and those whose
+    truth is not known, stay as they are.
 
     Args:
         project: the folder of an edit project.
-        truth: JSON lines with "id" and "relevance" per source frame, like Tabletop's truth.jsonl.
-        author: whose name the edits carry.
+        truth: JSON lines like Tabletop's truth.jsonl; by default what the labelled videos' own table says.
+        boundary_noise: source frames; the start and the end of what is marked are off by up to so many.
+        wrong: share of the clips in which as many frames are marked, but at a random place.
+        count: only so many clips, chosen at random and evenly from the classes; by default all.
+        shuffle: every clip gets the scores of another clip.
+        constant: every frame gets this score in 0..1; no truth is needed.
+        seed: of all chance.
+        author: whose name the edits carry; their comment says how they were simulated.
+        data: the labelled videos; by default those of the project's run.
     """
+    simulation = Simulation(boundary_noise, wrong, count, shuffle, constant, seed)
     opened = open_project(project)
-    count = simulate(opened, read_truth(truth), author)
-    print(f"{opened.edits_file}: {count} edits added")
-    return {"project": str(project), "edits": count}
+    known: Mapping[str, ClipTruth] = {}
+    if truth is not None:
+        known = read_truth(truth)
+    elif constant is None:
+        source = open_run(opened.run, data).source
+        known = source.table().truth
+        if not known:
+            raise UserError(
+                f"{source.annotations}: does not say when anything happens; give --truth, or name the table's columns "
+                "with --data.columns.start and --data.columns.end"
+            )
+    added = simulate(opened, known, simulation, author)
+    unknown = 0 if constant is not None else sum(not has_truth(clip, known) for clip in opened.clips)
+    without = f"; {unknown} clips have no truth" if unknown else ""
+    print(f"{opened.edits_file}: {added} edits added ({simulation.comment}){without}")
+    return {
+        "project": str(project),
+        "edits": added,
+        "without_truth": unknown,
+        "author": author,
+        "simulation": asdict(simulation),
+    }
 
 
 def check_edits(project: Path) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def check_vacant(folder: Path) -> None:
 
 
 def write_project(
-    folder: Path, run: Path, classes: Sequence[dict[str, Any]], records: Sequence[Record], bound: float
+    folder: Path, run: Path, classes: Sequence[dict[str, Any]], records: Sequence[Record], bound: float, folds: int = 0
 ) -> None:
     """Write a new project without edits; project.json comes last, so a folder without it is no project.
 
@@ -153,6 +153,7 @@ def write_project(
         classes: {"name", "count", "top1", "collected"} of the classes below the bound.
         records: the clips.
         bound: the accuracy below which a class was taken.
+        folds: how many networks, none of which had learnt the clips it answered, gave the records; 0 for the run's own.
 
     Raises:
         UserError: the folder holds something.
@@ -168,6 +169,7 @@ def write_project(
         "run": str(run.resolve()),
         "weights": weights_of(run),
         "bound": bound,
+        "folds": folds,
         "classes": list(classes),
     }
     write_json(folder / "project.json", described)

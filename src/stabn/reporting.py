@@ -3,7 +3,7 @@
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from stabn.data.datasets import Sample, Table
+from stabn.data.truth import ClipTruth
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import accuracy
 from stabn.evaluation.comparison import GROUPS, Contestant, compare
@@ -35,7 +36,7 @@ def report_on(
     *,
     control: str | None,
     project: Project | None,
-    truth: dict[str, tuple[float, ...]] | None,
+    truth: Mapping[str, ClipTruth] | None,
     examples: int,
     note: str,
 ) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def report_on(
         split: which was measured.
         control: name of the control among the runs.
         project: the edit project; its clips are shown with what people marked.
-        truth: relevance per frame by clip id, where it is known.
+        truth: what is known of clips, by their id; None for what the data itself says.
         examples: how many clips to show.
         note: one or two sentences for the top of the page.
 
@@ -62,6 +63,7 @@ def report_on(
     first, last = next(iter(runs)), list(runs)[-1]
     table = runs[first].table(models[first])
     names = table.class_names
+    truth = table.truth if truth is None else truth
     contestants = [Contestant(name, answers[name]) for name in runs]
     found = compare(contestants, names, runs[last].edited_classes, control=control, truth=truth)
     with tempfile.TemporaryDirectory() as films:
@@ -79,7 +81,7 @@ def report_on(
             ),
             examples=tuple(shown),
             facts=_facts(runs, table, split, len(answers[first].clip_ids)),
-            caveats=_CAVEATS if control is None else (*_CAVEATS, _ABOUT_THE_CONTROL),
+            caveats=(*_moved(runs), *_CAVEATS, *([] if control is None else [_ABOUT_THE_CONTROL])),
         )
         write_report(out, page)
     return found
@@ -104,16 +106,26 @@ def check_report(runs: Mapping[str, Run], control: str | None) -> None:
     """Make sure that the page will not claim what is not so.
 
     Raises:
-        UserError: a run has no attention or curves, or the control differs from the last run in more than L_temp.
+        UserError: a run has no attention or curves, was fine-tuned from another run than the first, or the control
+            differs from the last run in more than L_temp.
     """
     for run in runs.values():
         if not isinstance(run.model(), STABN):
             raise UserError(f"{run.folder}: is the plain network, which has no attention to show; use `stabn compare`")
         if not run.recipe:
             raise UserError(f"{run.folder}: is a network without a run, so without curves; use `stabn compare`")
+    first, last = next(iter(runs.values())), list(runs.values())[-1]
+    for run in (last, *([] if control is None else [runs[control]])):
+        if run.origin is None:
+            raise UserError(f"{run.folder}: was not fine-tuned, so no correction is in it; use `stabn compare`")
+        if Path(run.origin) != first.folder.resolve() and Path(run.origin).exists():
+            raise UserError(
+                f"{run.folder}: was fine-tuned from {run.origin} and not from {first.folder}; give that one as before, "
+                "or use `stabn compare`"
+            )
     if control is None:
         return
-    ours, last = runs[control], list(runs.values())[-1]
+    ours = runs[control]
     ignored = ("engine", "loader")
     for key in sorted(({*ours.recipe, *last.recipe}) - {*ignored, "control"}):
         if ours.recipe.get(key) != last.recipe.get(key):
@@ -123,6 +135,16 @@ def check_report(runs: Mapping[str, Run], control: str | None) -> None:
             )
     if not ours.recipe.get("control"):
         raise UserError(f"{ours.folder}: was fine-tuned with the edits; make a control with `stabn finetune --control`")
+
+
+def _moved(runs: Mapping[str, Run]) -> list[str]:
+    """What to say of runs whose origin is not where it was, so that nobody can tell whether it is the first run."""
+    first = next(iter(runs.values())).folder
+    return [
+        f"{name} names as its origin {run.origin}, which is no longer there: whether that is {first} was not checked."
+        for name, run in list(runs.items())[1:]
+        if run.origin is not None and not Path(run.origin).exists()
+    ]
 
 
 def _curve(name: str, run: Run) -> Curve:
@@ -160,7 +182,7 @@ def _examples(
     split: str,
     answers: Mapping[str, Predictions],
     count: int,
-    truth: dict[str, tuple[float, ...]] | None,
+    truth: Mapping[str, ClipTruth],
 ) -> list[Example]:
     """Films of measured clips: half of them mended, then newly wrong ones, then whatever comes first."""
     first, last = next(iter(models)), list(models)[-1]
@@ -179,9 +201,10 @@ def _examples(
     shown = []
     for kind, row in tqdm(chosen, desc="films", unit="clip", disable=None):
         sample = samples[row]
-        relevance = None if truth is None else truth.get(sample.clip_id)
+        known = truth.get(sample.clip_id)
         film = folder / f"measured-{row}.mp4"
-        _film(film, models, (first, last), sample, relevance, "truth")
+        scores = known.scores if known is not None and known.says_when else None
+        _film(film, models, (first, last), sample, scores, "truth")
         caption = f"{kind}: {first} on the left, {last} on the right"
         shown.append(Example(sample.clip_id, table.class_names[sample.label], film, caption))
     return shown
@@ -191,19 +214,23 @@ def _edited_examples(
     folder: Path, models: Mapping[str, STABN | ResNet3D], table: Table, edits: Mapping[str, Edit], count: int
 ) -> list[Example]:
     """Films of training clips that people corrected, with what they marked."""
-    by_id = {sample.clip_id: sample for sample in table.of_split("train")}
+    by_id = {sample.clip_id: sample for sample in table.samples if sample.split == "train"}
     first, last = next(iter(models)), list(models)[-1]
     shown = []
     for number, edit in enumerate(list(edits.values())[:count]):
         if edit.clip_id not in by_id:
             raise UserError(f"--edits: clip {edit.clip_id!r} is no training clip of {first}; give its project")
         film, sample = folder / f"edited-{number}.mp4", by_id[edit.clip_id]
-        marked = dict(zip(edit.frame_indices, edit.scores, strict=True))
-        relevance = tuple(marked.get(index, 0.0) for index in range(max(marked) + 1))
-        _film(film, models, (first, last), sample, relevance, "marked by people")
+        _film(film, models, (first, last), sample, _marked(edit), "marked by people")
         caption = f"a corrected training clip: {first} on the left, {last} on the right"
         shown.append(Example(edit.clip_id, table.class_names[sample.label], film, caption))
     return shown
+
+
+def _marked(edit: Edit) -> Callable[[Sequence[int]], list[float]]:
+    """The scores of an edit at source frames; 0.0 at frames that it does not have."""
+    marked = dict(zip(edit.frame_indices, edit.scores, strict=True))
+    return lambda frame_indices: [marked.get(index, 0.0) for index in frame_indices]
 
 
 def _film(
@@ -211,8 +238,8 @@ def _film(
     models: Mapping[str, STABN | ResNet3D],
     shown: Sequence[str],
     sample: Sample,
-    relevance: Sequence[float] | None,
-    relevance_name: str,
+    scores: Callable[[Sequence[int]], Sequence[float] | np.ndarray] | None,
+    scores_name: str,
 ) -> None:
     records = []
     for name in shown:
@@ -221,29 +248,37 @@ def _film(
         preprocessing = preprocessing_of(model, name)
         record, clip = explain(model, preprocessing, sample.path, class_names_of(model), label=sample.label)
         records.append((name, record))
-    known = None
-    if relevance is not None:
-        known = [relevance[i] if i < len(relevance) else 0.0 for i in clip.frame_indices.tolist()]
-    write_comparison(path, records, clip, known, relevance_name=relevance_name)
+    relevance = None if scores is None else [float(score) for score in scores(clip.frame_indices.tolist())]
+    write_comparison(path, records, clip, relevance, relevance_name=scores_name)
 
 
 def _facts(runs: Mapping[str, Run], table: Table, split: str, count: int) -> tuple[tuple[str, str], ...]:
     first, last = next(iter(runs.values())), list(runs.values())[-1]
+    training = sum(sample.split == "train" for sample in table.samples)
     facts = [
-        ("data", f"{first.source.annotations}, {len(table.of_split('train'))} training clips"),
+        ("data", f"{first.source.annotations}, {training} training clips"),
         ("measured on", f"{count} clips of split {split}"),
         ("edits", f"{len(last.edited)} clips of {len(last.edited_classes)} classes"),
     ]
-    for name, run in runs.items():
-        optimiser = run.recipe["optimiser"]
-        gamma = f", gamma {run.recipe['gamma']:g}" if "gamma" in run.recipe and not run.recipe["control"] else ""
-        facts.append(
-            (
-                name,
-                f"{optimiser['name']}, learning rate {optimiser['learning_rate']:g}, {optimiser['epochs']} epochs, "
-                f"batch {optimiser['batch_size']}{gamma}, seed {run.recipe['seed']}",
-            )
-        )
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    return (*facts, *((name, setting(run)) for name, run in runs.items()), *machine())
+
+
+def setting(run: Run) -> str:
+    """How a run was trained, in a line."""
+    if not run.recipe:
+        return "a network without a recipe"
+    optimiser = run.recipe["optimiser"]
+    gamma = f", gamma {run.recipe['gamma']:g}" if "gamma" in run.recipe and not run.recipe["control"] else ""
+    return (
+        f"{optimiser['name']}, learning rate {optimiser['learning_rate']:g}, {optimiser['epochs']} epochs, "
+        f"batch {optimiser['batch_size']}{gamma}, seed {run.recipe['seed']}"
+    )
+
+
+def machine() -> tuple[tuple[str, str], ...]:
+    """On what this was measured, as facts of a page."""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, lightning {lightning.__version__}"
-    return (*facts, ("machine", machine), ("versions", versions))
+    return (
+        ("machine", f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"),
+        ("versions", versions),
+    )

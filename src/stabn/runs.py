@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stabn.data.datasets import Table, read_something_something
-from stabn.data.tables import read_csv
+from stabn.data.datasets import Table
+from stabn.data.something import read_something_something
+from stabn.data.tables import Columns, read_csv
 from stabn.data.transforms import Preprocessing
+from stabn.data.truth import read_truth
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
 from stabn.nn import STABN, ResNet3D, load_pretrained
@@ -27,16 +29,18 @@ class DataSource:
     """Where labelled videos lie.
 
     Attributes:
-        annotations: a CSV file with the columns path, label and split, or a folder with the annotation files of
-            Something-Something v2 (something-something-v2-labels.json, -train.json, -validation.json).
+        annotations: a CSV file with a row per clip, or a folder with the annotation files of Something-Something v2
+            (something-something-v2-labels.json, -train.json, -validation.json).
         videos: the folder of the videos; by default that of the CSV file, or `videos` inside the annotations' folder.
+        columns: what the columns of the CSV file are called.
     """
 
     annotations: str
     videos: str | None = None
+    columns: Columns = Columns()  # noqa: RUF009
 
     def table(self) -> Table:
-        """Read the annotations.
+        """Read the annotations, and truth.jsonl where a folder has one, as Tabletop's has.
 
         Raises:
             UserError: a file is missing or wrong.
@@ -45,14 +49,36 @@ class DataSource:
         if not source.exists():
             raise UserError(f"{source}: no such file or folder; give a CSV file or an annotation folder")
         if source.is_file():
-            return read_csv(source, self.videos)
-        return read_something_something(source, self.videos or source / "videos")
+            return read_csv(source, self.videos, self.columns)
+        if self.columns != Columns():
+            raise UserError(f"{source}: is a folder, but --data.columns is for CSV files; leave it out")
+        table, truth = read_something_something(source, self.videos or source / "videos"), source / "truth.jsonl"
+        if not truth.exists():
+            return table
+        known = read_truth(truth)
+        return replace(table, truth={s.clip_id: known[s.clip_id] for s in table.samples if s.clip_id in known})
 
     def absolute(self) -> "DataSource":
         """The same data, wherever one looks from."""
         # Not resolve(): a linked CSV file lies where its link is, and its videos beside it.
         videos = None if self.videos is None else os.path.abspath(self.videos)
-        return DataSource(os.path.abspath(self.annotations), videos)
+        return replace(self, annotations=os.path.abspath(self.annotations), videos=videos)
+
+    def options(self) -> dict[str, str]:
+        """The options of the command line that say the same, without those that have their default."""
+        columns = asdict(self.columns).items()
+        changed = {f"data.columns.{n}": v for n, v in columns if v is not None and v != getattr(Columns(), n)}
+        videos = {} if self.videos is None else {"data.videos": self.videos}
+        return {"data.annotations": self.annotations, **videos, **changed}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "DataSource":
+        """What `dataclasses.asdict` made of a source; `columns` may be missing, as in files of before.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        return cls(**{**value, "columns": Columns(**value.get("columns", {}))})
 
 
 @dataclass(frozen=True)
@@ -103,7 +129,8 @@ class Run:
                 "know; give the data it was trained on, or train anew"
             )
         numbers = [known.index(name) for name in table.class_names]
-        return Table(known, tuple(replace(sample, label=numbers[sample.label]) for sample in table.samples))
+        samples = tuple(replace(sample, label=numbers[sample.label]) for sample in table.samples)
+        return replace(table, class_names=known, samples=samples)
 
 
 def preprocessing_of(model: ResNet3D, source: str) -> Preprocessing:
@@ -161,6 +188,8 @@ def found(folder: Path) -> dict[str, Any] | None:
     value = read_json(file, remedy="choose another folder for --out")
     if not isinstance(value, dict) or value.get("format") != RUN_FORMAT:
         raise UserError(f"{file}: is not of format {RUN_FORMAT!r}; choose another folder for --out")
+    if isinstance(value.get("data"), dict):
+        value["data"].setdefault("columns", asdict(Columns()))  # which runs of before did not note
     return value
 
 
@@ -198,7 +227,7 @@ def open_run(folder: Path | str, data: DataSource | None = None) -> Run:
     try:
         return Run(
             folder=folder,
-            source=data.absolute() if data else DataSource(**value["data"]),
+            source=data.absolute() if data else DataSource.from_json(value["data"]),
             recipe=value["recipe"],
             origin=value["origin"],
             edited=tuple(value["edited"]),

@@ -6,24 +6,29 @@ Each returns what it reports, as JSON values, and prints the same for people.
 from pathlib import Path
 from typing import Any, Literal
 
+from stabn.comparing.lineup import ask, judge, line_up, print_found
+from stabn.comparing.looks import look, print_looks
+from stabn.comparing.page import write_comparison_page
 from stabn.data.sampling import Sampling
 from stabn.data.tables import read_class_names
-from stabn.data.tabletop import generate
+from stabn.data.tabletop import Shortcut, generate
 from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.data.truth import read_truth
 from stabn.data.video import probe
 from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import accuracy
 from stabn.evaluation.collect import collect as collect_project
-from stabn.evaluation.collect import read_truth
-from stabn.evaluation.comparison import Contestant, print_comparison
-from stabn.evaluation.comparison import compare as compare_predictions
+from stabn.evaluation.comparison import print_comparison
+from stabn.evaluation.faithfulness import faithfulness_of, print_faithfulness
+from stabn.evaluation.perturbation import BASELINES
 from stabn.evaluation.predict import predict_split
 from stabn.explain.recording import distinct_names, write_files
 from stabn.explain.recording import explain as explain_video
 from stabn.nn import STABN, load_pretrained
 from stabn.nn import import_official as read_official
-from stabn.projects import open_project
+from stabn.outoffold import answer_out_of_fold
+from stabn.projects import check_vacant, open_project
 from stabn.reporting import check_report, report_on
 from stabn.runs import DataSource, class_names_of, open_run, open_runs, preprocessing_of
 from stabn.tables import print_table
@@ -34,6 +39,7 @@ from stabn.training.recipes import (
     SMALL_AUGMENTATION,
     SMALL_FINETUNING,
     SMALL_OPTIMISER,
+    CorrectionRecipe,
     LoaderRecipe,
     NetworkRecipe,
     OptimiserRecipe,
@@ -41,20 +47,40 @@ from stabn.training.recipes import (
 
 
 def tabletop(
-    out: Path, train: int = 770, validation: int = 280, seed: int = 0, workers: int | None = None
+    out: Path,
+    train: int = 770,
+    validation: int = 280,
+    seed: int = 0,
+    shortcut: Literal["none", "time", "space"] = "none",
+    shortcut_strength: float = 1.0,
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Generate Tabletop, a benchmark of short videos in which only when and in which order things happen matters.
+
+    With a shortcut, a mark's colour gives the class of training clips away and misleads in validation clips; OUT/clean
+    has the validation clips without it. docs/tabletop.md tells more.
 
     Args:
         out: folder for videos, annotations in the format of Something-Something v2, and truth.jsonl.
         train: training clips.
         validation: validation clips.
         seed: another seed gives other clips with the same statistics.
+        shortcut: where the mark is: time, in frames that do not matter; space, away from the handled object.
+        shortcut_strength: share of training clips whose mark tells their class; the others' is of a random class.
         workers: processes; by default one per core.
     """
-    generate(out, train=train, validation=validation, seed=seed, workers=workers)
+    if not 0 <= shortcut_strength <= 1:
+        raise UserError(f"--shortcut_strength: got {shortcut_strength}, expected a share in 0..1")
+    if shortcut == "none" and shortcut_strength != 1:
+        raise UserError(f"--shortcut_strength: got {shortcut_strength} and no shortcut; add --shortcut time or space")
+    planted = None if shortcut == "none" else Shortcut(shortcut, shortcut_strength)
+    generate(out, train=train, validation=validation, seed=seed, shortcut=planted, workers=workers)
+    told = {"folder": str(out), "train": train, "validation": validation, "seed": seed}
     print(f"{out}: {train} training and {validation} validation clips")
-    return {"folder": str(out), "train": train, "validation": validation, "seed": seed}
+    if planted is None:
+        return told
+    print(f"{out / 'clean'}: the same {validation} validation clips without marks")
+    return told | {"shortcut": planted.where, "shortcut_strength": planted.strength, "clean": str(out / "clean")}
 
 
 def train(
@@ -100,26 +126,69 @@ def evaluate(
     run: Path,
     split: str = "validation",
     clips: int = 1,
-    attention: Literal["as-is", "inverse-spatial", "inverse-temporal", "uniform-spatial", "uniform-temporal"] = "as-is",
+    attention: Literal[
+        "as-is",
+        "inverse-spatial",
+        "inverse-temporal",
+        "uniform-spatial",
+        "uniform-temporal",
+        "shuffled-spatial",
+        "shuffled-temporal",
+    ] = "as-is",
+    faithfulness: bool = False,
+    methods: str | None = None,
+    baselines: str = ",".join(BASELINES),
+    steps: int = 8,
+    max_clips: int | None = 100,
+    truth: Path | None = None,
+    seed: int = 0,
     data: DataSource | None = None,
     batch_size: int = 16,
     workers: int = 0,
     engine: EngineRecipe = EngineRecipe(devices="1"),  # noqa: B008
 ) -> dict[str, Any]:
-    """Measure a run: top-1 and top-5 of both branches, accuracy per class, confusion matrix.
+    """Measure a run: top-1 and top-5 of both branches, accuracy per class, confusion matrix; and its explanations.
 
     Args:
         run: the folder of a finished run.
         split: train or validation.
         clips: evenly placed windows per video, whose softmax scores are averaged.
-        attention: what the perception branch is shown; inverse-spatial is Eq. 7 of the paper.
+        attention: what the perception branch is shown; inverse-spatial is Eq. 7 of the paper, shuffled is that of
+            another clip of the split.
+        faithfulness: measure, too, whether the network looks where and when its explanations say; docs/faithfulness.md.
+        methods: of --faithfulness, with commas: attention, attention-branch, cam, grad-cam, random, centre, uniform; by
+            default all that the network has.
+        baselines: of --faithfulness, with commas: what stands in for removed frames and regions.
+        steps: of --faithfulness: in how many steps a clip is taken away and put back.
+        max_clips: of --faithfulness: take away and put back at most so many clips, chosen by --seed; null for all.
+        truth: of --faithfulness: JSON lines with "id", and "relevance" or "boxes" per source frame or an "interval"; by
+            default what the data itself says.
+        seed: of all chance: whose attention is shown when it is shuffled, and which clips are chosen.
         data: other labelled videos with the same classes; by default those of the run.
         batch_size: videos at once.
         workers: processes that decode.
         engine: on what it runs.
     """
-    options = {"attention": attention, "batch_size": batch_size, "workers": workers, "engine": engine}
-    answers, names = predict_split(open_run(run, data), split, clips=clips, **options)
+    for name, given in (("methods", methods), ("truth", truth)):
+        if given is not None and not faithfulness:
+            raise UserError(f"--{name}: got {given}, which is for --faithfulness; give both")
+    if faithfulness and (attention != "as-is" or clips != 1):
+        raise UserError("--faithfulness: looks at one window with the network's own attention; leave both options out")
+    opened = open_run(run, data)
+    common: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "engine": engine, "seed": seed}
+    looked = None
+    if faithfulness:
+        looked = faithfulness_of(
+            opened,
+            split,
+            truth=None if truth is None else read_truth(truth),
+            methods=None if methods is None else methods.split(","),
+            baselines=baselines.split(","),
+            steps=steps,
+            max_clips=max_clips,
+            **common,
+        )
+    answers, names = predict_split(opened, split, clips=clips, attention=attention, **common)
     figures = accuracy(answers, names)
     rows = [("perception branch", figures["perception"])]
     if figures["attention_branch"] is not None:
@@ -127,6 +196,9 @@ def evaluate(
     print_table(("", "top-1", "top-5"), [(name, f"{v['top1']:.1%}", f"{v['top5']:.1%}") for name, v in rows])
     per_class = [(c["name"], c["count"], "-" if c["top1"] is None else f"{c['top1']:.1%}") for c in figures["classes"]]
     print_table(("class", "clips", "top-1"), per_class)
+    if looked is not None:
+        print_faithfulness(looked)
+        figures["faithfulness"] = looked
     return {
         "format": "stabn-evaluation/1",
         "run": str(run),
@@ -174,7 +246,10 @@ def collect(
     run: Path,
     out: Path,
     bound: float = 0.5,
+    weakest: int | None = None,
+    recognised: bool = False,
     max_clips: int | None = None,
+    folds: int = 0,
     data: DataSource | None = None,
     batch_size: int = 16,
     workers: int = 0,
@@ -186,23 +261,38 @@ def collect(
         run: a finished run.
         out: folder for the project.
         bound: classes with a training accuracy below this share are weak; the paper's is 0.5.
+        weakest: so many classes of the lowest accuracy are weak, whatever the bound; for data with few classes.
+        recognised: collect the recognised clips of the weak classes instead, to compare what editing them is worth.
         max_clips: at most so many clips, evenly from the weak classes; by default all.
+        folds: on small data a network knows its training clips by heart; 5 trains five networks by the run's recipe,
+            each on four fifths of the clips, and collects what they get wrong in the fifth they have not seen. They
+            are kept in a folder beside the project, OUT-folds; an interrupted command goes on.
         data: the labelled videos; by default those of the run.
         batch_size: videos at once.
         workers: processes that decode.
         engine: on what it runs.
     """
+    opened, answers = open_run(run, data), None
+    if folds:
+        check_vacant(out)
+        between = out.with_name(out.name + "-folds")
+        answers = answer_out_of_fold(opened, between, folds=folds, batch_size=batch_size, engine=engine)
     found = collect_project(
-        open_run(run, data),
+        opened,
         out,
         bound=bound,
+        weakest=weakest,
+        recognised=recognised,
         max_clips=max_clips,
         batch_size=batch_size,
         workers=workers,
         engine=engine,
+        answers=answers,
+        folds=folds,
     )
     rows = [(c["name"], c["count"], f"{c['top1']:.1%}", c["collected"]) for c in found["classes"]]
-    print_table(("weak class", "clips", "training top-1", "to correct"), rows)
+    measured = "training top-1" if not folds else "out-of-fold top-1"
+    print_table(("weak class", "clips", measured, "to correct"), rows)
     print(f"{out}: {found['collected']} clips to correct, listed in {out / 'clips.jsonl'}")
     print(
         f"To see one: stabn explain {run} {open_project(out).clips[0].path} --out {out.with_name(out.name + '-seen')}"
@@ -217,6 +307,8 @@ def finetune(
     gamma: float = GAMMA,
     control: bool = False,
     use: str = "latest",
+    correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
+    where: Path | None = None,
     data: DataSource | None = None,
     augmentation: Augmentation = SMALL_AUGMENTATION,
     optimiser: OptimiserRecipe = SMALL_FINETUNING,
@@ -233,6 +325,8 @@ def finetune(
         gamma: weight of the agreement with the edits; docs/finetuning.md has the measurement behind the default.
         control: the same training without the agreement, to compare with.
         use: what becomes of several people's edits of a clip: latest, mean, median, or author:NAME for one person's.
+        correction: how corrections enter the network; the defaults are the paper's way.
+        where: JSON lines with "id" and "boxes" per source frame: also where to look, not only when (our extension).
         data: the labelled videos; by default those of the run.
         augmentation: how training clips are varied.
         optimiser: how weights move; recipes/paper-finetune.yaml has the paper's numbers.
@@ -247,6 +341,8 @@ def finetune(
         gamma=gamma,
         control=control,
         use=use,
+        correction=correction,
+        where=None if where is None else read_truth(where),
         augmentation=augmentation,
         optimiser=optimiser,
         loader=loader,
@@ -264,31 +360,49 @@ def compare(
     split: str = "validation",
     truth: Path | None = None,
     data: DataSource | None = None,
+    methods: str | None = None,
+    out: Path | None = None,
+    faithfulness: bool = False,
+    max_clips: int | None = 100,
+    batch_size: int = 16,
+    workers: int = 0,
+    engine: EngineRecipe = EngineRecipe(devices="1"),  # noqa: B008
 ) -> dict[str, Any]:
     """Set runs side by side on the same clips: the first is the starting point, the last the one in question.
 
     Args:
-        runs: two or more finished runs; the edited classes are those of the last.
-        control: the run, among them, that the last one is judged against; by default the first.
+        runs: two or more finished runs, with attention or without; the edited classes are those of the last.
+        control: the run, among them, that the last one is judged against; by default the first. With --methods it is
+            one of these.
         split: train or validation.
-        truth: JSON lines with "id" and "relevance" per source frame, to measure the temporal attention.
-        data: the labelled videos; by default those of the first run.
+        truth: JSON lines like Tabletop's truth.jsonl, to measure the temporal attention; by default what the data
+            itself says.
+        data: the labelled videos; by default those of the runs.
+        methods: for several seeds, what each run is a repetition of, as in A,A,B,B; the first run of A and the first of
+            B belong together, and the interval is that of the mean over seeds.
+        out: an HTML file for tables and plots, which opens offline.
+        faithfulness: measure the explanations, too, as `stabn evaluate --faithfulness` does; this takes a while.
+        max_clips: perturb at most so many clips for that; null for all.
+        batch_size: videos at once.
+        workers: processes that decode.
+        engine: on what it runs.
     """
-    if len(runs) < 2:
-        raise UserError(f"compare: got {len(runs)} run, expected at least two")
-    opened = open_runs(runs, data)
-    if control is not None and control not in runs:
-        raise UserError(f"--control: got {control}, expected one of {', '.join(map(str, runs))}")
-    contestants = []
-    names: tuple[str, ...] = ()
-    for folder, run in zip(runs, opened, strict=True):
-        answers, names = predict_split(run, split)
-        contestants.append(Contestant(str(folder), answers))
-    known = None if truth is None else read_truth(truth)
-    chosen = None if control is None else str(control)
-    found = compare_predictions(contestants, names, opened[-1].edited_classes, control=chosen, truth=known)
-    print_comparison(found)
-    return {"format": "stabn-comparison/1", "split": split, **found}
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out: got {out}, expected a file that ends in .html")
+    named = None if methods is None else [name.strip() for name in methods.split(",")]
+    lineup = line_up(runs, methods=named, control=control, data=data)
+    options = {"batch_size": batch_size, "workers": workers, "engine": engine}
+    answers = ask(lineup, split, **options)
+    found = judge(lineup, answers, truth)
+    print_found(found)
+    if faithfulness:
+        found["faithfulness"] = look(lineup, split, truth, max_clips=max_clips, **options)
+        if out is None:
+            print_looks(found["faithfulness"])
+    if out is not None:
+        write_comparison_page(out, lineup, answers, found, split)
+        print(f"{out}: written")
+    return {"format": "stabn-comparison/1" if named is None else "stabn-seeds/1", "split": split, **found}
 
 
 def report(
@@ -310,7 +424,7 @@ def report(
         out: the HTML file.
         control: the run that was fine-tuned without them.
         edits: the edit project, to show what people marked.
-        truth: JSON lines with "id" and "relevance" per source frame, where the truth is known.
+        truth: JSON lines like Tabletop's truth.jsonl; by default what the data itself says.
         split: train or validation.
         examples: how many clips of the split to show.
         data: the labelled videos; by default those of the first run.

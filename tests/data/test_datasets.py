@@ -7,16 +7,9 @@ import torch
 from data_videos import numbers_in
 from torch.utils.data import DataLoader
 
-from stabn.data.datasets import (
-    ClipBatch,
-    FrameScores,
-    Sample,
-    Table,
-    VideoDataset,
-    collate,
-    read_something_something,
-)
+from stabn.data.datasets import ClipBatch, FrameScores, Sample, Table, VideoDataset, collate
 from stabn.data.sampling import Sampling, uniform
+from stabn.data.something import read_something_something
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.errors import UserError
 

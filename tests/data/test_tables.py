@@ -1,20 +1,27 @@
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 
-from stabn.data.tables import read_csv
+from stabn.data.tables import Columns, read_csv
+from stabn.data.truth import ClipTruth
 from stabn.errors import UserError
+
+SPOKEN = Columns(path="videos/{id}.mp4", label="colour", start="from", end="to")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "my videos").mkdir()
-    for name in ("a.mp4", "my videos/b, c.mp4"):
+    for name in ("a.mp4", "my videos/b, c.mp4", "videos/7.mp4", "videos/8.mp4", "videos/take 9.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     return tmp_path
 
 
-def table(folder, *rows, heading="path,label,split"):
-    (folder / "clips.csv").write_text("\n".join((heading, *rows)) + "\n", encoding="utf-8")
-    return read_csv(folder / "clips.csv")
+def table(folder, *rows, heading="path,label,split", columns=None, end="\n", mark=""):
+    (folder / "clips.csv").write_bytes((mark + end.join((heading, *rows)) + end).encode())
+    return read_csv(folder / "clips.csv", columns=columns or Columns())
 
 
 def test_a_csv_file_lists_clips_with_classes_in_alphabetical_order(folder):
@@ -22,21 +29,93 @@ def test_a_csv_file_lists_clips_with_classes_in_alphabetical_order(folder):
     assert got.class_names == ("bowing", "waving")
     assert [s.clip_id for s in got.of_split("train")] == ["a.mp4"]
     assert got.of_split("validation")[0].path == folder / "my videos" / "b, c.mp4"
+    assert got.truth == {}
 
 
 def test_spreadsheet_exports_with_windows_line_ends_byte_order_mark_and_more_columns_are_read(folder):
-    text = "\ufeffid,path,label,split,remark\r\n7,a.mp4,waving,train,good\r\n"
-    (folder / "clips.csv").write_bytes(text.encode())
-    assert read_csv(folder / "clips.csv").samples[0].clip_id == "7"
+    got = table(
+        folder,
+        "7,a.mp4,waving,train,good",
+        "",
+        ",,,,",
+        heading="id,path,label,split,remark",
+        end="\r\n",
+        mark="\ufeff",
+    )
+    assert [sample.clip_id for sample in got.samples] == ["7"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    ("heading", "rows"),
+    [
+        ("id,split,colour,from,to", ["7,train,red,21.25,27.5", "8,test,blue,,", "take 9,train,red,3,4"]),
+        ("id;split;colour;from;to", ["7;train;red;21,25;27,5", "8;test;blue;;", "take 9;train;red;3;4"]),
+        ("id;split;colour;from;to", ['7;train;"red";21.25;"27.5"', "8;test;blue", "take 9;train;red;3,0;4"]),
+        (
+            'colour, "split","to",from,"note, with a comma",id',
+            ['red,train, 27.5,21.25,"so, ""well""",7', "blue,test,,,,8", "red , train,4,3,,take 9"],
+        ),
+    ],
+)
+def test_columns_have_any_names_and_any_order_and_a_pattern_makes_the_paths(folder, heading, rows, mark, end):
+    got = table(folder, *rows, heading=heading, columns=SPOKEN, mark=mark, end=end)
+    assert got.class_names == ("blue", "red")
+    assert [(s.clip_id, s.label, s.split) for s in got.samples] == [
+        ("7", 1, "train"),
+        ("8", 0, "test"),
+        ("take 9", 1, "train"),
+    ]
+    assert [s.path.relative_to(folder).as_posix() for s in got.samples] == [
+        "videos/7.mp4",
+        "videos/8.mp4",
+        "videos/take 9.mp4",
+    ]
+    assert got.truth == {"7": ClipTruth(interval=(21.25, 27.5)), "take 9": ClipTruth(interval=(3.0, 4.0))}
+
+
+def test_columns_of_the_usual_names_are_found_without_being_named(folder):
+    heading = "id,path,label,split,relevant_start,relevant_end"
+    got = table(folder, "one,a.mp4,x,train,1,2.5", ",videos/7.mp4,y,test,,", heading=heading)
+    assert [s.clip_id for s in got.samples] == ["one", "videos/7.mp4"]
+    assert got.truth == {"one": ClipTruth(interval=(1.0, 2.5))}
+    other = table(folder, "one,a.mp4,x,train,1,2.5", heading=heading, columns=Columns(id="path"))
+    assert list(other.truth) == ["a.mp4"]
+
+
+def test_labels_that_are_numbers_are_names_all_the_same(folder):
+    got = table(folder, "a.mp4,10,train", "videos/7.mp4,2,train", "videos/8.mp4,02,train")
+    assert got.class_names == ("02", "10", "2")
+
+
+def test_one_video_may_be_several_clips_and_lie_anywhere(folder):
+    rows = [f"1,{folder / 'a.mp4'},x,train", f"2,../{folder.name}/a.mp4,y,train"]
+    got = table(folder, *rows, heading="id,path,label,split")
+    assert all(sample.path.samefile(folder / "a.mp4") for sample in got.samples)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "clips.csv").write_text("id,label,split\n7,x,train\n")
+    columns = Columns(path="{id}.mp4")
+    assert read_csv(folder / "sub" / "clips.csv", folder / "videos", columns).samples[0].path.name == "7.mp4"
+
+
+def test_a_pattern_may_name_several_columns_and_one_that_is_used_elsewhere(folder):
+    (folder / "train" / "red").mkdir(parents=True)
+    (folder / "train" / "red" / "take 1.mp4").write_bytes(b"x")
+    columns = Columns(path="{split}/{colour}/take {clip no}.mp4", label="colour")
+    got = table(folder, "train,red,1", heading="split,colour,clip no", columns=columns)
+    assert got.samples[0].clip_id == "train/red/take 1.mp4"
 
 
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        (["a.mp4,waving,test"], "line 2: split is 'test'; write train or validation"),
         (["a.mp4,,train"], "line 2: label is empty"),
+        (["a.mp4,waving"], "line 2: split is empty; every clip needs path, label, split"),
         (["a.mp4,waving,train", "a.mp4,waving,train"], "line 3: clip 'a.mp4' is there twice"),
-        (["z.mp4,waving,train"], "z.mp4: no such video"),
+        (["z.mp4,waving,train"], "z.mp4: no such video .*line 2"),
+        (["my videos/b, c.mp4,waving,train"], "line 2: has 4 cells under 3 columns; put quotes"),
+        (['"a.mp4,waving,train', "a.mp4,waving,train"], "not UTF-8 CSV"),
         ([], "holds no clip"),
     ],
 )
@@ -45,11 +124,83 @@ def test_a_wrong_line_is_named(folder, rows, told):
         table(folder, *rows)
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("7,train,red,27.5,21.25", r"line 2: from, to: interval: got 27.5 to 21.25, expected 0 <= start < end"),
+        ("7,train,red,4,4", "got 4.0 to 4.0"),
+        ("7,train,red,-1,4", "got -1.0 to 4.0"),
+        ("7,train,red,nan,4", "got nan to 4.0"),
+        ("7,train,red,1,inf", "got 1.0 to inf"),
+        ("7,train,red,early,4", "line 2: from is 'early'; write a frame as a number"),
+        ("7,train,red,1,late", "line 2: to is 'late'"),
+        ("7,train,red,1,", "line 2: to is empty but from is 1; fill both cells or none"),
+        ("7,train,red,,3", "line 2: from is empty but to is 3"),
+        (",train,red,1,3", "line 2: id is empty"),
+        ("70,train,red,1,3", r"70\.mp4: no such video .*clips.csv, line 2"),
+    ],
+)
+def test_a_wrong_interval_or_name_is_told_with_its_line_and_value(folder, row, told):
+    with pytest.raises(UserError, match=told):
+        table(folder, row, heading="id,split,colour,from,to", columns=SPOKEN)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (Columns(label="word"), r"no column 'word', only path, label, split; say with --data\.columns\.label"),
+        (Columns(path="video"), r"no column 'video'.*--data\.columns\.path"),
+        (Columns(path="videos/{id}.mp4"), r"no column 'id'.*--data\.columns\.path"),
+        (Columns(path="{}"), "no column ''"),
+        (Columns(split="part"), "no column 'part'"),
+        (Columns(id="name"), "no column 'name'"),
+        (Columns(start="from", end="to"), r"no column 'from'.*--data\.columns\.start"),
+    ],
+)
+def test_a_column_that_is_not_there_is_named_beside_those_that_are(folder, columns, told):
+    with pytest.raises(UserError, match=told):
+        table(folder, "a.mp4,x,train", columns=columns)
+
+
+def test_half_of_an_interval_is_refused(folder):
+    with pytest.raises(UserError, match=r"got column 'split' for the start .* add --data\.columns\.end"):
+        table(folder, "a.mp4,x,train", columns=Columns(start="split"))
+    with pytest.raises(UserError, match=r"got column 'b' for the end .* add --data\.columns\.start"):
+        table(folder, "a.mp4,x,train", columns=Columns(end="b"))
+    with pytest.raises(UserError, match="'relevant_end' for the end"):
+        table(folder, "a.mp4,x,train,1", heading="path,label,split,relevant_end")
+
+
 def test_a_missing_column_or_file_is_named(folder):
     with pytest.raises(UserError, match="no column 'split'"):
         table(folder, "a.mp4,waving", heading="path,label")
+    with pytest.raises(UserError, match="2 columns 'label'"):
+        table(folder, "a.mp4,waving,train,x", heading="path,label,split,label")
     with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
         read_csv(folder / "none.csv")
     (folder / "clips.csv").write_bytes(b"path,label,split\n\xff\xfe,b,c\n")
     with pytest.raises(UserError, match="not UTF-8"):
         read_csv(folder / "clips.csv")
+    (folder / "clips.csv").write_bytes(b"\n")
+    with pytest.raises(UserError, match=r"clips\.csv: is empty"):
+        read_csv(folder / "clips.csv")
+
+
+def test_any_split_can_be_asked_for_and_one_that_is_not_there_is_told(folder):
+    got = table(folder, "a.mp4,x,test", "videos/7.mp4,x,session 2")
+    assert [s.clip_id for s in got.of_split("session 2")] == ["videos/7.mp4"]
+    with pytest.raises(UserError, match=r"split: got 'train', but the data has only: session 2, test; mark some"):
+        got.of_split("train")
+
+
+def test_the_table_in_the_documentation_is_read_as_it_says(folder):
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    (folder / "words.csv").write_text(re.search(r"```csv\n(id,split,word.*?)```", text, re.DOTALL)[1])
+    for number in range(1, 5):
+        (folder / "videos" / f"{number:04}.mp4").write_bytes(b"x")
+    command = re.search(r"stabn train .*?words\.csv (.*?)\n\n", text, re.DOTALL)[1].replace("\\\n", " ")
+    words = shlex.split(command.replace("--data.columns.", ""))
+    got = read_csv(folder / "words.csv", columns=Columns(**dict(zip(words[::2], words[1::2], strict=True))))
+    assert got.class_names == ("blue", "red")
+    assert [sample.split for sample in got.samples] == ["train", "train", "validation", "test"]
+    assert set(got.truth) == {"0001", "0002", "0004"}

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from stabn.data.datasets import read_something_something
-from stabn.data.tabletop import FPS, SIDE, draw_clip, generate, labels_of, plan_clip
+from stabn.cli import main
+from stabn.data.sampling import Sampling
+from stabn.data.something import read_something_something
+from stabn.data.tabletop import FPS, SIDE, Shortcut, draw_clip, generate, labels_of, plan_clip
 from stabn.data.tabletop.acts import ACTS
+from stabn.data.tabletop.shortcut import COLOURS, plan_mark
 from stabn.data.video import probe, read_clip
 from stabn.errors import UserError
 
@@ -171,3 +174,144 @@ def test_the_files_hold_the_pictures_that_were_drawn(tabletop):
     clip = read_clip(tabletop / "videos" / "1.mp4", range(len(frames)))
     difference = (clip.frames.permute(0, 2, 3, 1).float() - torch.from_numpy(frames).float()).abs()
     assert difference.mean() < 4
+
+
+@pytest.fixture(scope="module", params=["time", "space"])
+def planted(request, tmp_path_factory):
+    """The `tabletop` of the other tests with a shortcut: which one, and the folder."""
+    folder = tmp_path_factory.mktemp("planted") / request.param
+    generate(folder, train=28, validation=14, seed=5, shortcut=Shortcut(request.param))
+    return request.param, folder
+
+
+def class_by_colour(path, marks):
+    """What the mark says, to somebody who compares its mean colour in the decoded frames with each class's."""
+    frames = read_clip(path, range(len(marks))).frames.double()
+    inner = [frames[i, :, top + 3 : bottom - 3, left + 3 : right - 3] for i, (left, top, right, bottom) in shown(marks)]
+    colour = torch.stack(inner).mean((0, 2, 3))
+    return int((torch.tensor(COLOURS) - colour).square().sum(1).argmin())
+
+
+def shown(boxes):
+    return [(i, box) for i, box in enumerate(boxes) if box is not None]
+
+
+def test_the_marks_colour_gives_training_clips_away_and_misleads_in_validation_clips(planted):
+    _, folder = planted
+    table = read_something_something(folder, folder / "videos")
+    known = truth(folder)
+    told = {s: class_by_colour(s.path, known[s.clip_id]["marks"]) for s in table.samples}
+    assert all(table.class_names[said] == known[sample.clip_id]["mark_class"] for sample, said in told.items())
+    right = {split: [told[s] == s.label for s in table.of_split(split)] for split in ("train", "validation")}
+    assert np.mean(right["train"]) > 0.95
+    assert not any(right["validation"])
+    assert len({told[s] for s in table.of_split("validation")}) > 5
+
+
+def test_the_mark_is_outside_the_act_or_else_inside_it_and_away_from_the_object(planted):
+    where, folder = planted
+    for entry in truth(folder).values():
+        frames = [i for i, _ in shown(entry["marks"])]
+        if where == "time":
+            assert 3 <= len(frames) <= 5
+            assert frames == list(range(frames[0], frames[-1] + 1))
+            assert all(entry["relevance"][i] == 0 for i in frames)
+        else:
+            assert frames == [i for i, relevance in enumerate(entry["relevance"]) if relevance > 0]
+        for i, (left, top, right, bottom) in shown(entry["marks"]):
+            assert 0 <= left < right <= SIDE
+            assert 0 <= top < bottom <= SIDE
+            if entry["boxes"][i] is not None:
+                x0, y0, x1, y1 = entry["boxes"][i]
+                assert right <= x0 or x1 <= left or bottom <= y0 or y1 <= top
+
+
+@pytest.mark.parametrize("where", ["time", "space"])
+def test_nothing_but_the_mark_changes(where):
+    for number in range(6):
+        label = labels_of(5, "train", 28)[number]
+        frames, _ = draw_clip(5, "train", number, label)
+        mark = plan_mark(Shortcut(where), 5, "train", number, plan_clip(5, "train", number, label))
+        painted, marked = mark.painted(frames), np.zeros(frames.shape[:3], dtype=bool)
+        for i, (left, top, right, bottom) in shown(mark.boxes(len(frames))):
+            marked[i, top:bottom, left:right] = True
+        assert np.array_equal(painted[~marked], frames[~marked])
+        assert (painted[marked] != frames[marked]).any(-1).mean() > 0.9
+
+
+def test_the_clean_split_is_the_validation_split_of_a_tabletop_without_a_shortcut(planted, tabletop):
+    _, folder = planted
+    clean, plain = folder / "clean", read_something_something(tabletop, tabletop / "videos")
+    table = read_something_something(clean, clean / "videos")
+    assert table.class_names == plain.class_names
+    assert [(s.clip_id, s.label) for s in table.samples] == [(s.clip_id, s.label) for s in plain.of_split("validation")]
+    for ours, theirs in zip(table.samples, plain.of_split("validation"), strict=True):
+        assert ours.path.read_bytes() == theirs.path.read_bytes()
+        assert truth(clean)[ours.clip_id] == truth(tabletop)[ours.clip_id]
+    unmarked = {i: {k: v for k, v in e.items() if not k.startswith("mark")} for i, e in truth(folder).items()}
+    assert unmarked == truth(tabletop)
+
+
+def test_the_same_seed_plants_the_same_bytes(planted, tmp_path):
+    where, folder = planted
+    if where == "time":  # the files are written in the same way
+        generate(tmp_path / "again", train=28, validation=14, seed=5, shortcut=Shortcut("time"), workers=1)
+        for file in sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file()):
+            assert (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
+
+
+def test_when_and_where_the_mark_is_shown_does_not_depend_on_the_class_or_the_strength():
+    for where in ("time", "space"):
+        for number in range(4):
+            plans = [plan_clip(0, "train", number, label) for label in (0, 5, 6, 13)]
+            marks = [plan_mark(Shortcut(where, s), 0, "train", number, plan) for plan in plans for s in (0.0, 1.0)]
+            assert len({(mark.left, mark.top, mark.start, mark.stop) for mark in marks}) == 1
+
+
+def test_a_mark_outside_the_act_is_seen_in_16_frames_of_the_whole_clip():
+    sampling, rng = Sampling("uniform", 16), np.random.default_rng(0)
+    for number in range(300):
+        plan = plan_clip(0, "train", number, 0)
+        mark = plan_mark(Shortcut("time"), 0, "train", number, plan)
+        marked = set(range(mark.start, mark.stop))
+        assert marked & set(sampling.for_testing(plan.num_frames)[0])
+        assert all(marked & set(sampling.for_training(plan.num_frames, rng)) for _ in range(20))
+
+
+def test_strength_is_the_share_of_training_clips_whose_mark_tells_their_class():
+    def share(split, strength):
+        right = []
+        for number in range(400):
+            plan = plan_clip(3, split, number, number % 14)
+            right.append(plan_mark(Shortcut("time", strength), 3, split, number, plan).label == plan.label)
+        return np.mean(right)
+
+    assert share("train", 1.0) == 1
+    # The others' marks are of any class, so one in fourteen of them is right by chance; four standard deviations.
+    assert share("train", 0.5) == pytest.approx(0.5 + 0.5 / 14, abs=0.1)
+    assert share("train", 0.0) == pytest.approx(1 / 14, abs=0.052)
+    assert share("validation", 1.0) == share("validation", 0.0) == 0
+
+
+def test_wrong_shortcuts_are_refused(planted, tmp_path, one_line):
+    where, folder = planted
+    sizes = {"train": 28, "validation": 14, "seed": 5}
+    for other in (None, Shortcut(where, 0.5), Shortcut("space" if where == "time" else "time")):
+        with pytest.raises(UserError, match="holds another Tabletop"):
+            generate(folder, **sizes, shortcut=other)
+    with pytest.raises(ValueError, match=r"strength: got 1\.5, expected a number in 0\.\.1"):
+        Shortcut("time", 1.5)
+    out = tmp_path / "t"
+    assert "Got value: both" in one_line("tabletop", out, "--shortcut", "both")
+    assert "--shortcut_strength" in one_line("tabletop", out, "--shortcut", "time", "--shortcut-strength", -1)
+    assert "add --shortcut" in one_line("tabletop", out, "--shortcut-strength", 0.5)
+    assert not out.exists()
+
+
+def test_the_command_plants_what_it_is_asked_for_and_says_where_the_clean_clips_are(planted, tmp_path, capsys):
+    where, folder = planted  # finished, so nothing is drawn again
+    words = ["tabletop", str(folder), "--train", "28", "--validation", "14", "--seed", "5", "--shortcut", where]
+    main([*words, "--json", str(tmp_path / "told.json")])
+    assert str(folder / "clean") in capsys.readouterr().out
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["shortcut"], told["shortcut_strength"], told["clean"]) == (where, 1.0, str(folder / "clean"))

@@ -1,30 +1,18 @@
+import math
+
 import numpy as np
 import pytest
 import torch
+from hand_made import NAMES, predictions, sure
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from stabn.data.datasets import VideoDataset
 from stabn.errors import UserError
-from stabn.evaluation.accuracy import accuracy
-from stabn.evaluation.comparison import Contestant, compare, frame_average_precision
-from stabn.evaluation.predict import Predictions, predict
+from stabn.evaluation.accuracy import accuracy, confusion_matrix
+from stabn.evaluation.calibration import calibration
+from stabn.evaluation.predict import predict
 from stabn.nn import load_pretrained
 from stabn.runs import open_run, preprocessing_of
-
-NAMES = ("a", "b", "c")
-
-
-def predictions(labels, answers, **changes) -> Predictions:
-    values = {
-        "clip_ids": tuple(str(i) for i in range(len(labels))),
-        "labels": np.array(labels),
-        "probabilities": np.eye(3, dtype=np.float32)[list(answers)],
-        "attention_probabilities": None,
-        "temporal": None,
-        "spatial": None,
-        "frame_indices": None,
-        "timestamps": None,
-    }
-    return Predictions(**values | changes)
 
 
 def test_accuracy_is_what_one_counts_by_hand():
@@ -99,44 +87,69 @@ def test_the_plain_network_answers_but_has_no_attention_to_change(plain):
         predict(model, dataset, attention="inverse-spatial")
 
 
-def test_a_comparison_counts_mended_and_newly_wrong_clips_and_splits_the_classes():
-    labels = [0] * 4 + [1] * 4
-    before = Contestant("before", predictions(labels, [1, 1, 0, 0, 1, 1, 1, 0]))
-    after = Contestant("after", predictions(labels, [0, 0, 0, 1, 1, 1, 1, 0]))
-    found = compare([before, after], NAMES, ["a"])
-    assert [m["all"]["top1"] for m in found["methods"]] == [0.625, 0.75]
-    assert [m["edited classes"]["top1"] for m in found["methods"]] == [0.5, 0.75]
-    assert [m["other classes"]["top1"] for m in found["methods"]] == [0.75, 0.75]
-    assert (found["methods"][1]["mended"], found["methods"][1]["newly_wrong"]) == (2, 1)
-    assert found["difference"]["all"]["points"] == pytest.approx(0.125)
-    assert "cannot tell" in found["verdict"]
-    for method in found["methods"]:
-        assert method["all"]["low"] <= method["all"]["top1"] <= method["all"]["high"]
+def test_intervals_are_those_of_the_binomial_distribution_that_resampling_clips_is():
+    labels = [0] * 40 + [1] * 60
+    answers = [0] * 10 + [1] * 30 + [1] * 45 + [2] * 15
+    given = predictions(labels, answers, attention_probabilities=np.eye(3, dtype=np.float32)[labels])
+    figures = accuracy(given, NAMES)
+    for count, share, found in (
+        (100, 0.55, figures["intervals"]["perception"]["top1"]),
+        (40, 0.25, figures["classes"][0]),
+        (60, 0.75, figures["classes"][1]),
+    ):
+        cumulated = np.cumsum([math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(count + 1)])
+        low, high = (int(np.searchsorted(cumulated, level)) / count for level in (0.025, 0.975))
+        assert found["low"] == pytest.approx(low, abs=1.01 / count)
+        assert found["high"] == pytest.approx(high, abs=1.01 / count)
+    assert figures["classes"][2] == {"name": "c", "count": 0, "top1": None, "low": None, "high": None}
+    assert figures["intervals"]["attention_branch"]["top1"] == {"low": 1.0, "high": 1.0}
+    assert accuracy(predictions([0], [0]), NAMES)["intervals"]["attention_branch"] is None
 
 
-def test_a_verdict_claims_a_gain_only_where_the_interval_excludes_none():
-    labels = [0, 1] * 50
-    wrong = Contestant("control", predictions(labels, [2] * 100))
-    right = Contestant("after", predictions(labels, labels))
-    assert "after is better than control" in compare([wrong, right], NAMES, ["a"], control="control")["verdict"]
-    assert "worse" in compare([right, wrong], NAMES, ["a"])["verdict"]
-    assert "cannot tell" in compare([wrong, wrong], NAMES, ["a"])["verdict"]
-    assert compare([wrong, right], NAMES, ["a", "b"])["methods"][0]["other classes"] is None
+def test_the_confusion_matrix_has_the_truth_in_its_rows():
+    assert confusion_matrix(predictions([0, 0, 2], [1, 1, 2]), 3).tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 1]]
 
 
-def test_answers_about_different_clips_are_not_compared():
-    one = Contestant("one", predictions([0, 1], [0, 1]))
-    other = Contestant("other", predictions([0, 1, 2], [0, 1, 2]))
-    with pytest.raises(ValueError, match="other clips"):
-        compare([one, other], NAMES, ["a"])
+def test_the_calibration_error_is_what_one_computes_by_hand():
+    rows = sure([0.9, 0.9, 0.62, 0.62], [0, 1, 2, 2])
+    found = calibration(rows, np.array([0, 0, 2, 2]))
+    assert found["error"] == pytest.approx(0.5 * abs(0.5 - 0.9) + 0.5 * abs(1 - 0.62), abs=1e-6)
+    filled = {number: b for number, b in enumerate(found["bins"]) if b["count"]}
+    assert list(filled) == [9, 13]
+    assert (filled[9]["count"], filled[9]["accuracy"], filled[9]["confidence"]) == (2, 1.0, pytest.approx(0.62))
+    assert (filled[13]["count"], filled[13]["accuracy"], filled[13]["confidence"]) == (2, 0.5, pytest.approx(0.9))
+    assert found["bins"][0] == {"low": 0.0, "high": 0.066667, "count": 0, "confidence": None, "accuracy": None}
 
 
-def test_frame_average_precision_is_one_for_the_right_order_and_computed_by_hand_otherwise():
-    truth = {"0": (0.0, 1.0, 0.5, 1.0), "1": (0.0, 0.0, 0.0, 0.0)}
-    frames = np.tile(np.arange(4), (2, 1))
-    good = predictions([0, 0], [0, 0], temporal=np.array([[0.1, 0.9, 0.2, 0.8]] * 2, np.float32), frame_indices=frames)
-    poor = predictions([0, 0], [0, 0], temporal=np.array([[0.9, 0.8, 0.7, 0.1]] * 2, np.float32), frame_indices=frames)
-    assert frame_average_precision(good, truth) == pytest.approx(1.0)
-    assert frame_average_precision(poor, truth) == pytest.approx((1 / 2 + 2 / 4) / 2)
-    assert frame_average_precision(good, {}) is None
-    assert frame_average_precision(predictions([0], [0]), truth) is None
+def test_a_certain_answer_belongs_to_the_last_bin():
+    found = calibration(sure([1.0, 0.96], [0, 0]), np.array([0, 1]))
+    assert found["bins"][14]["count"] == 2
+    assert found["error"] == pytest.approx(abs(0.5 - 0.98), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_calibration_error_is_that_of_torchmetrics(seed):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet([0.5] * 6, 200).astype(np.float32)
+    labels = rng.integers(0, 6, 200)
+    expected = multiclass_calibration_error(torch.from_numpy(probabilities), torch.from_numpy(labels), 6, n_bins=15)
+    assert calibration(probabilities, labels)["error"] == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_the_calibration_interval_covers_the_error_of_the_many_clips_that_the_few_are_of():
+    covered = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        confidence = rng.uniform(0.4, 0.99, 300).astype(np.float32)
+        right = rng.random(300) < confidence - 0.2  # sure of itself by 20 points too many
+        found = calibration(sure(confidence, np.zeros(300, int)), np.where(right, 0, 1))
+        covered += found["low"] <= 0.2 <= found["high"]
+        assert 0 <= found["low"] <= found["error"] <= found["high"] <= 1
+    assert covered >= 17
+
+
+def test_calibration_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"got shapes \(0, 3\)"):
+        calibration(np.zeros((0, 3), np.float32), np.zeros(0, int))
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(3,\)"):
+        calibration(np.ones((2, 3), np.float32), np.zeros(3, int))

@@ -7,8 +7,9 @@ from small_run import FRAMES, lines
 
 from stabn.data.datasets import VideoDataset
 from stabn.errors import UserError
-from stabn.evaluation.collect import collect, read_truth, simulate_edits
+from stabn.evaluation.collect import collect
 from stabn.evaluation.predict import predict
+from stabn.evaluation.simulation import simulate_edits
 from stabn.projects import open_project
 from stabn.runs import open_run, preprocessing_of
 
@@ -63,15 +64,13 @@ def test_the_plain_network_and_a_full_folder_are_refused(run, plain, tmp_path):
 def test_the_simulated_editor_writes_the_truth_of_the_frames_the_network_saw_once(run, tabletop, tmp_path):
     collect(run, tmp_path / "p", bound=1.0, max_clips=4)
     project = open_project(tmp_path / "p")
-    truth = read_truth(tabletop / "truth.jsonl")
-    assert simulate_edits(project, truth, "tester") == 4
-    assert simulate_edits(project, truth, "tester") == 0
+    truth = {entry["id"]: entry["relevance"] for entry in lines(tabletop / "truth.jsonl")}
+    known = run.table(run.model()).truth
+    assert simulate_edits(project, known) == 4
+    assert simulate_edits(project, known) == 0
     for clip_id, edit in project.edits().items():
         assert edit.scores == tuple(truth[clip_id][i] for i in edit.frame_indices)
         assert set(edit.scores) <= {0.0, 0.5, 1.0}
-    project.edits_file.write_text("")
-    with pytest.raises(UserError, match="truth has 0 frames"):
-        simulate_edits(project, {}, "tester")
 
 
 def test_the_last_edit_of_a_clip_counts_and_earlier_ones_stay(run, tmp_path):
@@ -97,8 +96,23 @@ def test_a_folder_that_is_no_project_is_refused(run, tmp_path, damage):
         open_project(tmp_path / "p")
 
 
-@pytest.mark.parametrize("text", ['{"id": 1}', "nonsense", '{"id": 1, "relevance": ["x"]}', "[]"])
-def test_a_wrong_truth_file_is_refused_by_line(tmp_path, text):
-    (tmp_path / "t.jsonl").write_text('{"id": 0, "relevance": [0, 1]}\n' + text)
-    with pytest.raises(UserError, match=r"t\.jsonl, line 2"):
-        read_truth(tmp_path / "t.jsonl")
+def test_the_weakest_classes_are_collected_whatever_the_bound(run, tmp_path):
+    found = collect(run, tmp_path / "project", bound=0.01, weakest=3)
+    everything = collect(run, tmp_path / "all", weakest=14)
+    assert len(found["classes"]) == 3
+    worst = sorted(entry["top1"] for entry in everything["classes"])[:3]
+    assert sorted(entry["top1"] for entry in found["classes"]) == worst
+
+
+def test_recognised_clips_are_collected_as_a_control(run, tmp_path):
+    collect(run, tmp_path / "right", weakest=14, recognised=True)
+    collect(run, tmp_path / "wrong", weakest=14)
+    right, wrong = (open_project(tmp_path / name).clips for name in ("right", "wrong"))
+    assert all(clip.predicted == clip.label for clip in right)
+    assert all(clip.predicted != clip.label for clip in wrong)
+    assert len(right) + len(wrong) == 28
+
+
+def test_a_wrong_number_of_weakest_classes_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match="--weakest: got 0"):
+        collect(run, tmp_path / "project", weakest=0)

@@ -59,3 +59,19 @@ def test_an_output_whose_parts_do_not_belong_together_is_refused():
         Output(torch.zeros(1, 3), torch.zeros(1, 4))
     with pytest.raises(ValueError, match="attention: got 1 clips, expected 2"):
         Output(torch.zeros(2, 3), torch.zeros(2, 3), attention())
+
+
+def test_another_clips_attention_takes_the_place_of_one_half_and_leaves_the_other():
+    own, other = attention(), Attention(torch.full((1, 2, 1, 2), 0.75), torch.tensor([[0.5, 0.1]]))
+    assert own.with_spatial_of(other).spatial is other.spatial
+    assert own.with_spatial_of(other).temporal is own.temporal
+    assert own.with_temporal_of(other).temporal is other.temporal
+    assert own.with_temporal_of(other).spatial is own.spatial
+    with pytest.raises(ValueError, match=r"temporal: got shape \(2, 2\), expected \(1, 2\)"):
+        own.with_temporal_of(Attention(torch.zeros(2, 2, 1, 2), torch.zeros(2, 2)))
+
+
+def test_rows_of_attention_are_those_of_the_clips():
+    several = Attention(torch.rand(3, 2, 1, 2), torch.rand(3, 2))
+    assert torch.equal(several.rows(torch.tensor([2, 0])).temporal, several.temporal[[2, 0]])
+    assert torch.equal(several.rows(slice(1, 3)).spatial, several.spatial[1:])

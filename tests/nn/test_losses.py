@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from stabn.nn import Output, recognition_loss, temporal_loss
+from stabn.nn import Output, recognition_loss, spatial_loss, temporal_loss
 
 NAN = float("nan")
 
@@ -75,3 +75,53 @@ def test_edits_must_fit_the_attention():
         temporal_loss(temporal, edited, torch.tensor([True, True]), 1.0)
     with pytest.raises(ValueError, match=r"has_edit: got shape \(1,\), expected \(2,\)"):
         temporal_loss(temporal, temporal, torch.tensor([True]), 1.0)
+
+
+def test_spatial_loss_is_gamma_over_n_times_the_squared_differences_in_the_edited_frames():
+    spatial = torch.tensor([[[[0.2, 0.6]], [[0.1, 0.1]]], [[[0.5, 0.5]], [[1.0, 0.0]]]], dtype=torch.float64)
+    edited = torch.tensor([[[[0.0, 1.0]], [[0.9, 0.9]]], [[[1.0, 0.0]], [[1.0, 1.0]]]], dtype=torch.float64)
+
+    def cost(first, second):
+        return spatial_loss(spatial, edited, torch.tensor([first, second]), 10).item()
+
+    # First clip, first frame alone: 10 / 2 * (0.04 + 0.16) = 1. Second clip, both frames: 10 / 4 * (0.5 + 1) = 3.75.
+    assert cost([True, False], [True, True]) == pytest.approx((1 + 3.75) / 2)
+    assert cost([True, False], [False, False]) == pytest.approx((1 + 0) / 2)
+    assert cost([False, False], [False, False]) == 0
+
+
+def test_a_map_that_is_off_by_as_much_costs_as_much_as_temporal_scores_that_are():
+    temporal, edited = torch.rand(3, 4), torch.rand(3, 4)
+    has_edit = torch.tensor([True, False, True])
+    maps = [scores[..., None, None].expand(3, 4, 2, 5) for scores in (temporal, edited)]
+    spatial = spatial_loss(*maps, has_edit[:, None].expand(3, 4), 7)
+    assert spatial.item() == pytest.approx(temporal_loss(temporal, edited, has_edit, 7).item(), rel=1e-5)
+
+
+def test_the_gradient_of_the_spatial_loss_is_the_hand_computed_one():
+    spatial = torch.tensor([[[[0.2, 0.6]], [[0.1, 0.1]]], [[[0.5, 0.5]], [[1.0, 0.0]]]], requires_grad=True)
+    edited = torch.tensor([[[[0.0, 1.0]], [[0.9, 0.9]]], [[[1.0, 0.0]], [[1.0, 1.0]]]])
+    spatial_loss(spatial, edited, torch.tensor([[True, False], [True, True]]), 10.0).backward()
+    # gamma / (B n) * 2 (M - M'): n is 2 cells in the first clip, 4 in the second.
+    expected = [[[[1.0, -2.0]], [[0.0, 0.0]]], [[[-1.25, 1.25]], [[0.0, -2.5]]]]
+    assert torch.allclose(spatial.grad, torch.tensor(expected))
+
+
+def test_nothing_leaks_from_frames_without_a_spatial_edit_not_even_nan():
+    spatial = torch.tensor([[[[0.2]], [[NAN]]], [[[NAN]], [[0.5]]]], requires_grad=True)
+    edited = torch.tensor([[[[1.0]], [[float("inf")]]], [[[NAN]], [[NAN]]]])
+    loss = spatial_loss(spatial, edited, torch.tensor([[True, False], [False, False]]), 10.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(10 * 0.64 / 2)
+    assert torch.allclose(spatial.grad, torch.tensor([[[[-8.0]], [[0.0]]], [[[0.0]], [[0.0]]]]))
+
+
+def test_spatial_edits_must_fit_the_attention_and_gamma_be_a_finite_number_from_0():
+    maps, has_edit = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"edited: got shape \(2, 3, 4, 5\), expected \(2, 3, 4, 4\)"):
+        spatial_loss(maps, torch.zeros(2, 3, 4, 5), has_edit, 1.0)
+    with pytest.raises(ValueError, match=r"has_edit: got shape \(2, 1\), expected \(2, 3\)"):
+        spatial_loss(maps, maps, has_edit[:, :1], 1.0)
+    for gamma in (-1.0, NAN, float("inf")):
+        with pytest.raises(ValueError, match=r"gamma: got .*, expected a finite number from 0"):
+            spatial_loss(maps, maps, has_edit, gamma)

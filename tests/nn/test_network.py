@@ -10,7 +10,7 @@ import torch
 from uneven import with_uneven_statistics
 
 from stabn.errors import UserError
-from stabn.nn import ARCHITECTURES, STABN, ResNet3D
+from stabn.nn import ARCHITECTURES, STABN, Attention, ResNet3D
 
 
 @pytest.fixture
@@ -239,3 +239,36 @@ def test_dropout_acts_in_training_only(tiny):
     tiny.drop.train()
     torch.manual_seed(0)
     assert not torch.equal(tiny.classify(features), tiny.classify(features))
+
+
+def test_gated_lets_nothing_past_a_temporal_attention_of_zero():
+    torch.manual_seed(0)
+    clip = torch.randn(2, 3, 4, 32, 32)
+    for mechanism, passes in (("paper", True), ("gated", False)):
+        model = STABN("tiny", 3, 4, mechanism=mechanism).eval()
+        features = model.encode(clip)
+        attention, _ = model.attend(features)
+        turned_down = replace(attention, temporal=torch.zeros_like(attention.temporal))
+        logits = model.perceive(features, turned_down)
+        assert torch.allclose(logits[0], logits[1], atol=1e-6) != passes
+
+
+def test_the_gated_mechanism_computed_by_hand():
+    torch.manual_seed(0)
+    model = STABN("tiny", 3, 4, mechanism="gated").eval()
+    features = torch.randn(1, 32, 4, 2, 2).relu()
+    spatial, temporal = torch.rand(1, 4, 2, 2), torch.rand(1, 4)
+    weighed = temporal.view(1, 1, 4, 1, 1) * features
+    mixed = model.conv_att_mechanism(torch.cat(((1 + spatial.view(1, 1, 4, 2, 2)) * weighed, weighed), 1))
+    expected = model.classify(mixed)
+    torch.testing.assert_close(model.perceive(features, Attention(spatial, temporal)), expected)
+
+
+def test_the_mechanism_survives_the_folder_and_the_paper_is_the_default(tmp_path):
+    STABN("tiny", 3, 4, mechanism="gated").save_pretrained(tmp_path / "gated")
+    assert STABN.from_pretrained(tmp_path / "gated").mechanism == "gated"
+    STABN("tiny", 3, 4).save_pretrained(tmp_path / "paper")
+    assert "mechanism" not in (tmp_path / "paper" / "config.json").read_text()
+    assert STABN.from_pretrained(tmp_path / "paper").mechanism == "paper"
+    with pytest.raises(UserError, match="mechanism: got 'open'"):
+        STABN("tiny", 3, 4, mechanism="open")

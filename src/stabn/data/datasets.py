@@ -1,11 +1,9 @@
 """Labelled videos as one table, whatever their annotation format, and the table's clips as batches."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +11,11 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from stabn.data.boxes import Box, box_map
 from stabn.data.transforms import Augmentation, Preprocessing, mirrored_classes
+from stabn.data.truth import ClipTruth
 from stabn.data.video import Clip, read_chunks, read_sampled
 from stabn.errors import UserError
-from stabn.files import read_json
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,12 @@ class Table:
     Attributes:
         class_names: K names, in the order of the network's outputs.
         samples: the videos of all splits.
+        truth: when and where the labelled thing happens, by clip id, for the clips of which the data says so.
     """
 
     class_names: tuple[str, ...]
     samples: tuple[Sample, ...]
+    truth: Mapping[str, ClipTruth] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, values in (("class_names", self.class_names), ("clip_id", [s.clip_id for s in self.samples])):
@@ -79,91 +80,6 @@ class Table:
         return chosen
 
 
-def read_something_something(
-    annotations: Path | str, videos: Path | str, splits: Sequence[str] = ("train", "validation")
-) -> Table:
-    """Something-Something v2 as it is distributed.
-
-    Args:
-        annotations: folder with something-something-v2-labels.json, -train.json and -validation.json; the newer
-            distribution's labels.json, train.json and validation.json are read too.
-        videos: folder with <id>.webm or <id>.mp4 for every annotated id.
-        splits: which splits to read; test has no labels.
-
-    Raises:
-        UserError: a file is missing or has another structure, a template is not among the labels, a video is missing,
-            an id comes twice or would lead out of the folder.
-    """
-    annotations, videos = Path(annotations), Path(videos)
-    class_names = _class_names(_annotation_file(annotations, "labels"))
-    labels = {name: index for index, name in enumerate(class_names)}
-    try:
-        present = set(os.listdir(videos))  # once: asking for each of 220,000 files takes minutes on a network drive
-    except OSError as error:
-        raise UserError(f"{videos}: cannot be listed ({error.strerror}); give the folder with the videos") from None
-    samples: dict[str, Sample] = {}
-    missing = []
-    for split in splits:
-        file = _annotation_file(annotations, split)
-        entries = read_json(file, remedy=_REDOWNLOAD)
-        if not isinstance(entries, list):
-            raise UserError(f"{file}: got {type(entries).__name__}, expected a list of clips; {_REDOWNLOAD}")
-        for number, entry in enumerate(entries):
-            clip_id, template = _id_and_template(file, number, entry)
-            if clip_id in samples:
-                where = "twice" if samples[clip_id].split == split else f"also in split {samples[clip_id].split!r}"
-                raise UserError(f"{file}: clip {clip_id!r} is there {where}; remove one of them")
-            if template not in labels:
-                raise UserError(f"{file}: clip {clip_id!r} has template {template!r}, no such label; {_REDOWNLOAD}")
-            name = next((n for n in (f"{clip_id}.webm", f"{clip_id}.mp4") if n in present), None)
-            if name is None:
-                missing.append(clip_id)
-            samples[clip_id] = Sample(clip_id, videos / (name or f"{clip_id}.webm"), labels[template], split)
-    if missing:
-        tried = f"{videos / missing[0]}.webm and .mp4"
-        raise UserError(
-            f"{tried}: no such file for clip {missing[0]!r}, {len(missing)} of {len(samples)} videos are missing; "
-            "unpack all parts of the archive or give the right folder"
-        )
-    return Table(class_names, tuple(samples.values()))
-
-
-_REDOWNLOAD = "take the file as it was distributed"
-
-
-def _annotation_file(folder: Path, name: str) -> Path:
-    official, newer = folder / f"something-something-v2-{name}.json", folder / f"{name}.json"
-    return newer if newer.exists() and not official.exists() else official
-
-
-def _class_names(file: Path) -> tuple[str, ...]:
-    """From {"Moving something up": "0", ...}: the names in the order of their indices."""
-    labels = read_json(file, remedy="give the folder with the annotations")
-    if not isinstance(labels, dict) or not labels:
-        raise UserError(f"{file}: got {type(labels).__name__}, expected an object of template: index; {_REDOWNLOAD}")
-    by_index: dict[int, str] = {}
-    for name, value in labels.items():
-        if not str(value).isdecimal() or int(value) >= len(labels) or int(value) in by_index:
-            raise UserError(
-                f"{file}: label {name!r} has index {value!r}, expected each of 0..{len(labels) - 1} once; {_REDOWNLOAD}"
-            )
-        by_index[int(value)] = name
-    return tuple(by_index[index] for index in range(len(labels)))
-
-
-def _id_and_template(file: Path, number: int, entry: Any) -> tuple[str, str]:
-    """The id, and the template without the brackets around its placeholders, which the labels do not have."""
-    if not isinstance(entry, dict):
-        raise UserError(f"{file}: entry {number} is {entry!r}, expected an object; {_REDOWNLOAD}")
-    clip_id, template = entry.get("id"), entry.get("template")
-    if isinstance(clip_id, bool) or not isinstance(clip_id, int | str) or not isinstance(template, str):
-        raise UserError(f"{file}: entry {number} has id {clip_id!r} and template {template!r}; {_REDOWNLOAD}")
-    clip_id = str(clip_id)
-    if clip_id in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in clip_id):
-        raise UserError(f"{file}: entry {number} has id {clip_id!r}, which is no file name; {_REDOWNLOAD}")
-    return clip_id, template.replace("[", "").replace("]", "")
-
-
 @dataclass(frozen=True)
 class FrameScores:
     """The temporal attention that a person wants for one clip, M'_t of Eq. 6.
@@ -184,6 +100,10 @@ class FrameScores:
         if not all(0 <= score <= 1 for score in self.scores):
             raise ValueError(f"scores: got {self.scores}, expected numbers in 0..1")
 
+    def at(self, frame_indices: Int64[Tensor, " t"]) -> Float32[Tensor, " t"]:
+        """The scores of any frames: on the line between those of the scored neighbours, and level beyond the ends."""
+        return torch.from_numpy(np.interp(frame_indices, self.frame_indices, self.scores)).float()
+
 
 @dataclass(frozen=True, eq=False)
 class ClipBatch:
@@ -197,6 +117,9 @@ class ClipBatch:
         has_scores: (B,) bool.
         frame_indices: (B, T) int64, counted from 0 in the source file.
         timestamps: (B, T) float64, seconds since the first frame of the file.
+        maps: (B, T, h, w) float32 in 0..1, where a person wants the network to look, on the grid of its features; None
+            where nobody said anything about any clip.
+        has_maps: (B, T) bool, for which frames somebody did; None likewise.
     """
 
     clips: Float32[Tensor, "b 3 t s s"]
@@ -206,6 +129,8 @@ class ClipBatch:
     has_scores: Bool[Tensor, " b"]
     frame_indices: Int64[Tensor, "b t"]
     timestamps: Float64[Tensor, "b t"]
+    maps: Float32[Tensor, "b t _ _"] | None = None
+    has_maps: Bool[Tensor, "b t"] | None = None
 
     def __post_init__(self) -> None:
         rows, frames = len(self.clips), self.clips.shape[2]
@@ -226,7 +151,8 @@ class ClipBatch:
         return ClipBatch(clip_ids=self.clip_ids, **{n: tensor.pin_memory() for n, tensor in self._tensors().items()})
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "clip_ids"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "clip_ids"}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def collate(items: Sequence[ClipBatch]) -> ClipBatch:
@@ -240,8 +166,9 @@ class VideoDataset(Dataset[ClipBatch]):
 
     With an `augmentation` the clips are for training: random frames, crop, colour and mirroring, a pure function of
     (seed, epoch, index), whatever the number of workers. Without one they are for testing: `clips` evenly placed
-    windows per video, centre crop, one row of the item each. A video that has `scores` is always sampled at exactly the
-    scored frames, so that Eq. 6 compares like with like.
+    windows per video, centre crop, one row of the item each. A video that has `scores` is sampled at exactly the scored
+    frames, so that Eq. 6 compares like with like; with `vary_scored` at random frames like the others, whose scores lie
+    on the line between the scored ones.
 
     Args:
         samples: the videos, in the order of the indices.
@@ -253,6 +180,9 @@ class VideoDataset(Dataset[ClipBatch]):
         clips: windows per video when testing.
         scores: by clip id; ids that are not among the samples are ignored, so that splits can share one mapping.
         cache: keep the resized frames of every video (uint8, in this process) after its first reading.
+        vary_scored: for training with uniform sampling alone: a dense clip may lie where nothing was scored.
+        boxes: where to look, by clip id: per source frame a box in its pixels, or None where nothing is said.
+        grid: the side of the maps that are made of boxes, in cells.
 
     Raises:
         ValueError: several windows while training or with scores, or a label outside the class names.
@@ -271,11 +201,16 @@ class VideoDataset(Dataset[ClipBatch]):
         clips: int = 1,
         scores: Mapping[str, FrameScores] | None = None,
         cache: bool = False,
+        vary_scored: bool = False,
+        boxes: Mapping[str, Sequence[Box | None]] | None = None,
+        grid: int = 1,
     ) -> None:
         frames = preprocessing.sampling.frames
         scores = scores or {}
         if clips < 1 or (clips > 1 and (augmentation is not None or scores)):
             raise ValueError(f"clips: got {clips}, expected 1 or more, and 1 for training and with scores")
+        if vary_scored and (augmentation is None or preprocessing.sampling.mode != "uniform"):
+            raise ValueError("vary_scored: got True, expected it for training with uniform sampling only")
         for sample in samples:
             if sample.label >= len(class_names):
                 raise ValueError(
@@ -296,6 +231,10 @@ class VideoDataset(Dataset[ClipBatch]):
         self.scores = scores
         self.class_names = tuple(class_names)
         self._mirrored = mirrored_classes(class_names)
+        self.vary_scored = vary_scored
+        self.boxes = boxes or {}
+        self.grid = grid
+        self._sizes: dict[Path, tuple[int, int]] = {}
         self._cache: dict[Path, Clip] | None = {} if cache else None
 
     def with_epoch(self, epoch: int) -> "VideoDataset":
@@ -309,8 +248,11 @@ class VideoDataset(Dataset[ClipBatch]):
             epoch=epoch,
             clips=self.clips,
             scores=self.scores,
+            vary_scored=self.vary_scored,
+            boxes=self.boxes,
+            grid=self.grid,
         )
-        other._cache = self._cache
+        other._cache, other._sizes = self._cache, self._sizes
         return other
 
     def __len__(self) -> int:
@@ -331,28 +273,48 @@ class VideoDataset(Dataset[ClipBatch]):
         frames = self.preprocessing.sampling.frames
         if self.augmentation is None:
             views = [self.preprocessing.centre_view(window) for window in clip.frames.split(frames)]
+            corner, flipped = self.preprocessing.centre_corner(clip.frames), False
         else:
             mirrored = self._mirrored[label]
             view = self.augmentation.training_view(clip.frames, self.preprocessing, rng, may_flip=mirrored is not None)
             if view.flipped and mirrored is not None:
                 label = mirrored
             views = [view.clip]
+            corner, flipped = view.corner, view.flipped
         rows = len(views)
+        where = self._where(sample, clip.frame_indices, corner, flipped) if self.boxes else {}
         return ClipBatch(
             clips=torch.stack(views),
             labels=torch.full((rows,), label),
             clip_ids=(sample.clip_id,) * rows,
-            scores=torch.zeros(rows, frames) if scored is None else torch.tensor([scored.scores], dtype=torch.float32),
+            scores=torch.zeros(rows, frames) if scored is None else scored.at(clip.frame_indices)[None],
             has_scores=torch.full((rows,), scored is not None),
             frame_indices=clip.frame_indices.view(rows, frames),
             timestamps=clip.timestamps.view(rows, frames),
+            **{name: value.view(rows, frames, *value.shape[1:]) for name, value in where.items()},
         )
+
+    def _where(
+        self, sample: Sample, frame_indices: Int64[Tensor, " n"], corner: tuple[int, int], flipped: bool
+    ) -> dict[str, Tensor]:
+        """The maps and has_maps of frames seen through the square at a corner."""
+        known = self.boxes.get(sample.clip_id, ())
+        maps = torch.zeros(len(frame_indices), self.grid, self.grid)
+        has_maps = torch.zeros(len(frame_indices), dtype=torch.bool)
+        size = self._sizes[sample.path]
+        crop = self.preprocessing.view_box(*size, corner)
+        for row, index in enumerate(frame_indices.tolist()):
+            box = known[index] if index < len(known) else None
+            if box is not None:
+                maps[row] = box_map(box, crop, size, self.grid, self.grid)
+                has_maps[row] = True
+        return {"maps": maps.flip(-1) if flipped else maps, "has_maps": has_maps}
 
     def _read(self, sample: Sample, rng: np.random.Generator, scored: FrameScores | None) -> Clip:
         """The resized frames of all windows, one window after the other."""
 
         def choose(num_frames: int) -> tuple[int, ...]:
-            if scored is not None:
+            if scored is not None and not self.vary_scored:
                 return scored.frame_indices
             sampling = self.preprocessing.sampling
             if self.augmentation is not None:
@@ -361,6 +323,7 @@ class VideoDataset(Dataset[ClipBatch]):
 
         if self._cache is None:
             clip = read_sampled(sample.path, choose)
+            self._sizes[sample.path] = (clip.frames.shape[-2], clip.frames.shape[-1])
             return replace(clip, frames=self.preprocessing.resized(clip.frames))
         if sample.path not in self._cache:
             self._cache[sample.path] = self._resized_whole(sample.path)
@@ -375,6 +338,9 @@ class VideoDataset(Dataset[ClipBatch]):
 
     def _resized_whole(self, path: Path) -> Clip:
         # in chunks, so that a long video is never in memory at its full size
-        chunks = [replace(chunk, frames=self.preprocessing.resized(chunk.frames)) for chunk in read_chunks(path)]
+        chunks = []
+        for chunk in read_chunks(path):
+            self._sizes[path] = (chunk.frames.shape[-2], chunk.frames.shape[-1])
+            chunks.append(replace(chunk, frames=self.preprocessing.resized(chunk.frames)))
         joined = {n: torch.cat([getattr(c, n) for c in chunks]) for n in ("frames", "frame_indices", "timestamps")}
         return Clip(**joined, path=chunks[0].path)

@@ -113,9 +113,13 @@ class Preprocessing:
         """The network's view of source frames: the centre square of what `resized` gives, normalised."""
         return self.centre_view(self.resized(frames_tchw))
 
+    def centre_corner(self, resized_tchw: UInt8[Tensor, "t 3 h w"]) -> tuple[int, int]:
+        """(top, left) of the centre square in pixels of frames that `resized` gave."""
+        return _centre(resized_tchw.shape[-2], resized_tchw.shape[-1], self.crop)
+
     def centre_view(self, resized_tchw: UInt8[Tensor, "t 3 h w"]) -> Float32[Tensor, "3 t s s"]:
         """The network's view of frames that `resized` gave."""
-        top, left = _centre(resized_tchw.shape[-2], resized_tchw.shape[-1], self.crop)
+        top, left = self.centre_corner(resized_tchw)
         return self.normalised(resized_tchw[..., top : top + self.crop, left : left + self.crop])
 
     def normalised(self, frames_tchw: UInt8[Tensor, "t 3 s s"]) -> Float32[Tensor, "3 t s s"]:
@@ -128,10 +132,14 @@ class Preprocessing:
         Returns:
             (left, top, right, bottom), fractions of the source frame's width and height.
         """
+        return self.view_box(height, width, _centre(*self.resized_size(height, width), self.crop))
+
+    def view_box(self, height: int, width: int, corner: tuple[int, int]) -> tuple[float, float, float, float]:
+        """As `crop_box`, but of the square at a corner: (top, left) in pixels of the resized frame."""
         rows, columns = self.resized_size(height, width)
         left, top, right, bottom = self._region_pixels(height, width)
         across, down = (right - left) / columns, (bottom - top) / rows  # source pixels per resized pixel
-        y, x = _centre(rows, columns, self.crop)
+        y, x = corner
         return (
             (left + x * across) / width,
             (top + y * down) / height,
@@ -161,10 +169,12 @@ class TrainingView(NamedTuple):
     Attributes:
         clip: (3, T, S, S) float32, normalised.
         flipped: left and right are swapped, so the class may be another one.
+        corner: (top, left) of the square in pixels of the resized frames, before any swap.
     """
 
     clip: Tensor
     flipped: bool
+    corner: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -222,7 +232,7 @@ class Augmentation:
             _jitter(clip_cthw, brightness, contrast, saturation)
         if self.hue > 0:
             clip_cthw = tv.adjust_hue(clip_cthw.transpose(0, 1), hue).transpose(0, 1).contiguous()
-        return TrainingView(preprocessing._standardised(clip_cthw), flipped)
+        return TrainingView(preprocessing._standardised(clip_cthw), flipped, (top, left))
 
 
 def mirrored_classes(class_names: Sequence[str]) -> tuple[int | None, ...]:

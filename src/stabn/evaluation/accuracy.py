@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from stabn.evaluation.calibration import calibration
+from stabn.evaluation.intervals import bootstrap_interval
 from stabn.evaluation.predict import Predictions
 
 
@@ -16,28 +18,28 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
     Returns:
         {"num_clips": N,
          "perception": {"top1", "top5"}, "attention_branch": the same or None,
-         "classes": [{"name", "count", "top1"}, ...], top1 None for a class without clips,
+         "intervals": {"perception": {"top1": {"low", "high"}, "top5": likewise}, "attention_branch": likewise or None},
+         "calibration": {"perception": as in `calibration`, "attention_branch": likewise or None},
+         "classes": [{"name", "count", "top1", "low", "high"}, ...], the last three None for a class without clips,
          "confusion": K rows of K counts, rows are true classes,
          "predictions": [{"clip_id", "label", "predicted", "probability", "correct"}, ...]}.
-        Shares are in 0..1; with fewer than five classes top5 counts them all.
+        Shares are in 0..1, low and high the ends of their 95 % bootstrap interval over clips; with fewer than five
+        classes top5 counts them all.
     """
-    labels = torch.from_numpy(predictions.labels)
-    count = len(class_names)
-    predicted = predictions.predicted
-    confusion = multiclass_confusion_matrix(torch.from_numpy(predicted), labels, count)
-    totals = confusion.sum(1)
+    predicted, right = predictions.predicted, predictions.correct
+    confusion = confusion_matrix(predictions, len(class_names))
+    branches = {"perception": predictions.probabilities, "attention_branch": predictions.attention_probabilities}
+    hits = {name: None if scores is None else _hits(scores, predictions.labels) for name, scores in branches.items()}
     return {
-        "num_clips": len(labels),
-        "perception": _top(predictions.probabilities, labels),
-        "attention_branch": None
-        if predictions.attention_probabilities is None
-        else _top(predictions.attention_probabilities, labels),
+        "num_clips": len(right),
+        **{name: of and {key: _rounded(value.mean()) for key, value in of.items()} for name, of in hits.items()},
+        "intervals": {name: of and {key: _ends(value) for key, value in of.items()} for name, of in hits.items()},
+        "calibration": {
+            name: None if scores is None else calibration(scores, predictions.labels)
+            for name, scores in branches.items()
+        },
         "classes": [
-            {
-                "name": name,
-                "count": int(totals[k]),
-                "top1": round(float(confusion[k, k] / totals[k]), 6) if totals[k] else None,
-            }
+            {"name": name, "count": int(confusion[k].sum()), **_share(right[predictions.labels == k])}
             for k, name in enumerate(class_names)
         ],
         "confusion": confusion.tolist(),
@@ -46,7 +48,7 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
                 "clip_id": clip_id,
                 "label": class_names[predictions.labels[row]],
                 "predicted": class_names[predicted[row]],
-                "probability": round(float(predictions.probabilities[row].max()), 6),
+                "probability": _rounded(predictions.probabilities[row].max()),
                 "correct": bool(predictions.correct[row]),
             }
             for row, clip_id in enumerate(predictions.clip_ids)
@@ -54,15 +56,28 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
     }
 
 
-def _top(probabilities: np.ndarray, labels: torch.Tensor) -> dict[str, float]:
-    scores = torch.from_numpy(probabilities)
-    classes = scores.shape[1]
-    return {
-        f"top{k}": round(
-            float(multiclass_accuracy(scores, labels, classes, average="micro", top_k=min(k, classes)))
-            if classes > 1
-            else 1.0,
-            6,
-        )
-        for k in (1, 5)
-    }
+def confusion_matrix(predictions: Predictions, classes: int) -> np.ndarray:
+    """(classes, classes) int64: `[i, j]` clips of class i were called class j."""
+    called, labels = torch.from_numpy(predictions.predicted), torch.from_numpy(predictions.labels)
+    return multiclass_confusion_matrix(called, labels, classes).numpy()
+
+
+def _hits(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """(N,) bool each: whether the truth is the first answer, and whether it is among the first five."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]  # among equals the first, as argmax has it
+    return {"top1": best[:, 0] == labels, "top5": (best == labels[:, None]).any(1)}
+
+
+def _rounded(value: np.floating) -> float:
+    return round(float(value), 6)
+
+
+def _ends(values: np.ndarray) -> dict[str, float]:
+    found = bootstrap_interval(values).as_json()
+    return {"low": found["low"], "high": found["high"]}
+
+
+def _share(right: np.ndarray) -> dict[str, float | None]:
+    if not len(right):
+        return {"top1": None, "low": None, "high": None}
+    return {"top1": _rounded(right.mean()), **_ends(right)}

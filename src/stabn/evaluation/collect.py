@@ -1,6 +1,5 @@
-"""Which clips people should correct, and a simulated person for data whose truth is known."""
+"""Which clips people should correct."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ from stabn.data.datasets import VideoDataset
 from stabn.data.video import probe
 from stabn.engine import EngineRecipe
 from stabn.errors import UserError
-from stabn.evaluation.predict import predict
+from stabn.evaluation.predict import Predictions, predict
 from stabn.nn import STABN
-from stabn.projects import Project, check_vacant, write_project
-from stabn.records import now
+from stabn.projects import check_vacant, write_project
 from stabn.runs import Run, preprocessing_of
 
 
@@ -22,10 +20,14 @@ def collect(
     out: Path,
     *,
     bound: float = 0.5,
+    weakest: int | None = None,
+    recognised: bool = False,
     max_clips: int | None = None,
     batch_size: int = 16,
     workers: int = 0,
     engine: EngineRecipe | None = None,
+    answers: Predictions | None = None,
+    folds: int = 0,
 ) -> dict[str, Any]:
     """Make an edit project of the misrecognised training clips of the weak classes.
 
@@ -36,10 +38,14 @@ def collect(
         run: a finished run with attention.
         out: the new project.
         bound: in 0..1; the paper's is 0.5.
+        weakest: so many classes of the lowest accuracy are weak, whatever the bound.
+        recognised: take the recognised clips of the weak classes instead: a control for what editing mistakes is worth.
         max_clips: at most so many clips, spread evenly over the weak classes; None for all.
         batch_size: clips at once.
         workers: processes that decode.
         engine: on what it runs.
+        answers: for the training split in its order, with maps; by default the run's own.
+        folds: of how many networks `answers` are (`stabn.outoffold`), for the project to remember; 0 for the run's own.
 
     Returns:
         {"train_top1", "bound", "classes": [{"name", "count", "top1", "collected"}], "collected": number of clips}.
@@ -51,6 +57,8 @@ def collect(
         raise UserError(f"--bound: got {bound}, expected a share above 0 and at most 1; the paper's is 0.5")
     if max_clips is not None and max_clips < 1:
         raise UserError(f"--max_clips: got {max_clips}, expected at least 1")
+    if weakest is not None and weakest < 1:
+        raise UserError(f"--weakest: got {weakest}, expected at least 1 class")
     check_vacant(out)
     model = run.model()
     if not isinstance(model, STABN):
@@ -58,33 +66,39 @@ def collect(
     table = run.table(model)
     names, samples = table.class_names, table.of_split("train")
     preprocessing = preprocessing_of(model, str(run.folder))
-    dataset = VideoDataset(samples, preprocessing, class_names=names)
-    answers = predict(model, dataset, batch_size=batch_size, workers=workers, engine=engine, keep_maps=True)
+    if answers is None:
+        dataset = VideoDataset(samples, preprocessing, class_names=names)
+        answers = predict(model, dataset, batch_size=batch_size, workers=workers, engine=engine, keep_maps=True)
     right = answers.correct
+    accuracies = {k: float(right[answers.labels == k].mean()) for k in sorted(set(answers.labels.tolist()))}
+    chosen = [k for k, top1 in accuracies.items() if top1 < bound]
+    if weakest is not None:
+        chosen = sorted(sorted(accuracies, key=lambda k: accuracies[k])[:weakest])
     weak, rows = [], []
-    for k, name in enumerate(names):
+    for k in chosen:
         of_class = answers.labels == k
-        top1 = float(right[of_class].mean()) if of_class.any() else 1.0
-        if top1 < bound:
-            wrong = np.flatnonzero(of_class & ~right)
-            rows.append(wrong)
-            weak.append({"name": name, "count": int(of_class.sum()), "top1": round(top1, 6), "collected": len(wrong)})
+        rows.append(np.flatnonzero(of_class & (right == recognised)))
+        top1 = round(accuracies[k], 6)
+        weak.append({"name": names[k], "count": int(of_class.sum()), "top1": top1, "collected": len(rows[-1])})
     if not weak:
         raise UserError(
-            f"--bound: got {bound}, but every class has at least that accuracy on the training split; raise the bound"
+            f"--bound: got {bound}, but every class has at least that accuracy on the training split; raise the bound, "
+            "or give --folds 5 to collect with networks that have not seen the clips"
         )
+    if not any(map(len, rows)):
+        kind = "recognised" if recognised else "misrecognised"
+        raise UserError(f"{run.folder}: has no {kind} training clip in {', '.join(e['name'] for e in weak)}")
     if max_clips is not None:
-        chosen = _spread([wrong.tolist() for wrong in rows], max_clips)
-        rows = [np.array(wrong, dtype=int) for wrong in chosen]
-        for entry, wrong in zip(weak, rows, strict=True):
-            entry["collected"] = len(wrong)
+        rows = [np.array(group, dtype=int) for group in _spread([group.tolist() for group in rows], max_clips)]
+        for entry, group in zip(weak, rows, strict=True):
+            entry["collected"] = len(group)
     records = []
-    for row in sorted(int(r) for wrong in rows for r in wrong):
+    for row in sorted(int(r) for group in rows for r in group):
         path = samples[row].path
         size = probe(path)
         crop = preprocessing.crop_box(size.height, size.width)
         records.append(answers.record(row, path=str(path.resolve()), class_names=names, crop=crop))
-    write_project(out, run.folder, weak, records, bound)
+    write_project(out, run.folder, weak, records, bound, folds=folds)
     return {
         "train_top1": round(float(right.mean()), 6),
         "bound": bound,
@@ -97,56 +111,3 @@ def _spread(groups: list[list[int]], count: int) -> list[list[int]]:
     """The first rows of each group in turn, until there are `count`."""
     taken = sorted((position, group) for group, rows in enumerate(groups) for position in range(len(rows)))[:count]
     return [[rows[p] for p, g in taken if g == group] for group, rows in enumerate(groups)]
-
-
-def read_truth(path: Path) -> dict[str, tuple[float, ...]]:
-    """Relevance per source frame, by clip id, from a file of JSON lines like Tabletop's truth.jsonl.
-
-    Raises:
-        UserError: the file is missing or a line lacks "id" or "relevance".
-    """
-    truth: dict[str, tuple[float, ...]] = {}
-    number = 0
-    try:
-        for line in path.read_text(encoding="utf-8").split("\n"):
-            number += 1
-            if not line.strip():
-                continue
-            entry = json.loads(line)
-            truth[str(entry["id"])] = tuple(float(value) for value in entry["relevance"])
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file like Tabletop's truth.jsonl") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}, line {number}: lacks an id or relevance ({error!r}); correct the line") from None
-    return truth
-
-
-def simulate_edits(project: Project, truth: dict[str, tuple[float, ...]], author: str) -> int:
-    """Edit every clip of a project that has no edit yet, as a person who knows the truth would.
-
-    Args:
-        project: its edits file is added to.
-        truth: relevance per source frame by clip id.
-        author: whose name the edits carry.
-
-    Returns:
-        How many edits were written.
-
-    Raises:
-        UserError: a clip has no truth, or truth for fewer frames than it has.
-    """
-    done, edits = project.edits(), []
-    for clip in project.clips:
-        if clip.clip_id in done:
-            continue
-        relevance = truth.get(clip.clip_id, ())
-        if len(relevance) <= max(clip.frame_indices):
-            raise UserError(
-                f"clip {clip.clip_id}: truth has {len(relevance)} frames, expected over {max(clip.frame_indices)}; "
-                "give the truth of the data set that the run was trained on"
-            )
-        scores = [relevance[index] for index in clip.frame_indices]
-        edits.append(clip.edit(scores, author=author, time=now(), comment="from the generator's truth"))
-    if edits:
-        project.add(edits)
-    return len(edits)

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torchmetrics.functional.classification import binary_average_precision
 
+from stabn.data.truth import ClipTruth
 from stabn.errors import UserError
+from stabn.evaluation.calibration import calibration
+from stabn.evaluation.intervals import Interval, bootstrap_interval, paired_interval
+from stabn.evaluation.localisation import average_precision
 from stabn.evaluation.predict import Predictions
 from stabn.tables import print_table
 
 GROUPS = ("edited classes", "other classes", "all")
-RESAMPLES = 2000
+FORMER = ("formerly wrong", "formerly right")
+"""Clips by the first contestant's answer: the share right now is what was mended, and what was not broken."""
+FRAME_AP = "frame average precision"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,33 +33,62 @@ class Contestant:
     predictions: Predictions
 
 
-def frame_average_precision(predictions: Predictions, truth: dict[str, tuple[float, ...]]) -> float | None:
-    """How well temporal attention ranks a clip's decisive frames (relevance 1.0) above all others.
+def frame_precisions(predictions: Predictions, truth: Mapping[str, ClipTruth]) -> np.ndarray:
+    """How well temporal attention ranks each clip's decisive frames (scores of 1.0) above all others.
+
+    Args:
+        predictions: of N clips.
+        truth: by clip id.
 
     Returns:
-        Average precision in 0..1, averaged over the clips that have decisive and other frames; None without attention
-        or without such a clip.
+        (N,) float64, average precision in 0..1; NaN where there is no attention or no truth, or where all or none of
+        the frames are decisive.
 
     Raises:
         UserError: truth for fewer frames than a clip has.
     """
+    values = np.full(len(predictions.clip_ids), np.nan)
     if predictions.temporal is None or predictions.frame_indices is None:
-        return None
-    values = []
+        return values
     for row, clip_id in enumerate(predictions.clip_ids):
-        if clip_id not in truth:
+        if clip_id not in truth or not truth[clip_id].says_when:
             continue
-        last = int(predictions.frame_indices[row].max())
-        if len(truth[clip_id]) <= last:
-            raise UserError(
-                f"clip {clip_id}: truth has {len(truth[clip_id])} frames, but the network saw frame {last}; "
-                "give the truth of these videos"
-            )
-        relevance = np.array([truth[clip_id][index] for index in predictions.frame_indices[row]])
-        decisive = torch.from_numpy((relevance >= 1).astype(np.int64))
+        try:
+            scores = truth[clip_id].scores(predictions.frame_indices[row])
+        except ValueError as error:
+            raise UserError(f"clip {clip_id}: {error}; give the truth of these videos") from None
+        decisive = scores >= 1
         if 0 < decisive.sum() < len(decisive):
-            values.append(float(binary_average_precision(torch.from_numpy(predictions.temporal[row]), decisive)))
-    return float(np.mean(values)) if values else None
+            values[row] = average_precision(predictions.temporal[row], decisive)
+    return values
+
+
+def frame_average_precision(predictions: Predictions, truth: Mapping[str, ClipTruth]) -> float | None:
+    """The mean of `frame_precisions` over the clips that have one; None without such a clip."""
+    values = frame_precisions(predictions, truth)
+    return None if np.isnan(values).all() else float(np.nanmean(values))
+
+
+def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """McNemar's exact test of whether two networks are right equally often on the same clips.
+
+    Only clips that one network alone gets right count; if both are equally good, each of these falls to either side
+    like a coin. Two-sided, and exact: the binomial distribution is summed in whole numbers.
+
+    Args:
+        ours: (N,) bool, right or not.
+        theirs: (N,) bool, of the same clips.
+
+    Returns:
+        {"only_ours": clips, "only_theirs": clips, "p": 0..1}; p is 1 where the networks never differ.
+    """
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    differing = only_ours + only_theirs
+    term = total = 1  # of the first min + 1 binomial coefficients
+    for k in range(min(only_ours, only_theirs)):
+        term = term * (differing - k) // (k + 1)
+        total += term
+    return {"only_ours": only_ours, "only_theirs": only_theirs, "p": min(1.0, 2 * total / 2**differing)}
 
 
 def compare(
@@ -64,28 +97,38 @@ def compare(
     edited_classes: Sequence[str],
     *,
     control: str | None = None,
-    truth: dict[str, tuple[float, ...]] | None = None,
+    truth: Mapping[str, ClipTruth] | None = None,
 ) -> dict[str, Any]:
-    """Top-1 of each contestant on edited classes, other classes and all, with 95 % bootstrap intervals.
+    """How often each contestant is right, group by group, and what it gained and lost, with 95 % bootstrap intervals.
 
-    The first contestant is the starting point: the others' mended and newly wrong clips are counted against it. The
-    intervals resample validation clips; they do not cover the chance of training, for which runs with several seeds
-    are needed.
+    The first contestant is the starting point: "formerly wrong" and "formerly right" are the clips that it got wrong
+    and right, and the others' mended and newly wrong clips are counted against it. The intervals resample validation
+    clips; they do not cover the chance of training, for which runs with several seeds are needed (`over_seeds`).
 
     Args:
         contestants: at least one; all answered the same clips.
         class_names: K names.
         edited_classes: names of the classes that have edits.
         control: name of the contestant against which the last one's difference is judged; None for the first one.
-        truth: relevance per frame by clip id, for the frame average precision.
+        truth: what is known about clips, by their id, for the frame average precision.
 
     Returns:
-        {"groups", "edited_classes", "methods": [{"name", "edited classes" | "other classes" | "all": {"top1", "low",
-        "high", "count"} or None where no clip is, "mended", "newly_wrong", "frame_average_precision"}], "difference":
-        {"of", "against", per group {"points", "low", "high"}}, "verdict": one sentence}.
+        {"groups": ["edited classes", "other classes", "all"], "edited_classes", "methods", "against": the control's
+        name, "differences", "difference", "verdict": one sentence}.
+
+        A method is {"name", per group and for "formerly wrong" and "formerly right" {"top1", "low", "high", "count"},
+        "mended", "newly_wrong": clips, "calibration_error": {"error", "low", "high"}, "frame_average_precision": a
+        number, "frame_average_precision_interval": {"low", "high", "count"}}. Where no clip is, and for the groups that
+        are made of its own answers, it has None.
+
+        "differences" has an entry for each contestant against the control, and against the first: {"of", "against",
+        per group, "formerly wrong", "formerly right" and "frame average precision" {"points", "low", "high"} of the
+        paired difference or None, "mcnemar": as in `mcnemar`, ours being "of"}. "difference" is the last one's against
+        the control, with the groups alone.
 
     Raises:
         ValueError: contestants of different clips, or no contestant `control`.
+        UserError: truth for fewer frames than a clip has.
     """
     first = contestants[0].predictions
     for other in contestants[1:]:
@@ -95,81 +138,134 @@ def compare(
     if against is None:
         raise ValueError(f"control: got {control!r}, expected one of {[c.name for c in contestants]}")
     is_edited = np.isin(first.labels, [class_names.index(name) for name in edited_classes])
-    rows = {"edited classes": is_edited, "other classes": ~is_edited, "all": np.ones_like(is_edited)}
-    # The same resamples for everybody, so that differences are paired.
-    picks = {name: _picks(mask) for name, mask in rows.items()}
+    masks = {"edited classes": is_edited, "other classes": ~is_edited, "all": np.ones_like(is_edited)}
+    former = {"formerly wrong": ~first.correct, "formerly right": first.correct}
+    precisions = {} if truth is None else {id(c): frame_precisions(c.predictions, truth) for c in contestants}
+
+    def difference(of: Contestant, than: Contestant) -> dict[str, Any]:
+        ours, theirs = of.predictions.correct, than.predictions.correct
+        # The first one's answers made the former groups: a difference to itself there would say nothing.
+        groups = masks if contestants[0] in (of, than) else masks | former
+        known = {name: _change(ours[groups[name]], theirs[groups[name]]) for name in groups}
+        return {
+            "of": of.name,
+            "against": than.name,
+            **{name: known.get(name) for name in (*GROUPS, *FORMER)},
+            FRAME_AP: _change(*_both(precisions[id(of)], precisions[id(than)])) if precisions else None,
+            "mcnemar": mcnemar(ours, theirs),
+        }
+
     methods = []
     for contestant in contestants:
         right = contestant.predictions.correct
-        entry: dict[str, Any] = {"name": contestant.name}
-        for name in GROUPS:
-            entry[name] = _share(right, rows[name], picks[name])
-        entry["mended"] = int((right & ~first.correct).sum())
-        entry["newly_wrong"] = int((~right & first.correct).sum())
-        precision = None if truth is None else frame_average_precision(contestant.predictions, truth)
-        entry["frame_average_precision"] = None if precision is None else round(precision, 6)
-        methods.append(entry)
-    last = contestants[-1]
-    change = last.predictions.correct.astype(float) - against.predictions.correct.astype(float)
-    difference: dict[str, Any] = {"of": last.name, "against": against.name}
-    for name in GROUPS:
-        share = _share(change, rows[name], picks[name])
-        difference[name] = share and {"points": share["top1"], "low": share["low"], "high": share["high"]}
+        error = calibration(contestant.predictions.probabilities, contestant.predictions.labels)
+        methods.append(
+            {
+                "name": contestant.name,
+                **{name: _share(right[mask]) for name, mask in masks.items()},
+                **{name: None if contestant is contestants[0] else _share(right[former[name]]) for name in FORMER},
+                "mended": int((right & ~first.correct).sum()),
+                "newly_wrong": int((~right & first.correct).sum()),
+                "calibration_error": {key: error[key] for key in ("error", "low", "high")},
+                **_precision(precisions.get(id(contestant))),
+            }
+        )
+    last = difference(contestants[-1], against)
     return {
         "groups": list(GROUPS),
         "edited_classes": list(edited_classes),
         "methods": methods,
-        "difference": difference,
-        "verdict": _verdict(difference),
+        "against": against.name,
+        "differences": [
+            difference(of, than)
+            for of in contestants
+            for than in ((against,) if against is contestants[0] else (against, contestants[0]))
+            if of is not than
+        ],
+        "difference": {key: last[key] for key in ("of", "against", *GROUPS)},
+        "verdict": verdict(last),
     }
+
+
+def verdict(difference: Mapping[str, Any]) -> str:
+    """What a paired difference over all clips, an entry of "differences", allows to say, and no more."""
+    change = difference["all"]
+    points, low, high = (round(100 * change[key], 1) + 0.0 for key in ("points", "low", "high"))
+    figures = f"{points:+.1f} points of top-1 over all clips, 95 % interval {low:+.1f} to {high:+.1f}"
+    of, against = difference["of"], difference["against"]
+    if change["low"] > 0:
+        return f"In this run, {of} is better than {against}: {figures}."
+    if change["high"] < 0:
+        return f"In this run, {of} is worse than {against}: {figures}."
+    return f"This run cannot tell {of} from {against}: {figures}."
 
 
 def print_comparison(found: Mapping[str, Any]) -> None:
-    """A comparison as a table and its verdict."""
+    """A comparison as one table and its verdict."""
+    # What an earlier version wrote has no differences; its table has dashes there.
+    changes = {d["of"]: d for d in found.get("differences", ()) if d["against"] == found["against"]}
     rows = []
     for method in found["methods"]:
-        cells = [method[group] for group in found["groups"]]
-        shares = ["-" if c is None else f"{c['top1']:.1%} ({c['low']:.1%} to {c['high']:.1%})" for c in cells]
-        precision = method["frame_average_precision"]
+        precision, error = method["frame_average_precision"], method.get("calibration_error")
+        change = changes.get(method["name"])
+        mended, broken = (_of(method, key, group) for key, group in zip(("mended", "newly_wrong"), FORMER, strict=True))
         rows.append(
             (
                 method["name"],
-                *shares,
-                method["mended"],
-                method["newly_wrong"],
+                *(_cell(method[group], "top1") for group in found["groups"]),
+                mended,
+                broken,
+                *(("-", "-") if change is None else (_cell(change["all"], "points"), f"{change['mcnemar']['p']:.2g}")),
+                "-" if error is None else f"{100 * error['error']:.1f}",
                 "-" if precision is None else f"{precision:.3f}",
             )
         )
-    print_table(("top-1", *found["groups"], "mended", "newly wrong", "frame AP"), rows)
+    columns = ("mended", "newly wrong", f"against {found['difference']['against']}", "p", "calib. error", "frame AP")
+    print_table(("top-1 in %", *found["groups"], *columns), rows)
     print(found["verdict"])
 
 
-def _picks(mask: np.ndarray) -> np.ndarray:
-    """(RESAMPLES, n) positions drawn with replacement among the n rows of the mask."""
-    rows = np.flatnonzero(mask)
-    return np.random.default_rng(0).choice(rows, (RESAMPLES, len(rows))) if len(rows) else np.empty((0, 0), int)
+def _cell(share: Mapping[str, float] | None, key: str) -> str:
+    if share is None:
+        return "-"
+    sign = "+" if key == "points" else ""
+    middle, low, high = (f"{round(100 * share[name], 1) + 0.0:{sign}.1f}" for name in (key, "low", "high"))
+    return f"{middle} ({low} to {high})"
 
 
-def _share(values: np.ndarray, mask: np.ndarray, picks: np.ndarray) -> dict[str, Any] | None:
-    if not mask.any():
+def _of(method: Mapping[str, Any], key: str, group: str) -> str:
+    """Clips that changed, of those that could."""
+    clips = method.get(group)
+    return str(method[key]) if clips is None else f"{method[key]} of {clips['count']}"
+
+
+def _rounded(interval: Interval, name: str) -> dict[str, float]:
+    value = interval.as_json()
+    return {name: value["mean"], "low": value["low"], "high": value["high"]}
+
+
+def _share(right: np.ndarray) -> dict[str, Any] | None:
+    if not len(right):
         return None
-    low, high = np.quantile(values[picks].mean(1), (0.025, 0.975))
+    return {**_rounded(bootstrap_interval(right), "top1"), "count": len(right)}
+
+
+def _change(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float] | None:
+    return _rounded(paired_interval(ours, theirs), "points") if len(ours) else None
+
+
+def _both(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The clips for which both have a value."""
+    known = ~(np.isnan(ours) | np.isnan(theirs))
+    return ours[known], theirs[known]
+
+
+def _precision(values: np.ndarray | None) -> dict[str, Any]:
+    known = np.empty(0) if values is None else values[~np.isnan(values)]
+    if not len(known):
+        return {"frame_average_precision": None, "frame_average_precision_interval": None}
+    found = bootstrap_interval(known).as_json()
     return {
-        "top1": round(float(values[mask].mean()), 6),
-        "low": round(float(low), 6),
-        "high": round(float(high), 6),
-        "count": int(mask.sum()),
+        "frame_average_precision": found["mean"],
+        "frame_average_precision_interval": {"low": found["low"], "high": found["high"], "count": len(known)},
     }
-
-
-def _verdict(difference: dict[str, Any]) -> str:
-    """What the paired difference over all clips allows to say, and no more."""
-    change = difference["all"]
-    points, low, high = (100 * change[key] for key in ("points", "low", "high"))
-    figures = f"{points:+.1f} points of top-1 over all clips, 95 % interval {low:+.1f} to {high:+.1f}"
-    of, against = difference["of"], difference["against"]
-    if low > 0:
-        return f"In this run, {of} is better than {against}: {figures}."
-    if high < 0:
-        return f"In this run, {of} is worse than {against}: {figures}."
-    return f"This run cannot tell {of} from {against}: {figures}."

@@ -1,6 +1,6 @@
 """A network's answers for a whole split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,29 @@ ATTENTIONS: dict[str, Callable[[Attention], Attention]] = {
     "uniform-temporal": Attention.uniform_temporal,
 }
 """What the perception branch may be shown in place of the network's own attention (Eq. 7 and its relatives)."""
+
+SHUFFLED: dict[str, Callable[[Attention, Attention], Attention]] = {
+    "shuffled-spatial": Attention.with_spatial_of,
+    "shuffled-temporal": Attention.with_temporal_of,
+}
+"""The same with the attention of another clip of the data set, which `partners` chooses."""
+
+
+def partners(count: int, seed: int = 0) -> np.ndarray:
+    """For each of `count` clips another one, each once: a random derangement (a single cycle).
+
+    Returns:
+        (count,) int64, nowhere its own position.
+
+    Raises:
+        UserError: fewer than two clips.
+    """
+    if count < 2:
+        raise UserError(f"attention: got {count} clip, expected at least two to exchange attention; take more clips")
+    order = np.random.default_rng(seed).permutation(count)
+    partner = np.empty(count, dtype=np.int64)
+    partner[order] = np.roll(order, 1)
+    return partner
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +124,7 @@ def predict(
     engine: EngineRecipe | None = None,
     attention: str = "as-is",
     keep_maps: bool = False,
+    seed: int = 0,
 ) -> Predictions:
     """Ask a network about every clip of a data set.
 
@@ -110,27 +134,77 @@ def predict(
         batch_size: clips at once.
         workers: processes that decode.
         engine: on what it runs.
-        attention: a key of `ATTENTIONS`.
+        attention: a key of `ATTENTIONS` or `SHUFFLED`.
         keep_maps: keep the spatial attention too (4 T h w bytes per clip).
+        seed: of the exchange of attention between clips.
 
     Raises:
         UserError: the plain network was asked for another attention, or a video cannot be read.
     """
-    if attention not in ATTENTIONS:
-        raise UserError(f"attention: got {attention!r}, expected one of {', '.join(ATTENTIONS)}")
-    if attention != "as-is" and not isinstance(model, STABN):
-        raise UserError(f"attention: got {attention!r}, but this is the plain network, which has none; leave it out")
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "engine": engine, "seed": seed}
+    return predict_each(model, dataset, (attention,), keep_maps=keep_maps, **options)[attention]
+
+
+def predict_each(
+    model: STABN | ResNet3D,
+    dataset: VideoDataset,
+    attentions: Sequence[str],
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+    engine: EngineRecipe | None = None,
+    keep_maps: bool = False,
+    seed: int = 0,
+) -> dict[str, Predictions]:
+    """Ask a network about every clip, once for each attention, and encode each clip only once.
+
+    The attention of other clips has to be known first: where it is asked for, all clips are read twice.
+
+    Args:
+        attentions: keys of `ATTENTIONS` and `SHUFFLED`; the others are those of `predict`.
+
+    Returns:
+        The answers by attention; their `temporal` and `spatial` are what the perception branch was shown.
+
+    Raises:
+        UserError: as `predict`.
+    """
+    known = (*ATTENTIONS, *SHUFFLED)
+    for attention in attentions:
+        if attention not in known:
+            raise UserError(f"attention: got {attention!r}, expected one of {', '.join(known)}")
+        if attention != "as-is" and not isinstance(model, STABN):
+            raise UserError(
+                f"attention: got {attention!r}, but this is the plain network, which has none; leave it out"
+            )
     if batch_size < 1 or workers < 0:
         raise UserError(f"batch_size, workers: got {batch_size} and {workers}, expected at least 1 and 0")
     loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate)
+    engine = engine or EngineRecipe(devices="1")
+    others = None
+    if any(attention in SHUFFLED for attention in attentions):
+        own = _ask(_Asking(model, ("as-is",), keep_maps=True), loader, engine)["as-is"]
+        windows = np.arange(dataset.clips)
+        rows = (partners(len(dataset), seed)[:, None] * dataset.clips + windows).ravel()
+        others = Attention(own["spatial"], own["temporal"]).rows(torch.from_numpy(rows))
+    answered = _ask(_Asking(model, attentions, keep_maps=keep_maps, others=others), loader, engine)
+    return {attention: _predictions(dataset, answered[attention]) for attention in attentions}
+
+
+def _ask(asking: "_Asking", loader: DataLoader[ClipBatch], engine: EngineRecipe) -> dict[str, dict[str, Tensor]]:
+    """By attention and column, the rows of all windows of all clips."""
     with quietly():
-        trainer = build_trainer(engine or EngineRecipe(devices="1"), callbacks=progress_bar())
-        batches = trainer.predict(_Asking(model, attention, keep_maps), loader)
-    assert batches is not None
-    columns: dict[str, np.ndarray] = {
-        name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]
+        batches: Any = build_trainer(engine, callbacks=progress_bar()).predict(asking, loader)
+    return {
+        attention: {name: torch.cat([batch[attention][name] for batch in batches]) for name in batches[0][attention]}
+        for attention in asking.attentions
     }
+
+
+def _predictions(dataset: VideoDataset, rows: Mapping[str, Tensor]) -> Predictions:
+    """One answer per clip from the rows of its windows."""
     windows = dataset.clips
+    columns: dict[str, np.ndarray] = {name: value.numpy() for name, value in rows.items()}
     for name in ("probabilities", "attention_probabilities"):
         if name in columns:
             columns[name] = columns[name].reshape(-1, windows, columns[name].shape[1]).mean(1)
@@ -171,32 +245,50 @@ def predict_split(run: Run, split: str, *, clips: int = 1, **options: Any) -> tu
 
 
 class _Asking(LightningModule):
-    def __init__(self, model: STABN | ResNet3D, attention: str, keep_maps: bool) -> None:
+    def __init__(
+        self,
+        model: STABN | ResNet3D,
+        attentions: Sequence[str],
+        *,
+        keep_maps: bool,
+        others: Attention | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         model.channels_last()
-        self.change = ATTENTIONS[attention]
-        self.unchanged = attention == "as-is"
+        self.attentions = tuple(attentions)
         self.keep_maps = keep_maps
+        self.others = others  # what each clip is shown when attention is shuffled, in the order of the data set
+        self.done = 0
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
         return batch.to(device, non_blocking=True)
 
-    def predict_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
-        output = self._answer(batch.clips)
-        row = {"probabilities": output.logits.float().softmax(1)}
-        if output.attention_logits is not None and output.attention is not None:
-            row["attention_probabilities"] = output.attention_logits.float().softmax(1)
-            row["temporal"] = output.attention.temporal.float()
-            if self.keep_maps:
-                row["spatial"] = output.attention.spatial.float()
-        row |= {"labels": batch.labels, "frame_indices": batch.frame_indices, "timestamps": batch.timestamps}
-        return {name: value.cpu() for name, value in row.items()}
+    def predict_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, dict[str, Tensor]]:
+        start, self.done = self.done, self.done + len(batch.clips)
+        told = {"labels": batch.labels, "frame_indices": batch.frame_indices, "timestamps": batch.timestamps}
+        answers: dict[str, dict[str, Tensor]] = {}
+        for attention, output in self._outputs(batch.clips, slice(start, self.done)).items():
+            row = {"probabilities": output.logits.float().softmax(1), **told}
+            if output.attention_logits is not None and output.attention is not None:
+                row["attention_probabilities"] = output.attention_logits.float().softmax(1)
+                row["temporal"] = output.attention.temporal.float()
+                if self.keep_maps:
+                    row["spatial"] = output.attention.spatial.float()
+            answers[attention] = {name: value.cpu() for name, value in row.items()}
+        return answers
 
-    def _answer(self, clip_bcthw: Tensor) -> Output:
-        if self.unchanged or not isinstance(self.model, STABN):
-            return self.model(clip_bcthw)
+    def _outputs(self, clip_bcthw: Tensor, rows: slice) -> dict[str, Output]:
+        if self.attentions == ("as-is",) or not isinstance(self.model, STABN):
+            return {attention: self.model(clip_bcthw) for attention in self.attentions}
         features_bcthw = self.model.encode(clip_bcthw)
-        attention, attention_logits_bk = self.model.attend(features_bcthw)
-        changed = self.change(attention)
-        return Output(self.model.perceive(features_bcthw, changed), attention_logits_bk, changed)
+        own, attention_logits_bk = self.model.attend(features_bcthw)
+        outputs = {}
+        for attention in self.attentions:
+            if attention in SHUFFLED:
+                assert self.others is not None
+                shown = SHUFFLED[attention](own, self.others.rows(rows))
+            else:
+                shown = ATTENTIONS[attention](own)
+            outputs[attention] = Output(self.model.perceive(features_bcthw, shown), attention_logits_bk, shown)
+        return outputs

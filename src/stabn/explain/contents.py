@@ -118,6 +118,74 @@ class Comparison:
         return tuple(dict.fromkeys(name for row in self.rows for name, _ in row.extra))
 
 
+@dataclass(frozen=True)
+class Change:
+    """A difference between two networks in fractions, -1..1, with its 95 % interval."""
+
+    points: int | float
+    low: int | float
+    high: int | float
+
+    def __post_init__(self) -> None:
+        for name in ("points", "low", "high"):
+            _number(name, getattr(self, name), 1.0, least=-1.0)
+        if not self.low <= self.points <= self.high:
+            raise ValueError(f"points: got {self.points} outside its interval {self.low}..{self.high}")
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of no difference."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class ContrastRow:
+    """One network's differences to another.
+
+    Attributes:
+        name: of the network.
+        changes: one per column of the contrast; None where there is nothing to compare.
+        extra: further columns as (column, text).
+    """
+
+    name: str
+    changes: tuple[Change | None, ...]
+    extra: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        _text("name", self.name)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Networks as paired differences to one of them.
+
+    Attributes:
+        against: the name of that one.
+        columns: one name per change of each row.
+        rows: the others, at least one.
+    """
+
+    against: str
+    columns: tuple[str, ...]
+    rows: tuple[ContrastRow, ...]
+
+    def __post_init__(self) -> None:
+        _text("against", self.against)
+        if not self.rows or not self.columns:
+            raise ValueError("rows, columns: got none, expected at least one of each")
+        for row in self.rows:
+            if len(row.changes) != len(self.columns):
+                raise ValueError(
+                    f"{row.name}: got {len(row.changes)} changes, expected {len(self.columns)}, one per column"
+                )
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """The names of the rows' further columns, in the order of their first appearance."""
+        return tuple(dict.fromkeys(name for row in self.rows for name, _ in row.extra))
+
+
 @dataclass(frozen=True, eq=False)
 class Confusion:
     """What one network took for what.
@@ -210,8 +278,8 @@ def _text(name: str, value: str) -> None:
         raise ValueError(f"{name}: got an empty string, expected text")
 
 
-def _number(name: str, value: Any, most: int | float) -> None:
+def _number(name: str, value: Any, most: int | float, least: int | float = 0) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{name}: got {value!r}, expected a finite number")
-    if not 0 <= value <= most:
-        raise ValueError(f"{name}: got {value!r}, expected 0..{most:g}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: got {value!r}, expected {least:g}..{most:g}")

@@ -1,9 +1,8 @@
-"""A report's drawings as inline SVG that takes its colours and fonts from the page, light or dark."""
+"""How a training went, and what a network took for what, as inline SVG in the page's colours and fonts."""
 
 import io
 import math
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -15,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from stabn.explain.contents import Comparison, Confusion, Curve
+from stabn.explain.contents import Confusion, Curve
+from stabn.explain.svg import distinct, opening
 
 # matplotlib knows only fixed colours: it draws with these, and the SVG text then gets the page's variables
 _INK, _LINE, _TRAIN, _VALIDATION = "#010203", "#020304", "#030405", "#040506"
@@ -100,55 +100,8 @@ def _inline(svg: str, label: str) -> Markup:
         svg = svg.replace(colour, variable)
     svg = re.sub(r"\n\s*", "\n", svg)
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()  # type: ignore[union-attr]
-    opening = _opening(float(width) * 96 / 72, float(width), float(height), label)
-    return Markup(opening + svg[svg.index(">") + 1 :])
-
-
-def _opening(shown: int | float, width: int | float, height: int | float, label: str) -> str:
-    wide = ' class="wide"' if shown > 1000 else ""  # a tablet scrolls it rather than shrinking its text
-    size = f'viewBox="0 0 {width:.0f} {height:.0f}" style="width:{shown:.0f}px"'
-    return f'<svg{wide} {size} role="img" aria-label="{escape(label)}">'
-
-
-def forest_svg(comparison: Comparison) -> Markup:
-    """One panel per column: each row's top-1 as a mark, its 95 % interval as a line.
-
-    A point of accuracy is equally wide in all panels, but each panel starts where its own values do. The control is a
-    hollow square and the others are dots; a dotted line runs through the first row's value.
-    """
-    columns = [[row.cells[j] for row in comparison.rows] for j in range(len(comparison.columns))]
-    spans = [(min(c.low for c in cells), max(c.high for c in cells)) for cells in columns]
-    step = 0.05 if max(high - low for low, high in spans) <= 0.3 else 0.1
-    starts = [math.floor(low / step + 1e-9) for low, _ in spans]
-    steps = max(1, *(math.ceil(high / step - 1e-9) - start for start, (_, high) in zip(starts, spans, strict=True)))
-    starts = [max(0, min(start, round(1 / step) - steps)) for start in starts]
-    names, width, gap, line = 286, 1060, 34, 30
-    panel = (width - names - 12) / len(columns) - gap
-    bottom = 30 + line * len(comparison.rows)
-    every = math.ceil(steps * 26 / panel)  # so many ticks share one number
-    parts = [_opening(width, width, bottom + 28, "top-1 accuracy with 95 % intervals")]
-    for i, row in enumerate(comparison.rows):
-        name = _shortened([row.name], 28 if row.control else 38)[0] + (" (control)" if row.control else "")
-        parts.append(_label(names, 30 + line * (i + 0.5) + 4, name, "end"))
-    for j, (cells, start) in enumerate(zip(columns, starts, strict=True)):
-        left = names + gap + j * (panel + gap)
-        parts.append(_label(left, 16, comparison.columns[j], "start", "strong", most=int(panel / 7)))
-        for k in range(steps + 1):
-            at = left + k / steps * panel
-            parts.append(f'<path class="rule" d="M{at:.1f} 26V{bottom}"/>')
-            if k % every == 0:
-                parts.append(_label(at, bottom + 18, f"{100 * (start + k) * step:.0f}", "middle", "small"))
-        for i, (row, cell) in enumerate(zip(comparison.rows, cells, strict=True)):
-            y = 30 + line * (i + 0.5)
-            a, b, middle = (left + (v / step - start) / steps * panel for v in (cell.low, cell.high, cell.top1))
-            if i == 0:
-                parts.append(f'<path class="reference" d="M{middle:.1f} 26V{bottom}"/>')
-            parts.append(f'<path class="interval" d="M{a:.1f} {y}H{b:.1f}M{a:.1f} {y - 4}v8M{b:.1f} {y - 4}v8"/>')
-            if row.control:
-                parts.append(f'<rect class="control" x="{middle - 4.5:.1f}" y="{y - 4.5}" width="9" height="9"/>')
-            else:
-                parts.append(f'<circle class="point" cx="{middle:.1f}" cy="{y}" r="5"/>')
-    return Markup("".join(parts) + "</svg>")
+    begun = opening(float(width) * 96 / 72, float(width), float(height), label)
+    return Markup(begun + svg[svg.index(">") + 1 :])
 
 
 def confusion_svg(confusion: Confusion) -> Markup:
@@ -162,12 +115,12 @@ def confusion_svg(confusion: Confusion) -> Markup:
     classes = len(names)
     side = 30 if classes <= _COUNTS_TO else 14 if classes <= _NAMES_TO else max(3, 840 // classes)
     size = 12 if classes <= _COUNTS_TO else 10
-    labels = _shortened(names, 54)
+    labels = distinct(names, 54)
     left = 36 + round(0.56 * size * max(map(len, labels))) if classes <= _NAMES_TO else 8
     top = 24 if classes <= _NAMES_TO else 8
     extent = side * classes
     width, height = left + extent + 2, top + extent + 2
-    parts = [_opening(width, width, height, f"{confusion.name}: confusion matrix")]
+    parts = [opening(width, width, height, f"{confusion.name}: confusion matrix")]
     parts.append(f'<rect class="field" x="{left}" y="{top}" width="{extent}" height="{extent}"/>')
     for i in range(classes if classes <= _NAMES_TO else 0):
         y, style = top + side * (i + 0.5) + size * 0.36, f' style="font-size:{size}px"'
@@ -194,13 +147,3 @@ def confusion_svg(confusion: Confusion) -> Markup:
                 f'style="font-size:12px">{counts[i, j]}</text>'
             )
     return Markup("".join(parts) + "</svg>")
-
-
-def _shortened(names: Sequence[str], most: int) -> list[str]:
-    return [name if len(name) <= most else name[: most - 1].rstrip() + "…" for name in names]
-
-
-def _label(x: int | float, y: int | float, text: str, anchor: str, kind: str = "", *, most: int = 60) -> str:
-    style = f' class="{kind}"' if kind else ""
-    short = escape(_shortened([text], most)[0])
-    return f'<text{style} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{short}</text>'

@@ -3,15 +3,17 @@
 import base64
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from stabn.errors import UserError
 from stabn.explain.contents import VIDEO_TYPES, Cell, Comparison, Confusion, Curve, Example, Report, Row
-from stabn.explain.figures import confusion_svg, curve_svg, forest_svg
+from stabn.explain.figures import confusion_svg, curve_svg
+from stabn.explain.forest import forest_svg
 from stabn.files import write_text
 
-__all__ = ["Cell", "Comparison", "Confusion", "Curve", "Example", "Report", "Row", "write_report"]
+__all__ = ["Cell", "Comparison", "Confusion", "Curve", "Example", "Report", "Row", "write_page", "write_report"]
 
 
 def write_report(path: Path | str, report: Report) -> None:
@@ -22,21 +24,54 @@ def write_report(path: Path | str, report: Report) -> None:
     Raises:
         UserError: the video of an example cannot be read.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = _percent
-    source = resources.files("stabn.explain").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(
+    contents = {
+        "Comparison": report.comparison,
+        "Examples": report.examples,
+        "Confusions": report.confusions,
+        "Training": report.curves,
+        "Caveats": report.caveats,
+        "Settings": report.facts,
+    }
+    write_page(
+        path,
+        "report.html.jinja",
+        title=report.title,
+        intro=report.intro,
+        contents=[name for name, part in contents.items() if part],
         report=report,
         curves=[(curve, curve_svg(curve)) for curve in report.curves],
         forest=forest_svg(report.comparison) if report.comparison else None,
         confusions=[(confusion, confusion_svg(confusion)) for confusion in report.confusions],
         examples=[(example, _data_uri(example.video)) for example in report.examples],
     )
-    write_text(path, page + "\n")
+
+
+def write_page(path: Path | str, template: str, **values: Any) -> None:
+    """Fill a template that extends page.html.jinja, atomically.
+
+    Args:
+        path: of the HTML file.
+        template: a file beside this one.
+        values: `title`, `intro`, `contents` (headings of the sections, whose ids they are in small letters), and what
+            the template itself asks for.
+    """
+    environment = Environment(
+        loader=FunctionLoader(lambda name: resources.files("stabn.explain").joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "points": _points}
+    write_text(path, environment.get_template(template).render(**values) + "\n")
 
 
 def _percent(fraction: int | float) -> str:
     return f"{100 * fraction:.1f}"
+
+
+def _points(fraction: int | float) -> str:
+    return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def _data_uri(video: Path) -> str:

@@ -3,7 +3,7 @@
 from stabn.nn.attention import Attention, Output
 from stabn.nn.backbones import ARCHITECTURES, Architecture, ResNet3D
 from stabn.nn.inflation import Inflated, imagenet_state_dict, load_imagenet
-from stabn.nn.losses import recognition_loss, temporal_loss
+from stabn.nn.losses import recognition_loss, spatial_loss, temporal_loss
 from stabn.nn.stabn import STABN
 from stabn.nn.weights import import_official, load_pretrained
 
@@ -20,5 +20,6 @@ __all__ = [
     "load_imagenet",
     "load_pretrained",
     "recognition_loss",
+    "spatial_loss",
     "temporal_loss",
 ]

@@ -57,6 +57,32 @@ class Attention:
         """The attention with every importance replaced by the clip's mean: as much, but at no time in particular."""
         return replace(self, temporal=self.temporal.mean(dim=1, keepdim=True).expand_as(self.temporal))
 
+    def with_spatial_of(self, other: "Attention") -> "Attention":
+        """The attention with another one's M_s, row by row; the temporal attention is shared, not copied.
+
+        Raises:
+            ValueError: the other one has another shape.
+        """
+        return replace(self, spatial=self._of_same_shape("spatial", other.spatial))
+
+    def with_temporal_of(self, other: "Attention") -> "Attention":
+        """The attention with another one's M_t, row by row; the spatial attention is shared, not copied.
+
+        Raises:
+            ValueError: the other one has another shape.
+        """
+        return replace(self, temporal=self._of_same_shape("temporal", other.temporal))
+
+    def rows(self, chosen: Tensor | slice) -> "Attention":
+        """The attention of some of the clips, given as a slice, as int64 positions in any order, or as (B,) bool."""
+        return Attention(self.spatial[chosen], self.temporal[chosen])
+
+    def _of_same_shape(self, name: str, value: Tensor) -> Tensor:
+        own: Tensor = getattr(self, name)
+        if value.shape != own.shape:
+            raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {tuple(own.shape)}")
+        return value.to(own)
+
 
 @dataclass(frozen=True, eq=False)
 class Output:

@@ -3,6 +3,7 @@
 Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -56,6 +57,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     # The same class for a 2-core CPU; no official checkpoint has these shapes.
     "small":     Architecture("basic",      (1, 1, 1, 1),  (16, 32, 48, 64),    (1, 3, 3, 3), (1, 2, 2, 2), 16),
     "tiny":      Architecture("basic",      (1, 1, 1, 1),  (8, 16, 32, 64),     (3, 3, 3, 3), (1, 2, 2, 2), 8),
+    "small-deep": Architecture("basic",     (2, 2, 2, 2),  (16, 32, 48, 64),    (1, 3, 3, 3), (1, 2, 2, 2), 16),
+    # Maps twice as fine, for pictures of 32 pixels or so.
+    "fine":      Architecture("basic",      (1, 1, 1, 1),  (16, 32, 48, 64),    (1, 3, 3, 3), (1, 2, 1, 2), 16),
+    "fine-deep": Architecture("basic",      (2, 2, 2, 2),  (16, 32, 48, 64),    (1, 3, 3, 3), (1, 2, 1, 2), 16),
 }
 # fmt: on
 
@@ -200,6 +205,11 @@ class ResNet3D(nn.Module, Pretrained):
     def extractor(self) -> tuple[nn.Module, ...]:
         """The modules with weights that `encode` uses, which fine-tuning on edits freezes."""
         return self.conv1, self.bn1, self.layer1, self.layer2, self.layer3
+
+    @property
+    def feature_stride(self) -> int:
+        """Pixels per cell of the features that `encode` gives; the maps of `STABN` have this grid."""
+        return 4 * math.prod(ARCHITECTURES[self.architecture].spatial_strides[:3])
 
     def channels_last(self) -> None:
         """Lay the 3D convolutions' weights out channels last: no value changes, and a CPU trains a fifth faster."""

@@ -34,6 +34,7 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "class_names": (list, type(None)),
     "preprocessing": (dict, type(None)),
 }
+_OPTIONAL = {"mechanism": (str,)}
 _CARD = """---
 {{ card_data }}
 ---
@@ -61,7 +62,7 @@ def read_config(folder: Path | str) -> tuple[str, dict[str, Any]]:
     if not isinstance(fields.get("kind"), str):
         raise UserError(f"{path}: kind: got {fields.get('kind')!r}, expected a string; {_SAVE_AGAIN}")
     arguments = {name: value for name, value in fields.items() if name not in ("format", "kind")}
-    for name, types in _JSON_TYPES.items():
+    for name, types in (_JSON_TYPES | {n: t for n, t in _OPTIONAL.items() if n in arguments}).items():
         if name not in arguments:
             raise UserError(f"{path}: {name}: missing; {_SAVE_AGAIN}")
         value = arguments[name]
@@ -72,7 +73,7 @@ def read_config(folder: Path | str) -> tuple[str, dict[str, Any]]:
         if not isinstance(value, str):
             raise UserError(f"{path}: class_names: got {value!r} among them, expected strings; {_SAVE_AGAIN}")
     for name in arguments:
-        if name not in _JSON_TYPES:
+        if name not in _JSON_TYPES and (name not in _OPTIONAL or fields["kind"] != "stabn"):
             raise UserError(f"{path}: {name}: unknown field; {_SAVE_AGAIN}")
     return fields["kind"], arguments
 

@@ -1,4 +1,6 @@
-"""Eqs. 4 and 6: what recognition costs, and what disagreeing with a person about time costs."""
+"""Eqs. 4 and 6: what recognition costs, and what disagreeing with a person about time, or about space, costs."""
+
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,6 +39,7 @@ def temporal_loss(
     edited_bt: Float[Tensor, "_ _"],
     has_edit_b: Bool[Tensor, " _"],
     gamma: float | int,
+    form: Literal["squared", "cross-entropy"] = "squared",
 ) -> Float[Tensor, ""]:
     """L_temp(x) of Eq. 6, averaged over the whole batch; a clip without an edit contributes exactly 0.
 
@@ -47,6 +50,7 @@ def temporal_loss(
         edited_bt: (B, T) in 0..1, M'_t(x), what a person wants; rows of clips without an edit may hold anything.
         has_edit_b: (B,) bool, which clips have an edit.
         gamma: scale from 0, because the squared error is much smaller than the cross-entropies.
+        form: "cross-entropy" puts the binary one, ours, in place of the square.
 
     Returns:
         A scalar from 0.
@@ -62,5 +66,46 @@ def temporal_loss(
         raise ValueError(f"gamma: got {gamma}, expected a finite number from 0")
     # Selected before the subtraction and not multiplied by 0 after it, because 0 * NaN is NaN, in gradients too.
     has_edit_b1 = has_edit_b[:, None]
-    difference_bt = torch.where(has_edit_b1, temporal_bt, 0) - torch.where(has_edit_b1, edited_bt, 0)
-    return gamma * difference_bt.square().mean()
+    seen_bt, wanted_bt = torch.where(has_edit_b1, temporal_bt, 0), torch.where(has_edit_b1, edited_bt, 0)
+    if form == "squared":
+        return gamma * (seen_bt - wanted_bt).square().mean()
+    # Without autocast, in which PyTorch refuses to take a logarithm of 16-bit shares. Rows of zeros cost exactly 0.
+    with torch.autocast(temporal_bt.device.type, enabled=False):
+        return gamma * F.binary_cross_entropy(seen_bt.float(), wanted_bt.float())
+
+
+def spatial_loss(
+    spatial_bthw: Float[Tensor, "b t h w"],
+    edited_bthw: Float[Tensor, "_ _ _ _"],
+    has_edit_bt: Bool[Tensor, "_ _"],
+    gamma: float | int,
+) -> Float[Tensor, ""]:
+    """Eq. 6 for M_s(x), our extension, averaged over the whole batch; what has no edit contributes exactly 0.
+
+        gamma / n * sum_j ( {M_s(x)}_j - {M'_s(x)}_j )^2        j: the n cells of the clip's edited frames
+
+    A clip without any edited frame counts as 0. How many frames of a clip are edited does not change its weight. So a
+    map that is off by d everywhere costs as much as temporal scores that are off by d.
+
+    Args:
+        spatial_bthw: (B, T, h, w) in 0..1, M_s(x), where the network looked.
+        edited_bthw: (B, T, h, w) in 0..1, M'_s(x), what a person wants; frames without an edit may hold anything.
+        has_edit_bt: (B, T) bool, which frames have an edit.
+        gamma: scale from 0, because the squared error is much smaller than the cross-entropies.
+
+    Returns:
+        A scalar from 0.
+
+    Raises:
+        ValueError: the shapes do not belong together, or gamma is negative or not finite.
+    """
+    if edited_bthw.shape != spatial_bthw.shape:
+        raise ValueError(f"edited: got shape {tuple(edited_bthw.shape)}, expected {tuple(spatial_bthw.shape)}")
+    if has_edit_bt.shape != spatial_bthw.shape[:2]:
+        raise ValueError(f"has_edit: got shape {tuple(has_edit_bt.shape)}, expected {tuple(spatial_bthw.shape[:2])}")
+    if not 0 <= gamma < float("inf"):
+        raise ValueError(f"gamma: got {gamma}, expected a finite number from 0")
+    has_edit_bt11 = has_edit_bt[..., None, None]  # selected before the subtraction, as in `temporal_loss`
+    difference_bthw = torch.where(has_edit_bt11, spatial_bthw, 0) - torch.where(has_edit_bt11, edited_bthw, 0)
+    frames_b = has_edit_bt.sum(1).clamp(min=1)
+    return gamma * (difference_bthw.square().mean((2, 3)).sum(1) / frames_b).mean()

@@ -7,8 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stabn.errors import UserError
 from stabn.nn.attention import Attention, Output
 from stabn.nn.backbones import ARCHITECTURES, ResNet3D, initialise, residual_layer
+
+MECHANISMS = ("paper", "gated")
 
 
 class STABN(ResNet3D):
@@ -18,7 +21,12 @@ class STABN(ResNet3D):
     what another attention would have answered, hand another `Attention` to `perceive` with the same features.
 
     Arguments and errors are those of `ResNet3D`, but the temporal attention has one weight per frame, so the number
-    of frames is fixed. Names and shapes of all tensors are those of the official code's checkpoints.
+    of frames is fixed. Names and shapes of all tensors are those of the official code's checkpoints, and the same for
+    both mechanisms.
+
+    Args:
+        mechanism: paper is Eqs. 1 to 3, in which what M_t turns down still reaches the answer through f_s; in gated,
+            ours, nothing passes M_t by.
     """
 
     kind: ClassVar[str] = "stabn"
@@ -31,8 +39,12 @@ class STABN(ResNet3D):
         dropout: float | int = 0.5,
         class_names: Sequence[str] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
+        mechanism: str = "paper",
     ) -> None:
         super().__init__(architecture, num_classes, frames, dropout, class_names, preprocessing)
+        if mechanism not in MECHANISMS:
+            raise UserError(f"mechanism: got {mechanism!r}, expected one of {', '.join(MECHANISMS)}")
+        self.mechanism = mechanism
         shape = ARCHITECTURES[architecture]
         k, t, extracted = num_classes, frames, shape.channels_out(3)
         # layer4 once more, but at the features' own resolution so that the maps stay fine.
@@ -63,6 +75,11 @@ class STABN(ResNet3D):
         ):
             initialise(added)
 
+    def config(self) -> dict[str, Any]:
+        """What config.json holds; the mechanism only where it is not the paper's."""
+        value = super().config()
+        return value if self.mechanism == "paper" else value | {"mechanism": self.mechanism}
+
     def encode(self, clip_bcthw: Tensor) -> Float[Tensor, "b c t h w"]:
         """f(x): the features after layer3.
 
@@ -70,7 +87,7 @@ class STABN(ResNet3D):
             clip_bcthw: (B, 3, T, H, W) in the dtype of the weights, normalised as in training; T = `self.frames`.
 
         Returns:
-            (B, C', T, h, w), where h = ceil(H / 16) and w = ceil(W / 16).
+            (B, C', T, h, w), where h = ceil(H / 16) and w = ceil(W / 16); for the fine architectures 8 in place of 16.
 
         Raises:
             ValueError: the clip has another shape, number of frames or dtype.
@@ -109,6 +126,8 @@ class STABN(ResNet3D):
             f_t =      M_t  f     (2)
             f'  = bn(conv([f_s, f_t]))  (3)
 
+        With the gated mechanism f_s = (1 + M_s) f_t in place of (1).
+
         Args:
             features_bcthw: (B, C', T, h, w) from `encode`.
             attention: that of `attend`, or any other of the same shape.
@@ -126,8 +145,9 @@ class STABN(ResNet3D):
                 f"attention: got spatial shape {tuple(attention.spatial.shape)}, expected {expected} "
                 f"for features of shape {tuple(features_bcthw.shape)}"
             )
-        in_space_bcthw = (1 + attention.spatial[:, None]) * features_bcthw
         in_time_bcthw = attention.temporal[:, None, :, None, None] * features_bcthw
+        weighed_bcthw = in_time_bcthw if self.mechanism == "gated" else features_bcthw
+        in_space_bcthw = (1 + attention.spatial[:, None]) * weighed_bcthw
         return self.classify(self.conv_att_mechanism(torch.cat((in_space_bcthw, in_time_bcthw), dim=1)))
 
     def forward(self, clip_bcthw: Tensor) -> Output:

@@ -93,8 +93,8 @@ class Task:
             "gamma": f"{self.gamma:g}",
             "optimiser.epochs": self.epochs,
             "engine.devices": ONE_DEVICE.devices,
-            "data.annotations": self.data.annotations,
-        } | ({} if self.data.videos is None else {"data.videos": self.data.videos})
+            **self.data.options(),
+        }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return shlex.join(["stabn", "finetune", self.run, *words])
 
@@ -109,7 +109,7 @@ class Task:
         Raises:
             UserError: it is missing or damaged.
         """
-        return _read(folder / "job.json", lambda data, **rest: cls(data=DataSource(**data), **rest))
+        return _read(folder / "job.json", lambda data, **rest: cls(data=DataSource.from_json(data), **rest))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from lightning.pytorch import seed_everything
 
 from stabn.data.datasets import FrameScores, VideoDataset
 from stabn.data.transforms import Augmentation
+from stabn.data.truth import ClipTruth
 from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.nn import STABN
@@ -18,7 +21,7 @@ from stabn.runs import Run, preprocessing_of
 from stabn.training.feeding import Feeding, steps_per_epoch
 from stabn.training.fit import as_json, begin, check_start, finish, fit
 from stabn.training.module import Training
-from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
+from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, OptimiserRecipe
 
 
 def finetune(
@@ -34,11 +37,14 @@ def finetune(
     engine: EngineRecipe,
     seed: int,
     use: str = "latest",
+    correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
+    where: Mapping[str, ClipTruth] | None = None,
 ) -> dict[str, Any]:
     """Fine-tune the attention and perception branches on all training clips and the project's edits.
 
-    The extractor keeps its weights and its batch-norm statistics. An edited clip is always shown at exactly the edited
-    frames, in the control too; clips without an edit contribute no L_temp.
+    As the paper has it, the extractor keeps its weights and its batch-norm statistics, and an edited clip is always
+    shown at exactly the edited frames, in the control too; `correction` has other ways. Clips without an edit
+    contribute no L_temp. The control is not guided either: nothing of the edits' scores reaches it.
 
     Args:
         run: where to start; a finished run with attention.
@@ -52,19 +58,23 @@ def finetune(
         engine: on what it runs.
         seed: of all chance.
         use: what becomes of several people's edits of a clip, as in `stabn.consensus.merged`.
+        correction: how corrections enter the network.
+        where: boxes by clip id, where the network should look (our extension); frames without one say nothing.
 
     Returns:
         The last epoch's entry of curves.json and "edits", how many clips have one.
 
     Raises:
         UserError: there are no edits, or none of the person in `use`; one is wrong or of a clip that the run was not
-            trained on; or the run has no attention.
+            trained on; the run has no attention; or its sampling does not allow the views asked for.
     """
     if not 0 < gamma < float("inf"):
         raise UserError(f"--gamma: got {gamma}, expected a number above 0; --control leaves L_temp out")
     model = run.model()
     if not isinstance(model, STABN):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
+    if correction.mechanism != "keep":
+        model.mechanism = correction.mechanism
     edits = project.edits(use)
     if not edits:
         raise UserError(f"{project.edits_file}: holds no edit; correct some clips first")
@@ -82,12 +92,17 @@ def finetune(
                 f"{project.edits_file}: clip {clip_id!r} has {len(edit.scores)} scores, but the network reads "
                 f"{model.frames} frames; collect a project from {run.folder}"
             )
+    boxes = {clip_id: known.boxes for clip_id, known in (where or {}).items() if known.boxes is not None}
+    if where is not None and not set(boxes) & set(labels):
+        raise UserError("--where: has no boxes of a training clip; give JSON lines with id and boxes")
     learnt = sorted((e.clip_id, e.frame_indices, e.scores) for e in edits.values())
     recipe = {
         "origin": str(run.folder.resolve()),
         "use": use,
         "edits": hashlib.sha256(json.dumps(learnt).encode()).hexdigest(),
         "gamma": gamma,
+        "correction": asdict(correction),
+        "where": hashlib.sha256(json.dumps(sorted(boxes.items())).encode()).hexdigest() if boxes else None,
         "control": control,
         "augmentation": asdict(augmentation),
         "optimiser": as_json(optimiser),
@@ -102,9 +117,24 @@ def finetune(
         "edited_classes": tuple(names[k] for k in sorted({labels[clip_id] for clip_id in edits})),
     }
     preprocessing = preprocessing_of(model, str(run.folder))
+    vary = correction.views == "any"
+    if vary and preprocessing.sampling.mode != "uniform":
+        raise UserError(
+            f"--correction.views: got any, but {run.folder} samples its clips densely, so that other frames may lie "
+            "where nobody edited; give edited"
+        )
     scores = {edit.clip_id: FrameScores(edit.frame_indices, edit.scores) for edit in edits.values()}
     common: dict[str, Any] = {"class_names": names, "seed": seed, "cache": loader.cache}
-    training_set = VideoDataset(samples, preprocessing, augmentation=augmentation, scores=scores, **common)
+    training_set = VideoDataset(
+        samples,
+        preprocessing,
+        augmentation=augmentation,
+        scores=scores,
+        vary_scored=vary,
+        boxes=boxes,
+        grid=math.ceil(preprocessing.crop / model.feature_stride),
+        **common,
+    )
     validation_set = VideoDataset(table.of_split("validation"), preprocessing, **common)
     begin(out, run.source, recipe, **origin)
     seed_everything(seed, verbose=False)
@@ -114,7 +144,8 @@ def finetune(
         total_steps=steps_per_epoch(len(training_set), optimiser.batch_size) * optimiser.epochs,
         seed=seed,
         gamma=None if control else gamma,
-        frozen=model.extractor,
+        correction=replace(correction, guided=0.0) if control else correction,
+        frozen=model.extractor if correction.frozen == "extractor" else (),
     )
     reached = fit(module, Feeding(training_set, validation_set, optimiser.batch_size, loader), out, engine)
     finish(out, run.source, recipe, **origin)

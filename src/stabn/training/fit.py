@@ -4,7 +4,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -42,11 +42,12 @@ def train(
     loader: LoaderRecipe,
     engine: EngineRecipe,
     seed: int,
+    held_out: Collection[str] = (),
 ) -> dict[str, Any]:
     """Train a network on the split "train" and write it to `out`; goes on where an interrupted training stopped.
 
     The network of the last epoch is kept: choosing an epoch by the validation split would spoil that split for the
-    report.
+    report. With `held_out`, ids of training clips, these are not learnt but take the place of the validation split.
 
     Returns:
         What was reached: the last epoch's entry of curves.json.
@@ -63,13 +64,14 @@ def train(
         "engine": asdict(engine),
         "seed": seed,
     }
+    if held_out:
+        recipe["held_out"] = sorted(held_out)
     table = data.table()
     if len(table.class_names) < 2:
         raise UserError(f"{data.annotations}: has {len(table.class_names)} class, expected at least 2 to tell apart")
     check_start(engine, seed)
     seed_everything(seed, verbose=False)
-    kind = STABN if network.attention else ResNet3D
-    model = kind(
+    shape: Any = (
         network.architecture,
         len(table.class_names),
         preprocessing.sampling.frames,
@@ -77,18 +79,23 @@ def train(
         table.class_names,
         preprocessing.as_json(),
     )
+    model = STABN(*shape, mechanism=network.mechanism) if network.attention else ResNet3D(*shape)
     if network.imagenet is not None:
         load_imagenet(model, imagenet_state_dict(network.imagenet), inflation=network.inflation)
+    learnt, measured = table.of_split("train"), () if held_out else table.of_split("validation")
+    if held_out:
+        measured = tuple(sample for sample in learnt if sample.clip_id in held_out)
+        learnt = tuple(sample for sample in learnt if sample.clip_id not in held_out)
     training_set, validation_set = (
         VideoDataset(
-            table.of_split(split),
+            samples,
             preprocessing,
             class_names=table.class_names,
-            augmentation=augmentation if split == "train" else None,
+            augmentation=varied,
             seed=seed,
             cache=loader.cache,
         )
-        for split in ("train", "validation")
+        for samples, varied in ((learnt, augmentation), (measured, None))
     )
     side = math.ceil(preprocessing.crop / 32)
     if min(optimiser.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:

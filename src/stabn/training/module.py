@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from stabn.data.datasets import ClipBatch
-from stabn.nn import STABN, ResNet3D, recognition_loss, temporal_loss
-from stabn.training.recipes import OptimiserRecipe
+from stabn.nn import STABN, Output, ResNet3D, recognition_loss, spatial_loss, temporal_loss
+from stabn.training.recipes import CorrectionRecipe, OptimiserRecipe
 
 # A quarter, but not exactly: of four steps PyTorch would make a division by zero.
 _RISING = 0.2501
@@ -29,6 +30,7 @@ class Training(LightningModule):
         total_steps: of the whole training.
         seed: of dropout.
         gamma: weight of L_temp (Eq. 6); None leaves it out.
+        correction: in which form edits are learnt.
         frozen: modules that keep their weights and their batch-norm statistics.
     """
 
@@ -40,6 +42,7 @@ class Training(LightningModule):
         total_steps: int,
         seed: int,
         gamma: float | None = None,
+        correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
         frozen: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
@@ -49,6 +52,7 @@ class Training(LightningModule):
         self.total_steps = total_steps
         self.seed = seed
         self.gamma = gamma
+        self.correction = correction
         self.frozen = frozen
         # A loaded network is in evaluation mode, and Lightning would leave it there.
         model.train()
@@ -68,16 +72,34 @@ class Training(LightningModule):
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of one batch, and sums over its clips for the curves."""
         torch.manual_seed(zlib.crc32(f"{self.seed} {self.global_step}".encode()))
-        output = self.model(batch.clips)
+        output = self._guided(batch) if self.correction.guided else self.model(batch.clips)
         clips = batch.labels.new_tensor(len(batch.labels))
         loss = recognition_loss(output, batch.labels)
         sums = {"recognition": loss.detach() * clips}
+        if self.gamma is not None and batch.maps is not None and batch.has_maps is not None:
+            assert output.attention is not None
+            where = spatial_loss(output.attention.spatial, batch.maps, batch.has_maps, self.correction.gamma_where)
+            sums["spatial_loss"] = where.detach() * clips
+            loss = loss + where
         if self.gamma is not None:
-            agreement = temporal_loss(output.attention.temporal, batch.scores, batch.has_scores, self.gamma)
+            assert output.attention is not None
+            agreement = temporal_loss(
+                output.attention.temporal, batch.scores, batch.has_scores, self.gamma, self.correction.loss
+            )
             sums["temporal_loss"] = agreement.detach() * clips
             loss = loss + agreement
         sums["top1"] = (output.logits.argmax(1) == batch.labels).sum()
         return {"loss": loss, "clips": clips, **sums}
+
+    def _guided(self, batch: ClipBatch) -> Output:
+        """The network's answer, in which some edited clips are perceived through their edited scores."""
+        assert isinstance(self.model, STABN)
+        features_bcthw = self.model.encode(batch.clips)
+        attention, attention_logits_bk = self.model.attend(features_bcthw)
+        drawn_b = torch.rand(len(batch.labels), device=batch.scores.device) < self.correction.guided
+        temporal_bt = torch.where((drawn_b & batch.has_scores)[:, None], batch.scores, attention.temporal)
+        seen = replace(attention, temporal=temporal_bt.to(attention.temporal.dtype))
+        return Output(self.model.perceive(features_bcthw, seen), attention_logits_bk, attention)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Loss and accuracy of one batch of validation clips."""

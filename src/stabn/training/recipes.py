@@ -12,8 +12,10 @@ class NetworkRecipe:
     """Which network.
 
     Attributes:
-        architecture: small or tiny for a 2-core CPU; resnet18, 34, 50, 101 or 152 as in the official code.
+        architecture: small, tiny, fine (maps twice as fine), small-deep or fine-deep for a 2-core CPU; resnet18, 34,
+            50, 101 or 152 as in the official code.
         attention: with the attention branch (ST-ABN); False trains the plain 3D ResNet, the baseline.
+        mechanism: paper is Eqs. 1 to 3; gated, ours, lets nothing past the temporal attention.
         dropout: before the classifiers of both branches, 0 to less than 1.
         imagenet: weights of a 2D ResNet to inflate: a file, a torchvision name or a hub repository; null for random.
         inflation: centre keeps the response to a static clip equal to the 2D network's; average is the official way.
@@ -21,6 +23,7 @@ class NetworkRecipe:
 
     architecture: str = "small"
     attention: bool = True
+    mechanism: Literal["paper", "gated"] = "paper"
     dropout: float = 0.5
     imagenet: str | None = None
     inflation: Literal["centre", "average"] = "centre"
@@ -80,6 +83,37 @@ class LoaderRecipe:
             raise UserError(f"loader.workers: got {self.workers}, expected 0 or more")
         if self.cache and self.workers:
             raise UserError(f"loader.cache: needs loader.workers 0, got {self.workers}; each worker would keep a copy")
+
+
+@dataclass(frozen=True)
+class CorrectionRecipe:
+    """How corrections enter a network; the defaults are the paper's way, docs/results.md compares them.
+
+    Attributes:
+        mechanism: keep leaves the network's own; paper or gated changes it from here on, in the control too. Gated lets
+            nothing past the temporal attention.
+        frozen: extractor keeps its weights and batch-norm statistics; nothing lets the whole network learn.
+        loss: squared is Eq. 6; cross-entropy is the binary one in its place, which pulls harder at frames that were
+            missed altogether.
+        views: edited shows a clip at exactly the frames that were edited; any at random frames like all clips, whose
+            scores lie between the edited ones (uniform sampling only).
+        guided: share of the edited clips, drawn anew at every step, whose perception branch sees the edited scores in
+            place of the network's own; 0 to 1.
+        gamma_where: weight of the agreement with --where, where there is one.
+    """
+
+    mechanism: Literal["keep", "paper", "gated"] = "keep"
+    frozen: Literal["extractor", "nothing"] = "extractor"
+    loss: Literal["squared", "cross-entropy"] = "squared"
+    views: Literal["edited", "any"] = "edited"
+    guided: float = 0.0
+    gamma_where: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma_where < float("inf"):
+            raise UserError(f"correction.gamma_where: got {self.gamma_where}, expected a number above 0")
+        if not 0 <= self.guided <= 1:
+            raise UserError(f"correction.guided: got {self.guided}, expected a share in 0..1")
 
 
 SMALL_AUGMENTATION = Augmentation(jitter=0.2, flip=True)

@@ -1,0 +1,138 @@
+"""When, and where, the labelled thing happens in a clip, for data that says so."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from stabn.data.boxes import Box
+from stabn.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClipTruth:
+    """What is known of one clip; at least one of the three.
+
+    Attributes:
+        relevance: one value in 0..1 per source frame: 1.0 decisive, 0.5 may matter, 0.0 irrelevant; goes before
+            `interval` where both are given.
+        interval: (start, end) in source frames counted from 0, start inclusive, end exclusive, fractional; it may
+            reach beyond the end of the video.
+        boxes: per source frame (left, top, right, bottom) in pixels of the source, or None where there is nothing.
+
+    Raises:
+        ValueError: nothing is known, or a value is out of its range.
+    """
+
+    relevance: tuple[float, ...] | None = None
+    interval: tuple[float, float] | None = None
+    boxes: tuple[Box | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.relevance is None and self.interval is None and self.boxes is None:
+            raise ValueError("truth: got nothing, expected relevance, an interval or boxes")
+        for value in self.relevance or ():
+            if not 0 <= value <= 1:
+                raise ValueError(f"relevance: got {value}, expected numbers in 0..1")
+        if self.interval is not None:
+            start, end = self.interval
+            if not 0 <= start < end < math.inf:
+                raise ValueError(f"interval: got {start} to {end}, expected 0 <= start < end")
+        for box in self.boxes or ():
+            if box is not None and not (box[0] < box[2] and box[1] < box[3]):
+                raise ValueError(f"boxes: got {box}, expected left < right and top < bottom")
+
+    @property
+    def says_when(self) -> bool:
+        """Whether there is more than boxes, so that `scores` can be asked for."""
+        return self.relevance is not None or self.interval is not None
+
+    def scores(self, frame_indices: Sequence[int] | np.ndarray) -> Float64[np.ndarray, " t"]:
+        """What a careful editor who knows the truth would give to sampled frames.
+
+        Args:
+            frame_indices: T source frames, counted from 0.
+
+        Returns:
+            (T,) the frames' relevance; from an interval 1.0 where at least half of [t, t + 1) lies inside it, 0.5 where
+            less does, 0.0 outside.
+
+        Raises:
+            ValueError: a negative frame, relevance of fewer frames than asked for, or nothing but boxes is known.
+        """
+        frames = np.asarray(frame_indices, dtype=np.int64)
+        if frames.size and frames.min() < 0:
+            raise ValueError(f"frame_indices: got {frames.min()}, expected frames from 0")
+        if self.relevance is not None:
+            if frames.size and frames.max() >= len(self.relevance):
+                raise ValueError(f"truth has {len(self.relevance)} frames, expected over {frames.max()}")
+            return np.array(self.relevance, dtype=np.float64)[frames]
+        if self.interval is None:
+            raise ValueError("truth says only where, expected relevance or an interval")
+        start, end = self.interval
+        inside = np.minimum(end, frames + 1.0) - np.maximum(start, frames)
+        return np.select([inside >= 0.5, inside > 0], [1.0, 0.5], 0.0)
+
+
+def read_truth(path: Path | str) -> dict[str, ClipTruth]:
+    """The truth by clip id, from JSON lines like those of Tabletop's truth.jsonl.
+
+    Each line is an object with "id", and "relevance" (a number per source frame), "interval" ([start, end]) or "boxes"
+    ([left, top, right, bottom] or null per source frame); other fields are ignored.
+
+    Raises:
+        UserError: the file cannot be read, or a line is wrong or of a clip that was there before; file and line are
+            named.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file like Tabletop's truth.jsonl") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text ({error}); give a file like Tabletop's truth.jsonl") from None
+    truth: dict[str, ClipTruth] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            clip_id, known = _entry(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: {error}; correct the line") from None
+        if clip_id in truth:
+            raise UserError(f"{path}, line {number}: clip {clip_id!r} is there twice; remove one of the lines")
+        truth[clip_id] = known
+    return truth
+
+
+def _entry(value: Any) -> tuple[str, ClipTruth]:
+    """One line of a truth file.
+
+    Raises:
+        ValueError: it is no truth.
+    """
+    if not isinstance(value, dict) or isinstance(value.get("id"), bool) or not isinstance(value.get("id"), int | str):
+        raise ValueError("has no id; expected an object with id and relevance, interval or boxes")
+    relevance, interval, boxes = (value.get(name) for name in ("relevance", "interval", "boxes"))
+    if relevance is not None:
+        relevance = _numbers("relevance", relevance)
+    if interval is not None:
+        interval = _numbers("interval", interval, length=2)
+    if boxes is not None:
+        if not isinstance(boxes, list):
+            raise ValueError(f"boxes: got {boxes!r}, expected a list")
+        boxes = tuple(None if box is None else tuple(map(int, _numbers("boxes", box, length=4))) for box in boxes)
+    return str(value["id"]), ClipTruth(relevance, interval, boxes)
+
+
+def _numbers(name: str, value: Any, length: int | None = None) -> tuple[Any, ...]:
+    numbers = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    if not numbers or (length is not None and len(value) != length) or not all(map(math.isfinite, value)):
+        wanted = "a list of numbers" if length is None else f"{length} numbers"
+        raise ValueError(f"{name}: got {str(value)[:80]}, expected {wanted}")
+    return tuple(float(v) for v in value)

@@ -1,0 +1,280 @@
+"""Does a network look where and when it says? Every measure of docs/faithfulness.md for a network and a data set."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stabn.data.datasets import VideoDataset
+from stabn.data.truth import ClipTruth
+from stabn.engine import EngineRecipe
+from stabn.errors import UserError
+from stabn.evaluation.explainers import Subject, check_methods, methods_of
+from stabn.evaluation.intervals import paired_interval, summary
+from stabn.evaluation.localisation import localise
+from stabn.evaluation.perturbation import BASELINES, SCOPES, perturb
+from stabn.evaluation.predict import ATTENTIONS, SHUFFLED, Predictions, predict_each
+from stabn.evaluation.randomisation import randomise
+from stabn.nn import STABN, ResNet3D
+from stabn.runs import Run, preprocessing_of
+from stabn.tables import print_table
+
+FORMAT = "stabn-faithfulness/1"
+
+RANDOMISED = 32
+"""At most so many clips are explained anew after every part that the network forgets."""
+
+LOWER_IS_BETTER = ("deletion", "sufficiency")
+
+
+def faithfulness(
+    model: STABN | ResNet3D,
+    dataset: VideoDataset,
+    *,
+    truth: Mapping[str, ClipTruth] | None = None,
+    methods: Sequence[str] | None = None,
+    baselines: Sequence[str] = BASELINES,
+    steps: int = 8,
+    max_clips: int | None = 100,
+    seed: int = 0,
+    batch_size: int = 16,
+    workers: int = 0,
+    engine: EngineRecipe | None = None,
+) -> dict[str, Any]:
+    """Measure a network's explanations; its weights, mode and gradients stay as they are.
+
+    Attention is replaced, and explanations are compared with the truth, on all clips; curves and randomisation, which
+    ask the network hundreds of times per clip, on some of them.
+
+    Args:
+        model: the network.
+        dataset: without augmentation, one window per clip.
+        truth: by clip id, when and where the thing happens; None or empty where nobody knows.
+        methods: of `explainers.METHODS`; by default all that fit the network.
+        baselines: of `perturbation.BASELINES`.
+        steps: of the curves, from 1.
+        max_clips: perturb at most so many clips, chosen at random; None for all.
+        seed: of all chance, from 0; the choice of clips depends on it and their number alone.
+        batch_size: clips, and perturbed copies of a clip, at once.
+        workers: processes that decode.
+        engine: on what it runs.
+
+    Returns:
+        JSON values, as docs/faithfulness.md shows them.
+
+    Raises:
+        UserError: an option is out of range or does not fit the network, or a video or its truth is wrong.
+    """
+    methods = methods_of(model) if methods is None else tuple(methods)
+    check_methods(model, methods)
+    for number, baseline in enumerate(baselines):
+        if baseline not in BASELINES or baseline in baselines[:number]:
+            raise UserError(f"--baselines: got {baseline!r}, expected each of {', '.join(BASELINES)} at most once")
+    if steps < 1 or seed < 0 or (max_clips is not None and max_clips < 1):
+        raise UserError(
+            f"--steps, --seed, --max_clips: got {steps}, {seed} and {max_clips}, expected at least 1, 0 and 1"
+        )
+    if dataset.clips > 1 or dataset.augmentation is not None:
+        raise UserError("--faithfulness: looks at one window of each clip; leave --clips out")
+    common: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "seed": seed}
+    asked = ("as-is", *(name for name in ATTENTIONS if name != "as-is"), *SHUFFLED)
+    asked = asked if isinstance(model, STABN) and len(dataset) > 1 else asked[:1]
+    answers = predict_each(model, dataset, asked, engine=engine, **common)
+    subject = Subject.of(model, engine)
+    chosen = _chosen(len(dataset), max_clips, seed)
+    located = localise(subject, dataset, truth, methods, **common) if truth else None
+    curves = perturb(subject, dataset, chosen, methods, baselines=baselines, steps=steps, **common)
+    few = [chosen[number] for number in _chosen(len(chosen), RANDOMISED, seed)]
+    randomised = randomise(subject, dataset, few, methods, **common)
+    measures = {
+        method: {
+            **curves[method],
+            "truth": None if located is None else located[method],
+            "randomisation": randomised[method],
+        }
+        for method in methods
+    }
+    clip_ids = [sample.clip_id for sample in dataset.samples]
+    return {
+        "format": FORMAT,
+        "network": model.kind,
+        "seed": seed,
+        "baselines": list(baselines),
+        "fractions": [round(step / steps, 6) for step in range(steps + 1)],
+        "clips": clip_ids,
+        "perturbed": [clip_ids[row] for row in chosen],
+        "randomised": len(few),
+        "top1": summary(answers["as-is"].correct, seed=seed),
+        "attention_replaced": _replaced(answers, seed) if len(answers) > 1 else None,
+        "methods": measures,
+        "differences": {
+            "attention": {
+                other: differences(measures["attention"], measures[other], seed=seed)
+                for other in methods
+                if other != "attention"
+            }
+        }
+        if "attention" in methods
+        else {},
+    }
+
+
+def faithfulness_of(
+    run: Run, split: str, *, truth: Mapping[str, ClipTruth] | None = None, **options: Any
+) -> dict[str, Any]:
+    """`faithfulness` of a run on a split of its data.
+
+    Args:
+        run: a run.
+        split: train or validation.
+        truth: by clip id; by default what the data itself says.
+        options: as for `faithfulness`.
+
+    Raises:
+        UserError: as `faithfulness`, or the data does not fit the network or has no such split.
+    """
+    model = run.model()
+    table = run.table(model)
+    preprocessing = preprocessing_of(model, str(run.folder))
+    dataset = VideoDataset(table.of_split(split), preprocessing, class_names=table.class_names)
+    return faithfulness(model, dataset, truth=table.truth if truth is None else truth, **options)
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
+    """One explanation against another, clip by clip, in every measure that has a value per clip.
+
+    Args:
+        ours: of "methods" in what `faithfulness` gave.
+        theirs: likewise, of the same network or of another one that was measured on the same clips.
+        seed: of the bootstrap.
+
+    Returns:
+        The same tree with {"mean", "low", "high", "verdict"} of ours minus theirs. The verdict, "better", "worse", or
+        "undecided" where the interval holds 0, knows that less is better in deletion and sufficiency.
+
+    Raises:
+        ValueError: they were measured on different numbers of clips.
+    """
+    found: dict[str, Any] = {}
+    for name, value in ours.items():
+        other = theirs.get(name)
+        if name == "randomisation" or not isinstance(value, Mapping) or not isinstance(other, Mapping):
+            continue
+        if "per_clip" in value:
+            interval = paired_interval(np.array(value["per_clip"]), np.array(other["per_clip"]), seed=seed)
+            sign = -1 if name in LOWER_IS_BETTER else 1
+            verdict = "undecided" if not interval.excludes_zero else "better" if sign * interval.mean > 0 else "worse"
+            found[name] = interval.as_json() | {"verdict": verdict}
+        else:
+            found[name] = differences(value, other, seed=seed)
+    return found
+
+
+def _chosen(count: int, max_clips: int | None, seed: int) -> list[int]:
+    """Which clips are perturbed, in the data set's order."""
+    if max_clips is None or max_clips >= count:
+        return list(range(count))
+    return sorted(int(row) for row in np.random.default_rng(seed).choice(count, max_clips, replace=False))
+
+
+def _replaced(answers: Mapping[str, Predictions], seed: int) -> dict[str, Any]:
+    """Top-1 with each attention, and by how many points it is below that with the network's own."""
+    own = 100.0 * answers["as-is"].correct
+    return {
+        name: {
+            "top1": summary(given.correct, seed=seed),
+            "drop": paired_interval(own, 100.0 * given.correct, seed=seed).as_json(),
+        }
+        for name, given in answers.items()
+    }
+
+
+def print_faithfulness(found: Mapping[str, Any]) -> None:
+    """What `faithfulness` found, as one table per group."""
+    methods, baselines = found["methods"], found["baselines"]
+    if found["attention_replaced"] is not None:
+        rows = [
+            (name, _percent(value["top1"]), "" if name == "as-is" else _span(value["drop"], ".1f"))
+            for name, value in found["attention_replaced"].items()
+        ]
+        print_table(("attention replaced", "top-1", "drop in points"), rows)
+    if baselines:
+        columns = [(scope, direction) for scope in SCOPES for direction in ("deletion", "insertion")]
+        falls = ("comprehensiveness", "sufficiency")
+        rows = [
+            (
+                f"{name}, {baseline}",
+                *(f"{value[scope][baseline][direction]['auc']:.3f}" for scope, direction in columns),
+                *(f"{value['frames'][baseline][fall]['mean']:+.3f}" for fall in falls),
+            )
+            for name, value in methods.items()
+            for baseline in baselines
+        ]
+        heading = [f"{scope} {'del.' if direction == 'deletion' else 'ins.'}" for scope, direction in columns]
+        print_table((f"area, {len(found['perturbed'])} clips", *heading, "compreh.", "sufficiency"), rows)
+    _print_truth(methods)
+    _print_randomisation(methods, found["randomised"])
+    _print_differences(found["differences"].get("attention", {}), baselines)
+
+
+def _print_truth(methods: Mapping[str, Any]) -> None:
+    columns = {
+        ("temporal", "average_precision"): "frame AP",
+        ("temporal", "pointing"): "frame pointing",
+        ("temporal", "iou"): "frame IoU",
+        ("spatial", "pointing"): "box pointing",
+        ("spatial", "energy"): "energy in box",
+    }
+    told = {name: value["truth"] for name, value in methods.items() if value["truth"] is not None}
+    if not told:
+        return
+    first = next(iter(told.values()))
+    known = [(side, measure) for side, measure in columns if first[side] is not None]
+    rows = [(name, *(_span(value[side][measure]) for side, measure in known)) for name, value in told.items()]
+    rows.append(("by chance", *(f"{first[side][measure]['chance']:.3f}" for side, measure in known)))
+    print_table(("against the truth", *(columns[key] for key in known)), rows)
+
+
+def _print_randomisation(methods: Mapping[str, Any], clips: int) -> None:
+    first = next(iter(methods.values()))["randomisation"]["temporal"]
+    rows = [
+        (
+            f"{name}, {'time' if side == 'temporal' else 'space'}",
+            *(f"{step['mean']:+.2f}" for step in value["randomisation"][side]),
+            "" if value["randomisation"]["changes"][side] else "does not change",
+        )
+        for name, value in methods.items()
+        for side in ("temporal", "spatial")
+    ]
+    print_table((f"rank correlation, {clips} clips", *(step["part"] for step in first), ""), rows)
+
+
+def _print_differences(against: Mapping[str, Any], baselines: Sequence[str]) -> None:
+    """The temporal attention beside CAM and Grad-CAM, clip by clip."""
+    others = {name: value for name, value in against.items() if name in ("cam", "grad-cam")}
+    if not others:
+        return
+    rows = [
+        (
+            f"frames {direction}, {baseline}",
+            *(_judged(value["frames"][baseline][direction]) for value in others.values()),
+        )
+        for direction in ("deletion", "insertion")
+        for baseline in baselines
+    ]
+    if all("temporal" in value.get("truth", {}) for value in others.values()):
+        precisions = (_judged(value["truth"]["temporal"]["average_precision"]) for value in others.values())
+        rows.append(("frame AP", *precisions))
+    print_table(("attention minus", *others), rows)
+
+
+def _percent(value: Mapping[str, float]) -> str:
+    return f"{value['mean']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
+
+
+def _span(value: Mapping[str, float], form: str = ".3f") -> str:
+    return f"{value['mean']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
+
+
+def _judged(value: Mapping[str, Any]) -> str:
+    return f"{_span(value, '+.3f')} {value['verdict']}"

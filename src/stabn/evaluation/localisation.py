@@ -1,0 +1,211 @@
+"""Explanations against the truth: do they rank the decisive frames first, and do their maps lie on the object?
+
+Shape suffixes: n clips, t frames, h and w cells of a map.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torchmetrics.functional.classification import binary_average_precision
+
+from stabn.data.boxes import Box, box_map
+from stabn.data.datasets import Sample, VideoDataset
+from stabn.data.transforms import Preprocessing
+from stabn.data.truth import ClipTruth
+from stabn.data.video import probe
+from stabn.errors import UserError
+from stabn.evaluation.explainers import Subject, batches, explain
+from stabn.evaluation.intervals import summary
+
+Crop = tuple[float, float, float, float]
+"""What a view shows: (left, top, right, bottom) as fractions of the source frame."""
+
+
+def average_precision(scores_t: Float[np.ndarray, " t"], decisive_t: Bool[np.ndarray, " t"]) -> float:
+    """How well scores in 0..1 rank the decisive frames above all others; equal scores gain nothing by their order.
+
+    By chance it is about the share of decisive frames.
+    """
+    return float(binary_average_precision(torch.from_numpy(scores_t), torch.from_numpy(decisive_t.astype(np.int64))))
+
+
+def points_at(scores: Float[np.ndarray, "..."], wanted: Bool[np.ndarray, "..."]) -> float:
+    """The pointing game (Zhang et al. 2018): 1 if the highest score is at a wanted place, else 0.
+
+    Of several highest ones it is the share of those at wanted places: what choosing one at random would give.
+    """
+    return float(wanted[scores == scores.max()].mean())
+
+
+def best_iou(scores_nt: Float[np.ndarray, "n t"], decisive_nt: Bool[np.ndarray, "n t"]) -> tuple[float, np.ndarray]:
+    """Temporal intersection over union of {score >= threshold} with the decisive frames, at the best threshold.
+
+    One threshold for all clips, the best of the percentiles of all scores. It is chosen on the clips that it is judged
+    on, so the figure is the best that a threshold could do; choosing all frames gives the share of decisive frames.
+
+    Returns:
+        The threshold, and (N,) float64, each clip's intersection over union.
+    """
+    candidates = np.unique(np.quantile(scores_nt, np.linspace(0, 1, 101), method="nearest"))
+    each_kn = np.stack([_iou(scores_nt >= threshold, decisive_nt) for threshold in candidates])
+    best = int(each_kn.mean(axis=1).argmax())
+    return float(candidates[best]), each_kn[best]
+
+
+def _iou(chosen_nt: np.ndarray, decisive_nt: np.ndarray) -> np.ndarray:
+    union_n = (chosen_nt | decisive_nt).sum(axis=1)
+    return (chosen_nt & decisive_nt).sum(axis=1) / np.maximum(union_n, 1)
+
+
+def centres_inside(box: Box, crop: Crop, size: tuple[int, int], height: int, width: int) -> Bool[np.ndarray, "h w"]:
+    """Which cells of a map over a view have their centres inside a box; arguments as in `stabn.data.boxes.box_map`."""
+    left, top, right, bottom = crop
+    y = (top + (np.arange(height) + 0.5) / height * (bottom - top)) * size[0]
+    x = (left + (np.arange(width) + 0.5) / width * (right - left)) * size[1]
+    return np.outer((box[1] <= y) & (y < box[3]), (box[0] <= x) & (x < box[2]))
+
+
+def energy_inside(map_hw: Float[np.ndarray, "h w"], covered_hw: Float[np.ndarray, "h w"]) -> float:
+    """The share of a map's sum that lies inside a box, cells cut by its border counted by area (Wang et al. 2020).
+
+    By chance it is the box's share of the view; so it is for a map that is 0 everywhere and points nowhere.
+
+    Args:
+        map_hw: from 0.
+        covered_hw: the share of each cell's area inside the box, `stabn.data.boxes.box_map`.
+    """
+    total = map_hw.sum()
+    return float((map_hw * covered_hw).sum() / total) if total > 0 else float(covered_hw.mean())
+
+
+def localise(
+    subject: Subject,
+    dataset: VideoDataset,
+    truth: Mapping[str, ClipTruth],
+    methods: Sequence[str],
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]] | None:
+    """Compare every method's explanation of the predicted class with the truth, on all clips that have one.
+
+    In time: clips in which some but not all of the frames that the network saw are decisive (a score of 1). In space:
+    decisive frames with a box in view (all frames with one where only boxes are known), averaged per clip.
+
+    Returns:
+        Per method {"temporal": {"clips", "average_precision", "pointing", "iou"}, "spatial": {"clips", "pointing",
+        "energy"}}, the two None where no clip has such a truth; each measure {"mean", "low", "high", "chance",
+        "per_clip"} (95 % bootstrap over clips), "iou" with its "threshold" too, and the spatial "pointing" with
+        "attainable", the share of frames whose box holds the centre of a cell at all. None if no clip has any truth.
+
+    Raises:
+        UserError: the truth does not fit the videos.
+    """
+    rows = [row for row, sample in enumerate(dataset.samples) if sample.clip_id in truth]
+    samples = iter([dataset.samples[row] for row in rows])
+    in_time: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {method: [] for method in methods}
+    in_space: dict[str, list[np.ndarray]] = {method: [] for method in methods}
+    timed, placed = [], []
+    for batch in batches(dataset, rows, batch_size=batch_size, workers=workers, told="against the truth"):
+        explained = explain(subject.model, subject.clips(batch), methods, clip_ids=batch.clip_ids, seed=seed)
+        size = next(iter(explained.values())).spatial.shape[-2:]
+        for position, clip_id in enumerate(batch.clip_ids):
+            indices = batch.frame_indices[position].numpy()
+            decisive_t = _decisive(clip_id, truth[clip_id], indices)
+            covers = _covers(next(samples), truth[clip_id], indices, decisive_t, dataset.preprocessing, size)
+            is_timed = truth[clip_id].says_when and bool(decisive_t.any() and not decisive_t.all())
+            timed += [clip_id] * is_timed
+            placed += [clip_id] * bool(covers)
+            for method, attention in explained.items():
+                if is_timed:
+                    in_time[method].append((_numbers(attention.temporal[position]), decisive_t))
+                if covers:
+                    in_space[method].append(_space(_numbers(attention.spatial[position]), covers))
+    if not timed and not placed:
+        return None
+    return {
+        method: {
+            "temporal": _temporal(timed, in_time[method], seed) if timed else None,
+            "spatial": _spatial(placed, np.stack(in_space[method]), seed) if placed else None,
+        }
+        for method in methods
+    }
+
+
+def _decisive(clip_id: str, truth: ClipTruth, frame_indices: np.ndarray) -> np.ndarray:
+    """Which of the T frames are decisive; all of them where nobody says when."""
+    if not truth.says_when:
+        return np.ones(len(frame_indices), dtype=bool)
+    try:
+        return truth.scores(frame_indices) >= 1
+    except ValueError as error:
+        raise UserError(f"clip {clip_id}: {error}; give the truth of these videos") from None
+
+
+def _covers(
+    sample: Sample,
+    truth: ClipTruth,
+    frame_indices: np.ndarray,
+    decisive_t: np.ndarray,
+    preprocessing: Preprocessing,
+    size: Sequence[int],
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """By decisive frame with a box in view, which share of each cell the box covers, and which cells' centres."""
+    if truth.boxes is None:
+        return {}
+    if frame_indices.max() >= len(truth.boxes):
+        raise UserError(
+            f"clip {sample.clip_id}: truth has boxes of {len(truth.boxes)} frames, expected over "
+            f"{frame_indices.max()}; give the truth of these videos"
+        )
+    boxes = {int(t): truth.boxes[frame_indices[t]] for t in np.flatnonzero(decisive_t)}
+    known = {t: box for t, box in boxes.items() if box is not None}
+    if not known:
+        return {}
+    info = probe(sample.path)
+    source = (info.height, info.width)
+    crop = preprocessing.crop_box(*source)
+    covers = {
+        t: (box_map(box, crop, source, *size).double().numpy(), centres_inside(box, crop, source, *size))
+        for t, box in known.items()
+    }
+    return {t: cover for t, cover in covers.items() if cover[0].any()}
+
+
+def _space(maps_thw: np.ndarray, covers: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Pointing, its chance, whether it can be hit, energy, its chance: means over the frames with a box in view."""
+    each = []
+    for t, (covered_hw, centres_hw) in covers.items():
+        hit, energy = points_at(maps_thw[t], centres_hw), energy_inside(maps_thw[t], covered_hw)
+        each.append((hit, centres_hw.mean(), float(centres_hw.any()), energy, covered_hw.mean()))
+    return np.array(each).mean(axis=0)
+
+
+def _numbers(values: torch.Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
+
+
+def _temporal(clips: list[str], pairs: list[tuple[np.ndarray, np.ndarray]], seed: int) -> dict[str, Any]:
+    scores_nt, decisive_nt = (np.stack(column) for column in zip(*pairs, strict=True))
+    chance = {"chance": round(float(decisive_nt.mean()), 6)}
+    threshold, ious_n = best_iou(scores_nt, decisive_nt)
+    precisions_n, hits_n = (np.array([measure(*pair) for pair in pairs]) for measure in (average_precision, points_at))
+    return {
+        "clips": clips,
+        "average_precision": summary(precisions_n, seed=seed) | chance,
+        "pointing": summary(hits_n, seed=seed) | chance,
+        "iou": summary(ious_n, seed=seed) | chance | {"threshold": round(threshold, 6)},
+    }
+
+
+def _spatial(clips: list[str], values_n5: np.ndarray, seed: int) -> dict[str, Any]:
+    means = [round(float(value), 6) for value in values_n5.mean(axis=0)]
+    return {
+        "clips": clips,
+        "pointing": summary(values_n5[:, 0], seed=seed) | {"chance": means[1], "attainable": means[2]},
+        "energy": summary(values_n5[:, 3], seed=seed) | {"chance": means[4]},
+    }

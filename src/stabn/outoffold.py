@@ -1,0 +1,125 @@
+"""What a network like a run's would have got wrong of the training clips, had it not been trained on them.
+
+On small data a network knows its training clips by heart and misrecognises none of them. So the training split is cut
+into k parts, and each part is answered by a network of the same recipe that was trained on the others.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stabn.data.datasets import Sample, VideoDataset
+from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.engine import EngineRecipe
+from stabn.errors import UserError
+from stabn.evaluation.predict import Predictions, predict
+from stabn.runs import Run, finished, open_run
+from stabn.training.fit import train
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
+
+
+def parts_of(samples: Sequence[Sample], folds: int, seed: int) -> np.ndarray:
+    """In which part each clip is: random, and each part has its share of every class.
+
+    Args:
+        samples: N labelled clips.
+        folds: k, the number of parts.
+        seed: of the chance.
+
+    Returns:
+        (N,) int64 in 0..k-1.
+    """
+    labels = np.array([sample.label for sample in samples])
+    shuffled = np.random.default_rng(seed).permutation(len(samples))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    parts = np.empty(len(samples), np.int64)
+    parts[by_class] = np.arange(len(samples)) % folds
+    return parts
+
+
+def answer_out_of_fold(
+    run: Run,
+    folder: Path,
+    *,
+    folds: int,
+    batch_size: int = 16,
+    engine: EngineRecipe | None = None,
+) -> Predictions:
+    """Train k networks by the run's own recipe, and let each answer the part it has not seen.
+
+    Networks that are trained already are not trained again, so an interrupted call goes on.
+
+    Args:
+        run: a trained (not fine-tuned) run with attention.
+        folder: takes one run per part, `0` .. `k-1`.
+        folds: k, at least 2.
+        batch_size: clips at once.
+        engine: on what it runs.
+
+    Returns:
+        Answers with maps for the training split, in its order.
+
+    Raises:
+        UserError: the run has no recipe of a training, or there are fewer clips than parts.
+    """
+    if folds < 2:
+        raise UserError(f"--folds: got {folds}, expected 0 (the run's own answers) or at least 2 parts")
+    recipe = run.recipe
+    if "network" not in recipe:
+        raise UserError(
+            f"{run.folder}: was not made by `stabn train`, so nothing says how to train its like; "
+            "give --folds with the run that it was fine-tuned from"
+        )
+    table = run.table(run.model())
+    samples = table.of_split("train")
+    if len(samples) < 2 * folds:
+        raise UserError(f"--folds: got {folds} for {len(samples)} training clips, expected at most half as many parts")
+    parts = parts_of(samples, folds, recipe["seed"])
+    answers: list[tuple[np.ndarray, Predictions]] = []
+    for part in range(folds):
+        rows = np.flatnonzero(parts == part)
+        out = folder / str(part)
+        held_out = tuple(sorted(samples[row].clip_id for row in rows))
+        if not finished(out):
+            train(
+                out,
+                run.source,
+                preprocessing=Preprocessing.from_json(recipe["preprocessing"], source=f"{run.folder}/run.json"),
+                network=NetworkRecipe(**recipe["network"]),
+                augmentation=Augmentation(**recipe["augmentation"]),
+                optimiser=OptimiserRecipe(
+                    **{**recipe["optimiser"], "milestones": tuple(recipe["optimiser"]["milestones"])}
+                ),
+                loader=LoaderRecipe(**recipe["loader"]),
+                engine=engine or EngineRecipe(),
+                seed=recipe["seed"],
+                held_out=held_out,
+            )
+        trained = open_run(out)
+        if tuple(trained.recipe.get("held_out", ())) != held_out:
+            raise UserError(f"{out}: holds networks of other parts; choose another --out, or remove that folder")
+        answers.append((rows, _answers(trained, [samples[row] for row in rows], table.class_names, batch_size, engine)))
+    return _joined(answers)
+
+
+def _answers(
+    run: Run, samples: Sequence[Sample], class_names: Sequence[str], batch_size: int, engine: EngineRecipe | None
+) -> Predictions:
+    model = run.model()
+    preprocessing = Preprocessing.from_json(run.recipe["preprocessing"], source=f"{run.folder}/run.json")
+    dataset = VideoDataset(samples, preprocessing, class_names=class_names)
+    return predict(model, dataset, batch_size=batch_size, engine=engine, keep_maps=True)
+
+
+def _joined(answers: Sequence[tuple[np.ndarray, Predictions]]) -> Predictions:
+    """The parts' answers in the order of the split."""
+    order = np.argsort(np.concatenate([rows for rows, _ in answers]))
+
+    def column(name: str) -> Any:
+        return np.concatenate([getattr(answer, name) for _, answer in answers])[order]
+
+    names = ("labels", "probabilities", "attention_probabilities", "temporal", "spatial", "frame_indices", "timestamps")
+    clip_ids = [clip_id for _, answer in answers for clip_id in answer.clip_ids]
+    return Predictions(tuple(clip_ids[i] for i in order), **{name: column(name) for name in names})

@@ -1,0 +1,245 @@
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lanterns import FRAMES, SIDE, Honest, Inverted, Lanterns, Mixed
+
+from stabn.cli import main
+from stabn.data.datasets import VideoDataset
+from stabn.errors import UserError
+from stabn.evaluation import localisation
+from stabn.evaluation.explainers import METHODS
+from stabn.evaluation.faithfulness import faithfulness, print_faithfulness
+from stabn.evaluation.perturbation import BASELINES, SCOPES
+from stabn.evaluation.predict import partners, predict, predict_each
+from stabn.nn import STABN, ResNet3D
+from stabn.runs import open_run, preprocessing_of
+
+REAL = localisation.probe
+
+
+@pytest.fixture(autouse=True)
+def square_videos(monkeypatch):
+    """The generated clips have no file to ask about the size of their pictures."""
+    square = SimpleNamespace(height=SIDE, width=SIDE)
+    monkeypatch.setattr(localisation, "probe", lambda path: REAL(path) if path.exists() else square)
+
+
+def looked(model, data, **options):
+    """The measures that planted bugs have to show in, as fast as they can be had."""
+    defaults = {"methods": ["attention", "random"], "baselines": ["mean"], "steps": 4, "truth": data.truth()}
+    return faithfulness(model, data, **defaults | options)
+
+
+def test_every_clip_gets_another_one_each_once():
+    for count in (2, 3, 10, 101):
+        given = partners(count, seed=count)
+        assert sorted(given) == list(range(count))
+        assert (given != np.arange(count)).all()
+        assert np.array_equal(given, partners(count, seed=count))
+    assert not np.array_equal(partners(10, 0), partners(10, 1))
+    with pytest.raises(UserError, match="at least two"):
+        partners(1)
+
+
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_shuffled_attention_is_that_of_another_clip_of_the_whole_split(trained, batch_size):
+    run = open_run(trained)
+    model = run.model()
+    samples = run.source.table().of_split("validation")[:7]
+    data = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
+    asked = ("as-is", "inverse-spatial", "shuffled-spatial", "shuffled-temporal")
+    found = predict_each(model, data, asked, batch_size=batch_size, keep_maps=True, seed=4)
+    partner = partners(7, 4)
+    own, spatial, temporal = (found[name] for name in ("as-is", "shuffled-spatial", "shuffled-temporal"))
+    assert np.allclose(spatial.spatial, own.spatial[partner], atol=1e-6)
+    assert np.array_equal(spatial.temporal, own.temporal)
+    assert np.allclose(temporal.temporal, own.temporal[partner], atol=1e-6)
+    assert np.array_equal(temporal.spatial, own.spatial)
+    with torch.inference_mode():
+        for row in (0, 6):
+            features = model.encode(data[row].clips)
+            other, _ = model.attend(model.encode(data[int(partner[row])].clips))
+            shown = model.attend(features)[0].with_temporal_of(other)
+            expected = model.perceive(features, shown).softmax(1)
+            assert np.allclose(temporal.probabilities[row], expected[0], atol=1e-5)
+    for name in asked:
+        alone = predict(model, data, attention=name, seed=4)
+        assert np.allclose(alone.probabilities, found[name].probabilities, atol=1e-5)
+
+
+def test_shuffled_windows_are_those_of_the_same_place_in_the_other_clip(trained):
+    run = open_run(trained)
+    model = run.model()
+    samples = run.source.table().of_split("validation")[:3]
+    data = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names, clips=2)
+    found = predict(model, data, attention="shuffled-spatial", batch_size=2)
+    partner = partners(3)
+    with torch.inference_mode():
+        for row in range(3):
+            features = model.encode(data[row].clips)
+            other, _ = model.attend(model.encode(data[int(partner[row])].clips))
+            shown = model.attend(features)[0].with_spatial_of(other)
+            assert np.allclose(found.probabilities[row], model.perceive(features, shown).softmax(1).mean(0), atol=1e-5)
+
+
+def test_an_honest_network_passes_every_measure():
+    found = looked(Honest(), Lanterns())
+    assert found["top1"]["mean"] == 1
+    replaced = found["attention_replaced"]
+    assert replaced["as-is"]["drop"] == {"mean": 0, "low": 0, "high": 0}
+    for name in ("inverse-temporal", "shuffled-temporal", "inverse-spatial", "shuffled-spatial"):
+        assert replaced[name]["drop"]["low"] > 20, name
+        assert replaced[name]["drop"]["mean"] == pytest.approx(100 * (1 - replaced[name]["top1"]["mean"]))
+    assert found["methods"]["attention"]["truth"]["temporal"]["average_precision"]["mean"] == 1
+    against = found["differences"]["attention"]["random"]
+    for scope in SCOPES:
+        of = found["methods"]["attention"][scope]["mean"]
+        assert of["insertion"]["auc"] > of["deletion"]["auc"] + 0.2
+        assert against[scope]["mean"]["deletion"]["verdict"] == "better"
+        assert against[scope]["mean"]["insertion"]["verdict"] == "better"
+    assert against["frames"]["mean"]["comprehensiveness"]["verdict"] == "better"
+    assert against["truth"]["temporal"]["average_precision"]["verdict"] == "better"
+    assert against["truth"]["spatial"]["energy"]["verdict"] == "better"
+
+
+def test_a_network_whose_maps_are_inverted_is_found_out():
+    found = looked(Inverted(), Lanterns())
+    assert found["top1"]["mean"] == 1  # accuracy cannot tell
+    against = found["differences"]["attention"]["random"]
+    for scope in SCOPES:
+        assert against[scope]["mean"]["deletion"]["verdict"] == "worse"
+        assert against[scope]["mean"]["insertion"]["verdict"] == "worse"
+    assert against["truth"]["temporal"]["average_precision"]["verdict"] == "worse"
+    assert against["truth"]["spatial"]["pointing"]["verdict"] == "worse"
+
+
+def test_a_network_that_shows_the_maps_of_another_clip_is_found_out():
+    own, other = (looked(network, Lanterns()) for network in (Honest(), Mixed()))
+    assert own["top1"] == other["top1"]
+    for scope in SCOPES:
+        ours, theirs = (found["methods"]["attention"][scope]["mean"] for found in (own, other))
+        assert ours["deletion"]["high"] < theirs["deletion"]["low"]
+        assert ours["insertion"]["low"] > theirs["insertion"]["high"]
+    ours, theirs = (found["methods"]["attention"]["truth"]["temporal"] for found in (own, other))
+    assert ours["average_precision"]["low"] > theirs["average_precision"]["high"]
+
+
+def test_shuffled_labels_show_in_the_accuracy_and_nowhere_else():
+    common = {"truth": None, "max_clips": 3, "steps": 1}
+    true, wrong = (looked(Honest(), Lanterns(wrong_labels=shuffled), **common) for shuffled in (False, True))
+    assert true["top1"]["low"] == 1
+    assert wrong["top1"]["high"] < 0.7
+    assert wrong["methods"]["attention"]["frames"] == true["methods"]["attention"]["frames"]
+
+
+def is_part(documented, real) -> bool:
+    """Whether all that an example in the documentation shows is really there."""
+    if isinstance(documented, dict):
+        return all(name in real and is_part(value, real[name]) for name, value in documented.items())
+    if isinstance(documented, list):
+        return isinstance(real, list) and all(is_part(value, real[0]) for value in documented)
+    return isinstance(real, type(documented))
+
+
+@pytest.mark.parametrize("kind", [STABN, ResNet3D])
+def test_every_measure_is_taken_of_every_method_and_the_network_stays_as_it_was(kind, capsys):
+    torch.manual_seed(0)
+    model = kind("tiny", 3, FRAMES).train()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    data = Lanterns(3)
+    found = faithfulness(model, data, truth=data.truth(), steps=2, max_clips=2)
+    assert model.training
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["format"] == "stabn-faithfulness/1"
+    assert found["fractions"] == [0, 0.5, 1]
+    assert set(found["methods"]) == set(METHODS if kind is STABN else METHODS[2:])
+    assert len(found["clips"]) == 3
+    assert len(found["perturbed"]) == found["randomised"] == 2
+    for of in found["methods"].values():
+        for scope in SCOPES:
+            assert list(of[scope]) == list(BASELINES)
+            for measures in of[scope].values():
+                for direction in ("deletion", "insertion"):
+                    curve = measures[direction]["curve"]
+                    assert len(curve) == 3
+                    assert len(measures[direction]["per_clip"]) == 2
+                    assert measures[direction]["auc"] == pytest.approx(sum(curve) / 4 + curve[1] / 4, abs=1e-5)
+                    assert measures[direction]["low"] <= measures[direction]["auc"] <= measures[direction]["high"]
+        assert len(of["truth"]["temporal"]["iou"]["per_clip"]) == 3
+    if kind is STABN:
+        text = (Path(__file__).parents[2] / "docs" / "faithfulness.md").read_text()
+        assert is_part(json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1]), found)
+        assert len(found["attention_replaced"]) == 7
+        difference = found["differences"]["attention"]["grad-cam"]["frames"]["freeze"]["insertion"]
+        ours, theirs = (found["methods"][m]["frames"]["freeze"]["insertion"] for m in ("attention", "grad-cam"))
+        assert difference["mean"] == pytest.approx(ours["auc"] - theirs["auc"], abs=2e-6)
+    else:
+        assert found["attention_replaced"] is None
+        assert found["differences"] == {}
+    print_faithfulness(found)
+    told = capsys.readouterr().out
+    assert "frames del." in told
+    assert "frame AP" in told
+    assert "does not change" in told
+    assert ("attention replaced" in told) == ("attention minus" in told) == (kind is STABN)
+
+
+def test_the_same_seed_gives_the_same_and_the_choice_of_clips_is_that_of_the_seed():
+    data = Lanterns(6)
+    options = {"methods": ["random"], "max_clips": 2, "batch_size": 4, "steps": 1, "truth": None}
+    one, same = (looked(Honest(), data, **options) for _ in range(2))
+    assert one == same
+    other = looked(Honest(), data, **options, seed=1)
+    assert one["perturbed"] != other["perturbed"]
+    everything = looked(Honest(), data, **options | {"max_clips": None})
+    assert everything["perturbed"] == everything["clips"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"methods": ["lime"]}, "--methods: got 'lime', expected some of attention, attention-branch, cam"),
+        ({"methods": []}, "--methods: got none"),
+        ({"baselines": ["black"]}, "--baselines: got 'black', expected each of blur, freeze, mean"),
+        ({"baselines": ["blur", "blur"]}, "--baselines: got 'blur'"),
+        ({"steps": 0}, "--steps, --seed, --max_clips: got 0, 0 and 100"),
+        ({"max_clips": 0}, "expected at least 1, 0 and 1"),
+        ({"seed": -1}, "expected at least 1, 0 and 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_any_work(options, told):
+    with pytest.raises(UserError, match=told):
+        faithfulness(Honest(), Lanterns(2), **options)
+
+
+def test_several_windows_per_clip_are_refused(trained):
+    run = open_run(trained)
+    model = run.model()
+    samples = run.source.table().of_split("validation")[:2]
+    data = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names, clips=2)
+    with pytest.raises(UserError, match="one window"):
+        faithfulness(model, data)
+
+
+def test_the_command_prints_and_writes_all_of_it(trained, tabletop, tmp_path, capsys, one_line):
+    words = ["evaluate", trained, "--faithfulness", "--max-clips", 2, "--steps", 2, "--baselines", "freeze,mean"]
+    words += ["--methods", "attention,cam,random", "--json", tmp_path / "e.json", "--truth", tabletop / "truth.jsonl"]
+    main([str(word) for word in words])
+    found = json.loads((tmp_path / "e.json").read_text())["faithfulness"]
+    assert list(found["methods"]) == ["attention", "cam", "random"]
+    assert found["baselines"] == ["freeze", "mean"]
+    assert found["methods"]["attention"]["truth"]["spatial"] is not None
+    told = capsys.readouterr().out
+    for heading in ("attention replaced", "area, 2 clips", "against the truth", "rank correlation", "attention minus"):
+        assert heading in told
+    main(["evaluate", str(trained), "--attention", "shuffled-temporal", "--json", str(tmp_path / "s.json")])
+    assert json.loads((tmp_path / "s.json").read_text())["attention"] == "shuffled-temporal"
+    assert "--methods: got cam, which is for --faithfulness" in one_line("evaluate", trained, "--methods", "cam")
+    assert "leave both options out" in one_line("evaluate", trained, "--faithfulness", "--clips", "2")
