@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stabn import verbs
+from stabn import edit_verbs, verbs
 from stabn.demo import finished
 from stabn.files import write_json
 from stabn.runs import DataSource
@@ -32,7 +32,7 @@ def one_seed(folder: Path, seed: int) -> dict:
         verbs.train(before, DataSource(str(table)), loader=cached, seed=seed)
     if not (edits / "project.json").exists():
         verbs.collect(before, edits)
-    verbs.simulate_edits(edits, table / "truth.jsonl")
+    edit_verbs.simulate_edits(edits, table / "truth.jsonl")
     runs = {"control": folder / "control"} | {f"gamma {gamma:g}": folder / f"gamma-{gamma:g}" for gamma in GAMMAS}
     for name, out in runs.items():
         if not finished(out):

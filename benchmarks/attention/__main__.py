@@ -1,0 +1,43 @@
+"""Does the attention branch raise accuracy? ST-ABN beside the plain 3D ResNet, same data, steps and seeds.
+
+    python -m benchmarks.attention --data words --table clips.csv --word colour --out runs/evidence
+    python -m benchmarks.attention --data tabletop --out runs/evidence
+
+Two depths, one clip and two clips per video (evenly placed windows, averaged scores).
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.settings import SETTINGS, arguments, measured, name_of, over_seeds, per_seed, report, source_of, trained
+
+DEPTHS = {"words": ("fine", "fine-deep"), "tabletop": ("small", "small-deep")}
+
+
+def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    setting = SETTINGS[asked.data]
+    source = source_of(asked, folder, seed)
+    found = {}
+    for depth in asked.architectures or DEPTHS[asked.data]:
+        for kind, attention in (("ST-ABN", True), ("3D ResNet", False)):
+            # The first depth's ST-ABN is the network that the other experiments start from.
+            first = attention and depth == setting.architecture
+            run = folder / ("before" if first else f"{depth}-{'stabn' if attention else 'plain'}")
+            trained(setting, run, source, seed, architecture=depth, attention=attention)
+            for clips in (1, 2):
+                found[f"{kind}, {depth}, {clips} clip"] = measured(run, asked.split, clips=clips)
+    return {"methods": found}
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("--architectures", nargs="+", help="which depths; by default two")
+    asked = parser.parse_args()
+    results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
+    names = list(results[0]["methods"])
+    against = {name: name.replace("ST-ABN", "3D ResNet") for name in names if name.startswith("ST-ABN")}
+    found = over_seeds([result["methods"] for result in results], against)
+    report(asked, __file__, {"summary": found, "results": results})
+    for name, measures in found.items():
+        print(f"{name_of(asked)}  {name:28}  {measures['all']['mean']:6.2f}  {measures['all'].get('difference', '')}")

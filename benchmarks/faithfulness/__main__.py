@@ -1,0 +1,83 @@
+"""Does ST-ABN's temporal attention tell more than CAM and Grad-CAM of the same network? Before and after the edits.
+
+    python -m benchmarks.faithfulness --data words --table clips.csv --word colour --out runs/evidence
+    python -m benchmarks.faithfulness --data tabletop --out runs/evidence
+
+On the networks of benchmarks.human_knowledge, which must have been trained into the same --out. Areas under deletion
+and insertion curves over frames, and frame average precision; per network the difference attention minus the other
+method, with t intervals over seeds.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.settings import ENGINE, arguments, name_of, over_seeds, per_seed, report
+from stabn.evaluation.faithfulness import faithfulness_of
+from stabn.files import read_json, write_json
+from stabn.runs import open_run
+
+RUNS = {
+    "before": "before",
+    "edited": "edited",
+    "whole network: control": "whole-network-control",
+    "whole network: edited": "whole-network-edited",
+}
+METHODS = ("attention", "cam", "grad-cam", "random")
+BASELINES = ("blur", "freeze")
+
+
+def looked(asked: argparse.Namespace, run: Path) -> dict[str, dict[str, float]]:
+    """Method -> measure -> value of one network."""
+    file = run / f"faithfulness-{asked.split}.json"
+    if not file.exists():
+        found = faithfulness_of(
+            open_run(run),
+            asked.split,
+            methods=METHODS,
+            baselines=BASELINES,
+            steps=8,
+            max_clips=asked.perturbed,
+            engine=ENGINE,
+        )
+        values: dict[str, dict[str, float]] = {}
+        for method, measures in found["methods"].items():
+            frames = measures["frames"]
+            values[method] = {
+                f"{direction}, {baseline}": frames[baseline][direction]["auc"]
+                for direction in ("deletion", "insertion")
+                for baseline in BASELINES
+            }
+            values[method]["frame AP"] = measures["truth"]["temporal"]["average_precision"]["mean"]
+            values[method]["frame pointing"] = measures["truth"]["temporal"]["pointing"]["mean"]
+        write_json(file, values)
+    return read_json(file, remedy="remove it")
+
+
+def one_seed(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    found = {}
+    for name, place in RUNS.items():
+        for method, values in looked(asked, folder / place).items():
+            found[f"{name}, {method}"] = values
+    return {"methods": found}
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("--perturbed", type=int, default=40, help="so many clips are taken away and put back")
+    asked = parser.parse_args()
+    results = per_seed(asked, lambda folder, seed: one_seed(asked, folder))
+    # The other method is what attention is judged against: attention minus cam and so on.
+    summary = {}
+    for other in METHODS[1:]:
+        against = {f"{name}, attention": f"{name}, {other}" for name in RUNS}
+        found = over_seeds([result["methods"] for result in results], against)
+        summary[f"against {other}"] = {name: found[name] for name in against}
+    report(asked, __file__, {"summary": summary, "results": results})
+    for other, rows in summary.items():
+        for name, measures in rows.items():
+            for measure, entry in measures.items():
+                if isinstance(entry, dict):
+                    print(
+                        f"{name_of(asked)}  {name:36} {other:18} {measure:18} {entry['mean']:.3f}", entry["difference"]
+                    )

@@ -1,0 +1,142 @@
+"""What is human knowledge worth? Edits of misrecognised training clips of the weakest classes, against every control.
+
+    python -m benchmarks.human_knowledge --data words --table clips.csv --word colour --out runs/evidence
+    python -m benchmarks.human_knowledge --data tabletop --out runs/evidence
+
+Per seed: one ST-ABN; the training clips of the weakest classes that it got wrong (words: that networks which had not
+seen them got wrong); the truth as edits; fine-tunings that differ in one thing each. "control" is the same fine-tuning
+without L_temp. The second group lets the whole network learn, with a control of its own. Accuracy with the inverse of
+the spatial attention (Eq. 7) is measured on all of them. With --curve also the number of edits and the noise in them.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.settings import (
+    CACHED,
+    ENGINE,
+    SETTINGS,
+    arguments,
+    measured,
+    name_of,
+    over_seeds,
+    per_seed,
+    report,
+    source_of,
+    trained,
+)
+from stabn import edit_verbs, verbs
+from stabn.files import read_json
+from stabn.runs import finished
+from stabn.training.recipes import CorrectionRecipe
+
+PAPER = CorrectionRecipe()
+WHOLE = CorrectionRecipe(frozen="nothing", views="any")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One fine-tuning: which edits, how they enter the network, and what it is judged against."""
+
+    against: str = "control"
+    edits: str = "truth"
+    simulation: tuple[tuple[str, Any], ...] = ()
+    correction: CorrectionRecipe = PAPER
+    gamma: float = 20.0
+    control: bool = False
+
+
+ARMS = {
+    "control": Arm("before", control=True),
+    "edited": Arm(),
+    "edits of other clips": Arm(edits="shuffled", simulation=(("shuffle", True),)),
+    "every frame 1": Arm(edits="ones", simulation=(("constant", 1.0),)),
+    "edits of recognised clips": Arm(edits="recognised"),
+    "whole network: control": Arm("before", correction=WHOLE, control=True),
+    "whole network: edited": Arm("whole network: control", correction=WHOLE),
+}
+COUNTS = (5, 10, 25, 50, 100, 200)
+CURVE = (
+    {f"{n} edits": Arm("whole network: control", f"count-{n}", (("count", n),), WHOLE) for n in COUNTS}
+    | {
+        f"boundaries off by {n}": Arm("whole network: control", f"noise-{n}", (("boundary_noise", n),), WHOLE)
+        for n in (1, 3)
+    }
+    | {
+        f"{share:.0%} edited at random": Arm("whole network: control", f"wrong-{share}", (("wrong", share),), WHOLE)
+        for share in (0.1, 0.25, 0.5)
+    }
+)
+
+
+def edited_project(asked: argparse.Namespace, folder: Path, before: Path, arm: Arm, seed: int) -> Path:
+    setting = SETTINGS[asked.data]
+    project = folder / f"edits-{arm.edits}"
+    if not (project / "project.json").exists():
+        # The folds are trained once, under the name of the first project.
+        link = project.with_name(project.name + "-folds")
+        if setting.folds and arm.edits != "truth" and not link.exists():
+            link.symlink_to("edits-truth-folds", target_is_directory=True)
+        most = None
+        if arm.edits == "recognised":
+            clips = (folder / "edits-truth" / "clips.jsonl").read_text(encoding="utf-8")
+            most = len(clips.splitlines())
+        verbs.collect(
+            before,
+            project,
+            weakest=setting.weakest,
+            recognised=arm.edits == "recognised",
+            max_clips=most,
+            folds=setting.folds,
+            engine=ENGINE,
+        )
+    edit_verbs.simulate_edits(project, seed=seed, **dict(arm.simulation))
+    return project
+
+
+def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    setting = SETTINGS[asked.data]
+    source = source_of(asked, folder, seed)
+    before = trained(setting, folder / "before", source, seed)
+    truth = edited_project(asked, folder, before, Arm(), seed)
+    described = read_json(truth / "project.json", remedy="remove it")
+    edited = [entry["name"] for entry in described["classes"]]
+    found = {"before": measured(before, asked.split, edited)}
+    for name, arm in (ARMS | (CURVE if asked.curve else {})).items():
+        if asked.arms and name not in asked.arms:
+            continue
+        project = truth if arm.control else edited_project(asked, folder, before, arm, seed)
+        out = folder / name.replace(":", "").replace("%", "").replace(" ", "-")
+        if not finished(out):
+            verbs.finetune(
+                before,
+                project,
+                out,
+                gamma=arm.gamma,
+                control=arm.control,
+                correction=arm.correction,
+                augmentation=setting.augmentation,
+                optimiser=setting.finetuning,
+                loader=CACHED,
+                engine=ENGINE,
+                seed=seed,
+            )
+        found[name] = measured(out, asked.split, edited)
+    return {"edited_classes": edited, "edits": len((truth / "clips.jsonl").read_text().splitlines()), "methods": found}
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("--curve", action="store_true", help="also fewer edits, and edits with noise")
+    parser.add_argument("--arms", nargs="+", help="only these fine-tunings")
+    asked = parser.parse_args()
+    results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
+    against = {"before": "control"} | {name: arm.against for name, arm in (ARMS | CURVE).items()}
+    found = over_seeds([result["methods"] for result in results], against)
+    report(asked, __file__, {"summary": found, "results": results})
+    for name, measures in found.items():
+        for measure, entry in measures.items():
+            if isinstance(entry, dict):
+                print(f"{name_of(asked)}  {name:28}  {measure:24}  {entry['mean']:8.2f}  {entry.get('difference', '')}")

@@ -1,0 +1,104 @@
+"""How many edits does it take to unlearn a planted shortcut, in time and in space?
+
+    python -m benchmarks.shortcut --data tabletop --where time --out runs/evidence
+    python -m benchmarks.shortcut --data tabletop --where space --out runs/evidence
+
+In training clips a mark's colour tells the class; in validation clips it tells another one; "clean" are the same clips
+without it. `time` puts the mark into frames that do not matter: edits are the truth of when. `space` puts it beside the
+object while the act goes on: edits are also the truth of where (boxes of the handled object, our extension). Edited are
+training clips of all classes that the network "recognises". "told" is the share of answers that are the mark's class.
+"""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.settings import (
+    CACHED,
+    ENGINE,
+    SETTINGS,
+    arguments,
+    measured,
+    name_of,
+    over_seeds,
+    per_seed,
+    report,
+    source_of,
+    trained,
+)
+from stabn import edit_verbs, verbs
+from stabn.evaluation.predict import predict_split
+from stabn.files import read_json, write_json, write_text
+from stabn.runs import DataSource, finished, open_run
+from stabn.training.recipes import CorrectionRecipe
+
+COUNTS = (10, 50, 200)
+CORRECTION = CorrectionRecipe(mechanism="gated", frozen="nothing", views="any")
+
+
+def looked_at(run: Path, table: Path, split: str) -> dict[str, float]:
+    """Accuracy with misleading marks and without any, and how often the answer is what the mark says."""
+    found = measured(run, split)
+    file = run / "shortcut.json"
+    if not file.exists():
+        answers, names = predict_split(open_run(run), split, engine=ENGINE)
+        lines = (table / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+        marks = {entry["id"]: entry["mark_class"] for entry in map(json.loads, lines)}
+        told = [marks[clip_id] == names[k] for clip_id, k in zip(answers.clip_ids, answers.predicted, strict=True)]
+        clean, _ = predict_split(open_run(run, DataSource(str(table / "clean"))), "validation", engine=ENGINE)
+        write_json(file, {"told": 100 * float(np.mean(told)), "clean": 100 * float(clean.correct.mean())})
+    return found | read_json(file, remedy="remove it")
+
+
+def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    setting = SETTINGS[asked.data]
+    folder = folder / f"shortcut-{asked.where}"
+    source = source_of(asked, folder, seed, shortcut=asked.where)
+    table = folder / "tabletop"
+    before = trained(setting, folder / "before", source, seed)
+    found = {"before": looked_at(before, table, asked.split)}
+    for count in (0, *asked.counts):
+        project = folder / f"edits-{count or asked.counts[-1]}"
+        if not (project / "project.json").exists():
+            verbs.collect(before, project, weakest=14, recognised=True, engine=ENGINE)
+        edit_verbs.simulate_edits(project, count=count or asked.counts[-1], seed=seed)
+        where = None
+        if asked.where == "space":
+            where = project / "where.jsonl"
+            edited = {json.loads(line)["clip_id"] for line in (project / "edits.jsonl").read_text().splitlines()}
+            lines = (table / "truth.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+            write_text(where, "".join(line for line in lines if json.loads(line)["id"] in edited))
+        out = folder / (f"edited-{count}" if count else "control")
+        if not finished(out):
+            verbs.finetune(
+                before,
+                project,
+                out,
+                gamma=20.0,
+                control=not count,
+                correction=CORRECTION,
+                where=where,
+                augmentation=setting.augmentation,
+                optimiser=setting.finetuning,
+                loader=CACHED,
+                engine=ENGINE,
+                seed=seed,
+            )
+        found[f"{count} edits" if count else "control"] = looked_at(out, table, asked.split)
+    return {"methods": found}
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("--where", choices=("time", "space"), required=True)
+    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="how many clips are edited")
+    asked = parser.parse_args()
+    results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
+    against = {"before": "control"} | {f"{count} edits": "control" for count in asked.counts}
+    found = over_seeds([result["methods"] for result in results], against)
+    report(asked, __file__, {"summary": found, "results": results}, name=f"{name_of(asked)}-{asked.where}")
+    for name, measures in found.items():
+        print(f"{name:12}", {k: (v["mean"], v.get("difference")) for k, v in measures.items() if isinstance(v, dict)})
