@@ -79,7 +79,7 @@ SETTINGS = {
         augmentation=Augmentation(jitter=0.2, flip=False),
         architecture="fine",
         optimiser=replace(SMALL_OPTIMISER, learning_rate=0.003, epochs=20),
-        finetuning=replace(SMALL_OPTIMISER, learning_rate=0.002, epochs=16),
+        finetuning=replace(SMALL_OPTIMISER, learning_rate=0.002, epochs=8),
         weakest=2,
         folds=2,
     ),

@@ -1,5 +1,6 @@
 """ResNet3D and STABN: arithmetic against the official code's outputs, structure, and refusal of wrong input."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -137,9 +138,11 @@ def test_the_other_official_depths_have_the_block_counts_of_their_2d_namesakes(n
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_every_architecture_runs_with_its_attention_branch_on_the_meta_device(name):
     with torch.device("meta"):
-        output = STABN(name, 7, 3)(torch.zeros(2, 3, 3, 40, 64))
+        model = STABN(name, 7, 3)
+        output = model(torch.zeros(2, 3, 3, 40, 64))
+    assert model.feature_stride == (8 if name.startswith("fine") else 16)
     assert output.logits.shape == output.attention_logits.shape == (2, 7)
-    assert output.attention.spatial.shape == (2, 3, 3, 4)
+    assert output.attention.spatial.shape == (2, 3, math.ceil(40 / model.feature_stride), 64 // model.feature_stride)
     assert output.attention.temporal.shape == (2, 3)
 
 

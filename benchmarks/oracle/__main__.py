@@ -1,0 +1,66 @@
+"""Is time what the perception branch lacks? Top-1 with the truth, and with nothing, in place of the temporal attention.
+
+    python -m benchmarks.oracle --data words --table clips.csv --word colour --out runs/evidence
+
+On the networks of benchmarks.human_knowledge, which must have been trained into the same --out. "truth" shows the
+perception branch the scores of a perfect editor of the clip, "uniform" the mean of the network's own in every frame. If
+not even the truth raises top-1, better attention alone cannot.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.settings import arguments, name_of, over_seeds, per_seed, report
+from stabn.data.datasets import VideoDataset
+from stabn.files import read_json, write_json
+from stabn.nn import STABN, Attention
+from stabn.runs import open_run, preprocessing_of
+
+RUNS = ("before", "control", "edited", "whole-network-control", "whole-network-edited")
+
+
+def asked_with(folder: Path, split: str) -> dict[str, float]:
+    """Top-1 in % of a run with its own temporal attention, the truth and none."""
+    file = folder / f"oracle-{split}.json"
+    if file.exists():
+        return read_json(file, remedy="remove it")
+    run = open_run(folder)
+    model = run.model()
+    assert isinstance(model, STABN)
+    table = run.table(model)
+    dataset = VideoDataset(table.of_split(split), preprocessing_of(model, str(folder)), class_names=table.class_names)
+    right: dict[str, list[bool]] = {"own": [], "truth": [], "uniform": []}
+    for item in (dataset[i] for i in range(len(dataset))):
+        known = table.truth[item.clip_ids[0]].scores(item.frame_indices[0].numpy())
+        truth = torch.from_numpy(known).float()[None]
+        shown: dict[str, Callable[[Attention], Attention]] = {
+            "own": lambda attention: attention,
+            "truth": lambda attention, truth=truth: replace(attention, temporal=truth),
+            "uniform": Attention.uniform_temporal,
+        }
+        with torch.inference_mode():
+            features = model.encode(item.clips)
+            attention, _ = model.attend(features)
+            for name, change in shown.items():
+                answer = int(model.perceive(features, change(attention)).argmax())
+                right[name].append(answer == int(item.labels[0]))
+    found = {name: 100 * float(np.mean(values)) for name, values in right.items()}
+    write_json(file, found)
+    return found
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    asked: argparse.Namespace = parser.parse_args()
+    results = per_seed(
+        asked, lambda folder, seed: {"methods": {run: asked_with(folder / run, asked.split) for run in RUNS}}
+    )
+    found = over_seeds([result["methods"] for result in results], {})
+    report(asked, __file__, {"summary": found, "results": results})
+    for run, measures in found.items():
+        print(name_of(asked), run, {name: entry["mean"] for name, entry in measures.items() if isinstance(entry, dict)})
