@@ -1,5 +1,7 @@
 """Does the attention branch raise accuracy? ST-ABN beside the plain 3D ResNet, same data, steps and seeds.
 
+Also ST-ABN with the gated mechanism, in which nothing passes the temporal attention by.
+
     python -m benchmarks.attention --data words --table clips.csv --word colour --out runs/evidence
     python -m benchmarks.attention --data tabletop --out runs/evidence
 
@@ -12,6 +14,11 @@ from typing import Any
 
 from benchmarks.settings import SETTINGS, arguments, measured, name_of, over_seeds, per_seed, report, source_of, trained
 
+KINDS: dict[str, dict[str, Any]] = {
+    "ST-ABN": {},
+    "gated ST-ABN": {"mechanism": "gated"},
+    "3D ResNet": {"attention": False},
+}
 DEPTHS = {"words": ("fine", "fine-deep"), "tabletop": ("small", "small-deep")}
 
 
@@ -20,11 +27,11 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
     source = source_of(asked, folder, seed)
     found = {}
     for depth in asked.architectures or DEPTHS[asked.data]:
-        for kind, attention in (("ST-ABN", True), ("3D ResNet", False)):
+        for kind, network in KINDS.items():
             # The first depth's ST-ABN is the network that the other experiments start from.
-            first = attention and depth == setting.architecture
-            run = folder / ("before" if first else f"{depth}-{'stabn' if attention else 'plain'}")
-            trained(setting, run, source, seed, architecture=depth, attention=attention)
+            first = kind == "ST-ABN" and depth == setting.architecture
+            run = folder / ("before" if first else f"{depth}-{kind.replace(' ', '-')}")
+            trained(setting, run, source, seed, architecture=depth, **network)
             for clips in (1, 2):
                 found[f"{kind}, {depth}, {clips} clip"] = measured(run, asked.split, clips=clips)
     return {"methods": found}
@@ -36,8 +43,10 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     names = list(results[0]["methods"])
-    against = {name: name.replace("ST-ABN", "3D ResNet") for name in names if name.startswith("ST-ABN")}
+    against = {name: f"3D ResNet,{name.partition(',')[2]}" for name in names if "ST-ABN" in name}
     found = over_seeds([result["methods"] for result in results], against)
     report(asked, __file__, {"summary": found, "results": results})
     for name, measures in found.items():
-        print(f"{name_of(asked)}  {name:28}  {measures['all']['mean']:6.2f}  {measures['all'].get('difference', '')}")
+        for measure, entry in measures.items():
+            if isinstance(entry, dict):
+                print(f"{name_of(asked)}  {name:28}  {measure:22}  {entry['mean']:6.2f}  {entry.get('difference', '')}")

@@ -27,7 +27,6 @@ SIZES = {
     "small": (8, 16, 56, 14),
     "fine": (8, 32, 32, 4),
     "resnet18": (2, 16, 112, 174),
-    "resnet50": (1, 16, 112, 174),
 }
 """Architecture -> clips per step, frames, side in pixels, classes."""
 REPETITIONS = 7

@@ -22,6 +22,7 @@ RUNS = {
     "edited": "edited",
     "whole network: control": "whole-network-control",
     "whole network: edited": "whole-network-edited",
+    "gated, from benchmarks.attention": "small-gated-ST-ABN",
 }
 METHODS = ("attention", "cam", "grad-cam", "random")
 BASELINES = ("blur", "freeze")
@@ -57,6 +58,8 @@ def looked(asked: argparse.Namespace, run: Path) -> dict[str, dict[str, float]]:
 def one_seed(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found = {}
     for name, place in RUNS.items():
+        if asked.runs and place not in asked.runs:
+            continue
         for method, values in looked(asked, folder / place).items():
             found[f"{name}, {method}"] = values
     return {"methods": found}
@@ -65,12 +68,14 @@ def one_seed(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--perturbed", type=int, default=40, help="so many clips are taken away and put back")
+    parser.add_argument("--runs", nargs="+", help="only these folders of networks")
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder))
     # The other method is what attention is judged against: attention minus cam and so on.
     summary = {}
     for other in METHODS[1:]:
-        against = {f"{name}, attention": f"{name}, {other}" for name in RUNS}
+        looked_at = {m.rpartition(", ")[0] for m in results[0]["methods"]}
+        against = {f"{name}, attention": f"{name}, {other}" for name in RUNS if name in looked_at}
         found = over_seeds([result["methods"] for result in results], against)
         summary[f"against {other}"] = {name: found[name] for name in against}
     report(asked, __file__, {"summary": summary, "results": results})

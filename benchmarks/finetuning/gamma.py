@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stabn import edit_verbs, verbs
+from stabn import edit_verbs, measuring_verbs, verbs
 from stabn.demo import finished
 from stabn.files import write_json
 from stabn.runs import DataSource
@@ -46,7 +46,7 @@ def one_seed(folder: Path, seed: int) -> dict:
                 loader=cached,
                 seed=seed,
             )
-    found = verbs.compare([before, *runs.values()], control=runs["control"], truth=table / "truth.jsonl")
+    found = measuring_verbs.compare([before, *runs.values()], control=runs["control"], truth=table / "truth.jsonl")
     names = ["before", *runs]
     return {
         "seed": seed,

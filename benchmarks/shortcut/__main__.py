@@ -11,6 +11,7 @@ training clips of all classes that the network "recognises". "told" is the share
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def looked_at(run: Path, table: Path, split: str) -> dict[str, float]:
 
 
 def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    # Mirrored clips exchange left and right, and the mark's colour would not follow.
     setting = SETTINGS[asked.data]
+    setting = replace(setting, augmentation=replace(setting.augmentation, flip=False))
     folder = folder / f"shortcut-{asked.where}"
     source = source_of(asked, folder, seed, shortcut=asked.where)
     table = folder / "tabletop"

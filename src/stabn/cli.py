@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from docstring_parser import parse
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
-from stabn import edit_verbs, verbs
+from stabn import edit_verbs, measuring_verbs, verbs
 from stabn.demo import demo
 from stabn.errors import UserError
 from stabn.files import write_json
@@ -20,7 +20,7 @@ VERBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
     "demo": (demo, ()),
     "tabletop": (verbs.tabletop, ("out",)),
     "train": (verbs.train, ()),
-    "evaluate": (verbs.evaluate, ("run",)),
+    "evaluate": (measuring_verbs.evaluate, ("run",)),
     "explain": (verbs.explain, ("run", "videos")),
     "collect": (verbs.collect, ("run",)),
     "studio": (edit_verbs.studio, ("run",)),
@@ -29,8 +29,8 @@ VERBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
     "export-edits": (edit_verbs.export_edits, ("project", "out")),
     "import-edits": (edit_verbs.import_edits, ("project", "file")),
     "finetune": (verbs.finetune, ("run",)),
-    "compare": (verbs.compare, ("runs",)),
-    "report": (verbs.report, ("before", "after")),
+    "compare": (measuring_verbs.compare, ("runs",)),
+    "report": (measuring_verbs.report, ("before", "after")),
     "import-official": (verbs.import_official, ("checkpoint", "folder")),
 }
 """Verb -> its function and which of its parameters are given by position."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stabn import edit_verbs, verbs
+from stabn import edit_verbs, measuring_verbs, verbs
 from stabn.errors import UserError
 from stabn.evaluation.comparison import print_comparison
 from stabn.files import read_json, write_json
@@ -84,11 +84,11 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
         return Stage(
             _command("evaluate", before, "--attention", attention, "--json", file),
             file.exists,
-            lambda: write_json(file, verbs.evaluate(before, attention=attention)),
+            lambda: write_json(file, measuring_verbs.evaluate(before, attention=attention)),
         )
 
     def compared() -> None:
-        found = verbs.report(before, after, report, control=control, edits=edits, truth=truth)
+        found = measuring_verbs.report(before, after, report, control=control, edits=edits, truth=truth)
         write_json(out / "comparison.json", found)
 
     videos = [table / "videos" / f"{train + number}.mp4" for number in (1, 2, 3)]
