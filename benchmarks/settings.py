@@ -197,7 +197,8 @@ def over_seeds(results: Sequence[Mapping[str, Mapping[str, float]]], control: Ma
         for measure in results[0][method]:
             rows = [r for r in results if measure in r.get(method, {})]
             entry: dict[str, Any] = {"mean": round(float(np.mean([r[method][measure] for r in rows])), 3)}
-            pairs = [r[method][measure] - r[against][measure] for r in rows if (against := control.get(method)) in r]
+            against = control.get(method, "")
+            pairs = [r[method][measure] - r[against][measure] for r in rows if measure in r.get(against, {})]
             if len(pairs) > 1:
                 entry["difference"] = {k: round(v, 3) for k, v in vars(seed_interval(pairs)).items()}
             found[method][measure] = entry
