@@ -9,6 +9,7 @@ the process's peak over its size before the first step. Arithmetic is counted by
 import argparse
 import json
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -83,15 +84,21 @@ def measured(architecture: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architectures", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.step:
         print(json.dumps(one_step(asked.step[0], bool(int(asked.step[1])), 3)))
     else:
-        found = {architecture: measured(architecture) for architecture in SIZES}
+        found = {architecture: measured(architecture) for architecture in asked.architectures}
         write_json(
             Path(__file__).with_name("results.json"),
-            {"command": "python -m benchmarks.cost", "machine": machine(), "repetitions": REPETITIONS, **found},
+            {
+                "command": shlex.join(["python", "-m", "benchmarks.cost", *sys.argv[1:]]),
+                "machine": machine(),
+                "repetitions": REPETITIONS,
+                **found,
+            },
         )
         for architecture, row in found.items():
             print(architecture, json.dumps(row["ratio"]))
