@@ -235,6 +235,14 @@ def report(asked: argparse.Namespace, script: str, found: Mapping[str, Any], nam
     write_json(file, {**known, name or name_of(asked): {"command": command, "machine": machine(), **found}})
 
 
+def print_summary(name: str, found: Mapping[str, Any]) -> None:
+    """What `over_seeds` found, a line per method and measure."""
+    for method, measures in found.items():
+        for measure, entry in measures.items():
+            if isinstance(entry, dict):
+                print(f"{name}  {method:36}  {measure:24}  {entry['mean']:8.3f}  {entry.get('difference', '')}")
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were made on."""
     return {

@@ -12,7 +12,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import SETTINGS, arguments, measured, name_of, over_seeds, per_seed, report, source_of, trained
+from benchmarks.settings import (
+    SETTINGS,
+    arguments,
+    measured,
+    name_of,
+    over_seeds,
+    per_seed,
+    print_summary,
+    report,
+    source_of,
+    trained,
+)
 
 KINDS: dict[str, dict[str, Any]] = {
     "ST-ABN": {},
@@ -46,7 +57,4 @@ if __name__ == "__main__":
     against = {name: f"3D ResNet,{name.partition(',')[2]}" for name in names if "ST-ABN" in name}
     found = over_seeds([result["methods"] for result in results], against)
     report(asked, __file__, {"summary": found, "results": results})
-    for name, measures in found.items():
-        for measure, entry in measures.items():
-            if isinstance(entry, dict):
-                print(f"{name_of(asked)}  {name:28}  {measure:22}  {entry['mean']:6.2f}  {entry.get('difference', '')}")
+    print_summary(name_of(asked), found)

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import ENGINE, arguments, name_of, over_seeds, per_seed, report
+from benchmarks.settings import ENGINE, arguments, name_of, over_seeds, per_seed, print_summary, report
 from stabn.evaluation.faithfulness import faithfulness_of
 from stabn.files import read_json, write_json
 from stabn.runs import open_run
@@ -80,9 +80,4 @@ if __name__ == "__main__":
         summary[f"against {other}"] = {name: found[name] for name in against}
     report(asked, __file__, {"summary": summary, "results": results})
     for other, rows in summary.items():
-        for name, measures in rows.items():
-            for measure, entry in measures.items():
-                if isinstance(entry, dict):
-                    print(
-                        f"{name_of(asked)}  {name:36} {other:18} {measure:18} {entry['mean']:.3f}", entry["difference"]
-                    )
+        print_summary(f"{name_of(asked)}, {other}", rows)

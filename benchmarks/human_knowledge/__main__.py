@@ -23,6 +23,7 @@ from benchmarks.settings import (
     name_of,
     over_seeds,
     per_seed,
+    print_summary,
     report,
     source_of,
     trained,
@@ -136,7 +137,4 @@ if __name__ == "__main__":
     against = {"before": "control"} | {name: arm.against for name, arm in (ARMS | CURVE).items()}
     found = over_seeds([result["methods"] for result in results], against)
     report(asked, __file__, {"summary": found, "results": results})
-    for name, measures in found.items():
-        for measure, entry in measures.items():
-            if isinstance(entry, dict):
-                print(f"{name_of(asked)}  {name:28}  {measure:24}  {entry['mean']:8.2f}  {entry.get('difference', '')}")
+    print_summary(name_of(asked), found)

@@ -26,6 +26,7 @@ from benchmarks.settings import (
     name_of,
     over_seeds,
     per_seed,
+    print_summary,
     report,
     source_of,
     trained,
@@ -102,6 +103,6 @@ if __name__ == "__main__":
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     against = {"before": "control"} | {f"{count} edits": "control" for count in asked.counts}
     found = over_seeds([result["methods"] for result in results], against)
-    report(asked, __file__, {"summary": found, "results": results}, name=f"{name_of(asked)}-{asked.where}")
-    for name, measures in found.items():
-        print(f"{name:12}", {k: (v["mean"], v.get("difference")) for k, v in measures.items() if isinstance(v, dict)})
+    name = f"{name_of(asked)}-{asked.where}"
+    report(asked, __file__, {"summary": found, "results": results}, name=name)
+    print_summary(name, found)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from stabn.data.datasets import Sample, VideoDataset
-from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.data.transforms import Augmentation
 from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions, predict
-from stabn.runs import Run, finished, open_run
-from stabn.training.fit import train
-from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
+from stabn.runs import Run, finished, open_run, preprocessing_of
+from stabn.training.fit import optimiser_of, train
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe
 
 
 def parts_of(samples: Sequence[Sample], folds: int, seed: int) -> np.ndarray:
@@ -72,7 +72,8 @@ def answer_out_of_fold(
             f"{run.folder}: was not made by `stabn train`, so nothing says how to train its like; "
             "give --folds with the run that it was fine-tuned from"
         )
-    table = run.table(run.model())
+    model = run.model()
+    table = run.table(model)
     samples = table.of_split("train")
     if len(samples) < 2 * folds:
         raise UserError(f"--folds: got {folds} for {len(samples)} training clips, expected at most half as many parts")
@@ -86,12 +87,10 @@ def answer_out_of_fold(
             train(
                 out,
                 run.source,
-                preprocessing=Preprocessing.from_json(recipe["preprocessing"], source=f"{run.folder}/run.json"),
+                preprocessing=preprocessing_of(model, str(run.folder)),
                 network=NetworkRecipe(**recipe["network"]),
                 augmentation=Augmentation(**recipe["augmentation"]),
-                optimiser=OptimiserRecipe(
-                    **{**recipe["optimiser"], "milestones": tuple(recipe["optimiser"]["milestones"])}
-                ),
+                optimiser=optimiser_of(recipe["optimiser"]),
                 loader=LoaderRecipe(**recipe["loader"]),
                 engine=engine or EngineRecipe(),
                 seed=recipe["seed"],
@@ -108,8 +107,7 @@ def _answers(
     run: Run, samples: Sequence[Sample], class_names: Sequence[str], batch_size: int, engine: EngineRecipe | None
 ) -> Predictions:
     model = run.model()
-    preprocessing = Preprocessing.from_json(run.recipe["preprocessing"], source=f"{run.folder}/run.json")
-    dataset = VideoDataset(samples, preprocessing, class_names=class_names)
+    dataset = VideoDataset(samples, preprocessing_of(model, str(run.folder)), class_names=class_names)
     return predict(model, dataset, batch_size=batch_size, engine=engine, keep_maps=True)
 
 

@@ -119,7 +119,7 @@ def moved(page: "sync_api.Page") -> bool:
 
 
 def saved(page: "sync_api.Page") -> None:
-    becomes(page, "document.querySelector('#saved-state').textContent.trim() === 'Saved'")
+    becomes(page, "document.querySelector('#saved-state')?.textContent.trim() === 'Saved'")
 
 
 def becomes(page: "sync_api.Page", expression: str, arg: object = None) -> None:
@@ -189,7 +189,7 @@ def test_a_queue_of_twenty_is_finished_with_the_keyboard(browser, site) -> None:
         saved(page)
         page.click("nav >> text=Queue")
         becomes(
-            page, "count => document.querySelector('#queue-progress').textContent.startsWith(`${count} of`)", arg=count
+            page, "count => document.querySelector('#queue-progress')?.textContent.startsWith(`${count} of`)", arg=count
         )
     assert len(studio.store.current()) == count
     assert {edit.scores[1:3] for edit in studio.store.current()} == {(1.0, 1.0)}
@@ -239,7 +239,7 @@ def test_nothing_is_lost_when_the_server_is_away_and_the_tab_is_closed(
         clip_id = clip_in(page)
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("3")
-    becomes(page, "document.querySelector('#saved-state').textContent.includes('1')")
+    becomes(page, "document.querySelector('#saved-state')?.textContent.includes('1')")
     page.close()
     port = int(address.rsplit(":", 1)[1])
     with served(trained, project, port) as (again, studio):

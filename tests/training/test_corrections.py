@@ -12,9 +12,7 @@ from stabn.data.datasets import FrameScores, VideoDataset
 from stabn.data.sampling import Sampling
 from stabn.data.truth import ClipTruth
 from stabn.errors import UserError
-from stabn.evaluation.collect import collect
 from stabn.nn import STABN, load_pretrained, temporal_loss
-from stabn.projects import open_project
 from stabn.runs import preprocessing_of
 from stabn.training.finetune import finetune
 from stabn.training.module import Training
@@ -24,17 +22,6 @@ FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engin
     "optimiser": OptimiserRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=1, batch_size=4),
     "gamma": 5.0,
 }
-
-
-@pytest.fixture
-def project(run, tmp_path):
-    collect(run, tmp_path / "project", bound=1.0, max_clips=6)
-    opened = open_project(tmp_path / "project")
-    opened.add(
-        clip.edit([1.0] * 2 + [0.0] * (FRAMES - 2), author="ann", time="2026-01-31T09:30:00+00:00")
-        for clip in opened.clips
-    )
-    return opened
 
 
 def test_the_cross_entropy_form_computed_by_hand():
@@ -58,6 +45,16 @@ def test_the_cross_entropy_form_sends_no_gradient_to_clips_without_an_edit():
 def test_scores_of_other_frames_lie_on_the_line_between_edited_ones():
     scores = FrameScores((2, 4, 8), (0.0, 1.0, 0.5))
     assert scores.at(torch.tensor([0, 2, 3, 4, 6, 8, 11])).tolist() == [0.0, 0.0, 0.5, 1.0, 0.75, 0.5, 0.5]
+
+
+def test_a_repeated_last_frame_keeps_a_score_of_its_own_for_each_repetition(run):
+    table = run.source.table()
+    sample = table.of_split("train")[0]
+    scored = FrameScores((0, 1, 2, 3, 4, 5, 5, 5), (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.0))
+    item = VideoDataset(
+        [sample], preprocessing_of(run.model(), "run"), class_names=table.class_names, scores={sample.clip_id: scored}
+    )[0]
+    assert item.scores[0].tolist() == list(scored.scores)
 
 
 def test_edited_clips_may_be_seen_at_varied_frames(tabletop, run):

@@ -10,7 +10,6 @@ from small_run import FRAMES, QUICK, SETTINGS
 from stabn.data.datasets import VideoDataset
 from stabn.errors import UserError
 from stabn.nn import STABN, ResNet3D, load_pretrained
-from stabn.projects import open_project
 from stabn.records import write_edits
 from stabn.runs import DataSource, open_run, preprocessing_of
 from stabn.training import fit as fitting
@@ -120,19 +119,6 @@ def test_a_resumed_loader_gives_exactly_the_batches_that_are_left(tabletop):
     assert given + [batch.clip_ids for batch in rest] == whole
     other = ResumableLoader(dataset.with_epoch(1), 4, 0)
     assert [batch.clip_ids for batch in other] != whole
-
-
-@pytest.fixture
-def project(run, tmp_path):
-    from stabn.evaluation.collect import collect
-
-    collect(run, tmp_path / "project", bound=1.0, max_clips=6)
-    opened = open_project(tmp_path / "project")
-    opened.add(
-        clip.edit([1.0] * 2 + [0.0] * (FRAMES - 2), author="ann", time="2026-01-31T09:30:00+00:00")
-        for clip in opened.clips
-    )
-    return opened
 
 
 FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engine", "seed")} | {

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -239,20 +240,8 @@ class VideoDataset(Dataset[ClipBatch]):
 
     def with_epoch(self, epoch: int) -> "VideoDataset":
         """The same data in another epoch: other random choices, the same cache."""
-        other = VideoDataset(
-            self.samples,
-            self.preprocessing,
-            class_names=self.class_names,
-            augmentation=self.augmentation,
-            seed=self.seed,
-            epoch=epoch,
-            clips=self.clips,
-            scores=self.scores,
-            vary_scored=self.vary_scored,
-            boxes=self.boxes,
-            grid=self.grid,
-        )
-        other._cache, other._sizes = self._cache, self._sizes
+        other = copy(self)
+        other.epoch = epoch
         return other
 
     def __len__(self) -> int:
@@ -287,12 +276,16 @@ class VideoDataset(Dataset[ClipBatch]):
             clips=torch.stack(views),
             labels=torch.full((rows,), label),
             clip_ids=(sample.clip_id,) * rows,
-            scores=torch.zeros(rows, frames) if scored is None else scored.at(clip.frame_indices)[None],
+            scores=torch.zeros(rows, frames) if scored is None else self._scores(scored, clip.frame_indices)[None],
             has_scores=torch.full((rows,), scored is not None),
             frame_indices=clip.frame_indices.view(rows, frames),
             timestamps=clip.timestamps.view(rows, frames),
             **{name: value.view(rows, frames, *value.shape[1:]) for name, value in where.items()},
         )
+
+    def _scores(self, scored: FrameScores, frame_indices: Int64[Tensor, " t"]) -> Float32[Tensor, " t"]:
+        # A short clip repeats its last frame, and each repetition may have a score of its own.
+        return scored.at(frame_indices) if self.vary_scored else torch.tensor(scored.scores, dtype=torch.float32)
 
     def _where(
         self, sample: Sample, frame_indices: Int64[Tensor, " n"], corner: tuple[int, int], flipped: bool

@@ -192,12 +192,17 @@ def verdict(difference: Mapping[str, Any]) -> str:
     change = difference["all"]
     points, low, high = (round(100 * change[key], 1) + 0.0 for key in ("points", "low", "high"))
     figures = f"{points:+.1f} points of top-1 over all clips, 95 % interval {low:+.1f} to {high:+.1f}"
-    of, against = difference["of"], difference["against"]
+    return sentence(difference, figures, within="In this run", who="This run")
+
+
+def sentence(difference: Mapping[str, Any], figures: str, *, within: str, who: str) -> str:
+    """A verdict in words: better or worse where the interval over all clips excludes zero, and else neither."""
+    change, of, against = difference["all"], difference["of"], difference["against"]
     if change["low"] > 0:
-        return f"In this run, {of} is better than {against}: {figures}."
+        return f"{within}, {of} is better than {against}: {figures}."
     if change["high"] < 0:
-        return f"In this run, {of} is worse than {against}: {figures}."
-    return f"This run cannot tell {of} from {against}: {figures}."
+        return f"{within}, {of} is worse than {against}: {figures}."
+    return f"{who} cannot tell {of} from {against}: {figures}."
 
 
 def print_comparison(found: Mapping[str, Any]) -> None:

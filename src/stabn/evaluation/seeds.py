@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stabn.evaluation.comparison import FORMER, FRAME_AP, GROUPS
+from stabn.evaluation.comparison import FORMER, FRAME_AP, GROUPS, sentence
 from stabn.evaluation.intervals import LEVEL, Interval
 from stabn.tables import print_table
 
@@ -138,12 +138,7 @@ def verdict(difference: Mapping[str, Any]) -> str:
     seeds = sum(value is not None for value in change["values"])
     mean, low, high = (round(100 * change[key], 1) + 0.0 for key in ("mean", "low", "high"))
     figures = f"{mean:+.1f} points of top-1 over all clips, 95 % interval of the mean {low:+.1f} to {high:+.1f}"
-    of, against = difference["of"], difference["against"]
-    if change["low"] > 0:
-        return f"Over {seeds} seeds, {of} is better than {against}: {figures}."
-    if change["high"] < 0:
-        return f"Over {seeds} seeds, {of} is worse than {against}: {figures}."
-    return f"{seeds} seeds cannot tell {of} from {against}: {figures}."
+    return sentence(difference, figures, within=f"Over {seeds} seeds", who=f"{seeds} seeds")
 
 
 def print_seeds(found: Mapping[str, Any]) -> None:

@@ -58,12 +58,7 @@ def temporal_loss(
     Raises:
         ValueError: the shapes do not belong together, or gamma is negative or not finite.
     """
-    if edited_bt.shape != temporal_bt.shape:
-        raise ValueError(f"edited: got shape {tuple(edited_bt.shape)}, expected {tuple(temporal_bt.shape)}")
-    if has_edit_b.shape != temporal_bt.shape[:1]:
-        raise ValueError(f"has_edit: got shape {tuple(has_edit_b.shape)}, expected ({len(temporal_bt)},)")
-    if not 0 <= gamma < float("inf"):
-        raise ValueError(f"gamma: got {gamma}, expected a finite number from 0")
+    _check_edit(temporal_bt, edited_bt, has_edit_b, gamma)
     # Selected before the subtraction and not multiplied by 0 after it, because 0 * NaN is NaN, in gradients too.
     has_edit_b1 = has_edit_b[:, None]
     seen_bt, wanted_bt = torch.where(has_edit_b1, temporal_bt, 0), torch.where(has_edit_b1, edited_bt, 0)
@@ -99,13 +94,19 @@ def spatial_loss(
     Raises:
         ValueError: the shapes do not belong together, or gamma is negative or not finite.
     """
-    if edited_bthw.shape != spatial_bthw.shape:
-        raise ValueError(f"edited: got shape {tuple(edited_bthw.shape)}, expected {tuple(spatial_bthw.shape)}")
-    if has_edit_bt.shape != spatial_bthw.shape[:2]:
-        raise ValueError(f"has_edit: got shape {tuple(has_edit_bt.shape)}, expected {tuple(spatial_bthw.shape[:2])}")
-    if not 0 <= gamma < float("inf"):
-        raise ValueError(f"gamma: got {gamma}, expected a finite number from 0")
+    _check_edit(spatial_bthw, edited_bthw, has_edit_bt, gamma)
     has_edit_bt11 = has_edit_bt[..., None, None]  # selected before the subtraction, as in `temporal_loss`
     difference_bthw = torch.where(has_edit_bt11, spatial_bthw, 0) - torch.where(has_edit_bt11, edited_bthw, 0)
     frames_b = has_edit_bt.sum(1).clamp(min=1)
     return gamma * (difference_bthw.square().mean((2, 3)).sum(1) / frames_b).mean()
+
+
+def _check_edit(seen: Tensor, edited: Tensor, has_edit: Tensor, gamma: float | int) -> None:
+    """What both losses of an edit ask of their arguments; `has_edit` goes with the leading dimensions."""
+    if edited.shape != seen.shape:
+        raise ValueError(f"edited: got shape {tuple(edited.shape)}, expected {tuple(seen.shape)}")
+    expected = tuple(seen.shape[: 1 if seen.ndim == 2 else 2])
+    if tuple(has_edit.shape) != expected:
+        raise ValueError(f"has_edit: got shape {tuple(has_edit.shape)}, expected {expected}")
+    if not 0 <= gamma < float("inf"):
+        raise ValueError(f"gamma: got {gamma}, expected a finite number from 0")

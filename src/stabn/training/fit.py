@@ -126,6 +126,11 @@ def as_json(optimiser: OptimiserRecipe) -> dict[str, Any]:
     return asdict(optimiser) | {"milestones": list(optimiser.milestones)}
 
 
+def optimiser_of(value: Mapping[str, Any]) -> OptimiserRecipe:
+    """The recipe that `as_json` wrote."""
+    return OptimiserRecipe(**{**value, "milestones": tuple(value["milestones"])})
+
+
 def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
     """Claim `out` for a run with this recipe, new or interrupted.
 
