@@ -13,7 +13,7 @@ from stabn.data.sampling import Sampling
 from stabn.data.truth import ClipTruth
 from stabn.errors import UserError
 from stabn.nn import STABN, load_pretrained, temporal_loss
-from stabn.runs import preprocessing_of
+from stabn.runs import open_run, preprocessing_of
 from stabn.training.finetune import finetune
 from stabn.training.module import Training
 from stabn.training.recipes import CorrectionRecipe, OptimiserRecipe
@@ -115,6 +115,37 @@ def test_a_network_of_which_nothing_is_frozen_learns_everywhere(run, project, tm
     assert isinstance(after, STABN)
     assert not torch.equal(before.conv1.weight, after.conv1.weight)
     assert not torch.equal(before.bn1.running_mean, after.bn1.running_mean)
+
+
+def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run_again(run, project, tmp_path):
+    """So the run itself is the control."""
+    recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any")
+    again = {**FINETUNING, "optimiser": QUICK, "seed": run.recipe["seed"]}
+    finetune(run, project, tmp_path / "control", control=True, correction=recipe, **again)
+    before, control = run.model().state_dict(), load_pretrained(tmp_path / "control").state_dict()
+    assert all(torch.equal(before[name], control[name]) for name in before)
+
+
+def test_edits_take_part_from_the_start(run, project, tmp_path):
+    recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any", mechanism="gated")
+    finetune(run, project, tmp_path / "after", control=False, correction=recipe, **FINETUNING)
+    after = load_pretrained(tmp_path / "after")
+    assert after.mechanism == "gated"
+    assert (tmp_path / "after" / "curves.json").read_text().count("train_temporal_loss") == 1
+
+
+def test_starting_anew_with_a_frozen_extractor_is_refused():
+    with pytest.raises(UserError, match=r"correction\.frozen: got extractor"):
+        CorrectionRecipe(start="anew")
+
+
+def test_starting_a_fine_tuned_run_anew_is_refused(run, project, tmp_path):
+    finetune(run, project, tmp_path / "after", control=False, **FINETUNING)
+    recipe = CorrectionRecipe(start="anew", frozen="nothing")
+    with pytest.raises(UserError, match=r"--correction\.start: got anew"):
+        finetune(
+            open_run(tmp_path / "after"), project, tmp_path / "more", control=False, correction=recipe, **FINETUNING
+        )
 
 
 def test_varied_views_of_densely_sampled_clips_are_refused(run, project, tmp_path):

@@ -19,9 +19,9 @@ from stabn.nn import STABN
 from stabn.projects import Project
 from stabn.runs import Run, preprocessing_of
 from stabn.training.feeding import Feeding, steps_per_epoch
-from stabn.training.fit import as_json, begin, check_start, finish, fit
+from stabn.training.fit import as_json, begin, check_start, finish, fit, new_network
 from stabn.training.module import Training
-from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, OptimiserRecipe
+from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimiserRecipe
 
 
 def finetune(
@@ -73,8 +73,6 @@ def finetune(
     model = run.model()
     if not isinstance(model, STABN):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
-    if correction.mechanism != "keep":
-        model.mechanism = correction.mechanism
     edits = project.edits(use)
     if not edits:
         raise UserError(f"{project.edits_file}: holds no edit; correct some clips first")
@@ -117,6 +115,11 @@ def finetune(
         "edited_classes": tuple(names[k] for k in sorted({labels[clip_id] for clip_id in edits})),
     }
     preprocessing = preprocessing_of(model, str(run.folder))
+    if correction.start == "anew" and "network" not in run.recipe:
+        raise UserError(
+            f"--correction.start: got anew, but {run.folder} was not made by `stabn train`, so nothing says where its "
+            "network began; give before, or the run that it was fine-tuned from"
+        )
     vary = correction.views == "any"
     if vary and preprocessing.sampling.mode != "uniform":
         raise UserError(
@@ -138,6 +141,11 @@ def finetune(
     validation_set = VideoDataset(table.of_split("validation"), preprocessing, **common)
     begin(out, run.source, recipe, **origin)
     seed_everything(seed, verbose=False)
+    if correction.start == "anew":
+        model = new_network(NetworkRecipe(**run.recipe["network"]), preprocessing, names)
+    assert isinstance(model, STABN)
+    if correction.mechanism != "keep":
+        model.mechanism = correction.mechanism
     module = Training(
         model,
         optimiser,

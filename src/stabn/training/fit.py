@@ -71,17 +71,7 @@ def train(
         raise UserError(f"{data.annotations}: has {len(table.class_names)} class, expected at least 2 to tell apart")
     check_start(engine, seed)
     seed_everything(seed, verbose=False)
-    shape: Any = (
-        network.architecture,
-        len(table.class_names),
-        preprocessing.sampling.frames,
-        network.dropout,
-        table.class_names,
-        preprocessing.as_json(),
-    )
-    model = STABN(*shape, mechanism=network.mechanism) if network.attention else ResNet3D(*shape)
-    if network.imagenet is not None:
-        load_imagenet(model, imagenet_state_dict(network.imagenet), inflation=network.inflation)
+    model = new_network(network, preprocessing, table.class_names)
     learnt, measured = table.of_split("train"), () if held_out else table.of_split("validation")
     if held_out:
         measured = tuple(sample for sample in learnt if sample.clip_id in held_out)
@@ -107,6 +97,22 @@ def train(
     reached = fit(module, feeding, out, engine)
     finish(out, data, recipe)
     return reached
+
+
+def new_network(network: NetworkRecipe, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> ResNet3D:
+    """The recipe's network as it is before training: random but for inflated weights; seed before."""
+    shape: Any = (
+        network.architecture,
+        len(class_names),
+        preprocessing.sampling.frames,
+        network.dropout,
+        class_names,
+        preprocessing.as_json(),
+    )
+    model = STABN(*shape, mechanism=network.mechanism) if network.attention else ResNet3D(*shape)
+    if network.imagenet is not None:
+        load_imagenet(model, imagenet_state_dict(network.imagenet), inflation=network.inflation)
+    return model
 
 
 def check_start(engine: EngineRecipe, seed: int) -> None:

@@ -90,6 +90,8 @@ class CorrectionRecipe:
     """How corrections enter a network; the defaults are the paper's way, docs/results.md compares them.
 
     Attributes:
+        start: before goes on from the run's weights; anew trains its network again from where that began, so that the
+            edits take part from the first step. Needs frozen nothing.
         mechanism: keep leaves the network's own; paper or gated changes it from here on, in the control too. Gated lets
             nothing past the temporal attention.
         frozen: extractor keeps its weights and batch-norm statistics; nothing lets the whole network learn.
@@ -102,6 +104,7 @@ class CorrectionRecipe:
         gamma_where: weight of the agreement with --where, where there is one.
     """
 
+    start: Literal["before", "anew"] = "before"
     mechanism: Literal["keep", "paper", "gated"] = "keep"
     frozen: Literal["extractor", "nothing"] = "extractor"
     loss: Literal["squared", "cross-entropy"] = "squared"
@@ -112,6 +115,8 @@ class CorrectionRecipe:
     def __post_init__(self) -> None:
         if not 0 < self.gamma_where < float("inf"):
             raise UserError(f"correction.gamma_where: got {self.gamma_where}, expected a number above 0")
+        if self.start == "anew" and self.frozen != "nothing":
+            raise UserError("correction.frozen: got extractor, which knows nothing when it starts anew; give nothing")
         if not 0 <= self.guided <= 1:
             raise UserError(f"correction.guided: got {self.guided}, expected a share in 0..1")
 
