@@ -57,6 +57,7 @@ class Setting:
         architecture: of the networks.
         optimiser: of the first training.
         finetuning: of every fine-tuning, whose gains are compared.
+        epochs: of a training in which edits take part from its start, and of its control.
         weakest: how many classes are edited.
         folds: parts of the training split for collecting mistakes out of fold; 0 where the network errs often enough
             on the clips it learnt from.
@@ -68,6 +69,7 @@ class Setting:
     architecture: str
     optimiser: OptimiserRecipe
     finetuning: OptimiserRecipe
+    epochs: int
     weakest: int
     folds: int
 
@@ -80,6 +82,7 @@ SETTINGS = {
         architecture="fine",
         optimiser=replace(SMALL_OPTIMISER, learning_rate=0.003, epochs=20),
         finetuning=replace(SMALL_OPTIMISER, learning_rate=0.002, epochs=8),
+        epochs=20,
         weakest=2,
         folds=2,
     ),
@@ -90,6 +93,7 @@ SETTINGS = {
         architecture="small",
         optimiser=SMALL_OPTIMISER,
         finetuning=SMALL_FINETUNING,
+        epochs=20,
         weakest=7,
         folds=0,
     ),

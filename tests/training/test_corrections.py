@@ -42,6 +42,26 @@ def test_the_cross_entropy_form_sends_no_gradient_to_clips_without_an_edit():
     assert temporal.grad[0].tolist() == pytest.approx([-1 / 0.5 / 4, -1 / 0.25 / 4])
 
 
+def test_the_balanced_form_computed_by_hand():
+    temporal = torch.tensor([[0.5, 0.25, 0.0], [0.5, 0.5, 0.5], [0.9, math.nan, 0.0], [0.5, 0.5, 0.5]])
+    edited = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.5, 0.0], [math.nan, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    has_edit = torch.tensor([True, True, False, True])
+    first = 0.5 * 0.25 + 0.5 * (0.0625 + 0.0) / 2
+    second = 0.5 * (2 / 3) * 0.25 + 0.5 * (2 / 3) * 0.25
+    only_zeros = 0.5 * 0.25
+    expected = 3 * (first + second + only_zeros) / 4
+    assert temporal_loss(temporal, edited, has_edit, 3.0, "balanced").item() == pytest.approx(expected)
+
+
+def test_in_the_balanced_form_equal_scores_of_all_frames_are_pulled_apart_and_not_down():
+    temporal = torch.full((1, 10), 0.5, requires_grad=True)
+    edited = torch.zeros(1, 10)
+    edited[0, 3] = 1
+    temporal_loss(temporal, edited, torch.tensor([True]), 1.0, "balanced").backward()
+    assert temporal.grad.sum().item() == pytest.approx(0, abs=1e-6)
+    assert temporal.grad[0, 3] < 0 < temporal.grad[0, 4]
+
+
 def test_scores_of_other_frames_lie_on_the_line_between_edited_ones():
     scores = FrameScores((2, 4, 8), (0.0, 1.0, 0.5))
     assert scores.at(torch.tensor([0, 2, 3, 4, 6, 8, 11])).tolist() == [0.0, 0.0, 0.5, 1.0, 0.75, 0.5, 0.5]

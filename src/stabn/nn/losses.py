@@ -39,7 +39,7 @@ def temporal_loss(
     edited_bt: Float[Tensor, "_ _"],
     has_edit_b: Bool[Tensor, " _"],
     gamma: float | int,
-    form: Literal["squared", "cross-entropy"] = "squared",
+    form: Literal["squared", "cross-entropy", "balanced"] = "squared",
 ) -> Float[Tensor, ""]:
     """L_temp(x) of Eq. 6, averaged over the whole batch; a clip without an edit contributes exactly 0.
 
@@ -50,7 +50,10 @@ def temporal_loss(
         edited_bt: (B, T) in 0..1, M'_t(x), what a person wants; rows of clips without an edit may hold anything.
         has_edit_b: (B,) bool, which clips have an edit.
         gamma: scale from 0, because the squared error is much smaller than the cross-entropies.
-        form: "cross-entropy" puts the binary one, ours, in place of the square.
+        form: two of ours beside the paper's "squared". "cross-entropy" puts the binary one in place of the square.
+            "balanced" gives what a person wants, and what not, half of the weight each: in place of 1/n stands
+            ( M'_j / sum_i M'_i + (1 - M'_j) / sum_i (1 - M'_i) ) / 2. Where few frames matter, a network that learns
+            from its start else finds "no frame at all" first, and its ReLUs die of it.
 
     Returns:
         A scalar from 0.
@@ -64,6 +67,9 @@ def temporal_loss(
     seen_bt, wanted_bt = torch.where(has_edit_b1, temporal_bt, 0), torch.where(has_edit_b1, edited_bt, 0)
     if form == "squared":
         return gamma * (seen_bt - wanted_bt).square().mean()
+    if form == "balanced":
+        share_bt = _share(wanted_bt) + _share(1 - wanted_bt)
+        return gamma * (share_bt * (seen_bt - wanted_bt).square()).sum(1).mean() / 2
     # Without autocast, in which PyTorch refuses to take a logarithm of 16-bit shares. Rows of zeros cost exactly 0.
     with torch.autocast(temporal_bt.device.type, enabled=False):
         return gamma * F.binary_cross_entropy(seen_bt.float(), wanted_bt.float())
@@ -99,6 +105,11 @@ def spatial_loss(
     difference_bthw = torch.where(has_edit_bt11, spatial_bthw, 0) - torch.where(has_edit_bt11, edited_bthw, 0)
     frames_b = has_edit_bt.sum(1).clamp(min=1)
     return gamma * (difference_bthw.square().mean((2, 3)).sum(1) / frames_b).mean()
+
+
+def _share(weight_bt: Tensor) -> Tensor:
+    """Of each clip's total; nothing of nothing is nothing."""
+    return weight_bt / weight_bt.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 def _check_edit(seen: Tensor, edited: Tensor, has_edit: Tensor, gamma: float | int) -> None:

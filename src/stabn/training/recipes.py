@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from stabn.data.decoders import Decoder
+from stabn.data.reading import TIMEOUT
 from stabn.data.transforms import Augmentation
 from stabn.errors import UserError
 
@@ -71,14 +73,27 @@ class LoaderRecipe:
     """How clips reach the network.
 
     Attributes:
-        workers: processes that decode; 0 decodes in the training process.
+        workers: processes that prepare clips, each with one that decodes; 0 prepares them in the training process.
         cache: keep all decoded videos in memory at network size (needs workers 0); for data sets of some hundred clips.
+        timeout: seconds after which a video that is still being decoded counts as broken; 0 waits as long as it takes,
+            and decodes without a process of its own.
+        broken: share of a split's clips that may be unreadable, 0 to 1, before training ends; null for a hundredth, or
+            ten where half of the clips are left.
+        decoder: auto takes torchcodec for what is read again where it is installed, and gives the same frames as pyav;
+            cuda is torchcodec on the GPU, whose colours are rounded otherwise.
     """
 
     workers: int = 0
     cache: bool = False
+    timeout: float = TIMEOUT
+    broken: float | None = None
+    decoder: Decoder = "auto"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.timeout < float("inf"):
+            raise UserError(f"loader.timeout: got {self.timeout}, expected seconds from 0")
+        if self.broken is not None and not 0 <= self.broken <= 1:
+            raise UserError(f"loader.broken: got {self.broken}, expected a share in 0..1")
         if self.workers < 0:
             raise UserError(f"loader.workers: got {self.workers}, expected 0 or more")
         if self.cache and self.workers:
@@ -95,8 +110,8 @@ class CorrectionRecipe:
         mechanism: keep leaves the network's own; paper or gated changes it from here on, in the control too. Gated lets
             nothing past the temporal attention.
         frozen: extractor keeps its weights and batch-norm statistics; nothing lets the whole network learn.
-        loss: squared is Eq. 6; cross-entropy is the binary one in its place, which pulls harder at frames that were
-            missed altogether.
+        loss: squared is Eq. 6; balanced gives the frames that matter as much weight in all as the others, which counts
+            where they are few; cross-entropy is the binary one.
         views: edited shows a clip at exactly the frames that were edited; any at random frames like all clips, whose
             scores lie between the edited ones (uniform sampling only).
         guided: share of the edited clips, drawn anew at every step, whose perception branch sees the edited scores in
@@ -107,7 +122,7 @@ class CorrectionRecipe:
     start: Literal["before", "anew"] = "before"
     mechanism: Literal["keep", "paper", "gated"] = "keep"
     frozen: Literal["extractor", "nothing"] = "extractor"
-    loss: Literal["squared", "cross-entropy"] = "squared"
+    loss: Literal["squared", "cross-entropy", "balanced"] = "squared"
     views: Literal["edited", "any"] = "edited"
     guided: float = 0.0
     gamma_where: float = 5.0

@@ -1,0 +1,116 @@
+"""Edits from the first step of training: what are they worth to a network that they help to find the moment?
+
+    python -m benchmarks.from_start --data words --table clips.csv --word colour --out runs/from-start
+    python -m benchmarks.from_start --data tabletop --out runs/from-start
+
+Per seed: a gated ST-ABN ("control"); the training clips of its weakest classes that it got wrong (words: that networks
+which had not seen them got wrong); the truth as edits; and the same training again, from the same random weights in the
+same order, with L_temp in its balanced form. `stabn finetune --correction.start anew` without L_temp gives the control
+bit by bit, so it is not trained twice. "3D ResNet" and "ST-ABN, paper" are trained alike and know nothing of edits.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.settings import (
+    CACHED,
+    ENGINE,
+    SETTINGS,
+    Setting,
+    arguments,
+    measured,
+    name_of,
+    over_seeds,
+    per_seed,
+    print_summary,
+    report,
+    source_of,
+    trained,
+)
+from stabn import edit_verbs, verbs
+from stabn.files import read_json
+from stabn.runs import finished
+from stabn.training.recipes import CorrectionRecipe
+
+BALANCED = CorrectionRecipe(start="anew", frozen="nothing", views="any", loss="balanced")
+EDITED: dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]] = {
+    "edited": ("truth", {}, BALANCED, 10.0),
+    "edits of other clips": ("shuffled", {"shuffle": True}, BALANCED, 10.0),
+    "every frame 1": ("ones", {"constant": 1.0}, BALANCED, 10.0),
+    "edits of recognised clips": ("recognised", {}, BALANCED, 10.0),
+    "edited, guided": ("truth", {}, replace(BALANCED, guided=0.5), 10.0),
+    "edited, squared": ("truth", {}, replace(BALANCED, loss="squared"), 20.0),
+    "edited, cross-entropy": ("truth", {}, replace(BALANCED, loss="cross-entropy"), 5.0),
+    "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), 10.0),
+    "50 edits": ("count-50", {"count": 50}, BALANCED, 10.0),
+    "100 edits": ("count-100", {"count": 100}, BALANCED, 10.0),
+    "boundaries off by 3": ("noise-3", {"boundary_noise": 3}, BALANCED, 10.0),
+    "half edited at random": ("wrong-0.5", {"wrong": 0.5}, BALANCED, 10.0),
+}
+"""By name: which edits, how they are simulated, how they enter the network, and gamma."""
+PLAIN: dict[str, dict[str, Any]] = {"3D ResNet": {"attention": False}, "ST-ABN, paper": {}}
+AGAINST = {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"} | {
+    name: "ST-ABN, paper" if "mechanism" in name else "control" for name in EDITED
+}
+
+
+def edits(setting: Setting, folder: Path, control: Path, name: str, simulation: dict[str, Any], seed: int) -> Path:
+    project, truth = folder / f"edits-{name}", folder / "edits-truth"
+    if not (project / "project.json").exists():
+        link = project.with_name(project.name + "-folds")  # the folds are trained once
+        if setting.folds and name != "truth" and not link.exists():
+            link.symlink_to("edits-truth-folds", target_is_directory=True)
+        recognised = name == "recognised"
+        verbs.collect(
+            control,
+            project,
+            weakest=setting.weakest,
+            recognised=recognised,
+            max_clips=len((truth / "clips.jsonl").read_text(encoding="utf-8").splitlines()) if recognised else None,
+            folds=setting.folds,
+            engine=ENGINE,
+        )
+    edit_verbs.simulate_edits(project, seed=seed, **simulation)
+    return project
+
+
+def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    setting = SETTINGS[asked.data]
+    setting = replace(setting, optimiser=replace(setting.optimiser, epochs=setting.epochs))
+    source = source_of(asked, folder, seed)
+    control = trained(setting, folder / "control", source, seed, mechanism="gated")
+    truth = edits(setting, folder, control, "truth", {}, seed)
+    edited = [entry["name"] for entry in read_json(truth / "project.json", remedy="remove it")["classes"]]
+    found = {"control": measured(control, asked.split, edited)}
+    for name in asked.arms:
+        out = folder / name.replace(",", "").replace("'", "").replace(" ", "-")
+        if name in PLAIN:
+            trained(setting, out, source, seed, **PLAIN[name])
+        elif not finished(out):
+            which, simulation, correction, gamma = EDITED[name]
+            verbs.finetune(
+                control,
+                edits(setting, folder, control, which, simulation, seed),
+                out,
+                gamma=gamma,
+                correction=correction,
+                augmentation=setting.augmentation,
+                optimiser=setting.optimiser,
+                loader=CACHED,
+                engine=ENGINE,
+                seed=seed,
+            )
+        found[name] = measured(out, asked.split, edited)
+    return {"edited_classes": edited, "edits": len((truth / "clips.jsonl").read_text().splitlines()), "methods": found}
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("--arms", nargs="+", choices=list(PLAIN | EDITED), default=list(PLAIN | EDITED))
+    asked = parser.parse_args()
+    results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
+    found = over_seeds([result["methods"] for result in results], AGAINST)
+    report(asked, __file__, {"summary": found, "results": results})
+    print_summary(name_of(asked), found)
