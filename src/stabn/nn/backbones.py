@@ -4,13 +4,15 @@ Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from stabn.errors import UserError
 from stabn.nn.attention import Output
@@ -142,6 +144,21 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
 
 
+@contextmanager
+def _settled(module: nn.Module) -> Iterator[None]:
+    """While a block is computed for the second time: its batch norms have counted this batch already."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm3d)]
+    known = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, known, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
 class ResNet3D(nn.Module, Pretrained):
     """A 3D ResNet that answers from the whole clip at once: the paper's baseline, and what `STABN` is built on.
 
@@ -153,6 +170,10 @@ class ResNet3D(nn.Module, Pretrained):
         dropout: probability in 0..1 (1 excluded) of dropping an input of a classifier while training.
         class_names: K names in the order of the outputs, or None.
         preprocessing: how clips were prepared (JSON values), remembered for whoever prepares the next ones.
+
+    Attributes:
+        recompute: compute what is inside the residual blocks again for the gradients in place of keeping it; costs
+            about a third more time, changes no value.
 
     Raises:
         UserError: an argument is none of the allowed values.
@@ -197,6 +218,7 @@ class ResNet3D(nn.Module, Pretrained):
         self.layer2 = residual_layer(shape, 2)
         self.layer3 = residual_layer(shape, 3)
         self.layer4 = residual_layer(shape, 4)
+        self.recompute = False
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(shape.channels_out(4), num_classes)
         initialise(self)
@@ -231,16 +253,28 @@ class ResNet3D(nn.Module, Pretrained):
         """
         self._check_clip(clip_bcthw)
         x_bcthw = self.maxpool(self.relu(self.bn1(self.conv1(clip_bcthw))))
-        return self.layer3(self.layer2(self.layer1(x_bcthw)))
+        for layer in (self.layer1, self.layer2, self.layer3):
+            x_bcthw = self._through(layer, x_bcthw)
+        return x_bcthw
 
     def classify(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b k"]:
         """Class scores (B, K), unnormalised, from (B, C', T, h, w): layer4, average, dropout, linear."""
-        pooled_bc = self.layer4(features_bcthw).mean(dim=(2, 3, 4))
+        pooled_bc = self._through(self.layer4, features_bcthw).mean(dim=(2, 3, 4))
         return self.fc(self.drop(pooled_bc))
 
     def forward(self, clip_bcthw: Tensor) -> Output:
         """The answer for a batch of clips: `classify(encode(clip))`; shapes and errors as in `encode`."""
         return Output(self.classify(self.encode(clip_bcthw)))
+
+    def _through(self, layer: nn.Sequential, x_bcthw: Tensor) -> Tensor:
+        """A residual layer; with `recompute`, training keeps only what goes into its blocks, for less memory."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return layer(x_bcthw)
+        for block in layer:
+            x_bcthw = checkpoint(
+                block, x_bcthw, use_reentrant=False, context_fn=lambda block=block: (nullcontext(), _settled(block))
+            )
+        return x_bcthw
 
     def _check_clip(self, clip_bcthw: Tensor) -> None:
         shape = tuple(clip_bcthw.shape)

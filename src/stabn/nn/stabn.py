@@ -110,7 +110,7 @@ class STABN(ResNet3D):
         """
         self._check_frames("features", features_bcthw)
         # One feature map per class, from which all three answers are read.
-        maps_bkthw = self.conv_att_common(self.layer_att_common(features_bcthw))
+        maps_bkthw = self.conv_att_common(self._through(self.layer_att_common, features_bcthw))
         per_frame_bkt = self.conv_att_out(maps_bkthw).mean(dim=(3, 4))
         logits_bk = self.fc_att_out(self.drop(per_frame_bkt.flatten(1)))
         spatial_bthw = self.conv_spatial_att(maps_bkthw).squeeze(1)

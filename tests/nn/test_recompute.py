@@ -1,0 +1,43 @@
+"""Activation checkpointing: less memory, the same numbers."""
+
+import copy
+
+import pytest
+import torch
+
+from stabn.nn import STABN, recognition_loss
+
+
+def step(model, clips, labels):
+    torch.manual_seed(5)
+    recognition_loss(model(clips), labels).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("architecture", ["tiny", "small-deep"])
+def test_gradients_and_batch_norm_statistics_are_those_without_it(architecture):
+    torch.manual_seed(0)
+    kept = STABN(architecture, 3, 4).train()
+    again = copy.deepcopy(kept)
+    again.recompute = True
+    clips, labels = torch.randn(2, 3, 4, 32, 32), torch.tensor([0, 2])
+    expected, found = step(kept, clips, labels), step(again, clips, labels)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert all(torch.equal(a, b) for a, b in zip(kept.buffers(), again.buffers(), strict=True))
+    assert again.bn1.momentum == again.layer2[0].bn1.momentum == 0.1
+
+
+def test_less_is_kept_for_the_gradients():
+    model = STABN("small-deep", 3, 4).train()
+    clips = torch.randn(2, 3, 4, 32, 32)
+
+    def kept() -> int:
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            model(clips)
+        return sum(sizes)
+
+    everything = kept()
+    model.recompute = True
+    assert kept() < 0.6 * everything
