@@ -1,4 +1,4 @@
-"""Draw docs/human-knowledge.svg from benchmarks/human_knowledge/results.json.
+"""Draw docs/human-knowledge.svg from the results of benchmarks.human_knowledge and benchmarks.from_start.
 
 python -m benchmarks.plots
 """
@@ -51,7 +51,11 @@ def draw(name: str, summary: dict[str, Any], axes: Any) -> None:
 
 
 if __name__ == "__main__":
-    results = read_json(HERE / "human_knowledge" / "results.json", remedy="run benchmarks.human_knowledge")
+    results = {
+        name if script == "human_knowledge" else f"{name}, from the start": found
+        for script in ("human_knowledge", "from_start")
+        for name, found in read_json(HERE / script / "results.json", remedy=f"run benchmarks.{script}").items()
+    }
     figure, axes = plt.subplots(len(results), 4, figsize=(14, 3.4 * len(results)), squeeze=False, sharey="row")
     for (name, found), row in zip(results.items(), axes, strict=True):
         draw(name, found["summary"], row)

@@ -3,9 +3,10 @@
     python -m benchmarks.faithfulness --data words --table clips.csv --word colour --out runs/evidence
     python -m benchmarks.faithfulness --data tabletop --out runs/evidence
 
-On the networks of benchmarks.human_knowledge, which must have been trained into the same --out. Areas under deletion
-and insertion curves over frames, and frame average precision; per network the difference attention minus the other
-method, with t intervals over seeds.
+On the networks of benchmarks.human_knowledge or benchmarks.from_start, which must have been trained into the same
+--out; --runs says which of them, --name under which name the results are kept. Areas under deletion and insertion
+curves over frames, and frame average precision; per network the difference attention minus the other method, with t
+intervals over seeds.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from stabn.runs import open_run
 
 RUNS = {
     "before": "before",
+    "control": "control",
     "edited": "edited",
     "whole network: control": "whole-network-control",
     "whole network: edited": "whole-network-edited",
@@ -68,6 +70,7 @@ def one_seed(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--perturbed", type=int, default=40, help="so many clips are taken away and put back")
+    parser.add_argument("--name", help="of these results, where it is not that of the data")
     parser.add_argument("--runs", nargs="+", help="only these folders of networks")
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder))
@@ -78,6 +81,6 @@ if __name__ == "__main__":
         against = {f"{name}, attention": f"{name}, {other}" for name in RUNS if name in looked_at}
         found = over_seeds([result["methods"] for result in results], against)
         summary[f"against {other}"] = {name: found[name] for name in against}
-    report(asked, __file__, {"summary": summary, "results": results})
+    report(asked, __file__, {"summary": summary, "results": results}, name=asked.name)
     for other, rows in summary.items():
         print_summary(f"{name_of(asked)}, {other}", rows)
