@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from stabn.data.decoders import Decoder
-from stabn.data.reading import TIMEOUT
 from stabn.data.transforms import Augmentation
 from stabn.errors import UserError
 
@@ -73,27 +71,14 @@ class LoaderRecipe:
     """How clips reach the network.
 
     Attributes:
-        workers: processes that prepare clips, each with one that decodes; 0 prepares them in the training process.
+        workers: processes that decode; 0 decodes in the training process.
         cache: keep all decoded videos in memory at network size (needs workers 0); for data sets of some hundred clips.
-        timeout: seconds after which a video that is still being decoded counts as broken; 0 waits as long as it takes,
-            and decodes without a process of its own.
-        broken: share of a split's clips that may be unreadable, 0 to 1, before training ends; null for a hundredth, or
-            ten where half of the clips are left.
-        decoder: auto takes torchcodec for what is read again where it is installed, and gives the same frames as pyav;
-            cuda is torchcodec on the GPU, whose colours are rounded otherwise.
     """
 
     workers: int = 0
     cache: bool = False
-    timeout: float = TIMEOUT
-    broken: float | None = None
-    decoder: Decoder = "auto"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.timeout < float("inf"):
-            raise UserError(f"loader.timeout: got {self.timeout}, expected seconds from 0")
-        if self.broken is not None and not 0 <= self.broken <= 1:
-            raise UserError(f"loader.broken: got {self.broken}, expected a share in 0..1")
         if self.workers < 0:
             raise UserError(f"loader.workers: got {self.workers}, expected 0 or more")
         if self.cache and self.workers:
