@@ -23,3 +23,11 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> str:
+    """The FFmpeg command line, another program than the libraries that decode here."""
+    found = pytest.importorskip("imageio_ffmpeg", reason="needs the ffmpeg command").get_ffmpeg_exe()
+    assert isinstance(found, str)
+    return found

@@ -8,6 +8,7 @@ from data_videos import numbers_in
 from torch.utils.data import DataLoader
 
 from stabn.data.datasets import ClipBatch, FrameScores, Sample, Table, VideoDataset, collate
+from stabn.data.reading import Reader
 from stabn.data.sampling import Sampling, uniform
 from stabn.data.something import read_something_something
 from stabn.data.transforms import Augmentation, Preprocessing
@@ -87,8 +88,8 @@ def test_the_cache_changes_nothing_but_the_time(dataset, monkeypatch):
         expected = [plain[i] for i in range(4)]
         assert all(same(cached[i], item) for i, item in enumerate(expected))
         with monkeypatch.context() as patch:
-            patch.setattr("stabn.data.datasets.read_chunks", lambda path: pytest.fail(f"{path} was decoded again"))
-            patch.setattr("stabn.data.datasets.read_sampled", lambda path, choose: pytest.fail("decoded"))
+            patch.setattr(Reader, "read_chunks", lambda self, path: pytest.fail(f"{path} was decoded again"))
+            patch.setattr(Reader, "read_sampled", lambda self, path, choose: pytest.fail("decoded"))
             assert all(same(cached[i], item) for i, item in enumerate(expected))
             later = cached.with_epoch(3)
             assert len(later) == 4

@@ -175,7 +175,7 @@ def test_choosing_after_counting_gives_the_same_clip_as_asking_directly(video, k
         return (7, 7, 35)
 
     one_pass = read_sampled(video(kind, 36), choose)
-    monkeypatch.setattr("stabn.data.video._HELD_BYTES", 20_000)
+    monkeypatch.setattr("stabn.data.decoding._HELD_BYTES", 20_000)
     two_passes = read_sampled(video(kind, 36), choose)
     assert counts == [36, 36]
     for clip in (one_pass, two_passes):

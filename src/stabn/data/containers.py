@@ -2,14 +2,33 @@
 
 FFmpeg plays a cut file up to the cut and ends without an error, so an interrupted download would train a network on
 half an action. Comparing announced frames with decoded ones does not help: WebM announces none, and MP4 edit lists
-hide frames rightfully.
+hide frames rightfully. In Matroska it passes over what it cannot parse, and the frames in there are gone.
+
+Matroska: RFC 9559; its elements, and the CRC-32 of some: RFC 8794.
 """
 
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
+_CLUSTER = b"\x1f\x43\xb6\x75"
+_CRC32 = b"\xbf"
+_BLOCK_GROUP = b"\xa0"
+_PARTS = (
+    b"\x11\x4d\x9b\x74",  # SeekHead
+    b"\x15\x49\xa9\x66",  # Info
+    b"\x16\x54\xae\x6b",  # Tracks
+    _CLUSTER,
+    b"\x1c\x53\xbb\x6b",  # Cues
+    b"\x19\x41\xa4\x69",  # Attachments
+    b"\x10\x43\xa7\x70",  # Chapters
+    b"\x12\x54\xc3\x67",  # Tags
+    b"\xec",  # Void
+    _CRC32,
+)
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
 
 
@@ -41,6 +60,61 @@ def _mp4_end(file: BinaryIO, size: int) -> int:
             return 0  # "until the end of the file", or something that is no box: nothing is announced
         position += length
     return position
+
+
+def damaged_cluster(path: Path) -> int | None:
+    """Where a part of a Matroska or WebM file begins that does not fit, or whose checksum is wrong.
+
+    None if there is none, and from there on where elements do not tell their lengths, as in live recordings. Other
+    formats have neither such a structure around their frames nor checksums.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != _EBML:
+            return None
+        end = _matroska_end(file)
+        for name, start, stop in _elements(file, file.tell(), end):
+            if stop is None:
+                return None
+            if stop > end or name not in _PARTS or (name == _CLUSTER and not _is_whole(file, start, stop)):
+                return start
+    return None
+
+
+def _is_whole(file: BinaryIO, start: int, end: int) -> bool:
+    """Whether elements fill a cluster or a group of blocks exactly; a checksum is of all that follows it."""
+    for name, first, stop in _elements(file, start, end):
+        if stop is None:
+            return True
+        if stop > end or (name == _BLOCK_GROUP and not _is_whole(file, first, stop)):
+            return False
+        if name == _CRC32:
+            file.seek(first)
+            if int.from_bytes(file.read(4), "little") != _crc32(file, end - first - 4):
+                return False
+    return True
+
+
+def _elements(file: BinaryIO, position: int, end: int) -> Iterator[tuple[bytes, int, int | None]]:
+    """Name, start and end of what elements hold; where there is none it ends behind the end."""
+    while position < end:
+        file.seek(position)
+        name = file.read(1)
+        name += file.read(8 - name[0].bit_length()) if name and name[0] >= 16 else b""
+        length, width = _vint(file)
+        start = position + len(name) + width
+        if not name or name[0] < 16:
+            yield b"", position, end + 1
+            return
+        yield name, start, None if length is None else start + length
+        position = end if length is None else start + length
+
+
+def _crc32(file: BinaryIO, length: int) -> int:
+    found = 0
+    while length > 0 and (chunk := file.read(min(length, 2**20))):
+        found = zlib.crc32(chunk, found)
+        length -= len(chunk)
+    return found
 
 
 def _matroska_end(file: BinaryIO) -> int:

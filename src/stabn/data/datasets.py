@@ -13,9 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stabn.data.boxes import Box, box_map
+from stabn.data.decoding import NoSuchFrameError
+from stabn.data.reading import Reader
+from stabn.data.segments import Segment, frames_of
 from stabn.data.transforms import Augmentation, Preprocessing, mirrored_classes
 from stabn.data.truth import ClipTruth
-from stabn.data.video import Clip, read_chunks, read_sampled
+from stabn.data.video import Clip
 from stabn.errors import UserError
 
 
@@ -25,15 +28,17 @@ class Sample:
 
     Attributes:
         clip_id: its name, unique in its table.
-        path: the video file.
+        path: the video file, or the folder of its frames.
         label: index into the table's class names.
         split: "train", "validation", ...
+        segment: the part of the source that is the clip; None for all of it. Frames are numbered as in the source.
     """
 
     clip_id: str
     path: Path
     label: int
     split: str
+    segment: Segment | None = None
 
     def __post_init__(self) -> None:
         for name in ("clip_id", "split"):
@@ -106,6 +111,21 @@ class FrameScores:
         return torch.from_numpy(np.interp(frame_indices, self.frame_indices, self.scores)).float()
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A clip that could not be read and was left out.
+
+    Attributes:
+        clip_id: its name.
+        path: of its video.
+        reason: one line that names the file.
+    """
+
+    clip_id: str
+    path: str
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class ClipBatch:
     """B clips for the network. One item of a `VideoDataset` is such a batch already: one row, or one per test window.
@@ -121,6 +141,7 @@ class ClipBatch:
         maps: (B, T, h, w) float32 in 0..1, where a person wants the network to look, on the grid of its features; None
             where nobody said anything about any clip.
         has_maps: (B, T) bool, for which frames somebody did; None likewise.
+        skipped: the clips that belong to the batch but could not be read; B may be 0 then.
     """
 
     clips: Float32[Tensor, "b 3 t s s"]
@@ -132,6 +153,7 @@ class ClipBatch:
     timestamps: Float64[Tensor, "b t"]
     maps: Float32[Tensor, "b t _ _"] | None = None
     has_maps: Bool[Tensor, "b t"] | None = None
+    skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
         rows, frames = len(self.clips), self.clips.shape[2]
@@ -145,21 +167,27 @@ class ClipBatch:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "ClipBatch":
         """The same batch with its tensors on `device`."""
         moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self._tensors().items()}
-        return ClipBatch(clip_ids=self.clip_ids, **moved)
+        return ClipBatch(clip_ids=self.clip_ids, skipped=self.skipped, **moved)
 
     def pin_memory(self) -> "ClipBatch":
         """The same batch in page-locked memory; `torch.utils.data.DataLoader` calls this."""
-        return ClipBatch(clip_ids=self.clip_ids, **{n: tensor.pin_memory() for n, tensor in self._tensors().items()})
+        pinned = {name: tensor.pin_memory() for name, tensor in self._tensors().items()}
+        return ClipBatch(clip_ids=self.clip_ids, skipped=self.skipped, **pinned)
 
     def _tensors(self) -> dict[str, Tensor]:
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "clip_ids"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("clip_ids", "skipped")}
         return {name: value for name, value in values.items() if value is not None}
 
 
 def collate(items: Sequence[ClipBatch]) -> ClipBatch:
     """One batch with the rows of all items in their order; give this to the data loader as `collate_fn`."""
-    tensors = {name: torch.cat([getattr(item, name) for item in items]) for name in items[0]._tensors()}
-    return ClipBatch(clip_ids=tuple(clip_id for item in items for clip_id in item.clip_ids), **tensors)
+    read = [item for item in items if item.clip_ids] or items[:1]  # what could not be read knows of no maps
+    tensors = {name: torch.cat([getattr(item, name) for item in read]) for name in read[0]._tensors()}
+    return ClipBatch(
+        clip_ids=tuple(clip_id for item in read for clip_id in item.clip_ids),
+        skipped=tuple(skipped for item in items for skipped in item.skipped),
+        **tensors,
+    )
 
 
 class VideoDataset(Dataset[ClipBatch]):
@@ -179,6 +207,7 @@ class VideoDataset(Dataset[ClipBatch]):
         seed: of all chance.
         epoch: of all chance, too; see `with_epoch`.
         clips: windows per video when testing.
+        crops: views per window when testing, 1 or 3; see `Preprocessing.test_views`.
         scores: by clip id; ids that are not among the samples are ignored, so that splits can share one mapping.
         cache: keep the resized frames of every video (uint8, in this process) after its first reading.
         vary_scored: for training with uniform sampling alone: a dense clip may lie where nothing was scored.
@@ -186,7 +215,7 @@ class VideoDataset(Dataset[ClipBatch]):
         grid: the side of the maps that are made of boxes, in cells.
 
     Raises:
-        ValueError: several windows while training or with scores, or a label outside the class names.
+        ValueError: several windows or crops while training or with scores, or a label outside the class names.
         UserError: scores for another number of frames than the network reads.
     """
 
@@ -200,6 +229,7 @@ class VideoDataset(Dataset[ClipBatch]):
         seed: int = 0,
         epoch: int = 0,
         clips: int = 1,
+        crops: int = 1,
         scores: Mapping[str, FrameScores] | None = None,
         cache: bool = False,
         vary_scored: bool = False,
@@ -210,6 +240,8 @@ class VideoDataset(Dataset[ClipBatch]):
         scores = scores or {}
         if clips < 1 or (clips > 1 and (augmentation is not None or scores)):
             raise ValueError(f"clips: got {clips}, expected 1 or more, and 1 for training and with scores")
+        if crops not in (1, 3) or (crops == 3 and (augmentation is not None or scores or boxes)):
+            raise ValueError(f"crops: got {crops}, expected 1 or 3, and 1 for training and with scores or boxes")
         if vary_scored and (augmentation is None or preprocessing.sampling.mode != "uniform"):
             raise ValueError("vary_scored: got True, expected it for training with uniform sampling only")
         for sample in samples:
@@ -229,14 +261,17 @@ class VideoDataset(Dataset[ClipBatch]):
         self.seed = seed
         self.epoch = epoch
         self.clips = clips
+        self.crops = crops
         self.scores = scores
         self.class_names = tuple(class_names)
         self._mirrored = mirrored_classes(class_names)
         self.vary_scored = vary_scored
         self.boxes = boxes or {}
         self.grid = grid
+        self._reader = Reader(timeout=0)
         self._sizes: dict[Path, tuple[int, int]] = {}
-        self._cache: dict[Path, Clip] | None = {} if cache else None
+        self._within: dict[tuple[Path, Segment], range] = {}
+        self._cache: dict[tuple[Path, Segment | None], Clip] | None = {} if cache else None
 
     def with_epoch(self, epoch: int) -> "VideoDataset":
         """The same data in another epoch: other random choices, the same cache."""
@@ -244,12 +279,29 @@ class VideoDataset(Dataset[ClipBatch]):
         other.epoch = epoch
         return other
 
+    def only(self, samples: Sequence[Sample]) -> "VideoDataset":
+        """Some of the clips, for testing; those of a data set for training would vary otherwise than they do in it."""
+        other = copy(self)
+        other.samples = tuple(samples)
+        return other
+
+    def read_by(self, reader: Reader) -> "VideoDataset":
+        """The same data, and the same cache, read in another way; by default in this process, however long it takes."""
+        other = copy(self)
+        other._reader = reader
+        return other
+
+    @property
+    def views(self) -> int:
+        """Rows per video."""
+        return self.clips * self.crops
+
     def __len__(self) -> int:
         """How many videos."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> ClipBatch:
-        """One row, or one per window when testing with several.
+        """One row, or one per window, and per crop of it, when testing with several.
 
         Raises:
             UserError: the video cannot be read, or lacks a scored frame.
@@ -261,7 +313,8 @@ class VideoDataset(Dataset[ClipBatch]):
         label = sample.label
         frames = self.preprocessing.sampling.frames
         if self.augmentation is None:
-            views = [self.preprocessing.centre_view(window) for window in clip.frames.split(frames)]
+            windows = clip.frames.split(frames)
+            views = [view for window in windows for view in self.preprocessing.test_views(window, self.crops)]
             corner, flipped = self.preprocessing.centre_corner(clip.frames), False
         else:
             mirrored = self._mirrored[label]
@@ -278,8 +331,9 @@ class VideoDataset(Dataset[ClipBatch]):
             clip_ids=(sample.clip_id,) * rows,
             scores=torch.zeros(rows, frames) if scored is None else self._scores(scored, clip.frame_indices)[None],
             has_scores=torch.full((rows,), scored is not None),
-            frame_indices=clip.frame_indices.view(rows, frames),
-            timestamps=clip.timestamps.view(rows, frames),
+            frame_indices=clip.frame_indices.view(-1, frames).repeat_interleave(self.crops, 0),
+            timestamps=clip.timestamps.view(-1, frames).repeat_interleave(self.crops, 0),
+            skipped=(),
             **{name: value.view(rows, frames, *value.shape[1:]) for name, value in where.items()},
         )
 
@@ -306,34 +360,57 @@ class VideoDataset(Dataset[ClipBatch]):
     def _read(self, sample: Sample, rng: np.random.Generator, scored: FrameScores | None) -> Clip:
         """The resized frames of all windows, one window after the other."""
 
-        def choose(num_frames: int) -> tuple[int, ...]:
+        def choose(within: range) -> tuple[int, ...]:
             if scored is not None and not self.vary_scored:
                 return scored.frame_indices
             sampling = self.preprocessing.sampling
             if self.augmentation is not None:
-                return sampling.for_training(num_frames, rng)
-            return tuple(i for window in sampling.for_testing(num_frames, self.clips) for i in window)
+                return tuple(within[i] for i in sampling.for_training(len(within), rng))
+            return tuple(within[i] for window in sampling.for_testing(len(within), self.clips) for i in window)
 
         if self._cache is None:
-            clip = read_sampled(sample.path, choose)
+            if sample.segment is None:
+                clip = self._reader.read_sampled(sample.path, lambda num_frames: choose(range(num_frames)))
+            else:
+                within = self._frames_of(sample.path, sample.segment, sample.clip_id)
+                clip = self._reader.read_clip(sample.path, choose(within))
             self._sizes[sample.path] = (clip.frames.shape[-2], clip.frames.shape[-1])
             return replace(clip, frames=self.preprocessing.resized(clip.frames))
-        if sample.path not in self._cache:
-            self._cache[sample.path] = self._resized_whole(sample.path)
-        whole = self._cache[sample.path]
-        indices = torch.tensor(choose(len(whole.frames)))
-        if indices.max() >= len(whole.frames):
-            raise UserError(
-                f"{sample.path}: has no frame {indices.max()}, only 0..{len(whole.frames) - 1}; "
-                "choose frames in that range"
+        if (sample.path, sample.segment) not in self._cache:
+            self._cache[sample.path, sample.segment] = self._resized_whole(sample)
+        whole = self._cache[sample.path, sample.segment]
+        first, last = int(whole.frame_indices[0]), int(whole.frame_indices[-1])
+        indices = torch.tensor(choose(range(first, last + 1)))
+        if indices.min() < first or indices.max() > last:
+            wrong = int(indices.max() if indices.max() > last else indices.min())
+            raise NoSuchFrameError(
+                f"{sample.path}: has no frame {wrong}, only {first}..{last}; choose frames in that range"
             )
-        return Clip(whole.frames[indices], indices, whole.timestamps[indices], whole.path)
+        return Clip(whole.frames[indices - first], indices, whole.timestamps[indices - first], whole.path)
 
-    def _resized_whole(self, path: Path) -> Clip:
+    def _frames_of(self, path: Path, segment: Segment, clip_id: str) -> range:
+        # finding them decodes the source once more, so it happens once
+        if (path, segment) not in self._within:
+            self._within[path, segment] = frames_of(path, segment, clip_id, self._reader.probe)
+        return self._within[path, segment]
+
+    def _resized_whole(self, sample: Sample) -> Clip:
         # in chunks, so that a long video is never in memory at its full size
+        within = None if sample.segment is None else self._frames_of(sample.path, sample.segment, sample.clip_id)
         chunks = []
-        for chunk in read_chunks(path):
-            self._sizes[path] = (chunk.frames.shape[-2], chunk.frames.shape[-1])
-            chunks.append(replace(chunk, frames=self.preprocessing.resized(chunk.frames)))
+        for chunk in self._reader.read_chunks(sample.path):
+            self._sizes[sample.path] = (chunk.frames.shape[-2], chunk.frames.shape[-1])
+            if within is not None:
+                if chunk.frame_indices[0] >= within.stop:
+                    break
+                chunk = _only(chunk, within)
+            if len(chunk.frames):
+                chunks.append(replace(chunk, frames=self.preprocessing.resized(chunk.frames)))
         joined = {n: torch.cat([getattr(c, n) for c in chunks]) for n in ("frames", "frame_indices", "timestamps")}
         return Clip(**joined, path=chunks[0].path)
+
+
+def _only(clip: Clip, within: range) -> Clip:
+    """The frames of a clip that lie in a range of the source; maybe none."""
+    kept = (clip.frame_indices >= within.start) & (clip.frame_indices < within.stop)
+    return Clip(clip.frames[kept], clip.frame_indices[kept], clip.timestamps[kept], clip.path)

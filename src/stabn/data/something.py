@@ -1,7 +1,7 @@
 """Something-Something v2 as it is distributed, and Tabletop, which has the same form."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,27 @@ from stabn.files import read_json
 
 
 def read_something_something(
-    annotations: Path | str, videos: Path | str, splits: Sequence[str] = ("train", "validation")
+    annotations: Path | str,
+    videos: Path | str,
+    splits: Sequence[str] = ("train", "validation"),
+    *,
+    may_miss: Callable[[str], bool] = lambda clip_id: False,
 ) -> Table:
     """Something-Something v2 as it is distributed.
 
     Args:
         annotations: folder with something-something-v2-labels.json, -train.json and -validation.json; the newer
             distribution's labels.json, train.json and validation.json are read too.
-        videos: folder with <id>.webm or <id>.mp4 for every annotated id.
+        videos: folder with <id>.webm, <id>.mp4 or a folder of frames <id> for every annotated id.
         splits: which splits to read; test has no labels.
+        may_miss: whether the video of a clip, by its id, need not exist.
 
     Raises:
         UserError: a file is missing or has another structure, a template is not among the labels, a video is missing,
             an id comes twice or would lead out of the folder.
     """
     annotations, videos = Path(annotations), Path(videos)
-    class_names = _class_names(_annotation_file(annotations, "labels"))
+    class_names = label_names(annotation_file(annotations, "labels"))
     labels = {name: index for index, name in enumerate(class_names)}
     try:
         present = set(os.listdir(videos))  # once: asking for each of 220,000 files takes minutes on a network drive
@@ -35,26 +40,23 @@ def read_something_something(
     samples: dict[str, Sample] = {}
     missing = []
     for split in splits:
-        file = _annotation_file(annotations, split)
-        entries = read_json(file, remedy=_REDOWNLOAD)
-        if not isinstance(entries, list):
-            raise UserError(f"{file}: got {type(entries).__name__}, expected a list of clips; {_REDOWNLOAD}")
-        for number, entry in enumerate(entries):
-            clip_id, template = _id_and_template(file, number, entry)
+        file = annotation_file(annotations, split)
+        for clip_id, template in annotated(file):
             if clip_id in samples:
                 where = "twice" if samples[clip_id].split == split else f"also in split {samples[clip_id].split!r}"
                 raise UserError(f"{file}: clip {clip_id!r} is there {where}; remove one of them")
             if template not in labels:
                 raise UserError(f"{file}: clip {clip_id!r} has template {template!r}, no such label; {_REDOWNLOAD}")
-            name = next((n for n in (f"{clip_id}.webm", f"{clip_id}.mp4") if n in present), None)
-            if name is None:
+            name = next((n for n in (f"{clip_id}.webm", f"{clip_id}.mp4", clip_id) if n in present), None)
+            if name is None and not may_miss(clip_id):
                 missing.append(clip_id)
             samples[clip_id] = Sample(clip_id, videos / (name or f"{clip_id}.webm"), labels[template], split)
     if missing:
         tried = f"{videos / missing[0]}.webm and .mp4"
         raise UserError(
             f"{tried}: no such file for clip {missing[0]!r}, {len(missing)} of {len(samples)} videos are missing; "
-            "unpack all parts of the archive or give the right folder"
+            "unpack all parts of the archive, give the right folder, or find them with `stabn check-data` and leave "
+            "them out with --data.exclude"
         )
     return Table(class_names, tuple(samples.values()))
 
@@ -62,13 +64,31 @@ def read_something_something(
 _REDOWNLOAD = "take the file as it was distributed"
 
 
-def _annotation_file(folder: Path, name: str) -> Path:
+def annotation_file(folder: Path, name: str) -> Path:
+    """The file of labels, train, validation or test, under the name of the older or the newer distribution."""
     official, newer = folder / f"something-something-v2-{name}.json", folder / f"{name}.json"
     return newer if newer.exists() and not official.exists() else official
 
 
-def _class_names(file: Path) -> tuple[str, ...]:
-    """From {"Moving something up": "0", ...}: the names in the order of their indices."""
+def annotated(file: Path) -> Iterator[tuple[str, str]]:
+    """Each clip of an annotation file: its id, and its template without brackets, as labels are written.
+
+    Raises:
+        UserError: the file is missing or has another structure.
+    """
+    entries = read_json(file, remedy=_REDOWNLOAD)
+    if not isinstance(entries, list):
+        raise UserError(f"{file}: got {type(entries).__name__}, expected a list of clips; {_REDOWNLOAD}")
+    for number, entry in enumerate(entries):
+        yield _id_and_template(file, number, entry)
+
+
+def label_names(file: Path) -> tuple[str, ...]:
+    """From {"Moving something up": "0", ...}: the names in the order of their indices.
+
+    Raises:
+        UserError: the file is missing, or the indices are not 0, 1, ... as strings or numbers.
+    """
     labels = read_json(file, remedy="give the folder with the annotations")
     if not isinstance(labels, dict) or not labels:
         raise UserError(f"{file}: got {type(labels).__name__}, expected an object of template: index; {_REDOWNLOAD}")

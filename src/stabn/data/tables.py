@@ -1,21 +1,28 @@
-"""Labelled videos in the simplest form that people have: a CSV file."""
+"""Labelled videos in the simplest form that people have: a table with a row per clip."""
 
 import csv
-import io
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stabn.data.datasets import Sample, Table
+from stabn.data.rows import read_rows
+from stabn.data.segments import Segment, Unit, plain
 from stabn.data.truth import ClipTruth
 from stabn.errors import UserError
-from stabn.files import read_json
+from stabn.files import read_json, replacing, write_json
+
+CLASSES = ".classes.json"
+"""What is added to a table's name for the file beside it that has the class names in order."""
+_UNITS: tuple[Unit, ...] = ("seconds", "frames")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a CSV file are called.
+    """What the columns of a table are called.
 
     Attributes:
         path: the column with the video's path, or a pattern over the table's columns such as 'videos/{id}.mp4'.
@@ -26,6 +33,11 @@ class Columns:
         start: the column with the frame, counted from 0, in which the labelled thing begins; it may be fractional, and
             is empty where that is unknown. By default relevant_start, if there is one.
         end: the column with the frame before which the labelled thing has ended; by default relevant_end.
+        segment_start: the column with where in its video the clip begins, empty for the video's beginning; by default
+            segment_start_seconds, segment_start_frames or segment_start, if there is one.
+        segment_end: the column with where in its video the clip ends, empty for the video's end; by default
+            segment_end_seconds, segment_end_frames or segment_end.
+        segment_unit: seconds, or frames counted from 0; by default what the names of the two columns end with.
     """
 
     path: str = "path"
@@ -34,17 +46,31 @@ class Columns:
     id: str | None = None
     start: str | None = None
     end: str | None = None
+    segment_start: str | None = None
+    segment_end: str | None = None
+    segment_unit: Unit | None = None
 
     def of(self, heading: Sequence[str], file: Path) -> "Columns":
         """The columns as a table has them: defaults filled in, `path` a pattern.
 
         Raises:
-            UserError: one is not there, or there twice, or is one end of an interval without the other.
+            UserError: one is not there, or there twice, or is one end of an interval without the other, or nobody says
+                in which unit segments are.
         """
         if not heading:
             raise UserError(f"{file}: is empty; the first line must name the columns, such as path,label,split")
-        usual = {"id": "id", "start": "relevant_start", "end": "relevant_end"}
-        there = {key: name for key, name in usual.items() if getattr(self, key) is None and name in heading}
+        usual = {
+            "id": ("id",),
+            "start": ("relevant_start",),
+            "end": ("relevant_end",),
+            "segment_start": ("segment_start_seconds", "segment_start_frames", "segment_start"),
+            "segment_end": ("segment_end_seconds", "segment_end_frames", "segment_end"),
+        }
+        there: dict[str, Any] = {
+            key: next((name for name in names if name in heading), None)
+            for key, names in usual.items()
+            if getattr(self, key) is None
+        }
         found = replace(self, **there, path=f"{{{self.path}}}" if self.path in heading else self.path)
         if (found.start is None) != (found.end is None):
             given, lacking = ("start", "end") if found.end is None else ("end", "start")
@@ -55,26 +81,47 @@ class Columns:
         patterned = FIELD.findall(found.path)
         if not patterned:
             raise UserError(_no_column(file, self.path, "path", heading))
-        named = {"label": found.label, "split": found.split, "id": found.id, "start": found.start, "end": found.end}
-        for key, name in (*(("path", name) for name in patterned), *named.items()):
+        keys = ("label", "split", "id", "start", "end", "segment_start", "segment_end")
+        for key, name in (*(("path", name) for name in patterned), *((key, getattr(found, key)) for key in keys)):
             if name is not None and name not in heading:
                 raise UserError(_no_column(file, name, key, heading))
             if name is not None and heading.count(name) > 1:
                 raise UserError(f"{file}: has {heading.count(name)} columns {name!r}; rename or remove one of them")
-        return found
+        return replace(found, segment_unit=found._unit(file))
+
+    def _unit(self, file: Path) -> Unit | None:
+        """The unit of segments; None where there are none."""
+        names = [name for name in (self.segment_start, self.segment_end) if name is not None]
+        if self.segment_unit is not None or not names:
+            return self.segment_unit
+        units = {unit for name in names for unit in _UNITS if name.endswith(f"_{unit}")}
+        if len(units) != 1:
+            raise UserError(
+                f"{file}: {' and '.join(names)} may be in seconds or in frames; add "
+                "--data.columns.segment_unit seconds or frames"
+            )
+        return units.pop()
 
 
 FIELD = re.compile(r"\{([^{}]*)\}")
 """A column's name in a pattern for paths."""
 
 
-def read_csv(file: Path | str, videos: Path | str | None = None, columns: Columns = Columns()) -> Table:
-    """A CSV file with a heading line; commas or semicolons between the cells, UTF-8 with or without byte order mark.
+def read_table(
+    file: Path | str,
+    videos: Path | str | None = None,
+    columns: Columns = Columns(),
+    *,
+    may_miss: Callable[[str], bool] = lambda clip_id: False,
+) -> Table:
+    """A table with a row per clip; see `stabn.data.rows` for the kinds of files.
 
     Args:
-        file: which. Classes are numbered in alphabetical order. With semicolons, decimal commas are read too.
+        file: which. Classes are numbered in alphabetical order, or in that of FILE.classes.json where there is one. In
+            CSV with semicolons, decimal commas are read too.
         videos: what paths are relative to; by default the folder of the file.
         columns: what the columns are called; others are ignored.
+        may_miss: whether the video of a clip, by its id, need not exist.
 
     Returns:
         The clips of all splits; their truth is when the labelled thing happens, where the table has it.
@@ -85,82 +132,160 @@ def read_csv(file: Path | str, videos: Path | str | None = None, columns: Column
     """
     file = Path(file)
     root = file.parent if videos is None else Path(videos)
-    heading, rows, decimal_sign = _read(file)
-    named = columns.of(heading, file)
-    if not rows:
+    table = read_rows(file)
+    named = columns.of(table.heading, file)
+    if not table.rows:
         raise UserError(f"{file}: holds no clip; write one line per video under the heading")
     needed = tuple(dict.fromkeys((*FIELD.findall(named.path), named.label, named.split)))
-    class_names = tuple(sorted({row[named.label] for _, row in rows} - {""}))
+    class_names = class_order(file) or tuple(sorted({row[named.label] for _, row in table.rows} - {""}))
+    labels = {name: index for index, name in enumerate(class_names)}
     samples: dict[str, Sample] = {}
     truth: dict[str, ClipTruth] = {}
-    for line, row in rows:
-        where = f"{file}, line {line}"
+    for line, row in table.rows:
+        where = f"{file}, {line}"
         for name in needed:
             if not row[name]:
                 raise UserError(f"{where}: {name} is empty; every clip needs {', '.join(needed)}")
-        relative = _filled(named.path, row)
-        clip_id, path = (row[named.id] if named.id else "") or relative, root / relative
+        relative = filled(named.path, row)
+        try:
+            segment, interval = segment_in(row, named, table.decimal_sign), interval_in(row, named, table.decimal_sign)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
+        clip_id, path = (row[named.id] if named.id else "") or name_of(relative, segment), root / relative
         if clip_id in samples:
             raise UserError(f"{where}: clip {clip_id!r} is there twice; remove one of them")
-        if not path.is_file():
-            raise UserError(f"{path}: no such video ({where}); correct the path, or give --data.videos")
-        samples[clip_id] = Sample(clip_id, path, class_names.index(row[named.label]), row[named.split])
-        if named.start is not None and named.end is not None:
-            cells = {name: row[name].replace(decimal_sign, ".") for name in (named.start, named.end)}
-            if any(cells.values()):
-                truth[clip_id] = _interval(cells, where)
+        if not may_miss(clip_id) and not path.exists():
+            raise UserError(
+                f"{path}: no such video ({where}); correct the path, give --data.videos, or find all that are missing "
+                "with `stabn check-data` and leave them out with --data.exclude"
+            )
+        if row[named.label] not in labels:
+            raise UserError(
+                f"{where}: {named.label} is {row[named.label]!r}, which is not in {file.name}{CLASSES}; add it there, "
+                "or remove that file"
+            )
+        samples[clip_id] = Sample(clip_id, path, labels[row[named.label]], row[named.split], segment)
+        if interval is not None:
+            truth[clip_id] = ClipTruth(interval=interval)
     return Table(class_names, tuple(samples.values()), truth)
 
 
-def _read(file: Path) -> tuple[list[str], list[tuple[int, Mapping[str, str]]], str]:
-    """The heading, the rows with the numbers of their lines, and the sign before decimals."""
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-        # Spreadsheets of countries with a decimal comma put semicolons between the cells.
-        sign = max(",;", key=lambda sign: len(next(csv.reader(io.StringIO(text, newline=""), delimiter=sign), ())))
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, skipinitialspace=True, strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); give a CSV file or an annotation folder") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file}: is not UTF-8 CSV ({error}); save it as CSV with a heading line") from None
-    (_, heading), *rest = [(line, cells) for line, cells in lines if any(cells)] or [(1, [])]
-    for line, cells in rest:
-        if any(cells[len(heading) :]):
-            raise UserError(
-                f"{file}, line {line}: has {len(cells)} cells under {len(heading)} columns; "
-                f"put quotes around what contains a {'comma' if sign == ',' else 'semicolon'}"
-            )
-    rows: list[tuple[int, Mapping[str, str]]] = [
-        (line, dict(zip(heading, _padded(cells, len(heading)), strict=True))) for line, cells in rest
-    ]
-    return heading, rows, "." if sign == "," else ","
+def write_table(file: Path, table: Table, *, ordered: bool) -> None:
+    """Write clips as CSV for `read_table`, atomically; paths below the file's folder are relative to it.
+
+    The columns are path, label, split and id; then, where a clip has any of it, segment_start_seconds and
+    segment_end_seconds or the same in frames, relevant_start and relevant_end.
+
+    Args:
+        file: where to.
+        table: of its truth, only intervals are written; all its segments are in one unit.
+        ordered: also write the class names in their order, to FILE.classes.json; else such a file is removed.
+    """
+    unit = next((s.segment.unit for s in table.samples if s.segment), None)
+    timed = any(truth.interval for truth in table.truth.values())
+    heading = ["path", "label", "split", "id"]
+    heading += [] if unit is None else [f"segment_start_{unit}", f"segment_end_{unit}"]
+    heading += ["relevant_start", "relevant_end"] if timed else []
+    folder = os.path.abspath(file.parent)
+    beside = file.with_name(file.name + CLASSES)
+    if not ordered:
+        beside.unlink(missing_ok=True)
+    with replacing(file) as temporary:
+        with temporary.open("w", encoding="utf-8", newline="") as content:
+            writer = csv.writer(content, lineterminator="\n")
+            writer.writerow(heading)
+            for sample in table.samples:
+                path = os.path.abspath(sample.path)
+                inside = os.path.commonpath((folder, path)) == folder
+                cells = [os.path.relpath(path, folder) if inside else path]
+                cells += [table.class_names[sample.label], sample.split, sample.clip_id]
+                if unit is not None:
+                    start, end = (sample.segment.start, sample.segment.end) if sample.segment else (None, None)
+                    cells += ["" if value is None else plain(value) for value in (start, end)]
+                if timed:
+                    interval = table.truth[sample.clip_id].interval if sample.clip_id in table.truth else None
+                    cells += ["", ""] if interval is None else [plain(value) for value in interval]
+                writer.writerow(cells)
+        if ordered:
+            write_json(beside, list(table.class_names))
 
 
-def _filled(pattern: str, row: Mapping[str, str]) -> str:
+def name_of(relative: str, segment: Segment | None) -> str:
+    """What a clip without an id is called: its path, and the segment where it is a part."""
+    if segment is None:
+        return relative
+    return f"{relative}#{plain(segment.start)}-{'' if segment.end is None else plain(segment.end)}"
+
+
+def filled(pattern: str, row: Mapping[str, str]) -> str:
+    """A pattern for paths with a row's cells in it."""
     return FIELD.sub(lambda field: row[field[1]], pattern)
 
 
-def _padded(cells: Sequence[str], length: int) -> list[str]:
-    return [*cells, *[""] * (length - len(cells))][:length]
+def segment_in(row: Mapping[str, str], columns: Columns, decimal_sign: str = ".") -> Segment | None:
+    """Which part of its video a row is; None for all of it.
+
+    Args:
+        row: cells by column.
+        columns: as `Columns.of` found them.
+        decimal_sign: what stands before decimals.
+
+    Raises:
+        ValueError: a cell is wrong; the message names it and ends with the remedy.
+    """
+    names = {key: name for key in ("segment_start", "segment_end") if (name := getattr(columns, key)) is not None}
+    cells = {key: row[name].replace(decimal_sign, ".") for key, name in names.items() if row[name]}
+    if not cells or columns.segment_unit is None:
+        return None
+    kind = "time in seconds" if columns.segment_unit == "seconds" else "frame"
+    numbers = {key: _number(names[key], cell, kind) for key, cell in cells.items()}
+    try:
+        return Segment(numbers.get("segment_start", 0), numbers.get("segment_end"), columns.segment_unit)
+    except ValueError as error:
+        raise ValueError(f"{', '.join(names.values())}: {error}; correct the cells") from None
 
 
-def _interval(cells: Mapping[str, str], where: str) -> ClipTruth:
-    """The truth in the cells of `start` and `end`, by column name."""
+def interval_in(row: Mapping[str, str], columns: Columns, decimal_sign: str = ".") -> tuple[float, float] | None:
+    """When the labelled thing happens, in frames of the source; None where a row does not say.
+
+    Args, raises: as `segment_in`.
+    """
+    if columns.start is None or columns.end is None:
+        return None
+    cells = {name: row[name].replace(decimal_sign, ".") for name in (columns.start, columns.end)}
+    if not any(cells.values()):
+        return None
     for name, cell in cells.items():
         if not cell:
             other = next(other for other in cells if other != name)
-            raise UserError(f"{where}: {name} is empty but {other} is {cells[other]}; fill both cells or none")
-    numbers = []
-    for name, cell in cells.items():
-        try:
-            numbers.append(float(cell))
-        except ValueError:
-            raise UserError(f"{where}: {name} is {cell!r}; write a frame as a number, such as 21.25") from None
+            raise ValueError(f"{name} is empty but {other} is {cells[other]}; fill both cells or none")
+    start, end = (_number(name, cell, "frame") for name, cell in cells.items())
     try:
-        return ClipTruth(interval=(numbers[0], numbers[1]))
+        return ClipTruth(interval=(start, end)).interval
     except ValueError as error:
-        raise UserError(f"{where}: {', '.join(cells)}: {error}; correct the cells") from None
+        raise ValueError(f"{', '.join(cells)}: {error}; correct the cells") from None
+
+
+def _number(name: str, cell: str, kind: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(f"{name} is {cell!r}; write a {kind} as a number, such as 21.25") from None
+
+
+def class_order(file: Path) -> tuple[str, ...] | None:
+    """The class names of a table in their order, from the file beside it; None where there is none.
+
+    Raises:
+        UserError: that file is no list of different names.
+    """
+    beside = file.with_name(file.name + CLASSES)
+    if not beside.exists():
+        return None
+    names = read_class_names(beside)
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"{beside}: has {'a class twice' if names else 'no class'}; correct or remove it")
+    return names
 
 
 def _no_column(file: Path, name: str, key: str, heading: Iterable[str]) -> str:

@@ -122,6 +122,27 @@ class Preprocessing:
         top, left = self.centre_corner(resized_tchw)
         return self.normalised(resized_tchw[..., top : top + self.crop, left : left + self.crop])
 
+    def test_views(self, resized_tchw: UInt8[Tensor, "t 3 h w"], crops: int) -> list[Tensor]:
+        """What a test shows of frames that `resized` gave: `centre_view` for 1 crop, or 3 squares of the shorter side.
+
+        These lie at the beginning, in the middle and at the end of the longer side and so leave nothing out, as in
+        Wang et al., Non-local Neural Networks (arXiv 1711.07971, section 4.1).
+
+        Returns:
+            (3, T, S, S) float32 each; S is `crop` for one, and `resize` for three.
+
+        Raises:
+            ValueError: another number of crops.
+        """
+        if crops not in (1, 3):
+            raise ValueError(f"crops: got {crops}, expected 1 or 3")
+        if crops == 1:
+            return [self.centre_view(resized_tchw)]
+        height, width = resized_tchw.shape[-2:]
+        side = min(height, width)
+        corners = [(round((height - side) * share), round((width - side) * share)) for share in (0, 0.5, 1)]
+        return [self.normalised(resized_tchw[..., top : top + side, left : left + side]) for top, left in corners]
+
     def normalised(self, frames_tchw: UInt8[Tensor, "t 3 s s"]) -> Float32[Tensor, "3 t s s"]:
         """(frames / 255 - mean) / std, channels first as the network reads them."""
         return self._standardised(_unit_floats(frames_tchw))

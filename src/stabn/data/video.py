@@ -1,33 +1,28 @@
-"""The only decoder, and the encoder: a video file becomes a `Clip` of RGB frames, and frames become a video file.
+"""Video files and frame folders become a `Clip` of RGB frames, and frames become a video file.
 
-Frames are counted from 0 in the order in which a player shows them. Files are decoded from their beginning, because a
-seek is only as exact as the file's index and a wrong frame would be noticed by nobody.
+Frames are counted from 0 in the order in which a player shows them; `stabn.data.decoding` says how files are read.
 """
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import numpy as np
 import torch
-from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from stabn.data.containers import missing_bytes
-from stabn.errors import UserError
+from stabn.data import decoding
+from stabn.data.decoding import Picture, Sampled, VideoInfo, checked, out_of_range
+from stabn.data.frames import FPS, FrameFolder, open_frames
 from stabn.files import replacing
 
-_REENCODE = "convert it to H.264 MP4 with ffmpeg or give another video"
-_HELD_BYTES = 256 * 2**20  # decoded frames that `read_sampled` may keep while it does not know how many there are
 _PTS_PER_SECOND = 90_000
 _SMPTE170M, _LIMITED = 6, 1  # how FFmpeg converts RGB to YUV, in its own numbers
 
@@ -58,25 +53,6 @@ class Clip:
                 raise ValueError(f"{name}: got {value.dtype} {tuple(value.shape)}, expected {dtype} ({length},)")
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What `probe` measured.
-
-    Attributes:
-        num_frames: how many frames a player shows.
-        timestamps: num_frames times in seconds, ascending from 0.0, the first frame.
-        width: pixels, after the rotation that players apply.
-        height: pixels, after the rotation that players apply.
-        fps: frames per second on average; for a single frame, what the file announces.
-    """
-
-    num_frames: int
-    timestamps: tuple[float, ...]
-    width: int
-    height: int
-    fps: float
-
-
 def probe(path: Path | str, most_pixels: int | None = None) -> VideoInfo:
     """Count and time the frames of a video by decoding all of it, without converting any to RGB.
 
@@ -84,100 +60,71 @@ def probe(path: Path | str, most_pixels: int | None = None) -> VideoInfo:
     until the file changes.
 
     Args:
-        path: a video file.
-        most_pixels: of all frames together, each counted as at least 65,536; a stranger's video may take hours.
+        path: a video file, or a folder of frames.
+        most_pixels: of all frames of a file, each counted as at least 65,536; a stranger's video may take hours.
 
     Raises:
         UserError: the file is missing, is no video, has no frames, is damaged or has more than `most_pixels`.
     """
-    status = _status(Path(path))
-    return _probe(os.fspath(path), status.st_size, status.st_mtime_ns, most_pixels)
-
-
-@lru_cache(maxsize=4096)
-def _probe(path: str, size: int, mtime_ns: int, most_pixels: int | None) -> VideoInfo:
-    times = []
-    pixels = 0
-    with closing(_decode(Path(path))) as shown:
-        for item in shown:
-            times.append(item.seconds)
-            pixels += max(item.frame.width * item.frame.height, 2**16)  # tiny frames cost time, too
-            if most_pixels is not None and pixels > most_pixels:
-                raise UserError(f"{path}: has more than {most_pixels:.1g} pixels in all frames; cut out a shorter part")
-    width, height = _upright_size(item.frame)
-    fps = (len(times) - 1) / times[-1] if times[-1] > 0 else item.announced_fps
-    return VideoInfo(len(times), tuple(times), width, height, fps)
+    if os.path.isdir(path):
+        folder = open_frames(path)
+        times = tuple(map(folder.seconds, range(len(folder))))
+        return VideoInfo(len(folder), times, folder.width, folder.height, FPS)
+    return decoding.probe(path, most_pixels)
 
 
 def read_clip(path: Path | str, frame_indices: Sequence[int]) -> Clip:
     """Decode from the beginning to the last wanted frame and give the wanted ones as RGB, in the order asked for.
 
     Args:
-        path: a video file.
+        path: a video file, or a folder of frames.
         frame_indices: T >= 1 frames, counted from 0; repeats are allowed.
 
     Raises:
         UserError: the file is missing, is no video, is damaged, or has no frame of such an index.
         ValueError: no index, or a negative one.
     """
-    return _clip(path, _checked(frame_indices), dict(_wanted(path, frame_indices)))
+    if os.path.isdir(path):
+        return _of_folder(open_frames(path), frame_indices)
+    indices = checked(frame_indices)
+    return clip_of(path, indices, decoding.pictures(path, indices))
 
 
 def stream_clip(path: Path | str, frame_indices: Sequence[int]) -> Iterator[Clip]:
     """The wanted frames in the order of the file, each as a clip of one frame as soon as it is decoded.
 
     Args:
-        path: a video file.
+        path: a video file, or a folder of frames.
         frame_indices: frames, counted from 0; a repeated one comes once.
 
     Raises:
         UserError: as `read_clip`; frames before the damage have been given by then.
         ValueError: no index, or a negative one.
     """
-    for index, picture in _wanted(path, frame_indices):
-        yield _clip(path, [index], {index: picture})
-
-
-def _wanted(path: Path | str, frame_indices: Sequence[int]) -> "Iterator[tuple[int, _Picture]]":
-    indices = _checked(frame_indices)
-    missing = set(indices)
-    rgb, count = _Rgb(), 0
-    with closing(_decode(Path(path))) as shown:
-        for count, item in enumerate(shown, start=1):
-            if count - 1 in missing:
-                missing.remove(count - 1)
-                yield count - 1, _Picture(rgb(item.frame), item.seconds)
-            if not missing:
-                break
-    _check_range(path, indices, count, complete=not missing)
+    if os.path.isdir(path):
+        folder = open_frames(path)
+        yield from (_of_folder(folder, [index]) for index in sorted(set(checked(frame_indices))))
+        return
+    for picture in decoding.pictures(path, checked(frame_indices)):
+        yield clip_of(path, [picture.index], [picture])
 
 
 def read_sampled(path: Path | str, choose: Callable[[int], Sequence[int]]) -> Clip:
     """The frames that `choose` picks once the number of frames is known, in one pass over the file if it is short.
 
     Args:
-        path: a video file.
+        path: a video file, or a folder of frames.
         choose: from the number of frames to T >= 1 indices.
 
     Raises:
         UserError: as `read_clip`.
     """
-    held: list[_Shown] | None = []
-    used = count = 0
-    with closing(_decode(Path(path))) as shown:
-        for item in shown:
-            count += 1
-            used += sum(plane.buffer_size for plane in item.frame.planes)
-            if used > _HELD_BYTES:
-                held = None
-            if held is not None:
-                held.append(item)
-    indices = _checked(choose(count))
-    if held is None:
-        return read_clip(path, indices)
-    _check_range(path, indices, count, complete=max(indices) < count)
-    rgb = _Rgb()
-    return _clip(path, indices, {i: _Picture(rgb(held[i].frame), held[i].seconds) for i in set(indices)})
+    if os.path.isdir(path):
+        folder = open_frames(path)
+        return _of_folder(folder, choose(len(folder)))
+    sampled = Sampled(path)
+    indices = checked(choose(sampled.count))
+    return clip_of(path, indices, sampled.pictures(indices))
 
 
 def read_chunks(path: Path | str, size: int = 64) -> Iterator[Clip]:
@@ -186,15 +133,31 @@ def read_chunks(path: Path | str, size: int = 64) -> Iterator[Clip]:
     Raises:
         UserError: as `read_clip`; chunks before the damage have been given by then.
     """
-    rgb, pictures = _Rgb(), dict[int, _Picture]()
-    with closing(_decode(Path(path))) as shown:
-        for index, item in enumerate(shown):
-            pictures[index] = _Picture(rgb(item.frame), item.seconds)
-            if len(pictures) == size:
-                yield _clip(path, list(pictures), pictures)
-                pictures = {}
-    if pictures:
-        yield _clip(path, list(pictures), pictures)
+    if os.path.isdir(path):
+        folder = open_frames(path)
+        starts = range(0, len(folder), size)
+        yield from (_of_folder(folder, range(start, min(start + size, len(folder)))) for start in starts)
+        return
+    with closing(decoding.chunks(path, size)) as chunks:
+        for chunk in chunks:
+            yield clip_of(path, [picture.index for picture in chunk], chunk)
+
+
+def clip_of(path: Path | str, indices: Sequence[int], pictures: Iterable[Picture]) -> Clip:
+    """Pictures of a file as a clip, in the order of the indices.
+
+    Args:
+        path: the video file.
+        indices: T >= 1 frames; repeats are allowed.
+        pictures: one for each of them, in any order.
+    """
+    known = {picture.index: picture for picture in pictures}
+    return Clip(
+        frames=torch.stack([torch.from_numpy(known[i].pixels).permute(2, 0, 1) for i in indices]),
+        frame_indices=torch.tensor(indices, dtype=torch.int64),
+        timestamps=torch.tensor([known[i].seconds for i in indices], dtype=torch.float64),
+        path=os.fspath(path),
+    )
 
 
 def write_video(
@@ -265,152 +228,16 @@ def write_video(
         container.mux(stream.encode(None))
 
 
-class _Shown(NamedTuple):
-    """A decoded frame, not yet RGB, and when it is shown."""
-
-    frame: av.VideoFrame
-    seconds: float
-    announced_fps: float
-
-
-class _Picture(NamedTuple):
-    pixels: Tensor
-    seconds: float
-
-
-def _is_text(path: Path) -> bool:
-    """Whether a file begins like a text: FFmpeg would take some for pictures, others for playlists of other files."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if any(byte < 32 and byte not in b"\t\n\v\f\r\x1b" for byte in head):
-        return False
-    return "\ufffd" not in head[:-3].decode("utf-8", "replace")[:-1]
-
-
-def _decode(path: Path) -> Generator[_Shown]:
-    """Every frame that a player shows, in order; at least one.
-
-    FFmpeg's own messages stay silent: PyAV discards them unless the program asks for them with `av.logging`.
-    """
-    _status(path)
-    if _is_text(path):
-        raise UserError(f"{path}: is a text, not a video; give a video file")
-    missing = missing_bytes(path)
-    if missing:
-        raise UserError(f"{path}: is cut short, {missing} bytes are missing at its end; download or copy it again")
-    count = 0
-    try:
-        # "file:" and the whitelist keep names like "concat:..." and playlists inside a file from opening anything else
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
-            stream = _video_stream(path, container)
-            size = None
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    raise UserError(f"{path}: is damaged or cut short after frame {count}; download or copy it again")
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        raise UserError(f"{path}: frame {count} is damaged; download or copy it again")
-                    size = size or (frame.width, frame.height)
-                    if (frame.width, frame.height) != size:
-                        raise UserError(
-                            f"{path}: frame {count} is {frame.width}x{frame.height} and those before "
-                            f"{size[0]}x{size[1]}; {_REENCODE}"
-                        )
-                    if count == 0:
-                        clock = _Clock(frame, stream)
-                    yield _Shown(frame, clock.seconds(frame), clock.fps)
-                    count += 1
-    except av.error.FFmpegError as error:
-        where = f"frame {count} cannot be decoded" if count else "is not a video that FFmpeg can read"
-        raise UserError(f"{path}: {where} ({error.strerror}); {_REENCODE}") from None
-    if count == 0:
-        raise UserError(f"{path}: has a video stream without a single frame; {_REENCODE}")
-
-
-def _video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
-    # FFmpeg reads any .txt as terminal art and cover pictures as one-frame videos; nobody means either
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if container.format.name == "tty" or not streams:
-        raise UserError(f"{path}: has no video stream; give a video file")
-    stream = streams[0]
-    # measured: threads double the time of a small clip, and data loaders already run one process per core
-    stream.thread_type = "AUTO" if stream.width * stream.height >= 1280 * 720 else "NONE"
-    return stream
-
-
-class _Clock:
-    """Seconds since the first frame, never falling; frames without a time follow at the announced rate."""
-
-    def __init__(self, first: av.VideoFrame, stream: av.VideoStream) -> None:
-        self.fps = float(stream.average_rate or stream.guessed_rate or 25)  # 25 is FFmpeg's own last resort
-        self._first_pts = first.pts
-        self._last: float | None = None
-
-    def seconds(self, frame: av.VideoFrame) -> float:
-        if frame.pts is None or self._first_pts is None or frame.time_base is None:
-            self._last = 0.0 if self._last is None else self._last + 1 / self.fps
-        else:
-            self._last = max(float((frame.pts - self._first_pts) * frame.time_base), self._last or 0.0)
-        return self._last
-
-
-def _status(path: Path) -> os.stat_result:
-    try:
-        status = path.stat()
-        with path.open("rb"):  # a directory, or a file without read permission
-            pass
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check the name") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a directory; give a video file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the name and its permissions") from None
-    if status.st_size == 0:
-        raise UserError(f"{path}: is empty; download or copy it again")
-    return status
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    return round(frame.rotation / 90) % 4  # counterclockwise, as numpy.rot90 counts
-
-
-def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
-
-
-class _Rgb:
-    """From decoded frames to upright RGB.
-
-    One converter for all frames and one thread: on its own, every frame sets up a converter with a pool of threads,
-    which was measured to take longer than decoding a small clip.
-    """
-
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame) -> UInt8[Tensor, "3 h w"]:
-        pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))).permute(2, 0, 1)
-
-
-def _checked(frame_indices: Sequence[int]) -> list[int]:
-    indices = [int(i) for i in frame_indices]
-    if not indices or min(indices) < 0:
-        raise ValueError(f"frame_indices: got {indices}, expected at least one, counted from 0")
-    return indices
-
-
-def _check_range(path: Path | str, indices: list[int], count: int, *, complete: bool) -> None:
-    if not complete:
-        raise UserError(f"{path}: has no frame {max(indices)}, only 0..{count - 1}; choose frames in that range")
-
-
-def _clip(path: Path | str, indices: list[int], pictures: dict[int, _Picture]) -> Clip:
+def _of_folder(folder: FrameFolder, frame_indices: Sequence[int]) -> Clip:
+    indices = checked(frame_indices)
+    if max(indices) >= len(folder):
+        raise out_of_range(folder.path, indices, len(folder))
+    pixels = {index: folder.pixels(index) for index in set(indices)}
     return Clip(
-        frames=torch.stack([pictures[i].pixels for i in indices]),
+        frames=torch.stack([pixels[index] for index in indices]),
         frame_indices=torch.tensor(indices, dtype=torch.int64),
-        timestamps=torch.tensor([pictures[i].seconds for i in indices], dtype=torch.float64),
-        path=os.fspath(path),
+        timestamps=torch.tensor([folder.seconds(index) for index in indices], dtype=torch.float64),
+        path=os.fspath(folder.path),
     )
 
 

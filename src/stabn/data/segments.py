@@ -1,0 +1,102 @@
+"""Which part of its source a clip is: a long recording may hold many."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stabn.data.decoding import VideoInfo
+from stabn.data.video import probe
+from stabn.errors import UserError
+
+Unit = Literal["seconds", "frames"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a video file or frame folder, start inclusive and end exclusive.
+
+    Attributes:
+        start: from 0.
+        end: more than `start`; None for the end of the source. A segment may reach beyond it.
+        unit: "seconds" since the source's first frame, or "frames" of the source, whole numbers counted from 0.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    start: float
+    end: float | None = None
+    unit: Unit = "seconds"
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("seconds", "frames"):
+            raise ValueError(f"unit: got {self.unit!r}, expected 'seconds' or 'frames'")
+        if not 0 <= self.start < math.inf:
+            raise ValueError(f"start: got {self.start}, expected {self.unit} from 0")
+        if self.end is not None and not self.start < self.end < math.inf:
+            raise ValueError(f"end: got {self.end}, expected more {self.unit} than the start, {self.start}")
+        for name, value in (("start", self.start), ("end", self.end)):
+            if self.unit == "frames" and value is not None and value != int(value):
+                raise ValueError(f"{name}: got {value}, expected a whole number of frames")
+
+    def __str__(self) -> str:
+        """As in "seconds 3.5 to 7"."""
+        start, end = (None if value is None else plain(value) for value in (self.start, self.end))
+        return f"{self.unit} {start} to {end or 'the end'}"
+
+    def frames(self, timestamps: Sequence[float]) -> range:
+        """The source's frames in the segment; empty where there is none.
+
+        Args:
+            timestamps: when each frame of the source is shown, in seconds since the first, ascending.
+
+        Returns:
+            Indices of `timestamps`. In seconds, those of the frames that appear at or after the start and before the
+            end: a frame that is on show since before the start does not belong.
+        """
+        count = len(timestamps)
+        if self.unit == "frames":
+            end = count if self.end is None else min(int(self.end), count)
+            return range(min(int(self.start), end), end)
+        first = bisect_left(timestamps, self.start)
+        return range(first, count if self.end is None else bisect_left(timestamps, self.end))
+
+
+def plain(value: float) -> str:
+    """A number as people write it, with all of its digits: 7 for 7.0."""
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def frames_of(
+    path: Path | str,
+    segment: Segment | None,
+    clip_id: str,
+    probe: Callable[[Path | str], VideoInfo] = probe,
+) -> range:
+    """The frames of a source that belong to a clip; the source is decoded to time them, see `probe`.
+
+    Args:
+        path: a video file or frame folder.
+        segment: which part; None for all of it.
+        clip_id: for the message.
+        probe: how to count and time the frames of the source.
+
+    Returns:
+        Frames counted from 0 in the source; at least one.
+
+    Raises:
+        UserError: the source cannot be read, or has no frame in the segment.
+    """
+    info = probe(path)
+    if segment is None:
+        return range(info.num_frames)
+    found = segment.frames(info.timestamps)
+    if not found:
+        raise UserError(
+            f"{path}: has no frame in {segment}, which is clip {clip_id!r}; it has {info.num_frames} frames and the "
+            f"last appears at {info.timestamps[-1]:.2f} s; correct the segment"
+        )
+    return found

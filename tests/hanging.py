@@ -1,0 +1,38 @@
+"""Video files of which some hang or crash their decoder; no torch, so that a guard's process can load it."""
+
+import ctypes
+import os
+import time
+from collections.abc import Generator
+
+from stabn.data.decoders import VideoFiles
+from stabn.data.inspection import Inspector
+
+
+class HangsOnSome(VideoFiles):
+    """Video files of which those named hang-*.mp4 hang their decoder, and those named crash-*.mp4 crash it."""
+
+    def sampled(self, path: object) -> Generator:
+        stumble(path)
+        return super().sampled(path)
+
+    def chunks(self, path: object, size: int) -> Generator:
+        stumble(path)
+        return super().chunks(path, size)
+
+
+class HangingInspector(Inspector):
+    """Stumbles over the same files."""
+
+    def inspect(self, path: object) -> dict:
+        stumble(path)
+        return super().inspect(path)
+
+
+def stumble(path: object) -> None:
+    """Hang or crash, by the file's name."""
+    name = os.path.basename(str(path))
+    if name.startswith("hang-"):
+        time.sleep(3600)
+    if name.startswith("crash-"):
+        ctypes.string_at(0)
