@@ -135,7 +135,8 @@ def test_a_run_remembers_the_columns_of_its_table_and_edits_are_simulated_from_i
     main(["train", "--out", str(run), *spoken, *TINY])
     noted = json.loads((run / "run.json").read_text())["data"]
     assert noted["columns"] == {
-        "path": "{nr}.mp4", "label": "word", "split": "part", "id": "nr", "start": "from", "end": "to"
+        "path": "{nr}.mp4", "label": "word", "split": "part", "id": "nr", "start": "from", "end": "to",
+        "segment_start": None, "segment_end": None, "segment_unit": None
     }  # fmt: skip
     assert open_run(run).source.options() == dict(zip([w[2:] for w in spoken[::2]], spoken[1::2], strict=True))
     main(["collect", str(run), "--out", str(project), "--bound", "1.0"])

@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.plugins.precision import DoublePrecision
 
 from stabn.errors import UserError
 
@@ -21,26 +22,46 @@ class EngineRecipe:
 
     Attributes:
         accelerator: auto, cpu, gpu, ...
-        devices: auto or how many.
+        devices: auto or how many; with more than one, as many processes work together.
+        strategy: auto, ddp (each process has the whole network) or fsdp (it is cut into pieces; GPUs).
+        nodes: machines; start the same command on each, by torchrun for instance, on a file system that they share.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
+        recompute: in training, compute activations again in place of keeping them: much less memory for a third more
+            time, the same numbers.
     """
 
     accelerator: str = "auto"
     devices: str = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    nodes: int = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    recompute: bool = False
 
 
-def build_trainer(engine: EngineRecipe, **options: Any) -> Trainer:
+class _Double(DoublePrecision):
+    """The network in double precision; batches of ours are converted where they are used, being frozen values."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def build_trainer(engine: EngineRecipe, plugins: Sequence[Any] = (), **options: Any) -> Trainer:
     """A trainer on the engine.
 
     Raises:
         UserError: this machine has no such engine.
     """
+    double = [_Double()] if engine.precision == "64-true" else []
     try:
         return Trainer(
             accelerator=engine.accelerator,
             devices=int(engine.devices) if engine.devices.isdecimal() else engine.devices,
-            precision=engine.precision,
+            strategy=engine.strategy,
+            num_nodes=engine.nodes,
+            **(
+                {"plugins": [*plugins, _Double()]} if double else {"plugins": [*plugins], "precision": engine.precision}
+            ),
+            use_distributed_sampler=False,  # the loaders give each process its part themselves, every clip once
             logger=False,
             enable_model_summary=False,
             enable_progress_bar=sys.stderr.isatty(),
@@ -48,6 +69,12 @@ def build_trainer(engine: EngineRecipe, **options: Any) -> Trainer:
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise UserError(f"engine: got {asdict(engine)}, which is not to be had here ({error}); try auto") from None
+
+
+def share_of(trainer: Trainer | None, count: int) -> range:
+    """Which of so many things, in order, this process takes; together the processes take each of them once."""
+    rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+    return range(count * rank // world, count * (rank + 1) // world)
 
 
 def progress_bar() -> list[Callback]:

@@ -11,12 +11,21 @@ from typing import Any
 from stabn.errors import UserError
 
 
+def first_process() -> bool:
+    """Whether this is the process that writes, of those that work together on one job, by torchrun's and Lightning's
+    own words in the environment."""
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK"))
+
+
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     Whatever happens, `path` holds either its old content or the complete new one. The temporary name keeps the
-    suffix of `path`, because encoders choose the container by it.
+    suffix of `path`, because encoders choose the container by it. Of several processes that work together only the
+    first one's file stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +37,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        if first_process():
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,7 +62,7 @@ def read_json(path: Path | str, *, remedy: str) -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except OSError as error:

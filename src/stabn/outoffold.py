@@ -59,7 +59,7 @@ def answer_out_of_fold(
         engine: on what it runs.
 
     Returns:
-        Answers with maps for the training split, in its order.
+        Answers with maps for the training split, in its order; without the clips that cannot be read.
 
     Raises:
         UserError: the run has no recipe of a training, or there are fewer clips than parts.
@@ -78,7 +78,7 @@ def answer_out_of_fold(
     if len(samples) < 2 * folds:
         raise UserError(f"--folds: got {folds} for {len(samples)} training clips, expected at most half as many parts")
     parts = parts_of(samples, folds, recipe["seed"])
-    answers: list[tuple[np.ndarray, Predictions]] = []
+    answers: list[Predictions] = []
     for part in range(folds):
         rows = np.flatnonzero(parts == part)
         out = folder / str(part)
@@ -99,8 +99,8 @@ def answer_out_of_fold(
         trained = open_run(out)
         if tuple(trained.recipe.get("held_out", ())) != held_out:
             raise UserError(f"{out}: holds networks of other parts; choose another --out, or remove that folder")
-        answers.append((rows, _answers(trained, [samples[row] for row in rows], table.class_names, batch_size, engine)))
-    return _joined(answers)
+        answers.append(_answers(trained, [samples[row] for row in rows], table.class_names, batch_size, engine))
+    return _joined(answers, samples)
 
 
 def _answers(
@@ -111,13 +111,18 @@ def _answers(
     return predict(model, dataset, batch_size=batch_size, engine=engine, keep_maps=True)
 
 
-def _joined(answers: Sequence[tuple[np.ndarray, Predictions]]) -> Predictions:
+def _joined(answers: Sequence[Predictions], samples: Sequence[Sample]) -> Predictions:
     """The parts' answers in the order of the split."""
-    order = np.argsort(np.concatenate([rows for rows, _ in answers]))
+    clip_ids = [clip_id for answer in answers for clip_id in answer.clip_ids]
+    position = {sample.clip_id: row for row, sample in enumerate(samples)}
+    order = np.argsort([position[clip_id] for clip_id in clip_ids])
 
     def column(name: str) -> Any:
-        return np.concatenate([getattr(answer, name) for _, answer in answers])[order]
+        return np.concatenate([getattr(answer, name) for answer in answers])[order]
 
     names = ("labels", "probabilities", "attention_probabilities", "temporal", "spatial", "frame_indices", "timestamps")
-    clip_ids = [clip_id for _, answer in answers for clip_id in answer.clip_ids]
-    return Predictions(tuple(clip_ids[i] for i in order), **{name: column(name) for name in names})
+    return Predictions(
+        clip_ids=tuple(clip_ids[i] for i in order),
+        skipped=tuple(one for answer in answers for one in answer.skipped),
+        **{name: column(name) for name in names},
+    )

@@ -186,7 +186,7 @@ def _examples(
 ) -> list[Example]:
     """Films of measured clips: half of them mended, then newly wrong ones, then whatever comes first."""
     first, last = next(iter(models)), list(models)[-1]
-    samples = table.of_split(split)
+    samples = answers[first].samples(table.of_split(split))
     before, after = answers[first].correct, answers[last].correct
     kinds = {
         "mended": np.flatnonzero(~before & after),
@@ -246,7 +246,8 @@ def _film(
         model = models[name]
         assert isinstance(model, STABN)
         preprocessing = preprocessing_of(model, name)
-        record, clip = explain(model, preprocessing, sample.path, class_names_of(model), label=sample.label)
+        names = class_names_of(model)
+        record, clip = explain(model, preprocessing, sample.path, names, label=sample.label, segment=sample.segment)
         records.append((name, record))
     relevance = None if scores is None else [float(score) for score in scores(clip.frame_indices.tolist())]
     write_comparison(path, records, clip, relevance, relevance_name=scores_name)

@@ -7,14 +7,14 @@ RUN/checkpoints/last.ckpt            what an interrupted training goes on from; 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stabn.data.datasets import Table
 from stabn.data.something import read_something_something
-from stabn.data.tables import Columns, read_csv
+from stabn.data.tables import Columns, read_table
 from stabn.data.transforms import Preprocessing
 from stabn.data.truth import read_truth
 from stabn.errors import UserError
@@ -29,30 +29,56 @@ class DataSource:
     """Where labelled videos lie.
 
     Attributes:
-        annotations: a CSV file with a row per clip, or a folder with the annotation files of Something-Something v2
+        annotations: a table with a row per clip (CSV, JSON Lines or Parquet; `stabn prepare` makes one of other
+            formats), or a folder with the annotation files of Something-Something v2
             (something-something-v2-labels.json, -train.json, -validation.json).
-        videos: the folder of the videos; by default that of the CSV file, or `videos` inside the annotations' folder.
-        columns: what the columns of the CSV file are called.
+        videos: the folder of the videos; by default that of the table, or `videos` inside the annotations' folder.
+        columns: what the columns of the table are called.
+        exclude: a file with the id of a clip on each line, which are left out; `stabn check-data` writes one.
     """
 
     annotations: str
     videos: str | None = None
     columns: Columns = Columns()  # noqa: RUF009
+    exclude: str | None = None
 
     def table(self) -> Table:
         """Read the annotations, and truth.jsonl where a folder has one, as Tabletop's has.
 
         Raises:
-            UserError: a file is missing or wrong.
+            UserError: a file is missing or wrong, or none of the clips to exclude is in the data.
         """
+        if self.exclude is None:
+            return self._listed(lambda clip_id: False)
+        file = Path(self.exclude)
+        ids = _lines(file)
+        table = self._listed(lambda clip_id: clip_id in ids)
+        kept = tuple(sample for sample in table.samples if sample.clip_id not in ids)
+        if ids and len(kept) == len(table.samples):
+            raise UserError(
+                f"--data.exclude: {file} names no clip of this data, for instance {min(ids)!r}; give its own list"
+            )
+        known = {sample.clip_id for sample in kept}
+        return replace(table, samples=kept, truth={name: told for name, told in table.truth.items() if name in known})
+
+    def everything(self) -> Table:
+        """As `table`, with the clips to exclude and those whose videos are missing.
+
+        Raises:
+            UserError: as `table`.
+        """
+        return self._listed(lambda clip_id: True)
+
+    def _listed(self, may_miss: Callable[[str], bool]) -> Table:
         source = Path(self.annotations)
         if not source.exists():
             raise UserError(f"{source}: no such file or folder; give a CSV file or an annotation folder")
         if source.is_file():
-            return read_csv(source, self.videos, self.columns)
+            return read_table(source, self.videos, self.columns, may_miss=may_miss)
         if self.columns != Columns():
             raise UserError(f"{source}: is a folder, but --data.columns is for CSV files; leave it out")
-        table, truth = read_something_something(source, self.videos or source / "videos"), source / "truth.jsonl"
+        table = read_something_something(source, self.videos or source / "videos", may_miss=may_miss)
+        truth = source / "truth.jsonl"
         if not truth.exists():
             return table
         known = read_truth(truth)
@@ -62,23 +88,36 @@ class DataSource:
         """The same data, wherever one looks from."""
         # Not resolve(): a linked CSV file lies where its link is, and its videos beside it.
         videos = None if self.videos is None else os.path.abspath(self.videos)
-        return replace(self, annotations=os.path.abspath(self.annotations), videos=videos)
+        exclude = None if self.exclude is None else os.path.abspath(self.exclude)
+        return replace(self, annotations=os.path.abspath(self.annotations), videos=videos, exclude=exclude)
 
     def options(self) -> dict[str, str]:
         """The options of the command line that say the same, without those that have their default."""
         columns = asdict(self.columns).items()
         changed = {f"data.columns.{n}": v for n, v in columns if v is not None and v != getattr(Columns(), n)}
         videos = {} if self.videos is None else {"data.videos": self.videos}
-        return {"data.annotations": self.annotations, **videos, **changed}
+        exclude = {} if self.exclude is None else {"data.exclude": self.exclude}
+        return {"data.annotations": self.annotations, **videos, **changed, **exclude}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "DataSource":
-        """What `dataclasses.asdict` made of a source; `columns` may be missing, as in files of before.
+        """What `dataclasses.asdict` made of a source; `columns` and `exclude` may be missing, as in files of before.
 
         Raises:
             TypeError: a field is missing or unknown.
         """
         return cls(**{**value, "columns": Columns(**value.get("columns", {}))})
+
+
+def _lines(file: Path) -> frozenset[str]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        told = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(
+            f"--data.exclude: {file} cannot be read ({told}); give a file with a clip id per line"
+        ) from None
+    return frozenset(line.rstrip("\r") for line in lines if line.strip())
 
 
 @dataclass(frozen=True)
@@ -189,7 +228,7 @@ def found(folder: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict) or value.get("format") != RUN_FORMAT:
         raise UserError(f"{file}: is not of format {RUN_FORMAT!r}; choose another folder for --out")
     if isinstance(value.get("data"), dict):
-        value["data"].setdefault("columns", asdict(Columns()))  # which runs of before did not note
+        value["data"]["columns"] = asdict(Columns()) | value["data"].get("columns", {})  # runs of before noted fewer
     return value
 
 

@@ -242,4 +242,5 @@ def test_the_command_prints_and_writes_all_of_it(trained, tabletop, tmp_path, ca
     main(["evaluate", str(trained), "--attention", "shuffled-temporal", "--json", str(tmp_path / "s.json")])
     assert json.loads((tmp_path / "s.json").read_text())["attention"] == "shuffled-temporal"
     assert "--methods: got cam, which is for --faithfulness" in one_line("evaluate", trained, "--methods", "cam")
-    assert "leave both options out" in one_line("evaluate", trained, "--faithfulness", "--clips", "2")
+    told = one_line("evaluate", trained, "--faithfulness", "--clips", "2")
+    assert "leave --attention, --clips and --crops out" in told

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,13 +67,16 @@ def test_mended_and_newly_wrong_clips_are_those_of_the_class_given_up_and_of_the
 def test_of_many_changed_clips_those_that_changed_most_are_kept_and_all_are_counted(stubborn, tmp_path, monkeypatch):
     monkeypatch.setattr(outcome, "SHOWN", 1)
     runs = {"before": stubborn("before", 0), "control": stubborn("control", 2), "fine-tuned": stubborn("fine-tuned", 1)}
+    table = runs["before"].source.table()
     answers = {name: predictions(row) for name, row in ANSWERS.items()}
+    ids = tuple(sample.clip_id for sample in table.of_split("validation"))
+    answers = {name: replace(given, clip_ids=ids[: len(given.clip_ids)]) for name, given in answers.items()}
     monkeypatch.setattr(outcome, "predict_split", lambda run, split: (answers[run.folder.name], ()))
-    edited = runs["before"].source.table().of_split("train")[:2]
+    edited = table.of_split("train")[:2]
     edits = {s.clip_id: Edit(s.clip_id, tuple(range(8)), (0.0,) * 8, (1.0,) * 8, "Ann", TIME) for s in edited}
     measure(tmp_path, runs, edits)
     found = read_outcome(tmp_path)
-    validation = runs["before"].source.table().of_split("validation")
+    validation = table.of_split("validation")
     # Of clips 0 and 1, which are mended, 1 gained more; of 2 and 3, which are newly wrong, 2 lost more.
     assert [row["id"] for row in found["mended"]] == [validation[1].clip_id]
     assert [row["id"] for row in found["newly_wrong"]] == [validation[2].clip_id]

@@ -17,6 +17,7 @@ from stabn.runs import open_run, preprocessing_of
 from stabn.training.finetune import finetune
 from stabn.training.module import Training
 from stabn.training.recipes import CorrectionRecipe, OptimiserRecipe
+from stabn.training.together import Part
 
 FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engine", "seed")} | {
     "optimiser": OptimiserRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=1, batch_size=4),
@@ -109,7 +110,7 @@ def test_a_guided_clip_is_perceived_through_its_edit_and_the_attention_stays_the
     module = Training(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=CorrectionRecipe(guided=1.0))
     model.eval()
     with torch.no_grad():
-        output, own = module._guided(batch), model(batch.clips)
+        output, own = module._guided(batch, Part(0, len(batch.labels), len(batch.labels))), model(batch.clips)
         torch.testing.assert_close(output.attention.temporal, own.attention.temporal)
         edited = replace(own.attention, temporal=torch.stack([batch.scores[0], own.attention.temporal[1]]))
         torch.testing.assert_close(output.logits, model.perceive(model.encode(batch.clips), edited))
@@ -118,7 +119,7 @@ def test_a_guided_clip_is_perceived_through_its_edit_and_the_attention_stays_the
 
 
 def test_the_control_is_never_guided(run, project, tmp_path, monkeypatch):
-    def never(self, batch):
+    def never(self, batch, rows):
         raise AssertionError("the edits' scores reached the control")
 
     monkeypatch.setattr(Training, "_guided", never)

@@ -1,5 +1,4 @@
 import json
-import shutil
 from dataclasses import replace
 from datetime import timedelta
 
@@ -200,21 +199,6 @@ def test_frozen_modules_keep_their_statistics_while_the_rest_learns():
     assert model.layer4.training
     assert model.layer_att_common.training
     assert not any(p.requires_grad for frozen in model.extractor for p in frozen.parameters())
-
-
-def test_a_truncated_training_video_ends_training_with_its_name(tabletop, tmp_path):
-    folder = shutil.copytree(tabletop, tmp_path / "data")
-    video = folder / "videos" / "5.mp4"
-    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-    for loader in (LoaderRecipe(), LoaderRecipe(cache=True)):
-        with pytest.raises(UserError, match=r"5\.mp4"):
-            train(
-                tmp_path / f"run-{loader.cache}",
-                DataSource(str(folder)),
-                network=NetworkRecipe("tiny"),
-                optimiser=QUICK,
-                **SETTINGS | {"loader": loader},
-            )
 
 
 @pytest.mark.parametrize(

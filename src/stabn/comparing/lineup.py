@@ -1,12 +1,13 @@
 """Who takes part in a comparison, what they answer for the same clips, and what that says together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from stabn.data.truth import read_truth
 from stabn.errors import UserError
+from stabn.evaluation.accuracy import left_out
 from stabn.evaluation.comparison import Contestant, compare, print_comparison
 from stabn.evaluation.predict import Predictions, predict_split
 from stabn.evaluation.seeds import over_seeds, print_seeds
@@ -170,6 +171,10 @@ def judge(lineup: Lineup, answers: Sequence[Sequence[Predictions]], truth: Path 
         known = entries[0].run.source.table().truth if given is None else given
         edited = entries[-1].run.edited_classes
         found.append(compare(contestants, lineup.class_names, edited, control=control, truth=known))
+        skipped = [asdict(one) for one in answered[0].skipped]
+        found[-1]["skipped"] = skipped
+        if skipped and (note := left_out(skipped, len(answered[0].clip_ids))) not in notes:
+            notes.append(note)
         for entry in entries[:-1]:
             if entry.run.edited_classes and set(entry.run.edited_classes) != set(edited):
                 notes.append(

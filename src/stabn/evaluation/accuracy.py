@@ -1,6 +1,7 @@
 """How often a network is right: overall, per class, and what it confuses."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
 
     Returns:
         {"num_clips": N,
+         "skipped": [{"clip_id", "path", "reason"}, ...], the clips that could not be read and count nowhere,
          "perception": {"top1", "top5"}, "attention_branch": the same or None,
          "intervals": {"perception": {"top1": {"low", "high"}, "top5": likewise}, "attention_branch": likewise or None},
          "calibration": {"perception": as in `calibration`, "attention_branch": likewise or None},
@@ -33,6 +35,7 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
     hits = {name: None if scores is None else _hits(scores, predictions.labels) for name, scores in branches.items()}
     return {
         "num_clips": len(right),
+        "skipped": [asdict(one) for one in predictions.skipped],
         **{name: of and {key: _rounded(value.mean()) for key, value in of.items()} for name, of in hits.items()},
         "intervals": {name: of and {key: _ends(value) for key, value in of.items()} for name, of in hits.items()},
         "calibration": {
@@ -68,6 +71,14 @@ def print_accuracy(found: Mapping[str, Any]) -> None:
     print_table(("", "top-1", "top-5", "calibration error"), rows)
     classes = [(c["name"], c["count"], _told({"share": c["top1"], **c})) for c in found["classes"]]
     print_table(("class", "clips", "top-1"), classes)
+    if found["skipped"]:
+        print(left_out(found["skipped"], found["num_clips"]))
+
+
+def left_out(skipped: Sequence[Mapping[str, str]], measured: int) -> str:
+    """What to say of clips that could not be read, as `accuracy` lists them, beside those that were measured."""
+    first = ", ".join([*(one["path"] for one in skipped[:3]), *["..."][: len(skipped) > 3]])
+    return f"Measured on {measured} of {measured + len(skipped)} clips: {len(skipped)} could not be read ({first})."
 
 
 def _told(value: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Which clips people should correct."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,13 @@ def collect(
         batch_size: clips at once.
         workers: processes that decode.
         engine: on what it runs.
-        answers: for the training split in its order, with maps; by default the run's own.
+        answers: for the training split in its order, with maps, without clips that cannot be read; by default the
+            run's own.
         folds: of how many networks `answers` are (`stabn.outoffold`), for the project to remember; 0 for the run's own.
 
     Returns:
-        {"train_top1", "bound", "classes": [{"name", "count", "top1", "collected"}], "collected": number of clips}.
+        {"train_top1", "measured": number of clips, "bound", "classes": [{"name", "count", "top1", "collected"}],
+        "collected": number of clips, "skipped": [{"clip_id", "path", "reason"}] of those that could not be read}.
 
     Raises:
         UserError: the run has no attention, no class is weak, or `out` is not empty.
@@ -69,6 +72,7 @@ def collect(
     if answers is None:
         dataset = VideoDataset(samples, preprocessing, class_names=names)
         answers = predict(model, dataset, batch_size=batch_size, workers=workers, engine=engine, keep_maps=True)
+    samples = answers.samples(samples)
     right = answers.correct
     accuracies = {k: float(right[answers.labels == k].mean()) for k in sorted(set(answers.labels.tolist()))}
     chosen = [k for k, top1 in accuracies.items() if top1 < bound]
@@ -101,9 +105,11 @@ def collect(
     write_project(out, run.folder, weak, records, bound, folds=folds)
     return {
         "train_top1": round(float(right.mean()), 6),
+        "measured": len(right),
         "bound": bound,
         "classes": weak,
         "collected": len(records),
+        "skipped": [asdict(one) for one in answers.skipped],
     }
 
 

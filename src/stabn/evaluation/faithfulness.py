@@ -1,6 +1,7 @@
 """Does a network look where and when it says? Every measure of docs/faithfulness.md for a network and a data set."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,7 @@ def faithfulness(
     asked = ("as-is", *(name for name in ATTENTIONS if name != "as-is"), *SHUFFLED)
     asked = asked if isinstance(model, STABN) and len(dataset) > 1 else asked[:1]
     answers = predict_each(model, dataset, asked, engine=engine, **common)
+    dataset = dataset.only(answers["as-is"].samples(dataset.samples))
     subject = Subject.of(model, engine)
     chosen = _chosen(len(dataset), max_clips, seed)
     located = localise(subject, dataset, truth, methods, **common) if truth else None
@@ -102,6 +104,7 @@ def faithfulness(
         "baselines": list(baselines),
         "fractions": [round(step / steps, 6) for step in range(steps + 1)],
         "clips": clip_ids,
+        "skipped": [asdict(one) for one in answers["as-is"].skipped],
         "perturbed": [clip_ids[row] for row in chosen],
         "randomised": len(few),
         "top1": summary(answers["as-is"].correct, seed=seed),

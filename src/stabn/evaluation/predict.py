@@ -1,5 +1,6 @@
 """A network's answers for a whole split."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, Dataset, Subset
 
-from stabn.data.datasets import ClipBatch, VideoDataset, collate
-from stabn.engine import EngineRecipe, build_trainer, progress_bar, quietly
+from stabn.data.datasets import ClipBatch, Sample, Skipped, VideoDataset, collate
+from stabn.data.reading import Reader
+from stabn.data.skipping import Tolerant
+from stabn.engine import EngineRecipe, build_trainer, progress_bar, quietly, share_of
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, Output, ResNet3D
 from stabn.records import Record
@@ -52,7 +55,7 @@ def partners(count: int, seed: int = 0) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The answers for N clips with K classes, in the data set's order.
+    """The answers for N clips with K classes: those of the data set that could be read, in its order.
 
     Attributes:
         clip_ids: N names.
@@ -63,6 +66,7 @@ class Predictions:
         spatial: (N, T, h, w) float32, where maps were asked for; else None.
         frame_indices: (N, T) int64, of clips seen through one window; else None.
         timestamps: (N, T) float64 likewise.
+        skipped: the data set's other clips, and why.
     """
 
     clip_ids: tuple[str, ...]
@@ -73,6 +77,7 @@ class Predictions:
     spatial: np.ndarray | None
     frame_indices: np.ndarray | None
     timestamps: np.ndarray | None
+    skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("labels", "probabilities", "attention_probabilities", "temporal", "spatial", "frame_indices"):
@@ -89,6 +94,15 @@ class Predictions:
     def correct(self) -> np.ndarray:
         """(N,) bool."""
         return self.predicted == self.labels
+
+    def samples(self, of: Sequence[Sample]) -> tuple[Sample, ...]:
+        """The samples that were answered for, in the order of the answers.
+
+        Args:
+            of: the data set's samples.
+        """
+        known = {sample.clip_id: sample for sample in of}
+        return tuple(known[clip_id] for clip_id in self.clip_ids)
 
     def record(self, row: int, *, path: str, class_names: Sequence[str], crop: tuple[float, ...]) -> Record:
         """One clip's answer as a record.
@@ -126,7 +140,7 @@ def predict(
     keep_maps: bool = False,
     seed: int = 0,
 ) -> Predictions:
-    """Ask a network about every clip of a data set.
+    """Ask a network about every clip of a data set that can be read; the others are named on stderr.
 
     Args:
         model: the network.
@@ -139,7 +153,7 @@ def predict(
         seed: of the exchange of attention between clips.
 
     Raises:
-        UserError: the plain network was asked for another attention, or a video cannot be read.
+        UserError: the plain network was asked for another attention, or no video can be read.
     """
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "engine": engine, "seed": seed}
     return predict_each(model, dataset, (attention,), keep_maps=keep_maps, **options)[attention]
@@ -179,31 +193,74 @@ def predict_each(
             )
     if batch_size < 1 or workers < 0:
         raise UserError(f"batch_size, workers: got {batch_size} and {workers}, expected at least 1 and 0")
-    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate)
-    engine = engine or EngineRecipe(devices="1")
-    others = None
+
+    def ask(clips: Dataset[ClipBatch], attentions: Sequence[str], **options: Any) -> _Answered:
+        return _ask(_Asking(model, attentions, **options), clips, batch_size, workers, engine)
+
+    reader = Reader()
+    clips: Dataset[ClipBatch] = Tolerant(dataset.read_by(reader))
+    others: Attention | None = None
+    skipped: tuple[Skipped, ...] = ()
     if any(attention in SHUFFLED for attention in attentions):
-        own = _ask(_Asking(model, ("as-is",), keep_maps=True), loader, engine)["as-is"]
-        windows = np.arange(dataset.clips)
-        rows = (partners(len(dataset), seed)[:, None] * dataset.clips + windows).ravel()
+        first = ask(clips, ("as-is",), keep_maps=True)
+        own, skipped = first.rows["as-is"], first.skipped
+        windows = np.arange(dataset.views)
+        read = _read(dataset, skipped)
+        rows = (partners(len(read), seed)[:, None] * dataset.views + windows).ravel()
         others = Attention(own["spatial"], own["temporal"]).rows(torch.from_numpy(rows))
-    answered = _ask(_Asking(model, attentions, keep_maps=keep_maps, others=others), loader, engine)
-    return {attention: _predictions(dataset, answered[attention]) for attention in attentions}
+        clips = Subset(clips, read)
+    answered = ask(clips, attentions, keep_maps=keep_maps, others=others, windows=dataset.views)
+    reader.close()
+    skipped += answered.skipped
+    for one in skipped:
+        print(f"skipped: {one.reason}", file=sys.stderr)
+    ids = tuple(dataset.samples[index].clip_id for index in _read(dataset, skipped))
+    return {attention: _predictions(ids, dataset.views, answered.rows[attention], skipped) for attention in attentions}
 
 
-def _ask(asking: "_Asking", loader: DataLoader[ClipBatch], engine: EngineRecipe) -> dict[str, dict[str, Tensor]]:
-    """By attention and column, the rows of all windows of all clips."""
+@dataclass(frozen=True, eq=False)
+class _Answered:
+    """By attention and column, the rows of all windows of all clips that could be read; and those that could not."""
+
+    rows: dict[str, dict[str, Tensor]]
+    skipped: tuple[Skipped, ...]
+
+
+def _ask(
+    asking: "_Asking", clips: Dataset[ClipBatch], batch_size: int, workers: int, engine: EngineRecipe | None
+) -> _Answered:
+    """The answers; of several processes each asks about a part of the clips, and all have all answers at the end."""
     with quietly():
-        batches: Any = build_trainer(engine, callbacks=progress_bar()).predict(asking, loader)
-    return {
-        attention: {name: torch.cat([batch[attention][name] for batch in batches]) for name in batches[0][attention]}
+        trainer = build_trainer(engine or EngineRecipe(devices="1"), callbacks=progress_bar())
+        own = share_of(trainer, len(clips))  # type: ignore[arg-type]
+        asking.done = own.start * asking.windows
+        loader = DataLoader(clips, batch_size, sampler=own, num_workers=workers, collate_fn=collate)
+        batches: Any = trainer.predict(asking, loader)
+    if trainer.world_size > 1:
+        everyone: list[Any] = [None] * trainer.world_size
+        distributed.all_gather_object(everyone, batches)
+        batches = [batch for batches in everyone for batch in batches]
+    skipped = tuple(Skipped(*one) for batch in batches for one in batch["skipped"])
+    answers = [batch["answers"] for batch in batches if batch["answers"]]
+    if not answers:
+        raise UserError(f"not one of {len(skipped)} clips can be read: {skipped[0].reason}")
+    rows = {
+        attention: {name: torch.cat([answer[attention][name] for answer in answers]) for name in answers[0][attention]}
         for attention in asking.attentions
     }
+    return _Answered(rows, skipped)
 
 
-def _predictions(dataset: VideoDataset, rows: Mapping[str, Tensor]) -> Predictions:
+def _read(dataset: VideoDataset, skipped: Sequence[Skipped]) -> list[int]:
+    """Which of the data set's clips were not left out."""
+    out = {one.clip_id for one in skipped}
+    return [index for index, sample in enumerate(dataset.samples) if sample.clip_id not in out]
+
+
+def _predictions(
+    clip_ids: tuple[str, ...], windows: int, rows: Mapping[str, Tensor], skipped: tuple[Skipped, ...]
+) -> Predictions:
     """One answer per clip from the rows of its windows."""
-    windows = dataset.clips
     columns: dict[str, np.ndarray] = {name: value.numpy() for name, value in rows.items()}
     for name in ("probabilities", "attention_probabilities"):
         if name in columns:
@@ -212,7 +269,8 @@ def _predictions(dataset: VideoDataset, rows: Mapping[str, Tensor]) -> Predictio
         if windows > 1:
             columns.pop(name, None)
     return Predictions(
-        clip_ids=tuple(sample.clip_id for sample in dataset.samples),
+        clip_ids=clip_ids,
+        skipped=skipped,
         labels=columns["labels"][::windows],
         probabilities=columns["probabilities"],
         attention_probabilities=columns.get("attention_probabilities"),
@@ -223,13 +281,16 @@ def _predictions(dataset: VideoDataset, rows: Mapping[str, Tensor]) -> Predictio
     )
 
 
-def predict_split(run: Run, split: str, *, clips: int = 1, **options: Any) -> tuple[Predictions, tuple[str, ...]]:
+def predict_split(
+    run: Run, split: str, *, clips: int = 1, crops: int = 1, **options: Any
+) -> tuple[Predictions, tuple[str, ...]]:
     """A run's answers for a split of its data, and the class names.
 
     Args:
         run: a run.
         split: train or validation.
         clips: evenly placed windows per video.
+        crops: squares per window, 1 or 3, as in `Preprocessing.test_views`.
         options: as for `predict`.
 
     Raises:
@@ -240,8 +301,9 @@ def predict_split(run: Run, split: str, *, clips: int = 1, **options: Any) -> tu
     model = run.model()
     table = run.table(model)
     preprocessing = preprocessing_of(model, str(run.folder))
-    dataset = VideoDataset(table.of_split(split), preprocessing, class_names=table.class_names, clips=clips)
-    return predict(model, dataset, **options), table.class_names
+    samples, names = table.of_split(split), table.class_names
+    dataset = VideoDataset(samples, preprocessing, class_names=names, clips=clips, crops=crops)
+    return predict(model, dataset, **options), names
 
 
 class _Asking(LightningModule):
@@ -252,6 +314,7 @@ class _Asking(LightningModule):
         *,
         keep_maps: bool,
         others: Attention | None = None,
+        windows: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
@@ -259,16 +322,24 @@ class _Asking(LightningModule):
         self.attentions = tuple(attentions)
         self.keep_maps = keep_maps
         self.others = others  # what each clip is shown when attention is shuffled, in the order of the data set
-        self.done = 0
+        self.windows = windows
+        self.done = 0  # rows of others before the next clip's
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
         return batch.to(device, non_blocking=True)
 
-    def predict_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, dict[str, Tensor]]:
+    def predict_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Any]:
+        if batch.skipped and self.others is not None:
+            raise UserError(f"{batch.skipped[0].reason}; it could be read a moment ago")
+        # Lightning looks into what it is given, and takes no frozen dataclass
+        skipped = [(one.clip_id, one.path, one.reason) for one in batch.skipped]
+        return {"answers": self._answers(batch) if batch.clip_ids else {}, "skipped": skipped}
+
+    def _answers(self, batch: ClipBatch) -> dict[str, dict[str, Tensor]]:
         start, self.done = self.done, self.done + len(batch.clips)
         told = {"labels": batch.labels, "frame_indices": batch.frame_indices, "timestamps": batch.timestamps}
         answers: dict[str, dict[str, Tensor]] = {}
-        for attention, output in self._outputs(batch.clips, slice(start, self.done)).items():
+        for attention, output in self._outputs(batch.clips.to(self.dtype), slice(start, self.done)).items():
             row = {"probabilities": output.logits.float().softmax(1), **told}
             if output.attention_logits is not None and output.attention is not None:
                 row["attention_probabilities"] = output.attention_logits.float().softmax(1)

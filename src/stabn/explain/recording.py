@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stabn.data.segments import Segment, frames_of
 from stabn.data.transforms import Preprocessing
 from stabn.data.video import Clip, probe, read_clip
 from stabn.errors import UserError
@@ -24,16 +25,18 @@ def explain(
     window: int = 0,
     windows: int = 1,
     label: int | None = None,
+    segment: Segment | None = None,
 ) -> tuple[Record, Clip]:
     """One window of a video, as the network saw it.
 
     Args:
         model: a network with attention, in evaluation mode.
         preprocessing: how videos are prepared for it.
-        path: the video.
+        path: the video, or the folder of its frames.
         class_names: K names.
         window, windows: which of how many evenly placed windows.
         label: the true class, if known.
+        segment: the part of the video that the window is taken from; None for all of it.
 
     Returns:
         The record, and the sampled frames at the size of the source.
@@ -47,8 +50,9 @@ def explain(
             "; correct it in config.json"
         )
     info = probe(path)
-    indices = preprocessing.sampling.for_testing(info.num_frames, windows)[window]
-    clip = read_clip(path, indices)
+    within = frames_of(path, segment, path.stem)
+    indices = preprocessing.sampling.for_testing(len(within), windows)[window]
+    clip = read_clip(path, [within[index] for index in indices])
     parameter = next(model.parameters())
     view = preprocessing.test_view(clip.frames)[None].to(parameter.device, parameter.dtype)
     with torch.inference_mode():

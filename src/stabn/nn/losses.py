@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from stabn.nn.attention import Output
 
 
-def recognition_loss(output: Output, labels_b: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+def recognition_loss(
+    output: Output, labels_b: Int[Tensor, " b"], label_smoothing: float | int = 0
+) -> Float[Tensor, ""]:
     """L_att(x) + L_per(x) of Eq. 4: the softmax cross-entropies of both branches, each averaged over the batch.
 
     A network without an attention branch pays L_per(x) alone.
@@ -18,20 +20,24 @@ def recognition_loss(output: Output, labels_b: Int[Tensor, " b"]) -> Float[Tenso
     Args:
         output: for B clips and K classes.
         labels_b: (B,) int64 in 0..K-1.
+        label_smoothing: e in 0..1; the truth is then 1 - e + e / K for the label and e / K for each other class, in
+            both branches (Szegedy et al., arXiv 1512.00567, section 7).
 
     Returns:
         A scalar from 0.
 
     Raises:
-        ValueError: the number of labels is not that of the clips.
+        ValueError: the number of labels is not that of the clips, or the smoothing is out of range.
         IndexError: a label is out of range.
     """
     if labels_b.shape != output.logits.shape[:1]:
         raise ValueError(f"labels: got shape {tuple(labels_b.shape)}, expected ({len(output.logits)},)")
-    loss = F.cross_entropy(output.logits, labels_b)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing: got {label_smoothing}, expected a share in 0..1")
+    loss = F.cross_entropy(output.logits, labels_b, label_smoothing=label_smoothing)
     if output.attention_logits is None:
         return loss
-    return loss + F.cross_entropy(output.attention_logits, labels_b)
+    return loss + F.cross_entropy(output.attention_logits, labels_b, label_smoothing=label_smoothing)
 
 
 def temporal_loss(

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from stabn.data.datasets import Sample, Table
+from stabn.data.segments import Segment
 from stabn.errors import UserError
 from stabn.projects import ARRAYS, Project, ProjectClip, adopt
 from stabn.records import Record
@@ -32,6 +33,7 @@ class Entry:
         label: the true class, or None for an upload.
         split: train or validation, or None for an upload.
         source: whether it is in the queue, only in the data set, or an upload.
+        segment: the part of the file that is the clip; None for all of it.
     """
 
     clip_id: str
@@ -40,6 +42,7 @@ class Entry:
     label: str | None
     split: str | None
     source: Literal["queue", "data", "upload"]
+    segment: Segment | None = None
 
     @property
     def why_not(self) -> str | None:
@@ -123,7 +126,8 @@ class Catalogue:
         sample = self._samples[clip_id]
         # The path is the data's, not the project's: the videos may have moved since it was collected.
         source: Literal["queue", "data"] = "queue" if clip_id in self._rows else "data"
-        return Entry(clip_id, clip_id, sample.path, self.class_names[sample.label], sample.split, source)
+        label = self.class_names[sample.label]
+        return Entry(clip_id, clip_id, sample.path, label, sample.split, source, sample.segment)
 
     def upload(self, clip_id: str, name: str, path: Path) -> Entry:
         """Take in an uploaded video."""

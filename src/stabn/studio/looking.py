@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stabn.data.segments import Segment, frames_of
 from stabn.data.transforms import Preprocessing
-from stabn.data.video import probe, stream_clip
+from stabn.data.video import stream_clip
 from stabn.errors import UserError
 from stabn.evaluation.predict import ATTENTIONS
 from stabn.nn import STABN, Attention
@@ -55,8 +56,9 @@ class Seen:
 class View:
     """One opened clip. Its parts arrive one after the other; whoever asks waits for the part, or gets its error."""
 
-    def __init__(self, path: Path, frames: int, known: Seen | None = None) -> None:
+    def __init__(self, path: Path, frames: int, known: Seen | None = None, segment: Segment | None = None) -> None:
         self.path = path
+        self.segment = segment
         self.known = known
         self._seen: Future[Seen] = Future()
         self._features: Future[Tensor] = Future()
@@ -133,7 +135,13 @@ class Looking:
         for _ in range(self.WORKERS):
             threading.Thread(target=self._work, daemon=True, name="opening clips").start()
 
-    def open(self, clip_id: str, path: Path, known: Callable[[], Seen | None] = lambda: None) -> View:
+    def open(
+        self,
+        clip_id: str,
+        path: Path,
+        known: Callable[[], Seen | None] = lambda: None,
+        segment: Segment | None = None,
+    ) -> View:
         """The view of a clip, opened now if it is not open yet; returns at once.
 
         Args:
@@ -141,13 +149,14 @@ class Looking:
             path: the video.
             known: what the network answered, if that was recorded; then the same frames are shown. It is asked for
                 only when the clip is opened, not each time somebody looks at it.
+            segment: the part of the video that is the clip; None for all of it.
         """
         with self._lock:
             view = self._views.get(clip_id)
             if view is not None:
                 self._views.move_to_end(clip_id)
                 return view
-            view = self._views[clip_id] = View(path, self.model.frames, known())
+            view = self._views[clip_id] = View(path, self.model.frames, known(), segment)
             if self._closed:
                 view.fail(_closing())
             else:
@@ -244,7 +253,8 @@ class Looking:
     def _indices(self, view: View) -> list[int]:
         if view.known is not None:
             return [int(index) for index in view.known.frame_indices]
-        return list(self.preprocessing.sampling.for_testing(probe(view.path).num_frames, 1)[0])
+        within = frames_of(view.path, view.segment, view.path.stem)
+        return [within[index] for index in self.preprocessing.sampling.for_testing(len(within), 1)[0]]
 
     def _make_room(self) -> None:
         with self._lock:

@@ -57,7 +57,7 @@ def measure(folder: Path, runs: Mapping[str, Run], edits: Mapping[str, Edit]) ->
     contestants = [Contestant(name, predictions) for name, predictions in answers.items()]
     found = compare(contestants, table.class_names, runs["fine-tuned"].edited_classes, control=control)
 
-    split = table.of_split(SPLIT)
+    split = answers["before"].samples(table.of_split(SPLIT))
     mended, newly_wrong = _changed(answers["before"], answers["fine-tuned"])
     training = {sample.clip_id: sample for sample in table.of_split("train")}
     shown: dict[str, list[Sample]] = {
@@ -69,6 +69,8 @@ def measure(folder: Path, runs: Mapping[str, Run], edits: Mapping[str, Edit]) ->
     scores = {clip_id: FrameScores(edit.frame_indices, edit.scores) for clip_id, edit in edits.items()}
     dataset = VideoDataset(samples, preprocessing, class_names=table.class_names, scores=scores)
     seen = {name: predict(run.model(), dataset, keep_maps=True) for name, run in runs.items()}
+    samples = list(seen["before"].samples(samples))  # an edited clip may have become unreadable
+    shown = {kind: [sample for sample in chosen if sample in samples] for kind, chosen in shown.items()}
     _write_arrays(folder / "attention.safetensors", seen)
 
     clips = [_clip(sample, table.class_names, preprocessing, edits) for sample in samples]

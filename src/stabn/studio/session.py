@@ -43,7 +43,7 @@ class Studio:
 
     def view(self, entry: Entry) -> View:
         """The clip, opened."""
-        return self.looking.open(entry.clip_id, entry.path, lambda: self.catalogue.known(entry.clip_id))
+        return self.looking.open(entry.clip_id, entry.path, lambda: self.catalogue.known(entry.clip_id), entry.segment)
 
     def adopt(self, entry: Entry) -> None:
         """Make sure that the clip is in the queue, so that its edits count.

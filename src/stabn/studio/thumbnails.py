@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 
+from stabn.data.segments import frames_of
 from stabn.data.video import stream_clip
 from stabn.studio.catalogue import Catalogue, Entry
 from stabn.studio.looking import as_png
@@ -33,7 +34,10 @@ class Thumbnails:
             picture = self._kept.get(entry.clip_id)
             if picture is None:
                 indices = self.catalogue.frame_indices(entry.clip_id)
-                middle = indices[len(indices) // 2] if indices else 0
+                if indices:
+                    middle = indices[len(indices) // 2]
+                else:
+                    middle = frames_of(entry.path, entry.segment, entry.clip_id)[0] if entry.segment else 0
                 picture = as_png(next(iter(stream_clip(entry.path, [middle]))).frames[0], SHORT_SIDE)
                 self._kept[entry.clip_id] = picture
                 while len(self._kept) > KEPT:

@@ -1,30 +1,49 @@
-"""Batches in an order that depends on nothing but the seed and the epoch, from any batch on."""
+"""Batches in an order that depends on nothing but the seed and the epoch, from any batch on.
 
+A clip that cannot be read is missing from its batch (`stabn.data.skipping`); the number of batches stays.
+"""
+
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Sampler
 
 from stabn.data.datasets import ClipBatch, VideoDataset, collate
-from stabn.training.recipes import LoaderRecipe
+from stabn.data.reading import Reader
+from stabn.data.skipping import Tolerant
+from stabn.engine import share_of
+from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
 
 
-class _Batches(Sampler[list[int]]):
-    """Shuffled batches of one epoch; `done` of them are passed over. An incomplete last batch is left out."""
+class _Batches(Sampler[list[tuple[int, int]]]):
+    """This process's part of the shuffled batches of one epoch; `done` of them are passed over.
 
-    def __init__(self, length: int, batch_size: int, seed: int, epoch: int) -> None:
-        order = np.random.default_rng((seed, epoch)).permutation(length).tolist()
-        count = steps_per_epoch(length, batch_size)
-        self.batches = [order[i * batch_size : (i + 1) * batch_size] for i in range(count)]
+    An incomplete last batch is left out.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, epoch: int, trainer: Trainer | None) -> None:
+        self.part = share_of(trainer, min(batch_size, length))
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = epoch
         self.done = 0
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return steps_per_epoch(self.length, self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches[self.done :])
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist()
+        for start in range(self.done * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            yield [(self.epoch, order[start + row]) for row in self.part]
+
+
+def total_steps(length: int, optimiser: OptimiserRecipe) -> int:
+    """Steps of a whole training on so many clips; an epoch's last step may be of fewer batches."""
+    return math.ceil(steps_per_epoch(length, optimiser.batch_size) / optimiser.accumulate) * optimiser.epochs
 
 
 def steps_per_epoch(length: int, batch_size: int) -> int:
@@ -33,12 +52,26 @@ def steps_per_epoch(length: int, batch_size: int) -> int:
 
 
 class ResumableLoader(DataLoader[ClipBatch]):
-    """A loader of one epoch whose state is how many batches it has given; Lightning saves and restores it."""
+    """A loader of one epoch after the other, whose state is how many batches of the epoch it has given.
 
-    def __init__(self, dataset: VideoDataset, batch_size: int, workers: int) -> None:
-        self.sampled = _Batches(len(dataset), batch_size, dataset.seed, dataset.epoch)
-        super().__init__(dataset, batch_sampler=self.sampled, num_workers=workers, collate_fn=collate)
+    Lightning saves and restores the state. The processes that read stay from epoch to epoch.
+    """
+
+    def __init__(self, dataset: VideoDataset, batch_size: int, workers: int, trainer: Trainer | None = None) -> None:
+        self.sampled = _Batches(len(dataset), batch_size, dataset.seed, dataset.epoch, trainer)
+        super().__init__(
+            Tolerant(dataset),
+            batch_sampler=self.sampled,
+            num_workers=workers,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+        )
         self.given = 0
+
+    def at_epoch(self, epoch: int) -> "ResumableLoader":
+        """This loader, at the beginning of an epoch."""
+        self.sampled.epoch, self.sampled.done = epoch, 0
+        return self
 
     def __iter__(self) -> Any:
         self.given = self.sampled.done
@@ -63,16 +96,29 @@ class Feeding(LightningDataModule):
         self, training_set: VideoDataset, validation_set: VideoDataset, batch_size: int, loader: LoaderRecipe
     ) -> None:
         super().__init__()
-        self.training_set = training_set
-        self.validation_set = validation_set
+        self._reader = Reader(loader.timeout, loader.decoder)
+        self.training_set, self.validation_set = (s.read_by(self._reader) for s in (training_set, validation_set))
         self.batch_size = batch_size
         self.loader = loader
+        self._training: ResumableLoader | None = None
 
     def train_dataloader(self) -> ResumableLoader:
         """The batches of the trainer's current epoch."""
-        epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        return ResumableLoader(self.training_set.with_epoch(epoch), self.batch_size, self.loader.workers)
+        if self._training is None:
+            self._training = ResumableLoader(self.training_set, self.batch_size, self.loader.workers, self.trainer)
+        return self._training.at_epoch(0 if self.trainer is None else self.trainer.current_epoch)
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that read."""
+        self._training = None
+        self._reader.close()
 
     def val_dataloader(self) -> DataLoader[ClipBatch]:
-        """All validation clips in order."""
-        return DataLoader(self.validation_set, self.batch_size, num_workers=self.loader.workers, collate_fn=collate)
+        """This process's part of the validation clips, in order."""
+        return DataLoader(
+            Tolerant(self.validation_set),
+            self.batch_size,
+            sampler=share_of(self.trainer, len(self.validation_set)),
+            num_workers=self.loader.workers,
+            collate_fn=collate,
+        )

@@ -18,7 +18,8 @@ from stabn.errors import UserError
 from stabn.nn import STABN
 from stabn.projects import Project
 from stabn.runs import Run, preprocessing_of
-from stabn.training.feeding import Feeding, steps_per_epoch
+from stabn.tracking import Recorder, TrackingRecipe
+from stabn.training.feeding import Feeding, total_steps
 from stabn.training.fit import as_json, begin, check_start, finish, fit, new_network
 from stabn.training.module import Training
 from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimiserRecipe
@@ -39,6 +40,7 @@ def finetune(
     use: str = "latest",
     correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
     where: Mapping[str, ClipTruth] | None = None,
+    tracking: TrackingRecipe = TrackingRecipe("none"),  # noqa: B008
 ) -> dict[str, Any]:
     """Fine-tune the attention and perception branches on all training clips and the project's edits.
 
@@ -60,6 +62,7 @@ def finetune(
         use: what becomes of several people's edits of a clip, as in `stabn.consensus.merged`.
         correction: how corrections enter the network.
         where: boxes by clip id, where the network should look (our extension); frames without one say nothing.
+        tracking: where its course is written.
 
     Returns:
         The last epoch's entry of curves.json and "edits", how many clips have one.
@@ -76,6 +79,7 @@ def finetune(
     edits = project.edits(use)
     if not edits:
         raise UserError(f"{project.edits_file}: holds no edit; correct some clips first")
+    tracking.check()
     check_start(engine, seed)
     table = run.table(model)
     samples = table.of_split("train")
@@ -106,6 +110,7 @@ def finetune(
         "optimiser": as_json(optimiser),
         "loader": asdict(loader),
         "engine": asdict(engine),
+        "tracking": asdict(tracking),
         "seed": seed,
     }
     names = table.class_names
@@ -149,12 +154,13 @@ def finetune(
     module = Training(
         model,
         optimiser,
-        total_steps=steps_per_epoch(len(training_set), optimiser.batch_size) * optimiser.epochs,
+        total_steps=total_steps(len(training_set), optimiser),
         seed=seed,
         gamma=None if control else gamma,
         correction=replace(correction, guided=0.0) if control else correction,
         frozen=model.extractor if correction.frozen == "extractor" else (),
     )
-    reached = fit(module, Feeding(training_set, validation_set, optimiser.batch_size, loader), out, engine)
+    recorder = Recorder(tracking, out, recipe)
+    reached = fit(module, Feeding(training_set, validation_set, optimiser.batch_size, loader), out, engine, recorder)
     finish(out, run.source, recipe, **origin)
     return reached | {"edits": len(edits)}

@@ -5,11 +5,13 @@ import shutil
 import sys
 import time
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -17,18 +19,22 @@ from stabn.data.datasets import VideoDataset
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine import EngineRecipe, build_trainer, progress_bar, quietly
 from stabn.errors import UserError
-from stabn.files import write_json
+from stabn.files import first_process, write_json
 from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
 from stabn.runs import DataSource, found, write_run
-from stabn.training.feeding import Feeding, steps_per_epoch
+from stabn.tracking import Recorder, TrackingRecipe
+from stabn.training.feeding import Feeding, total_steps
 from stabn.training.module import Training
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
+from stabn.training.skipped import SkippedClips
+from stabn.training.together import SharedStatistics, processes
 
 SAVE_EVERY = timedelta(minutes=2)
 TELL_EVERY = 0.5
 """Seconds between two writings of progress.json."""
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
+SKIPPED = "skipped.json"
 
 
 def train(
@@ -43,6 +49,7 @@ def train(
     engine: EngineRecipe,
     seed: int,
     held_out: Collection[str] = (),
+    tracking: TrackingRecipe = TrackingRecipe("none"),  # noqa: B008
 ) -> dict[str, Any]:
     """Train a network on the split "train" and write it to `out`; goes on where an interrupted training stopped.
 
@@ -50,7 +57,7 @@ def train(
     report. With `held_out`, ids of training clips, these are not learnt but take the place of the validation split.
 
     Returns:
-        What was reached: the last epoch's entry of curves.json.
+        What was reached: the last epoch's entry of curves.json, and "skipped" as for `fit`.
 
     Raises:
         UserError: data or settings are wrong, or `out` holds something else.
@@ -62,6 +69,7 @@ def train(
         "optimiser": as_json(optimiser),
         "loader": asdict(loader),
         "engine": asdict(engine),
+        "tracking": asdict(tracking),
         "seed": seed,
     }
     if held_out:
@@ -69,6 +77,7 @@ def train(
     table = data.table()
     if len(table.class_names) < 2:
         raise UserError(f"{data.annotations}: has {len(table.class_names)} class, expected at least 2 to tell apart")
+    tracking.check()
     check_start(engine, seed)
     seed_everything(seed, verbose=False)
     model = new_network(network, preprocessing, table.class_names)
@@ -91,10 +100,9 @@ def train(
     if min(optimiser.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:
         raise UserError("optimiser.batch_size: got one frame of one clip per step; batch norm needs more")
     begin(out, data, recipe)
-    steps = steps_per_epoch(len(training_set), optimiser.batch_size) * optimiser.epochs
-    module = Training(model, optimiser, total_steps=steps, seed=seed)
+    module = Training(model, optimiser, total_steps=total_steps(len(training_set), optimiser), seed=seed)
     feeding = Feeding(training_set, validation_set, optimiser.batch_size, loader)
-    reached = fit(module, feeding, out, engine)
+    reached = fit(module, feeding, out, engine, Recorder(tracking, out, recipe))
     finish(out, data, recipe)
     return reached
 
@@ -147,8 +155,8 @@ def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any)
     if before is not None:
         if before["complete"]:
             raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train anew")
-        # On what and with how many workers it runs may change on the way; what is learnt may not.
-        learnt = {key: value for key, value in recipe.items() if key not in ("engine", "loader")}
+        # On what it runs, with how many workers, and who is told may change on the way; what is learnt may not.
+        learnt = {key: value for key, value in recipe.items() if key not in ("engine", "loader", "tracking")}
         for part, wanted in (("recipe", learnt), ("data", asdict(data.absolute()))):
             for key, value in wanted.items():
                 if before[part].get(key) != value:
@@ -162,51 +170,99 @@ def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any)
 def finish(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
     """Note that a run is complete, and only then remove what an interrupted one would go on from."""
     write_run(out, data, recipe, complete=True, **origin)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    (out / PROGRESS).unlink(missing_ok=True)
+    if first_process():
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        (out / PROGRESS).unlink(missing_ok=True)
 
 
-def fit(module: Training, feeding: Feeding, out: Path, engine: EngineRecipe) -> dict[str, Any]:
+def fit(
+    module: Training, feeding: Feeding, out: Path, engine: EngineRecipe, recorder: Recorder | None = None
+) -> dict[str, Any]:
     """Run all epochs and save the network in `out`.
 
     Every two minutes and at each epoch's end a checkpoint is written; an interrupted run that goes on from it ends
     with the same weights, on a CPU bit by bit. curves.json gets an entry per epoch; progress.json says how far it is.
+    Clips that cannot be read are left out; skipped.json lists them. A recorder writes loss and accuracy, too, for
+    whoever watches.
+
+    Raises:
+        UserError: more clips cannot be read than the loader's recipe allows.
 
     Returns:
-        The last epoch's entry of curves.json.
+        The last epoch's entry of curves.json, and "skipped": how many clips were left out at any time.
     """
     last = out / CHECKPOINTS / "last.ckpt"
-    curves = _Curves(out / "curves.json")
+    clips = {"train": len(feeding.training_set), "validation": len(feeding.validation_set)}
+    skipped = SkippedClips(out / SKIPPED, clips, feeding.loader.broken)
+    curves = _Curves(out / "curves.json", skipped, recorder)
     callbacks: list[Callback] = [
+        skipped,
         curves,
+        *([] if recorder is None else [recorder]),
         _Progress(out / PROGRESS),
         _Timed(last.parent, last.stem, enable_version_counter=False, train_time_interval=SAVE_EVERY),
         ModelCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True),
         *progress_bar(),
     ]
+    module.model.recompute = engine.recompute
+    if engine.precision == "64-true":
+        module.double()  # before Lightning does, which reads an interrupted run's weights first and would round them
     with quietly():
         trainer = build_trainer(
             engine,
+            plugins=[SharedStatistics()],
+            accumulate_grad_batches=module.optimiser.accumulate,
             default_root_dir=out,
             max_epochs=module.optimiser.epochs,
             callbacks=callbacks,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,
         )
-        trainer.fit(module, datamodule=feeding, ckpt_path=last if last.exists() else None, weights_only=True)
-    module.model.cpu().eval().save_pretrained(out)
-    return curves.epochs[-1]
+        fewest = min(module.optimiser.batch_size, *clips.values())
+        if trainer.world_size > fewest:
+            raise UserError(
+                f"engine.devices: got {trainer.world_size} processes in all, but a batch, or the validation split, has "
+                f"only {fewest} clips to share; take fewer"
+            )
+        bare = deepcopy(module.model) if engine.strategy == "fsdp" else None
+        try:
+            trainer.fit(module, datamodule=feeding, ckpt_path=last if last.exists() else None, weights_only=True)
+        except RuntimeError as error:
+            if processes() == 1:
+                raise
+            raise UserError(
+                f"{out}: another process of this training ended ({str(error).splitlines()[0]}); give the same command "
+                "again to go on from the last checkpoint"
+            ) from error
+    model = module.model if bare is None else _gathered(bare, last)
+    model.recompute = False
+    if trainer.is_global_zero:
+        model.cpu().float().eval().save_pretrained(out)
+    return curves.epochs[-1] | {"skipped": len(skipped.tally)}
+
+
+def _gathered(bare: ResNet3D, last: Path) -> ResNet3D:
+    """The network whose pieces lie on many devices, from the whole of it in the last epoch's checkpoint."""
+    state = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
+    bare.load_state_dict(
+        {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+    )
+    return bare
 
 
 class _Timed(ModelCheckpoint):
-    """Saves from time to time, but not at an epoch's last batch: resumed there, the epoch's validation would be lost.
+    """Saves from time to time, between two steps, but not at an epoch's last batch.
 
-    The epoch's own checkpoint follows at once.
+    Resumed there, the epoch's validation would be lost; the epoch's own checkpoint follows at once.
     """
 
-    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            super().on_train_batch_end(trainer, *arguments)
+            super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
 
 class _Progress(Callback):
@@ -234,8 +290,10 @@ class _Progress(Callback):
 class _Curves(Callback):
     """One entry per epoch: a line for the reader and a row of curves.json; kept in checkpoints, mid-epoch included."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, skipped: SkippedClips, recorder: Recorder | None) -> None:
         self.path = path
+        self.skipped = skipped
+        self.recorder = recorder
         self.epochs: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
 
@@ -248,7 +306,7 @@ class _Curves(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        for name, value in outputs.items():
+        for name, value in outputs.items() if outputs and "clips" in outputs else ():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -262,8 +320,15 @@ class _Curves(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("validation_")
         }
+        if self.skipped.count:
+            entry["skipped"] = self.skipped.count
         self.epochs.append(entry)
         if trainer.is_global_zero:
             write_json(self.path, {"format": "stabn-curves/1", "epochs": self.epochs})
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in entry.items() if name != "epoch")
+            if self.recorder is not None:
+                self.recorder.record(trainer, entry)
+            figures = {name: f"{value:.3f}" for name, value in entry.items() if isinstance(value, float)}
+            if self.skipped.count:
+                figures["skipped"] = str(self.skipped.count)
+            shown = "  ".join(f"{name} {value}" for name, value in figures.items())
             print(f"epoch {entry['epoch']}/{trainer.max_epochs}  {shown}", file=sys.stderr, flush=True)

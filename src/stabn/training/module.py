@@ -1,8 +1,10 @@
 """One step of training, as Lightning wants it."""
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from stabn.data.datasets import ClipBatch
 from stabn.nn import STABN, Output, ResNet3D, recognition_loss, spatial_loss, temporal_loss
 from stabn.training.recipes import CorrectionRecipe, OptimiserRecipe
+from stabn.training.together import Part, SharedDropout, part, processes, summed
 
 # A quarter, but not exactly: of four steps PyTorch would make a division by zero.
 _RISING = 0.2501
@@ -58,6 +61,7 @@ class Training(LightningModule):
         model.train()
         for module in frozen:
             module.requires_grad_(False).eval()
+        self._dropout = model.drop = SharedDropout(model.dropout)
         self.validation_top1 = MulticlassAccuracy(model.num_classes, average="micro")
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
@@ -69,45 +73,72 @@ class Training(LightningModule):
         for module in self.frozen:
             module.eval()
 
-    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss of one batch, and sums over its clips for the curves."""
-        torch.manual_seed(zlib.crc32(f"{self.seed} {self.global_step}".encode()))
-        output = self._guided(batch) if self.correction.guided else self.model(batch.clips)
-        clips = batch.labels.new_tensor(len(batch.labels))
-        loss = recognition_loss(output, batch.labels)
-        sums = {"recognition": loss.detach() * clips}
-        if self.gamma is not None and batch.maps is not None and batch.has_maps is not None:
-            assert output.attention is not None
-            where = spatial_loss(output.attention.spatial, batch.maps, batch.has_maps, self.correction.gamma_where)
-            sums["spatial_loss"] = where.detach() * clips
-            loss = loss + where
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor] | None:
+        """The loss of one batch, and sums over its clips for the curves.
+
+        A batch of which no clip could be read moves nothing, but counts as a step.
+        """
+        rows = part(len(batch.clips), self.device)
+        _, _, frames, side, _ = batch.clips.shape
+        if rows.total * frames * math.ceil(side / 32) ** 2 < 2:  # too few values for batch norm, or none at all
+            return self._nothing()
+        self._dropout.part = rows
+        again = batch_idx % self.optimiser.accumulate
+        torch.manual_seed(zlib.crc32(f"{self.seed} {self.global_step}{f' {again}' if again else ''}".encode()))
+        output = self._guided(batch, rows) if self.correction.guided else self.model(batch.clips.to(self.dtype))
+        losses = self._losses(batch, output)
+        told = {name: loss.detach() * rows.count for name, loss in losses.items()}
+        if self.optimiser.label_smoothing and batch.clip_ids:  # told is Eq. 4, so that all runs compare
+            told["recognition"] = recognition_loss(output, batch.labels).detach() * rows.count
+        told["clips"] = batch.labels.new_tensor(rows.count)
+        told["top1"] = (output.logits.argmax(1) == batch.labels).sum()
+        sums = dict(zip(told, summed(list(told.values())), strict=True))
+        return {"loss": sum(losses.values(), start=torch.zeros((), device=self.device)) * rows.weight, **sums}
+
+    def _losses(self, batch: ClipBatch, output: Output) -> dict[str, Tensor]:
+        """By name, each averaged over the clips of the batch."""
+        losses = {"recognition": recognition_loss(output, batch.labels, self.optimiser.label_smoothing)}
         if self.gamma is not None:
             assert output.attention is not None
-            agreement = temporal_loss(
+            if batch.maps is not None and batch.has_maps is not None:
+                losses["spatial_loss"] = spatial_loss(
+                    output.attention.spatial, batch.maps, batch.has_maps, self.correction.gamma_where
+                )
+            losses["temporal_loss"] = temporal_loss(
                 output.attention.temporal, batch.scores, batch.has_scores, self.gamma, self.correction.loss
             )
-            sums["temporal_loss"] = agreement.detach() * clips
-            loss = loss + agreement
-        sums["top1"] = (output.logits.argmax(1) == batch.labels).sum()
-        return {"loss": loss, "clips": clips, **sums}
+        if not batch.clip_ids:
+            # Only other processes have clips of this batch; they wait for gradients from this one.
+            scores = [output.logits] if output.attention_logits is None else [output.logits, output.attention_logits]
+            return {name: torch.stack([0 * score.sum() for score in scores]).sum() for name in losses}
+        return losses
 
-    def _guided(self, batch: ClipBatch) -> Output:
+    def _nothing(self) -> dict[str, Tensor] | None:
+        if processes() == 1:
+            return None
+        zero = torch.stack([(0 * p).sum() for p in self.model.parameters() if p.requires_grad]).sum()
+        return {"loss": zero}
+
+    def _guided(self, batch: ClipBatch, rows: Part) -> Output:
         """The network's answer, in which some edited clips are perceived through their edited scores."""
         assert isinstance(self.model, STABN)
-        features_bcthw = self.model.encode(batch.clips)
+        features_bcthw = self.model.encode(batch.clips.to(self.dtype))
         attention, attention_logits_bk = self.model.attend(features_bcthw)
-        drawn_b = torch.rand(len(batch.labels), device=batch.scores.device) < self.correction.guided
+        drawn_b = rows.of(torch.rand(rows.total, device=batch.scores.device)) < self.correction.guided
         temporal_bt = torch.where((drawn_b & batch.has_scores)[:, None], batch.scores, attention.temporal)
         seen = replace(attention, temporal=temporal_bt.to(attention.temporal.dtype))
         return Output(self.model.perceive(features_bcthw, seen), attention_logits_bk, attention)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Loss and accuracy of one batch of validation clips."""
-        output = self.model(batch.clips)
+        if not batch.clip_ids:
+            return
+        output = self.model(batch.clips.to(self.dtype))
         self.validation_top1(output.logits, batch.labels)
         clips = len(batch.labels)
-        self.log("validation_loss", recognition_loss(output, batch.labels), batch_size=clips)
-        self.log("validation_top1", self.validation_top1, batch_size=clips)
+        loss = recognition_loss(output, batch.labels)
+        self.log("validation_loss", loss, batch_size=clips, sync_dist=True, logger=False)
+        self.log("validation_top1", self.validation_top1, batch_size=clips, logger=False)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The recipe's optimiser and schedule."""
@@ -126,8 +157,22 @@ class Training(LightningModule):
             schedule = torch.optim.lr_scheduler.OneCycleLR(
                 optimiser, recipe.learning_rate, total_steps=self.total_steps, pct_start=_RISING
             )
+        elif recipe.schedule == "cosine":
+            share = partial(cosine, total=self.total_steps, warmup=round(recipe.warmup * self.total_steps))
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         else:
             milestones = list(recipe.milestones) if recipe.schedule == "step" else []
             schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=0.1)
             interval = "epoch"
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+
+
+def cosine(step: int, *, total: int, warmup: int) -> float:
+    """The share of the highest learning rate at a step, from 0: up in a line, down along half a cosine.
+
+    Steps 0 .. warmup - 1 take 1 / (warmup + 1), 2 / (warmup + 1), ...; step `warmup` takes 1, and `total` would take 0
+    (Loshchilov and Hutter, SGDR, arXiv 1608.03983, without restarts).
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))

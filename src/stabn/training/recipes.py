@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from stabn.data.decoders import Decoder
+from stabn.data.reading import TIMEOUT
 from stabn.data.transforms import Augmentation
 from stabn.errors import UserError
 
@@ -38,28 +40,36 @@ class OptimiserRecipe:
         learning_rate: the highest one of the schedule.
         momentum: of sgd.
         weight_decay: of both.
-        schedule: step multiplies by 0.1 after each milestone; one-cycle rises for a quarter of all steps and falls.
+        schedule: step multiplies by 0.1 after each milestone; one-cycle rises for a quarter of all steps and falls;
+            cosine rises in a line over `warmup` and falls to 0 along half a cosine.
         milestones: epochs after which the step schedule falls.
+        warmup: share of all steps over which the cosine schedule rises, 0 to less than 1.
+        label_smoothing: share of each label that is spread evenly over all classes, 0 to less than 1.
         epochs: passes over the training clips.
-        batch_size: clips per step.
+        batch_size: clips at once, over all processes; each gets a part of them.
+        accumulate: so many batches make a step: 8 with a batch_size of 8 are a step of 64 clips. Batch norm still sees
+            one batch at a time.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0005
-    schedule: Literal["step", "one-cycle", "constant"] = "step"
+    schedule: Literal["step", "one-cycle", "cosine", "constant"] = "step"
     milestones: tuple[int, ...] = ()
+    warmup: float = 0.05
+    label_smoothing: float = 0.0
     epochs: int = 10
     batch_size: int = 64
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise UserError(f"optimiser.{name}: got {getattr(self, name)}, expected at least 1")
         if not 0 < self.learning_rate < float("inf"):
             raise UserError(f"optimiser.learning_rate: got {self.learning_rate}, expected a number above 0")
-        for name in ("momentum", "weight_decay"):
+        for name in ("momentum", "weight_decay", "warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"optimiser.{name}: got {getattr(self, name)}, expected 0 to less than 1")
         if list(self.milestones) != sorted(set(self.milestones)):
@@ -71,14 +81,27 @@ class LoaderRecipe:
     """How clips reach the network.
 
     Attributes:
-        workers: processes that decode; 0 decodes in the training process.
+        workers: processes that prepare clips, each with one that decodes; 0 prepares them in the training process.
         cache: keep all decoded videos in memory at network size (needs workers 0); for data sets of some hundred clips.
+        timeout: seconds after which a video that is still being decoded counts as broken; 0 waits as long as it takes,
+            and decodes without a process of its own.
+        broken: share of a split's clips that may be unreadable, 0 to 1, before training ends; null for a hundredth, or
+            ten where half of the clips are left.
+        decoder: auto takes torchcodec for what is read again where it is installed, and gives the same frames as pyav;
+            cuda is torchcodec on the GPU, whose colours are rounded otherwise.
     """
 
     workers: int = 0
     cache: bool = False
+    timeout: float = TIMEOUT
+    broken: float | None = None
+    decoder: Decoder = "auto"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.timeout < float("inf"):
+            raise UserError(f"loader.timeout: got {self.timeout}, expected seconds from 0")
+        if self.broken is not None and not 0 <= self.broken <= 1:
+            raise UserError(f"loader.broken: got {self.broken}, expected a share in 0..1")
         if self.workers < 0:
             raise UserError(f"loader.workers: got {self.workers}, expected 0 or more")
         if self.cache and self.workers:

@@ -1,0 +1,124 @@
+"""Several processes that train as one: the same batches, statistics, dropout and losses as a single process has.
+
+Every process takes a contiguous part of each batch. What mixes the clips of a batch is made whole again here; what is
+left, the average of gradients, is Lightning's and PyTorch's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch.plugins import LayerSync, TorchSyncBatchNorm
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+def processes() -> int:
+    """How many train together; 1 outside of distributed training."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which rows of the whole batch this process has.
+
+    Attributes:
+        first: the first of them, from 0.
+        count: how many, from 0.
+        total: rows of the whole batch; at least `first + count`.
+    """
+
+    first: int
+    count: int
+    total: int
+
+    @property
+    def weight(self) -> float:
+        """By what a mean over these rows is multiplied, so that the processes' average is the mean over all rows."""
+        return self.count * processes() / max(self.total, 1)
+
+    def of(self, whole: Tensor) -> Tensor:
+        """These rows of what was made for the whole batch."""
+        return whole[self.first : self.first + self.count]
+
+
+def part(count: int, device: torch.device) -> Part:
+    """Ask the other processes how many rows they have; all must call this together."""
+    if processes() == 1:
+        return Part(0, count, count)
+    counts = torch.zeros(processes(), dtype=torch.int64, device=device)
+    rank = distributed.get_rank()
+    counts[rank] = count
+    distributed.all_reduce(counts)
+    known = counts.tolist()
+    return Part(sum(known[:rank]), count, sum(known))
+
+
+def summed(values: Sequence[Tensor]) -> list[Tensor]:
+    """Each scalar added up over the processes, in one message; all must call this together."""
+    if processes() == 1:
+        return list(values)
+    together = torch.stack([value.detach().double() for value in values])
+    distributed.all_reduce(together)
+    return list(together.unbind())
+
+
+class SharedDropout(nn.Dropout):
+    """Drops what a single process with the whole batch would drop; without another process it is `nn.Dropout`."""
+
+    part: Part | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, ...) in its dtype, for the B rows of `part`."""
+        if not self.training or self.p == 0 or self.part is None or self.part.count == self.part.total:
+            return super().forward(input)
+        kept = torch.empty((self.part.total, *input.shape[1:]), dtype=input.dtype, device=input.device)
+        return input * self.part.of(kept.bernoulli_(1 - self.p).div_(1 - self.p))
+
+
+class SharedStatistics(LayerSync):
+    """Batch norm over the whole batch: PyTorch's own on GPUs, and the same arithmetic here on CPUs, which lack it."""
+
+    def __init__(self) -> None:
+        self._native = TorchSyncBatchNorm()
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Share the statistics from now on."""
+        if any(parameter.is_cuda for parameter in model.parameters()):
+            return self._native.apply(model)
+        for module in model.modules():
+            if type(module) is nn.BatchNorm3d:
+                module.__class__ = _SharedBatchNorm3d  # keeps the parameters that the optimiser already knows
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Each process on its own again."""
+        for module in model.modules():
+            if type(module) is _SharedBatchNorm3d:
+                module.__class__ = nn.BatchNorm3d  # type: ignore[assignment]
+        return self._native.revert(model)
+
+
+class _SharedBatchNorm3d(nn.BatchNorm3d):
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        dims, shape = (0, 2, 3, 4), (1, -1, 1, 1, 1)
+        x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        first = all_reduce(torch.cat([x.sum(dims), x.new_tensor([x.numel() / x.shape[1]])]))
+        count = first[-1].detach().clamp(min=1)
+        mean = first[:-1] / count
+        centred = x - mean.view(shape)
+        # Not the mean of squares minus the square of the mean, which loses digits.
+        variance = all_reduce(centred.square().sum(dims)) / count
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked += 1
+            momentum = 0.0 if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            unbiased = variance * count / (count - 1).clamp(min=1)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        out = centred * (variance + self.eps).rsqrt().view(shape)
+        return (out * self.weight.view(shape) + self.bias.view(shape)).to(input.dtype)

@@ -1,0 +1,274 @@
+import json
+import shutil
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hanging import HangsOnSome
+from small_run import QUICK, SETTINGS
+
+from stabn import verbs
+from stabn.data.reading import Reader
+from stabn.data.video import write_video
+from stabn.errors import UserError
+from stabn.evaluation.predict import predict_split
+from stabn.nn import load_pretrained
+from stabn.runs import DataSource, open_run
+from stabn.training import fit as fitting
+from stabn.training.fit import train
+from stabn.training.module import Training
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe
+
+TRAINING, VALIDATION = 12, 4
+BROKEN = ("1.mp4", "4.mp4")
+RECIPE = {
+    **SETTINGS,
+    "network": NetworkRecipe("tiny"),
+    "optimiser": replace(QUICK, epochs=2, batch_size=3),
+    "loader": LoaderRecipe(),
+}
+
+
+class PowerError(Exception):
+    """The power fails."""
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of clips, all of which can be read."""
+    folder = tmp_path_factory.mktemp("clips")
+    lines = ["path,label,split"]
+    for number in range(TRAINING + VALIDATION):
+        frames = np.random.default_rng(number).integers(0, 256, (9, 36, 36, 3), dtype=np.uint8)
+        write_video(folder / f"{number}.mp4", frames, 12, preset="ultrafast")
+        lines.append(f"{number}.mp4,{'ab'[number % 2]},{'train' if number < TRAINING else 'validation'}")
+    (folder / "clips.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def clips(sound: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(sound, tmp_path / "clips")
+
+
+def break_clips(folder: Path, *names: str) -> DataSource:
+    """Cut them short."""
+    for name in names:
+        (folder / name).write_bytes((folder / name).read_bytes()[:300])
+    return DataSource(str(folder / "clips.csv"))
+
+
+def told_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("skipped")]
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many steps the trainings of a test took."""
+    counted: list[int] = []
+    monkeypatch.setattr(Training, "on_train_end", lambda self: counted.append(self.global_step), raising=False)
+    return counted
+
+
+@pytest.mark.parametrize("loader", [LoaderRecipe(), LoaderRecipe(cache=True), LoaderRecipe(workers=2)], ids=str)
+def test_a_broken_clip_is_left_out_named_once_and_counted(clips, tmp_path, capsys, steps, loader):
+    source = break_clips(clips, *BROKEN, "13.mp4")
+    told = verbs.train(tmp_path / "run", source, **RECIPE | {"loader": loader})
+    said = capsys.readouterr()
+    assert told["skipped"] == 3
+    assert said.out.rstrip().endswith(f"; 3 clips could not be read, see {tmp_path / 'run' / 'skipped.json'}")
+    lines = told_of(said.err)
+    assert len(lines) == 3
+    for name, split in (("1.mp4", "train"), ("4.mp4", "train"), ("13.mp4", "validation")):
+        assert sum(line.startswith(f"skipped, {split}: {clips / name}: is cut short") for line in lines) == 1
+    listed = json.loads((tmp_path / "run" / "skipped.json").read_text())
+    assert listed["format"] == "stabn-skipped/1"
+    assert sorted((c["clip_id"], c["split"], c["times"]) for c in listed["clips"]) == [
+        ("1.mp4", "train", 2),
+        ("13.mp4", "validation", 2),
+        ("4.mp4", "train", 2),
+    ]
+    assert all(c["reason"].startswith(c["path"]) for c in listed["clips"])
+    epochs = json.loads((tmp_path / "run" / "curves.json").read_text())["epochs"]
+    assert [entry["skipped"] for entry in epochs] == [3, 3]
+    assert steps == [8]
+    assert open_run(tmp_path / "run").recipe["loader"]["timeout"] == 60
+
+
+def test_no_other_clip_takes_the_place_of_a_broken_one(clips, tmp_path, monkeypatch):
+    seen: list[tuple[str, ...]] = []
+    step = Training.training_step
+
+    def watching(self, batch, batch_idx):
+        seen.append(batch.clip_ids)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Training, "training_step", watching)
+    train(tmp_path / "run", break_clips(clips, *BROKEN), **RECIPE)
+    whole = {f"{number}.mp4" for number in range(TRAINING)}
+    for epoch in (seen[:4], seen[4:]):
+        names = [name for batch in epoch for name in batch]
+        assert sorted(names) == sorted(whole - set(BROKEN))
+    assert min(map(len, seen)) < 3
+
+
+def test_a_batch_of_broken_clips_is_a_step_that_moves_nothing(clips, tmp_path, monkeypatch, steps):
+    source = break_clips(clips, *BROKEN)
+    weights: list[tuple[bool, torch.Tensor]] = []
+
+    def after(self, outputs, batch, batch_idx):
+        weights.append((bool(batch.clip_ids), self.model.fc.weight.detach().clone()))
+
+    monkeypatch.setattr(Training, "on_train_batch_end", after)
+    train(tmp_path / "run", source, **RECIPE | {"optimiser": replace(RECIPE["optimiser"], batch_size=1)})
+    assert steps == [24]
+    assert sum(not read for read, _ in weights) == 4
+    for (_, before), (read, now) in pairwise(weights):
+        assert torch.equal(before, now) != read
+
+
+@pytest.mark.parametrize(
+    ("broken", "names", "told"),
+    [
+        (0.0, ["1.mp4"], "1 of 12 clips cannot be read"),
+        (0.1, ["1.mp4", "4.mp4"], "2 of 12 clips cannot be read"),
+        (None, [f"{n}.mp4" for n in range(7)], "7 of 12 clips cannot be read"),
+        (1.0, [f"{n}.mp4" for n in range(12)], "12 of 12 clips cannot be read"),
+        (0.2, ["12.mp4", "13.mp4"], "split validation: 2 of 4 clips cannot be read"),
+    ],
+)
+def test_too_many_broken_clips_end_training_with_one_clear_error(clips, tmp_path, broken, names, told):
+    source = break_clips(clips, *names)
+    with pytest.raises(UserError, match=told) as caught:
+        train(tmp_path / "run", source, **RECIPE | {"loader": LoaderRecipe(cache=True, broken=broken)})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "stabn check-data" in message
+    assert str(clips / names[0]) in message or len(names) > 3
+    listed = json.loads((tmp_path / "run" / "skipped.json").read_text())["clips"]
+    assert {c["clip_id"] for c in listed} == set(names)
+
+
+def test_one_broken_clip_is_never_too_many_unless_none_is_allowed(clips, tmp_path):
+    source = break_clips(clips, "1.mp4")
+    assert train(tmp_path / "run", source, **RECIPE | {"loader": LoaderRecipe(broken=0.001)})["skipped"] == 1
+
+
+@pytest.mark.parametrize("interrupted_at", [2, 5])
+def test_a_resumed_training_with_broken_clips_ends_as_one_that_was_not_interrupted(
+    clips, tmp_path, monkeypatch, capsys, interrupted_at
+):
+    source = break_clips(clips, *BROKEN, "13.mp4")
+    train(tmp_path / "whole", source, **RECIPE)
+    monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
+    step = Training.training_step
+
+    def failing(self, batch, batch_idx):
+        if self.global_step == interrupted_at:
+            raise PowerError
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Training, "training_step", failing)
+    with pytest.raises(PowerError):
+        train(tmp_path / "run", source, **RECIPE)
+    monkeypatch.setattr(Training, "training_step", step)
+    train(tmp_path / "run", source, **RECIPE)
+    expected, got = (load_pretrained(tmp_path / name).state_dict() for name in ("whole", "run"))
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    for name in ("curves.json", "skipped.json"):
+        assert json.loads((tmp_path / "whole" / name).read_text()) == json.loads((tmp_path / "run" / name).read_text())
+
+
+@pytest.mark.parametrize("loader", [LoaderRecipe(cache=True, timeout=2), LoaderRecipe(workers=1, timeout=2)], ids=str)
+def test_a_video_that_hangs_or_crashes_the_decoder_is_left_out(clips, tmp_path, monkeypatch, capsys, loader):
+    monkeypatch.setattr("stabn.data.reading.VideoFiles", HangsOnSome)
+    table = (clips / "clips.csv").read_text()
+    for number, name in ((3, "hang-3.mp4"), (6, "crash-6.mp4")):
+        (clips / f"{number}.mp4").rename(clips / name)
+        table = table.replace(f"\n{number}.mp4", f"\n{name}")
+    (clips / "clips.csv").write_text(table)
+    assert train(tmp_path / "run", DataSource(str(clips / "clips.csv")), **RECIPE | {"loader": loader})["skipped"] == 2
+    lines = told_of(capsys.readouterr().err)
+    assert len(lines) == 2
+    assert any(f"{clips / 'hang-3.mp4'}: reading it did not end within 2 s" in line for line in lines)
+    assert any(f"{clips / 'crash-6.mp4'}: reading it crashed the decoder (SIGSEGV)" in line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def run(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "sound"
+    train(folder, DataSource(str(sound / "clips.csv")), **RECIPE | {"loader": LoaderRecipe(cache=True)})
+    assert not (folder / "skipped.json").exists()
+    return folder
+
+
+@pytest.mark.parametrize("attention", ["as-is", "shuffled-temporal"])
+@pytest.mark.parametrize("windows", [1, 2])
+def test_an_evaluation_goes_without_broken_clips_and_says_so(run, sound, clips, capsys, attention, windows):
+    from stabn.measuring_verbs import evaluate
+
+    source = break_clips(clips, *BROKEN)
+    found = evaluate(run, split="train", data=source, attention=attention, clips=windows)
+    said = capsys.readouterr()
+    assert found["num_clips"] == TRAINING - 2
+    assert [one["clip_id"] for one in found["skipped"]] == list(BROKEN)
+    assert [one["clip_id"] for one in found["predictions"]] == [
+        f"{n}.mp4" for n in range(TRAINING) if f"{n}.mp4" not in BROKEN
+    ]
+    assert f"Measured on 10 of 12 clips: 2 could not be read ({clips / '1.mp4'}, {clips / '4.mp4'})." in said.out
+    assert len(told_of(said.err)) == 2
+    if attention == "as-is":
+        whole, _ = predict_split(open_run(run, DataSource(str(sound / "clips.csv"))), "train", clips=windows)
+        ours, _ = predict_split(open_run(run, source), "train", clips=windows)
+        rows = [row for row, clip_id in enumerate(whole.clip_ids) if clip_id not in BROKEN]
+        np.testing.assert_allclose(ours.probabilities, whole.probabilities[rows], atol=1e-5)
+        assert ours.labels.tolist() == whole.labels[rows].tolist()
+
+
+def test_nothing_is_measured_where_no_clip_can_be_read(run, clips):
+    source = break_clips(clips, *(f"{number}.mp4" for number in range(TRAINING, TRAINING + VALIDATION)))
+    with pytest.raises(UserError, match=r"not one of 4 clips can be read: .*12\.mp4: is cut short"):
+        predict_split(open_run(run, source), "validation")
+
+
+def test_a_project_is_collected_from_the_clips_that_can_be_read(run, clips, tmp_path, capsys):
+    found = verbs.collect(run, tmp_path / "project", weakest=2, recognised=True, data=break_clips(clips, *BROKEN))
+    assert [one["clip_id"] for one in found["skipped"]] == list(BROKEN)
+    assert sum(c["count"] for c in found["classes"]) == TRAINING - 2
+    assert "Measured on 10 of 12 clips: 2 could not be read" in capsys.readouterr().out
+
+
+def test_a_comparison_says_which_clips_it_goes_without(run, clips, capsys):
+    from stabn.measuring_verbs import compare
+
+    found = compare([run, run], split="train", data=break_clips(clips, *BROKEN))
+    assert [one["clip_id"] for one in found["skipped"]] == list(BROKEN)
+    assert "Note: Measured on 10 of 12 clips" in capsys.readouterr().out
+
+
+def test_explaining_a_single_broken_video_is_an_error(run, clips, tmp_path):
+    break_clips(clips, "1.mp4")
+    with pytest.raises(UserError, match=r"1\.mp4: is cut short"):
+        verbs.explain(run, [clips / "1.mp4"], tmp_path / "explained")
+
+
+def test_reading_in_another_process_gives_the_same_clips(sound):
+    guarded, here = Reader(timeout=30), Reader(timeout=0)
+    path = sound / "0.mp4"
+    assert guarded.probe(path) == here.probe(path)
+    for read in (
+        lambda reader: reader.read_clip(path, [5, 5, 2]),
+        lambda reader: reader.read_sampled(path, lambda count: [count - 1, 0]),
+        lambda reader: list(reader.read_chunks(path, 4))[-1],
+    ):
+        ours, theirs = read(guarded), read(here)
+        assert torch.equal(ours.frames, theirs.frames)
+        assert torch.equal(ours.frame_indices, theirs.frame_indices)
+        assert torch.equal(ours.timestamps, theirs.timestamps)
+    with pytest.raises(UserError, match=r"has no frame 9, only 0\.\.8"):
+        guarded.read_sampled(path, lambda count: [count])
+    guarded.close()

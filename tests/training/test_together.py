@@ -1,0 +1,122 @@
+"""Two processes that train and evaluate as one; they talk over gloo, on CPUs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+TRAIN = [
+    "--preprocessing.sampling.mode=uniform",
+    "--preprocessing.sampling.frames=8",
+    "--preprocessing.resize=36",
+    "--preprocessing.crop=32",
+    "--network.architecture=tiny",
+    "--optimiser.name=sgd",
+    "--optimiser.learning_rate=0.02",
+    "--optimiser.batch_size=5",
+    "--optimiser.epochs=3",
+    "--loader.cache=true",
+    "--engine.accelerator=cpu",
+    "--seed=3",
+]
+
+
+def command(processes: int, *words: str) -> list[str]:
+    together = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
+    return [sys.executable, "-m", *together, "stabn.cli", *words]
+
+
+def train(data: Path, out: Path, processes: int, *more: str) -> list[str]:
+    devices = f"--engine.devices={processes}"
+    return command(processes, "train", "--data.annotations", str(data), "--out", str(out), *TRAIN, devices, *more)
+
+
+def run(words: list[str]) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def workers_of(launcher: int) -> list[int]:
+    stats = [(int(p.name), (p / "stat").read_text()) for p in Path("/proc").iterdir() if p.name.isdecimal()]
+    return sorted(pid for pid, stat in stats if int(stat.rpartition(")")[2].split()[1]) == launcher)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(tabletop, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("together") / "alone"
+    run(train(tabletop, out, 1, "--engine.precision=64-true"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def both(tabletop, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("together") / "both"
+    run(train(tabletop, out, 2, "--engine.precision=64-true"))
+    return out
+
+
+def test_two_processes_learn_the_weights_that_one_does_with_the_same_batches_and_dropout(alone, both):
+    expected, found = weights(alone), weights(both)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7)
+
+
+def test_their_curves_are_those_of_one(alone, both):
+    curves = [json.loads((out / "curves.json").read_text())["epochs"] for out in (alone, both)]
+    for expected, found in zip(*curves, strict=True):
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_in_evaluation_each_clip_counts_once(alone, tmp_path):
+    files, told = [], []
+    for processes in (1, 2):
+        file = tmp_path / f"{processes}.json"
+        devices = ("--engine.accelerator=cpu", f"--engine.devices={processes}")
+        words = ("evaluate", str(alone), *devices, "--json", str(file))
+        told.append(run(command(processes, *words)))
+        files.append(json.loads(file.read_text()))
+    assert files[0] == files[1]
+    assert told[0].splitlines()[-3:] == told[1].splitlines()[-3:], "one process speaks for both"
+
+
+def test_one_of_two_processes_killed_and_all_started_again_end_with_the_same_weights(both, tabletop, tmp_path):
+    out = tmp_path / "killed"
+    words = train(tabletop, out, 2, "--engine.precision=64-true")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("w") as log:
+        started = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        while not (out / "checkpoints" / "last.ckpt").exists():
+            assert started.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.02)
+        os.kill(workers_of(started.pid)[-1], signal.SIGKILL)
+        assert started.wait(timeout=120) != 0
+    finally:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
+    assert not json.loads((out / "run.json").read_text())["complete"]
+    run(words)
+    expected, found = weights(both), weights(out)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_more_processes_than_clips_of_a_batch_are_refused(tabletop, tmp_path, capfd):
+    words = train(tabletop, tmp_path / "out", 2)
+    words[words.index("--optimiser.batch_size=5")] = "--optimiser.batch_size=1"
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert "engine.devices: got 2 processes" in done.stderr
