@@ -1,0 +1,81 @@
+"""What explaining an archive costs: clips per second, reading against the network, hours and money for a million clips.
+
+    python -m benchmarks.archive --out OUT
+
+Tabletop's videos, each under several names, and a network of the demo's size, whose weights do not matter here. The
+files are in the system's cache after the first reading, as they are not in a real archive. What `stabn explain --batch`
+writes into summary.json is the result, per number of processes that decode. Numbers take turns; where the machine is
+shared, the fastest run is the least disturbed one.
+"""
+
+import argparse
+import csv
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.settings import machine
+from stabn.archive.clips import list_clips
+from stabn.archive.explaining import explain_archive
+from stabn.archive.work import Means
+from stabn.data.sampling import Sampling
+from stabn.data.tabletop import NAMES, generate
+from stabn.data.transforms import Preprocessing
+from stabn.data.video import probe
+from stabn.engine import EngineRecipe
+from stabn.files import write_json
+from stabn.nn import STABN
+
+PREPROCESSING = Preprocessing(Sampling("uniform", 16), resize=63, crop=56)
+
+
+def write_table(folder: Path, clips: int) -> Path:
+    """The same videos under as many names as there are clips to be."""
+    videos = [clip.path for clip in list_clips(folder).clips]
+    table = folder / f"{clips}.csv"
+    with table.open("w", newline="", encoding="utf-8") as content:
+        writer = csv.writer(content)
+        writer.writerow(("path", "id"))
+        writer.writerows((videos[n % len(videos)], n) for n in range(clips))
+    return table
+
+
+def measured(asked: argparse.Namespace, table: Path, run: Path, workers: int, out: Path) -> dict[str, Any]:
+    means = Means(asked.batch_size, workers, engine=EngineRecipe(asked.accelerator))
+    told = explain_archive(run, table, out, means=means, price_per_hour=asked.price_per_hour)
+    return {"workers": workers, "errors": told["errors"], **told["speed"]}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--videos", type=int, default=70)
+    parser.add_argument("--clips", type=int, default=768)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 1, 2])
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--accelerator", default="cpu")
+    parser.add_argument("--price-per-hour", type=float, default=0.1)
+    parser.add_argument("--note", default="", help="about the machine")
+    asked = parser.parse_args()
+    videos, run = asked.out / "videos", asked.out / "network"
+    generate(videos, train=asked.videos - len(NAMES), validation=len(NAMES))
+    model = STABN("small", len(NAMES), PREPROCESSING.sampling.frames, class_names=NAMES)
+    model.preprocessing = PREPROCESSING.as_json()
+    if not run.exists():
+        model.save_pretrained(run)
+    table = write_table(videos, asked.clips)
+    runs = [
+        measured(asked, table, run, workers, asked.out / f"answers-{asked.clips}-{number}")
+        for number, workers in enumerate(asked.workers)
+    ]
+    info = probe(videos / "videos" / "1.mp4")
+    words = ["OUT" if word == str(asked.out) else word for word in sys.argv[1:]]
+    found = {
+        "command": shlex.join(["python", "-m", "benchmarks.archive", *words]),
+        "machine": machine() | ({"note": asked.note} if asked.note else {}),
+        "videos": f"{info.width} x {info.height} pixels, {info.num_frames} frames",
+        "network": "small, 16 frames, 56 x 56 pixels",
+        "runs": runs,
+    }
+    write_json(Path(__file__).with_name("results.json"), found)
