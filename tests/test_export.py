@@ -1,0 +1,214 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from stabn import exporting
+from stabn.cli import main
+from stabn.data.sampling import Sampling
+from stabn.data.transforms import Preprocessing
+from stabn.errors import UserError
+from stabn.explain.recording import explain
+from stabn.exporting import Deployed, export
+from stabn.nn import STABN, load_pretrained
+from stabn.runs import class_names_of, preprocessing_of
+
+DOCS = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+OUTPUTS = ["logits", "attention_logits", "temporal_attention", "spatial_attention"]
+PROGRAMS = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
+
+
+def session_of(file: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def told(output) -> list[np.ndarray]:
+    """A network's own answer in the order of the exported outputs."""
+    values = [output.logits]
+    if output.attention is not None:
+        values += [output.attention_logits, output.attention.temporal, output.attention.spatial]
+    return [value.numpy() for value in values]
+
+
+@pytest.fixture(scope="module")
+def frames_onnx(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    words = ["export", str(trained), "--out", str(folder / "network.onnx"), "--input", "uint8"]
+    main([*words, "--json", str(folder / "report.json")])
+    return folder / "network.onnx"
+
+
+def test_the_documented_program_recognises_a_video_as_stabn_does(
+    frames_onnx, trained, tabletop, tmp_path, monkeypatch, capsys
+):
+    model = load_pretrained(trained)
+    video = tabletop / "videos" / "3.mp4"
+    record, _ = explain(model, preprocessing_of(model, "run"), video, class_names_of(model))
+    shutil.copy(frames_onnx, tmp_path)
+    shutil.copy(video, tmp_path / "video.mp4")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(PROGRAMS[0], "export.md", "exec"), names)
+    assert capsys.readouterr().out.startswith(record.top(1)[0][0])
+    assert np.allclose(names["temporal"][0], record.temporal, atol=0.02)
+    assert names["spatial"].shape == (1, *record.spatial.shape)
+
+
+def test_an_onnx_file_is_valid_and_says_what_whoever_uses_it_must_know(frames_onnx, trained):
+    onnx.checker.check_model(onnx.load(frames_onnx), full_check=True)
+    session = session_of(frames_onnx)
+    (given,) = session.get_inputs()
+    assert (given.name, given.type, given.shape) == ("frames", "tensor(uint8)", ["batch", 8, 32, 32, 3])
+    assert [output.name for output in session.get_outputs()] == OUTPUTS
+    assert [output.shape for output in session.get_outputs()] == [
+        ["batch", 14], ["batch", 14], ["batch", 8], ["batch", 8, 2, 2],
+    ]  # fmt: skip
+    known = session.get_modelmeta().custom_metadata_map
+    config = json.loads((trained / "config.json").read_text())
+    assert json.loads(known["class_names"]) == config["class_names"]
+    assert json.loads(known["preprocessing"]) == config["preprocessing"]
+    assert (known["format"], known["kind"], known["input"]) == ("stabn-export/1", "stabn", "uint8")
+    assert known["stabn_version"]
+    assert list(frames_onnx.parent.glob("*.data")) == []
+
+
+def test_the_report_says_how_far_the_file_is_from_the_network(frames_onnx, tabletop):
+    report = json.loads((frames_onnx.parent / "report.json").read_text())
+    assert [output["name"] for output in report["outputs"]] == OUTPUTS
+    assert all(0 <= output["largest_difference"] < 1e-3 for output in report["outputs"])
+    assert report["compared_on"] == f"3 clips of {tabletop}"
+    assert report["input"] == {"name": "frames", "type": "uint8", "shape": [None, 8, 32, 32, 3]}
+
+
+def test_onnx_runtime_answers_any_number_of_clips_as_the_network_does(frames_onnx, trained):
+    model, session = load_pretrained(trained), session_of(frames_onnx)
+    preprocessing = preprocessing_of(model, "run")
+    frames = np.random.default_rng(1).integers(0, 256, (5, 8, 32, 32, 3), dtype=np.uint8)
+    clips = torch.stack([preprocessing.normalised(torch.from_numpy(one).permute(0, 3, 1, 2)) for one in frames])
+    with torch.inference_mode():
+        expected = told(model(clips))
+    for rows in (slice(0, 1), slice(0, 5)):
+        for got, right in zip(session.run(None, {"frames": frames[rows]}), expected, strict=True):
+            assert np.allclose(got, right[rows], atol=1e-4)
+
+
+def test_the_documented_pytorch_program_runs(trained, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "network.pt2"
+    main(["export", str(trained), "--out", str(out)])
+    assert "3 clips of" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(PROGRAMS[1], "export.md", "exec"), names)
+    assert capsys.readouterr().out.split(" tensor")[0] in load_pretrained(trained).class_names
+    clips = torch.randn(4, 3, 8, 32, 32)
+    with torch.inference_mode():
+        expected = told(load_pretrained(trained)(clips))
+        answers = names["network"](clips)
+    assert list(answers) == OUTPUTS
+    for got, right in zip(answers.values(), expected, strict=True):
+        assert np.allclose(got.numpy(), right, atol=1e-4)
+
+
+def test_a_gated_network_of_another_shape_is_exported_for_a_fixed_number_of_clips(tmp_path):
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(Sampling("dense", 4, 2), resize=24, crop=24)
+    model = STABN("fine", 3, 4, preprocessing=preprocessing.as_json(), mechanism="gated").eval()
+    exported = export(model, tmp_path / "gated.onnx", source="it", batch=2)
+    assert exported.checked_on == "3 random clips"
+    assert exported.shape == (2, 3, 4, 24, 24)
+    session = session_of(tmp_path / "gated.onnx")
+    assert session.get_inputs()[0].shape == [2, 3, 4, 24, 24]
+    assert session.get_modelmeta().custom_metadata_map["mechanism"] == "gated"
+    clips = torch.randn(2, 3, 4, 24, 24)
+    with torch.inference_mode():
+        expected = told(model(clips))
+    for got, right in zip(session.run(None, {"clips": clips.numpy()}), expected, strict=True):
+        assert np.allclose(got, right, atol=1e-4)
+
+
+def test_the_plain_network_has_logits_alone(plain, tmp_path):
+    main(["export", str(plain), "--out", str(tmp_path / "plain.onnx")])
+    session = session_of(tmp_path / "plain.onnx")
+    assert [output.name for output in session.get_outputs()] == ["logits"]
+    clips = torch.randn(3, 3, 8, 32, 32)
+    with torch.inference_mode():
+        expected = load_pretrained(plain)(clips).logits.numpy()
+    assert np.allclose(session.run(None, {"clips": clips.numpy()})[0], expected, atol=1e-4)
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(Sampling("uniform", 4), resize=20, crop=16)
+    return STABN("tiny", 3, 4, class_names=["a", "b", "c"], preprocessing=preprocessing.as_json()).eval()
+
+
+@pytest.mark.parametrize("change", [1.0, float("nan")])
+def test_a_file_that_answers_otherwise_is_not_kept(small, tmp_path, monkeypatch, change):
+    deployed = Deployed(small, preprocessing_of(small, "it"), "float32")
+
+    def opened(path):
+        def answer(batch):
+            with torch.inference_mode():
+                answers = deployed(batch)
+            return answers | {"temporal_attention": answers["temporal_attention"] + change}
+
+        return answer
+
+    monkeypatch.setattr(exporting, "_write_pt2", lambda deployed, example, path, about, dynamic: path.write_text("x"))
+    monkeypatch.setattr(exporting, "_opened", opened)
+    out = tmp_path / "network.pt2"
+    with pytest.raises(UserError, match=r"temporal_attention: differs by .* no file was written"):
+        export(small, out, source="it")
+    assert list(tmp_path.iterdir()) == []
+    out.write_text("of before")
+    with pytest.raises(UserError, match="temporal_attention"):
+        export(small, out, source="it")
+    assert out.read_text() == "of before"
+
+
+def test_a_network_in_double_precision_is_exported_in_single(small):
+    deployed = Deployed(small.double(), preprocessing_of(small, "it"), "float32")
+    clips = torch.randn(2, 3, 4, 16, 16)
+    with torch.inference_mode():
+        answers, expected = deployed(clips), told(small(clips.double()))
+    for got, right in zip(answers.values(), expected, strict=True):
+        assert got.dtype == torch.float32
+        assert np.allclose(got.numpy(), right, atol=1e-4)
+
+
+def test_clips_are_random_where_the_runs_videos_are_gone(run, tmp_path):
+    value = json.loads((run.folder / "run.json").read_text())
+    value["data"]["annotations"] = str(tmp_path / "gone")
+    (run.folder / "run.json").write_text(json.dumps(value))
+    from stabn.runs import open_run
+
+    pictures, told = exporting._pictures(open_run(run.folder), preprocessing_of(run.model(), "run"))
+    assert told == "3 random clips"
+    assert pictures.shape == (3, 8, 32, 32, 3)
+
+
+def test_mistakes_are_said_in_one_line_before_any_work(trained, tmp_path, one_line, monkeypatch):
+    assert "expected a file that ends in .onnx or .pt2" in one_line("export", trained, "--out", tmp_path / "x.pt")
+    assert "--batch: got 0" in one_line("export", trained, "--out", tmp_path / "x.pt2", "--batch", "0")
+    assert "no such folder" in one_line("export", tmp_path / "nowhere", "--out", tmp_path / "x.pt2")
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxruntime" else "there")
+    message = one_line("export", trained, "--out", tmp_path / "x.onnx")
+    assert "onnxruntime is not installed; pip install 'stabn[export]'" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_must_say_how_clips_are_prepared(small, tmp_path):
+    other = small.preprocessing | {"sampling": {"mode": "uniform", "frames": 8, "stride": 1}}
+    small.preprocessing = other
+    with pytest.raises(UserError, match="has 8 frames, but the network reads 4"):
+        export(small, tmp_path / "x.pt2", source="it")
+    small.preprocessing = None
+    with pytest.raises(UserError, match="has no preprocessing"):
+        export(small, tmp_path / "x.pt2", source="it")
