@@ -6,19 +6,21 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from docstring_parser import parse
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
-from stabn import edit_verbs, measuring_verbs, verbs
+from stabn import checking_verbs, data_verbs, edit_verbs, export_verbs, measuring_verbs, verbs
 from stabn.demo import demo
 from stabn.errors import UserError
-from stabn.files import write_json
+from stabn.files import first_process, write_json
 
 VERBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
     "demo": (demo, ()),
     "tabletop": (verbs.tabletop, ("out",)),
+    "prepare": (data_verbs.prepare, ("source",)),
+    "check-data": (checking_verbs.check_data, ("source",)),
     "train": (verbs.train, ()),
     "evaluate": (measuring_verbs.evaluate, ("run",)),
     "explain": (verbs.explain, ("run", "videos")),
@@ -31,7 +33,10 @@ VERBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
     "finetune": (verbs.finetune, ("run",)),
     "compare": (measuring_verbs.compare, ("runs",)),
     "report": (measuring_verbs.report, ("before", "after")),
+    "doctor": (checking_verbs.doctor, ()),
     "import-official": (verbs.import_official, ("checkpoint", "folder")),
+    "export": (export_verbs.export, ("run",)),
+    "plan": (export_verbs.plan, ()),
 }
 """Verb -> its function and which of its parameters are given by position."""
 
@@ -75,9 +80,11 @@ def _parser() -> _Parser:
         job = _Parser(description="\n".join(filter(None, (documented.short_description, documented.long_description))))
         for parameter in positional:
             kind = inspect.signature(function).parameters[parameter].annotation
-            job.add_argument(
-                parameter, type=Path, nargs="+" if kind == list[Path] else None, help=described.get(parameter)
+            several = kind in (list[Path], list[Path] | None)
+            given = job.add_argument(
+                parameter, type=Path, nargs="+" if several else None, help=described.get(parameter)
             )
+            given.required = type(None) not in get_args(kind)
         job.add_argument("--config", action=ActionConfigFile, help="A recipe: a YAML file with any of these options.")
         switches = [n for n, p in inspect.signature(function).parameters.items() if p.annotation is bool]
         for switch in switches:
@@ -92,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; status 0, 2 for a user's mistake, 130 when interrupted."""
     parser = _parser()
     words = sys.argv[1:] if arguments is None else arguments
+    if not first_process():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
     chosen = parser.parse_args([_with_underscores(word) for word in words])
     program = f"stabn {chosen.verb}"
     try:

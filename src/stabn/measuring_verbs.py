@@ -1,5 +1,6 @@
 """The verbs that measure; as in `stabn.verbs`, parameters and docstring are options and help."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from stabn.comparing.page import write_comparison_page
 from stabn.data.truth import read_truth
 from stabn.engine import EngineRecipe
 from stabn.errors import UserError
-from stabn.evaluation.accuracy import accuracy, print_accuracy
+from stabn.evaluation.accuracy import accuracy, left_out, print_accuracy
 from stabn.evaluation.comparison import print_comparison
 from stabn.evaluation.faithfulness import faithfulness_of, print_faithfulness
 from stabn.evaluation.perturbation import BASELINES
@@ -23,6 +24,7 @@ def evaluate(
     run: Path,
     split: str = "validation",
     clips: int = 1,
+    crops: Literal[1, 3] = 1,
     attention: Literal[
         "as-is",
         "inverse-spatial",
@@ -50,6 +52,8 @@ def evaluate(
         run: the folder of a finished run.
         split: train, validation, or any other that the table of clips names.
         clips: evenly placed windows per video, whose softmax scores are averaged.
+        crops: likewise, squares per window: the centre, or three as large as the shorter side of the resized frame, at
+            both ends and in the middle of the longer one. 3 is finer, and slower.
         attention: what the perception branch is shown; inverse-spatial is Eq. 7 of the paper, shuffled is that of
             another clip of the split.
         faithfulness: measure, too, whether the network looks where and when its explanations say; docs/faithfulness.md.
@@ -69,8 +73,11 @@ def evaluate(
     for name, given in (("methods", methods), ("truth", truth)):
         if given is not None and not faithfulness:
             raise UserError(f"--{name}: got {given}, which is for --faithfulness; give both")
-    if faithfulness and (attention != "as-is" or clips != 1):
-        raise UserError("--faithfulness: looks at one window with the network's own attention; leave both options out")
+    if faithfulness and (attention != "as-is" or clips != 1 or crops != 1):
+        raise UserError(
+            "--faithfulness: looks at one window with the network's own attention; leave --attention, --clips and "
+            "--crops out"
+        )
     opened = open_run(run, data)
     common: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "engine": engine, "seed": seed}
     looked = None
@@ -85,7 +92,7 @@ def evaluate(
             max_clips=max_clips,
             **common,
         )
-    answers, names = predict_split(opened, split, clips=clips, attention=attention, **common)
+    answers, names = predict_split(opened, split, clips=clips, crops=crops, attention=attention, **common)
     figures = accuracy(answers, names)
     print_accuracy(figures)
     if looked is not None:
@@ -96,6 +103,7 @@ def evaluate(
         "run": str(run),
         "split": split,
         "clips": clips,
+        "crops": crops,
         "attention": attention,
         **figures,
     }
@@ -198,5 +206,9 @@ def report(
         note=f"{before} was fine-tuned on corrected temporal attention; every row is measured on the same clips.",
     )
     print_comparison(found)
+    measured = answers["before"]
+    skipped = [asdict(one) for one in measured.skipped]
+    if skipped:
+        print(left_out(skipped, len(measured.clip_ids)))
     print(f"{out}: written")
-    return {"format": "stabn-comparison/1", "split": split, **found}
+    return {"format": "stabn-comparison/1", "split": split, **found, "skipped": skipped}

@@ -3,9 +3,15 @@
 Each returns what it reports, as JSON values, and prints the same for people.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from stabn.archive.clips import ArchiveSource
+from stabn.archive.explaining import explain_archive
+from stabn.archive.job import PART_CLIPS
+from stabn.archive.work import Means
+from stabn.data.reading import TIMEOUT
 from stabn.data.sampling import Sampling
 from stabn.data.tables import read_class_names
 from stabn.data.tabletop import Shortcut, generate
@@ -14,6 +20,7 @@ from stabn.data.truth import read_truth
 from stabn.data.video import probe
 from stabn.engine import EngineRecipe
 from stabn.errors import UserError
+from stabn.evaluation.accuracy import left_out
 from stabn.evaluation.collect import collect as collect_project
 from stabn.explain.recording import distinct_names, write_files
 from stabn.explain.recording import explain as explain_video
@@ -23,7 +30,9 @@ from stabn.outoffold import answer_out_of_fold
 from stabn.projects import check_vacant, open_project
 from stabn.runs import DataSource, class_names_of, open_run, preprocessing_of
 from stabn.tables import print_table
+from stabn.tracking import TrackingRecipe
 from stabn.training.finetune import finetune as finetune_run
+from stabn.training.fit import SKIPPED
 from stabn.training.fit import train as train_run
 from stabn.training.recipes import (
     GAMMA,
@@ -83,6 +92,7 @@ def train(
     optimiser: OptimiserRecipe = SMALL_OPTIMISER,
     loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008
     engine: EngineRecipe = EngineRecipe(),  # noqa: B008
+    tracking: TrackingRecipe = TrackingRecipe(),  # noqa: B008
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train a network on labelled videos; give the same command again to go on after an interruption.
@@ -96,6 +106,7 @@ def train(
         optimiser: how weights move.
         loader: how clips reach the network.
         engine: on what it runs.
+        tracking: where its course is written.
         seed: of all chance.
     """
     reached = train_run(
@@ -107,24 +118,76 @@ def train(
         optimiser=optimiser,
         loader=loader,
         engine=engine,
+        tracking=tracking,
         seed=seed,
     )
-    print(f"{out}: trained for {reached['epoch']} epochs, validation top-1 {reached['validation_top1']:.1%}")
+    print(f"{out}: trained for {reached['epoch']} epochs, validation top-1 {_reached(out, reached)}")
     return {"run": str(out), **reached}
 
 
-def explain(run: Path, videos: list[Path], out: Path, clips: int = 1) -> dict[str, Any]:
+def explain(
+    run: Path,
+    videos: list[Path] | None,
+    out: Path,
+    clips: int = 1,
+    batch: Path | None = None,
+    data: ArchiveSource = ArchiveSource(),  # noqa: B008
+    split: str | None = None,
+    batch_size: int = 16,
+    workers: int | None = None,
+    timeout: float = TIMEOUT,
+    part_clips: int = PART_CLIPS,
+    retry_errors: bool = False,
+    ray: bool = False,
+    ray_address: str | None = None,
+    price_per_hour: float | None = None,
+    engine: EngineRecipe = EngineRecipe(),  # noqa: B008
+) -> dict[str, Any]:
     """Show what a network recognises in videos, and when and where it looked.
 
     Writes per video NAME.json and NAME.npz for programs, NAME.mp4 and NAME.png (a contact sheet) for people; with
     several windows NAME-1, NAME-2, ...
 
+    stabn explain RUN --batch TABLE --out FOLDER does it for a whole archive and writes Parquet: predictions, temporal
+    attention and compressed maps of every clip. A file that cannot be read becomes a row with the reason. Stopped
+    anywhere, by whatever, the same command goes on. docs/archive.md tells more. All options but --clips are for it.
+
     Args:
         run: a run, or any folder with config.json and model.safetensors.
-        videos: video files.
+        videos: video files; none with --batch.
         out: folder for the explanations.
         clips: evenly placed windows per video.
+        batch: a table of clips (CSV, JSON Lines or Parquet with a column for the path; labels and splits may be
+            missing), a folder with the annotations of Something-Something v2, or any other folder of videos.
+        data: what the table does not say itself.
+        split: only the clips of this split.
+        batch_size: clips that the network sees at once.
+        workers: processes that decode, for each network; by default one per core.
+        timeout: seconds that reading a clip may take; 0 for as long as it takes.
+        part_clips: clips in a file, which is what a killed process has to do again.
+        retry_errors: try again the clips that could not be read the last time.
+        ray: work on all GPUs and machines of a Ray cluster (pip install 'stabn[ray]').
+        ray_address: the cluster, such as auto; by default one is started on this machine.
+        price_per_hour: of everything that works, in any currency; tells what a million clips cost.
+        engine: on what it runs.
     """
+    if batch is not None:
+        if videos or clips != 1:
+            raise UserError(f"--batch: got {batch} beside {'videos' if videos else '--clips'}; leave one of them out")
+        return explain_archive(
+            run,
+            batch,
+            out,
+            source=data,
+            split=split,
+            part_clips=part_clips,
+            means=Means(batch_size, workers, timeout, engine, again=retry_errors),
+            ray=ray,
+            ray_address=ray_address,
+            price_per_hour=price_per_hour,
+        )
+    if not videos:
+        raise UserError("videos: got none; give video files, or an archive with --batch TABLE")
     if clips < 1:
         raise UserError(f"--clips: got {clips}, expected at least 1")
     model = load_pretrained(run)
@@ -197,6 +260,8 @@ def collect(
     rows = [(c["name"], c["count"], f"{c['top1']:.1%}", c["collected"]) for c in found["classes"]]
     measured = "training top-1" if not folds else "out-of-fold top-1"
     print_table(("weak class", "clips", measured, "to correct"), rows)
+    if found["skipped"]:
+        print(left_out(found["skipped"], found["measured"]))
     print(f"{out}: {found['collected']} clips to correct, listed in {out / 'clips.jsonl'}")
     print(
         f"To see one: stabn explain {run} {open_project(out).clips[0].path} --out {out.with_name(out.name + '-seen')}"
@@ -218,6 +283,7 @@ def finetune(
     optimiser: OptimiserRecipe = SMALL_FINETUNING,
     loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008
     engine: EngineRecipe = EngineRecipe(),  # noqa: B008
+    tracking: TrackingRecipe = TrackingRecipe(),  # noqa: B008
     seed: int = 0,
 ) -> dict[str, Any]:
     """Put corrections into a network: both branches learn, the extractor stays as it is (Eqs. 5 and 6).
@@ -236,6 +302,7 @@ def finetune(
         optimiser: how weights move; recipes/paper-finetune.yaml has the paper's numbers.
         loader: how clips reach the network.
         engine: on what it runs.
+        tracking: where its course is written.
         seed: of all chance.
     """
     reached = finetune_run(
@@ -251,10 +318,11 @@ def finetune(
         optimiser=optimiser,
         loader=loader,
         engine=engine,
+        tracking=tracking,
         seed=seed,
     )
     kind = "control without edits' loss" if control else f"fine-tuned on {reached['edits']} edits"
-    print(f"{out}: {kind}, validation top-1 {reached['validation_top1']:.1%}")
+    print(f"{out}: {kind}, validation top-1 {_reached(out, reached)}")
     return {"run": str(out), **reached}
 
 
@@ -300,3 +368,10 @@ def import_official(
         "num_classes": model.num_classes,
         "frames": model.frames,
     }
+
+
+def _reached(out: Path, reached: Mapping[str, Any]) -> str:
+    """A training's last figures."""
+    told = f"{reached['validation_top1']:.1%}"
+    clips = reached["skipped"]
+    return f"{told}; {clips} clip{'s' * (clips > 1)} could not be read, see {out / SKIPPED}" if clips else told
