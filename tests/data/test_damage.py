@@ -140,6 +140,25 @@ def test_changed_bits_of_vp9_hardly_ever_pass_for_pictures(tmp_path):
     assert wrong <= 6
 
 
+def test_changed_bits_of_h265_with_hashes_never_pass_for_pictures(tmp_path):
+    """Without them many do: nothing else in such a file says what its frames should be."""
+    options = {"x265-params": "log-level=none:pools=1:frame-threads=1:hash=1"}
+    whole = encode(tmp_path / "whole.mp4", map(numbered_frame, range(24)), codec="libx265", options=options)
+    content, right = whole.read_bytes(), pixels(whole)
+    rng = np.random.default_rng(0)
+    start = content.index(b"mdat")
+    refused = 0
+    for position in rng.integers(start + 4, content.index(b"moov", start) - 4, 60):
+        changed = bytearray(content)
+        changed[position] ^= 1 << int(rng.integers(8))
+        (tmp_path / "changed.mp4").write_bytes(changed)
+        try:
+            assert np.array_equal(pixels(tmp_path / "changed.mp4"), right)
+        except UserError:
+            refused += 1
+    assert refused > 20
+
+
 def test_vp9_that_is_turned_comes_out_upright(tmp_path, ffmpeg):
     whole = encode(tmp_path / "whole.mp4", map(numbered_frame, range(4)), codec="libvpx-vp9", options=QUICK_VP9)
     turned = tmp_path / "turned.mp4"

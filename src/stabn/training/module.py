@@ -131,12 +131,12 @@ class Training(LightningModule):
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Loss and accuracy of one batch of validation clips."""
-        if not batch.clip_ids:
-            return
-        output = self.model(batch.clips.to(self.dtype))
-        self.validation_top1(output.logits, batch.labels)
-        clips = len(batch.labels)
-        loss = recognition_loss(output, batch.labels)
+        clips, loss = len(batch.labels), torch.zeros((), device=self.device)
+        if clips:
+            output = self.model(batch.clips.to(self.dtype))
+            self.validation_top1(output.logits, batch.labels)
+            loss = recognition_loss(output, batch.labels)
+        # also where no clip could be read: other processes wait for this one's sums
         self.log("validation_loss", loss, batch_size=clips, sync_dist=True, logger=False)
         self.log("validation_top1", self.validation_top1, batch_size=clips, logger=False)
 

@@ -1,0 +1,117 @@
+"""Is a training that was killed at random moments the training that nobody disturbed?
+
+    python -m benchmarks.resuming --out OUT --kills 10
+
+Trains a tiny network on a small Tabletop, once undisturbed and once killed by SIGKILL (with two processes: one of them)
+after a random time, and started again, until it has been killed so often; for one process and for two. Says whether the
+weights and the curves are the same bits.
+"""
+
+import argparse
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.settings import machine
+from stabn.data.tabletop import generate
+from stabn.files import read_json, write_json
+
+TRAIN = [
+    "--preprocessing.sampling.mode=uniform",
+    "--preprocessing.sampling.frames=8",
+    "--preprocessing.resize=36",
+    "--preprocessing.crop=32",
+    "--network.architecture=tiny",
+    "--optimiser.batch_size=6",
+    "--engine.accelerator=cpu",
+    "--tracking.kind=csv",
+]
+MOST = 3.0
+"""Seconds, at most, that a training works before it is killed, from the moment that it has begun."""
+
+
+def command(data: Path, out: Path, processes: int, epochs: int) -> list[str]:
+    together = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
+    words = ["train", "--data.annotations", str(data), "--out", str(out), *TRAIN, f"--optimiser.epochs={epochs}"]
+    return [sys.executable, "-m", *together, "stabn.cli", *words, f"--engine.devices={processes}"]
+
+
+def children(launcher: int) -> list[int]:
+    stats = [(int(p.name), (p / "stat").read_text()) for p in Path("/proc").iterdir() if p.name.isdecimal()]
+    return sorted(pid for pid, stat in stats if int(stat.rpartition(")")[2].split()[1]) == launcher)
+
+
+def progress(out: Path) -> tuple[int, int]:
+    file = out / "progress.json"
+    told = read_json(file, remedy="") if file.exists() else {"epoch": 1, "step": 0}
+    return told["epoch"], told["step"]
+
+
+def killed_once(words: list[str], out: Path, processes: int, chance: random.Random) -> tuple[int, int] | None:
+    """Start it and kill it; the epoch and step that it had told last, or None where it had ended before."""
+    (out / "progress.json").unlink(missing_ok=True)
+    with (out.parent / "log.txt").open("a") as log:
+        started = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+    while started.poll() is None and not (out / "progress.json").exists():
+        time.sleep(0.01)
+    time.sleep(chance.uniform(0, MOST))
+    if started.poll() is not None:
+        return None
+    found = progress(out)
+    victim = started.pid if processes == 1 else chance.choice(children(started.pid) or [started.pid])
+    os.kill(victim, signal.SIGKILL)
+    started.wait()
+    return found
+
+
+def trial(data: Path, folder: Path, processes: int, kills: int, epochs: int, seed: int) -> dict[str, Any]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    subprocess.run(command(data, folder / "undisturbed", processes, epochs), check=True, capture_output=True)
+    words, chance = command(data, folder / "killed", processes, epochs), random.Random(seed)
+    moments = []
+    while len(moments) < kills:
+        moment = killed_once(words, folder / "killed", processes, chance)
+        if moment is None:
+            raise SystemExit(f"ended after {len(moments)} kills; give more --epochs")
+        moments.append(moment)
+        print(f"{processes} processes, kill {len(moments)}: epoch {moment[0]}, step {moment[1]}", flush=True)
+    subprocess.run(words, check=True, capture_output=True)
+    expected, found = (load_file(folder / name / "model.safetensors") for name in ("undisturbed", "killed"))
+    curves = [read_json(folder / name / "curves.json", remedy="") for name in ("undisturbed", "killed")]
+    return {
+        "processes": processes,
+        "killed at (epoch, step)": moments,
+        "same weights, bit by bit": all(torch.equal(expected[name], found[name]) for name in expected),
+        "same curves": curves[0] == curves[1],
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    data = asked.out / "tabletop"
+    generate(data, train=70, validation=14, seed=asked.seed)
+    runs = [
+        trial(data, asked.out / str(processes), processes, asked.kills, asked.epochs, asked.seed)
+        for processes in (1, 2)
+    ]
+    words = ["OUT" if word == str(asked.out) else word for word in sys.argv[1:]]
+    told = {"command": shlex.join(["python", "-m", "benchmarks.resuming", *words]), "machine": machine(), "runs": runs}
+    write_json(Path(__file__).with_name("results.json"), told)
+    for run in runs:
+        print(run)
