@@ -153,7 +153,8 @@ def clip_of(path: Path | str, indices: Sequence[int], pictures: Iterable[Picture
     """
     known = {picture.index: picture for picture in pictures}
     return Clip(
-        frames=torch.stack([torch.from_numpy(known[i].pixels).permute(2, 0, 1) for i in indices]),
+        # as they are decoded, the channels last: resizing reads that twice as fast
+        frames=torch.from_numpy(np.stack([known[i].pixels for i in indices])).permute(0, 3, 1, 2),
         frame_indices=torch.tensor(indices, dtype=torch.int64),
         timestamps=torch.tensor([known[i].seconds for i in indices], dtype=torch.float64),
         path=os.fspath(path),
