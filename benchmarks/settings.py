@@ -111,9 +111,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--split", default="validation", help="what is reported; it trains and chooses nothing")
     parser.add_argument("--table", type=Path, help="words: the table of clips")
     parser.add_argument("--word", default="colour", help="words: which word of the sentence is the label")
-    parser.add_argument(
-        "--within", type=int, help="words: frames of a clip, drawn around the word"
-    )
+    parser.add_argument("--within", type=int, help="words: frames of a clip, drawn around the word")
     parser.add_argument("--clips", type=int, help="training clips; by default 500 words, 770 of Tabletop")
     return parser
 

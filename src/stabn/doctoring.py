@@ -9,6 +9,7 @@ from typing import Any
 import av
 import torch
 
+from stabn import pace
 from stabn.data.decoders import torchcodec_fault
 
 CODECS = {"H.264": "h264", "H.265": "hevc", "VP9": "vp9", "AV1": "libdav1d", "MPEG-4": "mpeg4"}
@@ -30,6 +31,7 @@ def examine() -> dict[str, Any]:
         {"format": "stabn-doctor/1", "stabn", "python", "system", "cores": that this process may use,
          "torch": {"version", "cuda": version or None, "gpus": [{"name", "gib"}], "bf16": whether they compute in it,
          "threads"},
+         "fast": as `stabn.pace.examine`,
          "decoding": {"used": pyav or torchcodec, "why", "install": what would add torchcodec or None, "pyav", "ffmpeg",
          "codecs": {name: bool}},
          "encoding": {name: bool}, "extras": {name: version or None}}.
@@ -52,6 +54,7 @@ def examine() -> dict[str, Any]:
             "bf16": len(gpus) > 0 and torch.cuda.is_bf16_supported(),
             "threads": torch.get_num_threads(),
         },
+        "fast": pace.examine(),
         "decoding": {
             "used": "pyav" if fault else "torchcodec",
             "why": fault or "torchcodec loads; files that PyAV has read once without a complaint are read by it",
@@ -80,7 +83,8 @@ def told(found: Mapping[str, Any]) -> Iterator[str]:
     for gpu in on["gpus"]:
         yield f"GPU: {gpu['name']}, {gpu['gib']} GiB, {'with' if on['bf16'] else 'without'} bf16"
     if not on["gpus"]:
-        yield "GPU: none that torch can use; training runs on the CPU, bf16 there saves memory at best"
+        yield "GPU: none that torch can use; training runs on the CPU"
+    yield pace.told(found["fast"])
     decoding = found["decoding"]
     yield f"decoder: {decoding['used']}, because {decoding['why']}"
     if decoding["install"]:

@@ -108,6 +108,7 @@ def plan(
         table = data.table()
         known = len(table.of_split("train")), len(table.class_names)
     clips, classes = clips or known[0], classes or known[1]
+    engine = engine.settled()
     found = plan_training(network, preprocessing, optimiser, engine, classes=classes, gpus=gpus)
     step, frames = found.step, preprocessing.sampling.frames
     print(

@@ -135,6 +135,7 @@ def plan(
         classes: K.
         gpus: how many share a batch.
     """
+    engine = engine.settled()
     model = _model(network, preprocessing, classes)
     learnt = sum(parameter.numel() for parameter in model.parameters())
     clips = -(-optimiser.batch_size // gpus)

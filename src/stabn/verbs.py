@@ -4,8 +4,11 @@ Each returns what it reports, as JSON values, and prints the same for people.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from stabn.archive.clips import ArchiveSource
 from stabn.archive.explaining import explain_archive
@@ -27,6 +30,7 @@ from stabn.explain.recording import explain as explain_video
 from stabn.nn import STABN, load_pretrained
 from stabn.nn import import_official as read_official
 from stabn.outoffold import answer_out_of_fold
+from stabn.pace import quick
 from stabn.projects import check_vacant, open_project
 from stabn.runs import DataSource, class_names_of, open_run, preprocessing_of
 from stabn.tables import print_table
@@ -198,6 +202,8 @@ def explain(
     names, preprocessing = class_names_of(model), preprocessing_of(model, str(run))
     for video in videos:
         probe(video)  # every mistake is found before the first file is written
+    here = replace(engine, accelerator="cpu")
+    model = quick(model, here.chosen_precision(), torch.device("cpu"), fast=engine.fast)
     records = []
     for name, video in distinct_names(videos).items():
         for window in range(clips):

@@ -59,6 +59,7 @@ def explain_archive(
             f"--engine.devices, --engine.nodes: got {means.engine.devices} and {means.engine.nodes}, but each network "
             "has one device; --ray uses all GPUs of all machines"
         )
+    means = replace(means, engine=means.engine.settled())
     job = Job.of(run, load_pretrained(run), means.engine.precision, table, part_clips)
     listed = list_clips(table, source, split)
     for note in listed.notes:

@@ -11,7 +11,7 @@ from torch import Tensor
 from stabn.archive.answers import Row, compressed
 from stabn.archive.reading import View
 from stabn.data.transforms import Preprocessing
-from stabn.engine import EngineRecipe, build_trainer, quietly
+from stabn.engine import EngineRecipe, build_answerer, quietly
 from stabn.errors import UserError
 from stabn.nn import Output, ResNet3D
 
@@ -35,14 +35,12 @@ class Network:
         self, model: ResNet3D, preprocessing: Preprocessing, class_names: Sequence[str], engine: EngineRecipe
     ) -> None:
         with quietly():
-            trainer = build_trainer(replace(engine, devices="1", strategy="auto", nodes=1))
+            alone = replace(engine, devices="1", strategy="auto", nodes=1)
+            model, trainer = build_answerer(model.double() if engine.precision == "64-true" else model, alone)
         self.device = trainer.strategy.root_device
         self._precision = trainer.precision_plugin
-        if engine.precision == "64-true":
-            model.double()
         self._dtype = next(model.parameters()).dtype
-        self._model = model.to(self.device).eval()
-        self._model.channels_last()
+        self._model = model.to(self.device)
         self._preprocessing = preprocessing
         self._class_names = tuple(class_names)
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from stabn.data.datasets import ClipBatch, VideoDataset, collate
-from stabn.engine import EngineRecipe, build_trainer, quietly
+from stabn.engine import EngineRecipe, build_answerer, quietly
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, ResNet3D
 from stabn.nn.cam import between_extremes, branch_cam, cam, grad_cam, share_of_highest, undisturbed
@@ -128,11 +128,13 @@ class Subject:
     """A copy of a network on an engine, to be asked and explained; whatever happens to it, the original stays.
 
     Attributes:
-        model: the copy, in evaluation mode, on the engine's device.
+        model: the copy, in evaluation mode, on the engine's device, which may be one that only answers.
+        plain: a copy that can be changed; the same one where the other does not only answer.
         precision: the engine's, as a context in which the network answers.
     """
 
     model: STABN | ResNet3D
+    plain: STABN | ResNet3D
     precision: Callable[[], AbstractContextManager[Any]]
 
     @classmethod
@@ -143,11 +145,11 @@ class Subject:
             UserError: this machine has no such engine.
         """
         with quietly():
-            trainer = build_trainer(engine or EngineRecipe(devices="1"))
-        copy = deepcopy(model).eval()
-        copy.channels_last()
-        trainer.precision_plugin.convert_module(copy.to(trainer.strategy.root_device))  # in place
-        return cls(copy, trainer.precision_plugin.forward_context)
+            plain = deepcopy(model).eval()
+            answerer, trainer = build_answerer(plain, (engine or EngineRecipe(devices="1")).measuring())
+        for copy in (plain, answerer):
+            trainer.precision_plugin.convert_module(copy.to(trainer.strategy.root_device))  # in place
+        return cls(answerer, plain, trainer.precision_plugin.forward_context)
 
     def clips(self, batch: ClipBatch) -> Tensor:
         """The batch's clips, (B, 3, T, S, S), on the device and in the dtype of the weights."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from stabn.data.datasets import ClipBatch, Sample, Skipped, VideoDataset, collate
 from stabn.data.reading import Reader
 from stabn.data.skipping import Tolerant
-from stabn.engine import EngineRecipe, build_trainer, progress_bar, quietly, share_of
+from stabn.engine import EngineRecipe, build_answerer, progress_bar, quietly, share_of
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, Output, ResNet3D
 from stabn.records import Record
@@ -195,8 +195,11 @@ def predict_each(
         raise UserError(f"batch_size, workers: got {batch_size} and {workers}, expected at least 1 and 0")
 
     def ask(clips: Dataset[ClipBatch], attentions: Sequence[str], **options: Any) -> _Answered:
-        return _ask(_Asking(model, attentions, **options), clips, batch_size, workers, engine)
+        return _ask(_Asking(answerer, attentions, **options), clips, batch_size, workers, trainer)
 
+    with quietly():
+        recipe = (engine or EngineRecipe(devices="1")).measuring()
+        answerer, trainer = build_answerer(model, recipe, callbacks=progress_bar())
     reader = Reader()
     clips: Dataset[ClipBatch] = Tolerant(dataset.read_by(reader))
     others: Attention | None = None
@@ -226,12 +229,9 @@ class _Answered:
     skipped: tuple[Skipped, ...]
 
 
-def _ask(
-    asking: "_Asking", clips: Dataset[ClipBatch], batch_size: int, workers: int, engine: EngineRecipe | None
-) -> _Answered:
+def _ask(asking: "_Asking", clips: Dataset[ClipBatch], batch_size: int, workers: int, trainer: Trainer) -> _Answered:
     """The answers; of several processes each asks about a part of the clips, and all have all answers at the end."""
     with quietly():
-        trainer = build_trainer(engine or EngineRecipe(devices="1"), callbacks=progress_bar())
         own = share_of(trainer, len(clips))  # type: ignore[arg-type]
         asking.done = own.start * asking.windows
         loader = DataLoader(clips, batch_size, sampler=own, num_workers=workers, collate_fn=collate)
@@ -318,7 +318,6 @@ class _Asking(LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        model.channels_last()
         self.attentions = tuple(attentions)
         self.keep_maps = keep_maps
         self.others = others  # what each clip is shown when attention is shuffled, in the order of the data set
@@ -339,7 +338,8 @@ class _Asking(LightningModule):
         start, self.done = self.done, self.done + len(batch.clips)
         told = {"labels": batch.labels, "frame_indices": batch.frame_indices, "timestamps": batch.timestamps}
         answers: dict[str, dict[str, Tensor]] = {}
-        for attention, output in self._outputs(batch.clips.to(self.dtype), slice(start, self.done)).items():
+        dtype = next(self.model.parameters()).dtype
+        for attention, output in self._outputs(batch.clips.to(dtype), slice(start, self.done)).items():
             row = {"probabilities": output.logits.float().softmax(1), **told}
             if output.attention_logits is not None and output.attention is not None:
                 row["attention_probabilities"] = output.attention_logits.float().softmax(1)
@@ -354,6 +354,7 @@ class _Asking(LightningModule):
             return {attention: self.model(clip_bcthw) for attention in self.attentions}
         features_bcthw = self.model.encode(clip_bcthw)
         own, attention_logits_bk = self.model.attend(features_bcthw)
+        perceive = self.model.perceiver(features_bcthw)
         outputs = {}
         for attention in self.attentions:
             if attention in SHUFFLED:
@@ -361,5 +362,5 @@ class _Asking(LightningModule):
                 shown = SHUFFLED[attention](own, self.others.rows(rows))
             else:
                 shown = ATTENTIONS[attention](own)
-            outputs[attention] = Output(self.model.perceive(features_bcthw, shown), attention_logits_bk, shown)
+            outputs[attention] = Output(perceive(shown), attention_logits_bk, shown)
         return outputs

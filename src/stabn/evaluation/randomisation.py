@@ -94,7 +94,7 @@ def randomise(
         size is still at least `ALIKE`: then the explanation does not tell what the network learned.
     """
     clips = list(batches(dataset, rows, batch_size=batch_size, workers=workers, told="randomisation, reading"))
-    model = deepcopy(subject.model)
+    model = deepcopy(subject.plain)
     device = next(model.parameters()).device
     with torch.inference_mode():
         classes = [model(subject.clips(batch)).logits.argmax(1) for batch in clips]

@@ -140,7 +140,8 @@ def initialise(module: nn.Module) -> None:
     decay and momentum SGD hardly move the attention it draws.
     """
     for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.Conv3d):
+        # Nothing is drawn for a network without values, and PyTorch would load its compiler for it: two seconds.
+        if isinstance(part, nn.Conv2d | nn.Conv3d) and not part.weight.is_meta:
             nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
 
 

@@ -1,6 +1,8 @@
 """The Spatio-Temporal Attention Branch Network in three visible calls: encode, attend, perceive."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +14,23 @@ from stabn.nn.attention import Attention, Output
 from stabn.nn.backbones import ARCHITECTURES, ResNet3D, initialise, residual_layer
 
 MECHANISMS = ("paper", "gated")
+
+
+@dataclass(frozen=True, eq=False)
+class Perceiver:
+    """What a network answers for certain clips, as a function of the attention alone.
+
+    Attributes:
+        answer: attention -> (B, K) unnormalised.
+        nbytes: what it holds in memory.
+    """
+
+    answer: Callable[[Attention], Tensor]
+    nbytes: int
+
+    def __call__(self, attention: Attention) -> Tensor:
+        """As `STABN.perceive` with the same features."""
+        return self.answer(attention)
 
 
 class STABN(ResNet3D):
@@ -139,22 +158,32 @@ class STABN(ResNet3D):
             ValueError: the attention's shape is not that of the features.
         """
         self._check_frames("features", features_bcthw)
-        expected = (features_bcthw.shape[0], *features_bcthw.shape[2:])
-        if tuple(attention.spatial.shape) != expected:
-            raise ValueError(
-                f"attention: got spatial shape {tuple(attention.spatial.shape)}, expected {expected} "
-                f"for features of shape {tuple(features_bcthw.shape)}"
-            )
+        self._check_attention(features_bcthw, attention)
         in_time_bcthw = attention.temporal[:, None, :, None, None] * features_bcthw
         weighed_bcthw = in_time_bcthw if self.mechanism == "gated" else features_bcthw
         in_space_bcthw = (1 + attention.spatial[:, None]) * weighed_bcthw
         return self.classify(self.conv_att_mechanism(torch.cat((in_space_bcthw, in_time_bcthw), dim=1)))
+
+    def perceiver(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Perceiver:
+        """`perceive` for many attentions of the same features.
+
+        Arguments and errors are those of `perceive`; here it is no cheaper, in `stabn.nn.answering` it is.
+        """
+        return Perceiver(partial(self.perceive, features_bcthw), features_bcthw.nbytes)
 
     def forward(self, clip_bcthw: Tensor) -> Output:
         """The answer for a batch of clips with its attention; shapes and errors as in `encode`."""
         features_bcthw = self.encode(clip_bcthw)
         attention, attention_logits_bk = self.attend(features_bcthw)
         return Output(self.perceive(features_bcthw, attention), attention_logits_bk, attention)
+
+    def _check_attention(self, features_bcthw: Tensor, attention: Attention) -> None:
+        expected = (features_bcthw.shape[0], *features_bcthw.shape[2:])
+        if tuple(attention.spatial.shape) != expected:
+            raise ValueError(
+                f"attention: got spatial shape {tuple(attention.spatial.shape)}, expected {expected} "
+                f"for features of shape {tuple(features_bcthw.shape)}"
+            )
 
     def _check_frames(self, name: str, value_bcthw: Tensor) -> None:
         if value_bcthw.shape[2] != self.frames:

@@ -197,7 +197,7 @@ def clip_routes(studio: Studio) -> APIRouter:
                 count = 0 if asked.scores is None else len(asked.scores)
                 raise HTTPException(422, f"scores: got {count}, expected {looking.model.frames}, one per frame")
             temporal = asked.scores
-        view.features  # noqa: B018 -- waiting for them is not part of the answer's time
+        view.perceive  # noqa: B018 -- waiting for them is not part of the answer's time
         started = time.perf_counter()
         probabilities = looking.what_if(view, temporal, asked.spatial)
         milliseconds = 1000 * (time.perf_counter() - started)

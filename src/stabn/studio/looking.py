@@ -24,7 +24,8 @@ from stabn.data.transforms import Preprocessing
 from stabn.data.video import stream_clip
 from stabn.errors import UserError
 from stabn.evaluation.predict import ATTENTIONS
-from stabn.nn import STABN, Attention
+from stabn.nn import STABN, Attention, Perceiver
+from stabn.pace import device_of, precision_of, quick
 
 SHORT_SIDE = 480
 """Pixels of a picture's shorter side at most; smaller videos are sent as they are."""
@@ -61,7 +62,7 @@ class View:
         self.segment = segment
         self.known = known
         self._seen: Future[Seen] = Future()
-        self._features: Future[Tensor] = Future()
+        self._perceive: Future[Perceiver] = Future()
         self._pictures: tuple[Future[bytes], ...] = tuple(Future() for _ in range(frames))
         if known is not None:
             self._seen.set_result(known)
@@ -76,9 +77,9 @@ class View:
         return self._seen.result()
 
     @property
-    def features(self) -> Tensor:
-        """(1, C', T, h, w), on the network's device; raises as `seen`."""
-        return self._features.result()
+    def perceive(self) -> Perceiver:
+        """What the network answers with another attention, on its device; raises as `seen`."""
+        return self._perceive.result()
 
     def picture(self, position: int) -> bytes:
         """The frame at a position 0..T-1 as PNG, without loss, at most `SHORT_SIDE` high or wide.
@@ -94,18 +95,18 @@ class View:
     @property
     def done(self) -> bool:
         """Whether everything has arrived, or never will."""
-        return self._features.done()
+        return self._perceive.done()
 
     def size(self) -> int:
         """Bytes that the arrived parts take."""
         pictures = {id(p): len(p.result()) for p in self._pictures if p.done() and p.exception() is None}
-        features = self._features
-        arrived = features.done() and features.exception() is None
-        return sum(pictures.values()) + (features.result().nbytes if arrived else 0)
+        perceive = self._perceive
+        arrived = perceive.done() and perceive.exception() is None
+        return sum(pictures.values()) + (perceive.result().nbytes if arrived else 0)
 
     def fail(self, error: BaseException) -> None:
         """Give everybody who waits for what has not arrived this error."""
-        parts: tuple[Future[Any], ...] = (*self._pictures, self._seen, self._features)
+        parts: tuple[Future[Any], ...] = (*self._pictures, self._seen, self._perceive)
         for part in parts:
             with suppress(InvalidStateError):  # it has arrived
                 part.set_exception(error)
@@ -115,7 +116,7 @@ class Looking:
     """Opens clips in the background, the newest request first, and keeps as many as fit into memory.
 
     Args:
-        model: in evaluation mode; it is moved to a GPU where there is one.
+        model: a copy of it that only answers is used, on a GPU where there is one.
         preprocessing: how videos are prepared for it.
         memory: bytes that opened clips may take; the one used longest ago leaves first.
     """
@@ -123,8 +124,8 @@ class Looking:
     WORKERS = 2
 
     def __init__(self, model: STABN, preprocessing: Preprocessing, *, memory: int = 2**30) -> None:
-        self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        self.model.channels_last()
+        device = device_of("auto")
+        self.model = quick(model, precision_of("auto", "auto"), device).to(device)
         self.preprocessing = preprocessing
         self.memory = memory
         self._views: OrderedDict[str, View] = OrderedDict()
@@ -185,17 +186,18 @@ class Looking:
             ValueError: another word, or scores that are not T numbers in 0..1.
             UserError: the video cannot be read.
         """
-        seen, features = view.seen, view.features
+        seen, perceive = view.seen, view.perceive
+        device = self.model.fc.weight.device
         attention = Attention(
-            torch.from_numpy(seen.spatial)[None].to(features), torch.from_numpy(seen.temporal)[None].to(features)
+            torch.from_numpy(seen.spatial)[None].to(device), torch.from_numpy(seen.temporal)[None].to(device)
         )
         attention = _changed(attention, "spatial", spatial)
         if isinstance(temporal, str):
             attention = _changed(attention, "temporal", temporal)
         else:
-            attention = replace(attention, temporal=torch.tensor([list(temporal)]).to(features))
+            attention = replace(attention, temporal=torch.tensor([list(temporal)]).to(attention.temporal))
         with torch.inference_mode():
-            logits_bk = self.model.perceive(features, attention)
+            logits_bk = perceive(attention)
         return logits_bk[0].float().softmax(0).cpu().numpy()
 
     def close(self) -> None:
@@ -234,9 +236,10 @@ class Looking:
         parameter = next(self.model.parameters())
         with self._encoding, torch.inference_mode():
             features = self.model.encode(clip.to(parameter.device, parameter.dtype))
+            perceive = self.model.perceiver(features)
             if view.known is None:
                 attention, attention_logits_bk = self.model.attend(features)
-                logits_bk = self.model.perceive(features, attention)
+                logits_bk = perceive(attention)
                 view._seen.set_result(
                     Seen(
                         probabilities=_numbers(logits_bk.softmax(1)),
@@ -248,7 +251,7 @@ class Looking:
                         crop=self.preprocessing.crop_box(height, width),
                     )
                 )
-        view._features.set_result(features)
+        view._perceive.set_result(perceive)
 
     def _indices(self, view: View) -> list[int]:
         if view.known is not None:

@@ -205,6 +205,10 @@ def fit(
         *progress_bar(),
     ]
     module.model.recompute = engine.recompute
+    module.fused = engine.fast
+    if engine.fast:
+        module.model.channels_last()
+    engine.announce()
     if engine.precision == "64-true":
         module.double()  # before Lightning does, which reads an interrupted run's weights first and would round them
     with quietly():

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -35,6 +36,9 @@ class Training(LightningModule):
         gamma: weight of L_temp (Eq. 6); None leaves it out.
         correction: in which form edits are learnt.
         frozen: modules that keep their weights and their batch-norm statistics.
+
+    Attributes:
+        fused: the optimiser moves all weights in one call, which rounds otherwise in the last bit.
     """
 
     def __init__(
@@ -50,13 +54,13 @@ class Training(LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        model.channels_last()
         self.optimiser = optimiser
         self.total_steps = total_steps
         self.seed = seed
         self.gamma = gamma
         self.correction = correction
         self.frozen = frozen
+        self.fused = False
         # A loaded network is in evaluation mode, and Lightning would leave it there.
         model.train()
         for module in frozen:
@@ -145,12 +149,13 @@ class Training(LightningModule):
         recipe = self.optimiser
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         optimiser: torch.optim.Optimizer
+        rates: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+        if self.fused and self.device.type in ("cpu", "cuda"):
+            rates["fused"] = True
         if recipe.name == "sgd":
-            optimiser = torch.optim.SGD(
-                parameters, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-            )
+            optimiser = torch.optim.SGD(parameters, momentum=recipe.momentum, **rates)
         else:
-            optimiser = torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+            optimiser = torch.optim.AdamW(parameters, **rates)
         schedule: torch.optim.lr_scheduler.LRScheduler
         interval = "step"
         if recipe.schedule == "one-cycle":

@@ -1,0 +1,305 @@
+"""What each switch of the fast path is worth: seconds and memory beside the plain float32 network of the same file.
+
+    python -m benchmarks.speed                        every work at the sizes of docs/speed.md; an hour on 2 cores
+    python -m benchmarks.speed --work inference-1     one of them
+    python -m benchmarks.speed --architecture small --frames 16 --side 56     some minutes
+
+Every arm is a process of its own, which keeps its network; the arms take turns, so that whatever else the machine does
+meets all of them, and the ratios of the medians count. A work whose arms do not fit into memory together starts them
+anew for every turn. The plain arm is PyTorch as it comes: float32, its own layout, no copy that only answers, glibc as
+it is. Memory is the process's peak, import of PyTorch included. Arithmetic is that of the plain network, counted by
+PyTorch's own counter, so Winograd's convolutions may seem to compute faster than the machine multiplies.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from stabn.files import read_json, write_json
+from stabn.nn import STABN, answering, recognition_loss
+from stabn.pace import has_bf16, keep_freed_memory
+
+CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is timed: `kind` is inference, what-if or step; `together` whether all arms fit into memory at once."""
+
+    kind: str
+    clips: int
+    frames: int
+    side: int
+    repetitions: int
+    together: bool = True
+
+
+WORKS = {
+    "inference-1": Work("inference", 1, 32, 224, 7),
+    "inference-4": Work("inference", 4, 32, 224, 7),
+    "what-if": Work("what-if", 1, 32, 224, 7),
+    "step-8x112": Work("step", 8, 8, 112, 7),
+    "step-32x224": Work("step", 2, 32, 224, 3, together=False),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Which switches are on.
+
+    Attributes:
+        keep: freed memory is kept by the process.
+        layout: channels last; in answering always.
+        answering: the copy that only answers; without, the network itself.
+        winograd: in that copy.
+        dtype: of features and activations; bfloat16 is autocast while training.
+        fused: the optimiser moves all weights in one call.
+        recompute: activations are computed again for the gradients.
+        compiled: by torch.compile; its start-up is in `start`, not in `seconds`.
+    """
+
+    keep: bool = True
+    layout: bool = True
+    answering: bool = True
+    winograd: bool = True
+    dtype: str = "float32"
+    fused: bool = True
+    recompute: bool = False
+    compiled: bool = False
+
+
+PLAIN = Arm(keep=False, layout=False, answering=False, winograd=False, fused=False)
+BEST = "bfloat16" if has_bf16(DEVICE) else "float32"
+FAST = Arm(dtype=BEST, winograd=BEST == "float32" and DEVICE == CPU)
+ARMS = {
+    "inference": {
+        "plain": PLAIN,
+        "fast": FAST,
+        "plain, memory kept": Arm(layout=False, answering=False),
+        "channels last, memory kept": Arm(answering=False),
+        "fast, no Winograd": Arm(winograd=False),
+        "fast, memory not kept": Arm(keep=False),
+    },
+    "what-if": {"plain": PLAIN, "fast": FAST, "fast, no Winograd": Arm(winograd=False)},
+    "step": {
+        "plain": PLAIN,
+        "fast": FAST,
+        "plain, memory kept": Arm(layout=False, fused=False),
+        "fast, memory not kept": Arm(keep=False, dtype=BEST),
+        "fast, optimiser not fused": Arm(fused=False, dtype=BEST),
+        "fast, recomputing": Arm(recompute=True, dtype=BEST),
+    },
+}
+if BEST == "bfloat16":
+    for kind in ARMS:
+        ARMS[kind]["fast, float32"] = Arm(winograd=DEVICE == CPU)
+COMPILED = Arm(compiled=True, winograd=False, dtype=BEST)
+
+
+def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[[], Any]:
+    """One repetition of the work, ready to be called."""
+    if arm.keep:
+        keep_freed_memory()
+    torch.manual_seed(0)
+    model = STABN(architecture, classes, work.frames).to(DEVICE)
+    clips = torch.randn(work.clips, 3, work.frames, work.side, work.side, device=DEVICE)
+    if arm.layout:
+        model.channels_last()
+    if work.kind == "step":
+        return _step(model, clips, arm, classes)
+    model.eval()
+    dtype = getattr(torch, arm.dtype)
+    network = answering(model, dtype, winograd=arm.winograd) if arm.answering else model
+    if arm.answering:
+        clips = clips.to(dtype)
+        del model
+    if work.kind == "inference":
+        asked = torch.compile(network) if arm.compiled else network
+        return torch.inference_mode()(lambda: asked(clips))
+    with torch.inference_mode():
+        features = network.encode(clips)
+        attention, _ = network.attend(features)
+        perceive = network.perceiver(features)
+    return torch.inference_mode()(lambda: perceive(attention.inverse_temporal()))
+
+
+def _step(model: STABN, clips: torch.Tensor, arm: Arm, classes: int) -> Callable[[], Any]:
+    model.train()
+    model.recompute = arm.recompute
+    optimiser = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4, fused=arm.fused)
+    labels = torch.arange(len(clips), device=DEVICE) % classes
+    asked = torch.compile(model) if arm.compiled else model
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=arm.dtype == "bfloat16"):
+            loss = recognition_loss(asked(clips), labels)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def serve(name: str, work: Work, arm: Arm, architecture: str, classes: int) -> None:
+    """A child: a repetition for every line that comes in, a line of JSON for every repetition."""
+    begun = time.perf_counter()
+    once = prepared(work, arm, architecture, classes)
+    once()
+    print(json.dumps({"start": time.perf_counter() - begun}), flush=True)
+    for _ in sys.stdin:
+        spent = os.times()
+        begun = time.perf_counter()
+        once()
+        if DEVICE != CPU:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - begun
+        used = os.times()
+        cpu = used.user + used.system - spent.user - spent.system
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "gib": _peak()}), flush=True)
+
+
+def _peak() -> float:
+    if DEVICE != CPU:
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def measured(name: str, work: Work, arms: dict[str, Arm], architecture: str, classes: int) -> dict[str, Any]:
+    """Medians of every arm, and its ratios to the plain one."""
+    rounds: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
+    starts: dict[str, float] = {}
+    children: dict[str, Any] = {}
+    for _ in range(work.repetitions):
+        for arm, switches in arms.items():
+            if arm not in children:
+                words = json.dumps([name, asdict(work), asdict(switches), architecture, classes])
+                children[arm] = subprocess.Popen(
+                    [sys.executable, "-m", "benchmarks.speed", "--child", words],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                starts[arm] = json.loads(children[arm].stdout.readline())["start"]
+            child = children[arm]
+            child.stdin.write("go\n")
+            child.stdin.flush()
+            rounds[arm].append(json.loads(child.stdout.readline()))
+            if not work.together:
+                children.pop(arm).communicate()
+    for child in children.values():
+        child.communicate()
+    found: dict[str, Any] = {"architecture": architecture, "classes": classes, **asdict(work)}
+    found["gflop"] = round(arithmetic(work, architecture, classes), 1)
+    found["arms"] = {
+        arm: {
+            **{key: round(median(one[key] for one in rounds[arm]), 4) for key in ("seconds", "cpu", "gib")},
+            "all seconds": [round(one["seconds"], 4) for one in rounds[arm]],
+            "start": round(starts[arm], 2),
+        }
+        for arm in arms
+    }
+    plain = found["arms"]["plain"]
+    for figures in found["arms"].values():
+        figures["times as fast"] = round(plain["seconds"] / figures["seconds"], 2)
+        figures["memory"] = round(figures["gib"] / plain["gib"], 2)
+        figures["gflop/s"] = round(found["gflop"] / figures["seconds"], 1)
+    return found
+
+
+def arithmetic(work: Work, architecture: str, classes: int) -> float:
+    """GFLOP of one repetition by the plain network; multiply and add count as two."""
+    with torch.device("meta"):
+        model = STABN(architecture, classes, work.frames)
+        clips = torch.randn(work.clips, 3, work.frames, work.side, work.side)
+        if work.kind == "what-if":
+            features = model.eval().encode(clips)
+            attention, _ = model.attend(features)
+        with FlopCounterMode(display=False) as counter:
+            if work.kind == "step":
+                recognition_loss(model(clips), torch.zeros(work.clips, dtype=torch.int64)).backward()
+            elif work.kind == "what-if":
+                model.perceive(features, attention)
+            else:
+                model.eval()(clips)
+    return counter.get_total_flops() / 1e9
+
+
+def ceiling() -> dict[str, float]:
+    """GFLOP/s of a square matrix product, the best of several, by dtype."""
+    found = {}
+    for dtype in ("float32", "bfloat16") if has_bf16(DEVICE) else ("float32",):
+        a, b = (torch.randn(2048, 2048, device=DEVICE).to(getattr(torch, dtype)) for _ in range(2))
+        seconds = []
+        for _ in range(12):
+            begun = time.perf_counter()
+            a @ b
+            if DEVICE != CPU:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - begun)
+        found[dtype] = round(2 * 2048**3 / min(seconds) / 1e9, 1)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", nargs="+", default=list(WORKS), choices=list(WORKS))
+    parser.add_argument("--arms", nargs="+", help="only these, and plain")
+    parser.add_argument("--compiled", action="store_true", help="an arm with torch.compile as well")
+    parser.add_argument("--architecture", default="resnet50")
+    parser.add_argument("--classes", type=int, default=174)
+    for option in ("frames", "side", "repetitions"):
+        parser.add_argument(f"--{option}", type=int, help="in place of each work's own")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child:
+        name, work, arm, architecture, classes = json.loads(asked.child)
+        return serve(name, Work(**work), Arm(**arm), architecture, classes)
+    from benchmarks.settings import machine  # only here, for the children need not know all verbs
+
+    known = read_json(asked.out, remedy="remove it") if asked.out.exists() else {}
+    for name in asked.work:
+        changed = {o: getattr(asked, o) for o in ("frames", "side", "repetitions") if getattr(asked, o) is not None}
+        work = Work(**{**asdict(WORKS[name]), **changed})
+        arms = ARMS[work.kind] | ({"compiled": COMPILED} if asked.compiled else {})
+        arms = {arm: how for arm, how in arms.items() if asked.arms is None or arm in ("plain", *asked.arms)}
+        before = ceiling()
+        found = measured(name, work, arms, asked.architecture, asked.classes)
+        after = ceiling()
+        found["ceiling gflop/s"] = {dtype: max(before[dtype], after[dtype]) for dtype in before}
+        for arm, figures in found["arms"].items():
+            figures["share of ceiling"] = round(figures["gflop/s"] / found["ceiling gflop/s"][arms[arm].dtype], 2)
+        words = ["OUT" if word == str(asked.out) else word for word in sys.argv[1:]]
+        command = shlex.join(["python", "-m", "benchmarks.speed", *words])
+        where = {"machine": machine(), "device": _device(), "threads": torch.get_num_threads()}
+        known[f"{name} {DEVICE.type}"] = {"command": command, **where, **found}
+        write_json(asked.out, known)
+        for arm, f in found["arms"].items():
+            print(
+                f"{name}  {arm:28}  {f['seconds']:8.3f} s  {f['times as fast']:5.2f} times  {f['gib']:5.1f} GiB  "
+                f"{f['share of ceiling']:5.0%} of the ceiling",
+                flush=True,
+            )
+    return None
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if DEVICE != CPU else "CPU"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""How fast this machine can compute, and with what: precision, layout and memory, chosen per device.
+
+docs/speed.md has the measurement behind every choice. Nothing is chosen at import, for asking about GPUs starts them.
+"""
+
+import ctypes
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+
+from stabn.nn import STABN, ResNet3D, answering
+from stabn.nn.answering import Network
+
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Of the features of a network that only answers, by Lightning's word for the precision."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""glibc's malloc.h."""
+_KEPT = 2**30
+"""Bytes up to which freed memory is kept; the largest tensor of ST-ABN-50 at 32 x 224 x 224 takes 0.4 GiB per clip."""
+
+
+def device_of(accelerator: str) -> torch.device:
+    """What Lightning's word for an accelerator means on this machine; auto is a GPU where torch can use one."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if accelerator == "mps" else "cpu")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed by the device itself; where it is only emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    # Not the public torch.cpu.get_capabilities alone: oneDNN may have been built without it, or told to do without.
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16", False) or able.get("amx_bf16", able.get("amx_tile", False))) and bool(
+        torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def precision_of(precision: str, accelerator: str, *, fast: bool = True) -> str:
+    """What a precision means here: auto is bf16-mixed where the device computes it, and 32-true elsewhere."""
+    if precision != "auto":
+        return precision
+    return "bf16-mixed" if fast and has_bf16(device_of(accelerator)) else "32-true"
+
+
+def can_quicken(model: ResNet3D) -> bool:
+    """Whether there can be a copy that only answers; of a class of its own nobody knows what it computes."""
+    return type(model) in (STABN, ResNet3D)
+
+
+def quick(model: Network, precision: str, device: torch.device, *, fast: bool = True) -> Network:
+    """A network that gives the model's answers on a device, in evaluation mode; put it there.
+
+    Args:
+        model: is not changed, except that it is put into evaluation mode.
+        precision: a key of `DTYPES`, or 64-true for the model's own arithmetic in its own dtype.
+        device: on what it will run.
+        fast: a copy by `stabn.nn.answering` where there can be one; False gives the model itself, the plain reference.
+    """
+    if not fast or precision not in DTYPES or not can_quicken(model):
+        return model.eval()
+    dtype = DTYPES[precision]
+    return answering(model, dtype, winograd=dtype == torch.float32 and device.type == "cpu")
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Let the process keep freed memory for its next tensors, where it is glibc that hands memory out.
+
+    By default glibc gives every large freed tensor back to the system, which then has to clear its pages for the next
+    one: a training step on a CPU spends up to half of its time so. Memory that once was used stays with the process, so
+    its size does not fall between two steps; its peak is the same. A user's own MALLOC_ variables are overruled.
+
+    Returns:
+        Whether it is so now.
+    """
+    mallopt = _mallopt()
+    # Both return 1 when they are understood. The second also ends glibc's own adjustment of the threshold.
+    return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_MMAP_THRESHOLD, _KEPT))
+
+
+def _mallopt() -> Callable[[int, int], int] | None:
+    """glibc's function, where it is glibc."""
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return None
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return None
+    mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
+    return mallopt
+
+
+def examine(accelerator: str = "auto", precision: str = "auto") -> dict[str, Any]:
+    """What is chosen on this machine.
+
+    Returns:
+        {"device", "precision": never auto, "bf16": whether the device computes it, "winograd", "keeps_memory": whether
+        freed memory can be kept}.
+    """
+    device = device_of(accelerator)
+    chosen = precision_of(precision, accelerator)
+    return {
+        "device": device.type,
+        "precision": chosen,
+        "bf16": has_bf16(device),
+        "winograd": device.type == "cpu" and chosen == "32-true",
+        "keeps_memory": device.type == "cpu" and _mallopt() is not None,
+    }
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """The same as one line."""
+    able = "computes bfloat16" if found["bf16"] else "computes no bfloat16"
+    words = [
+        f"fast path on {found['device']}, which {able}: precision {found['precision']}",
+        "channels last",
+        *(["freed memory is kept"] if found["keeps_memory"] else []),
+        "for answers batch norm in the convolutions" + (" and Winograd's convolutions" if found["winograd"] else ""),
+    ]
+    return ", ".join(words) + "; --engine.fast false is the plain float32 way"

@@ -1,0 +1,130 @@
+"""What is chosen for a device; devices are made up, so that a machine without bfloat16 tests both."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from stabn import engine, pace
+from stabn.engine import EngineRecipe, build_answerer, build_trainer, quietly
+from stabn.nn import STABN, ResNet3D
+from stabn.nn.answering import AnsweringSTABN
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "has_bf16", lambda _device: True)
+
+
+@pytest.fixture
+def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "has_bf16", lambda _device: False)
+
+
+def test_auto_is_bfloat16_where_the_device_computes_it(with_bf16):
+    assert EngineRecipe(accelerator="cpu").chosen_precision() == "bf16-mixed"
+    assert EngineRecipe(accelerator="cpu").settled().precision == "bf16-mixed"
+
+
+def test_auto_is_float32_elsewhere(without_bf16):
+    assert EngineRecipe(accelerator="cpu").chosen_precision() == "32-true"
+
+
+def test_what_is_asked_for_is_taken(with_bf16):
+    for precision in ("32-true", "bf16-mixed", "16-mixed", "64-true"):
+        assert EngineRecipe(accelerator="cpu", precision=precision).chosen_precision() == precision
+
+
+def test_one_flag_gives_plain_float32(with_bf16):
+    plain = EngineRecipe(accelerator="cpu", fast=False)
+    model = STABN("tiny", 3, 4)
+    with quietly():
+        answerer, trainer = build_answerer(model, plain)
+    assert answerer is model
+    assert not model.training
+    assert trainer.precision == "32-true"
+
+
+def test_measurements_are_float32_unless_somebody_asks_for_less(with_bf16):
+    assert EngineRecipe(accelerator="cpu").measuring().chosen_precision() == "32-true"
+    asked = EngineRecipe(accelerator="cpu", precision="bf16-mixed")
+    assert asked.measuring() == asked
+
+
+def test_an_answerer_has_its_precision_in_its_weights_and_no_autocast_on_top(with_bf16):
+    with quietly():
+        answerer, trainer = build_answerer(STABN("tiny", 3, 4), EngineRecipe(accelerator="cpu"))
+    assert isinstance(answerer, AnsweringSTABN)
+    assert next(answerer.parameters()).dtype == torch.bfloat16
+    assert trainer.precision == "32-true"
+    clip = torch.randn(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with trainer.precision_plugin.forward_context():
+        assert answerer(clip).logits.dtype == torch.float32
+
+
+def test_training_takes_the_same_precision(with_bf16):
+    with quietly():
+        assert build_trainer(EngineRecipe(accelerator="cpu", devices="1")).precision == "bf16-mixed"
+
+
+def test_double_precision_and_networks_of_other_classes_stay_themselves():
+    class Own(ResNet3D):
+        pass
+
+    for model, precision in ((ResNet3D("tiny", 3, 4), "64-true"), (Own("tiny", 3, 4), "32-true")):
+        assert pace.quick(model, precision, CPU) is model
+
+
+def test_a_processor_without_bfloat16_is_seen(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_tile": False})
+    assert not pace.has_bf16(CPU)
+    assert not pace.has_bf16(torch.device("mps"))
+
+
+def test_what_is_chosen_is_told_once_in_one_line(with_bf16, capsys):
+    engine._say.cache_clear()
+    for _ in range(2):
+        EngineRecipe(accelerator="cpu").announce()
+    EngineRecipe(accelerator="cpu", fast=False).announce()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "bf16-mixed" in lines[0]
+    assert "Winograd" not in lines[0]
+
+
+def test_what_is_chosen_without_bfloat16_is_told_too(without_bf16):
+    line = pace.told(pace.examine("cpu"))
+    assert "32-true" in line
+    assert "Winograd" in line
+    assert "--engine.fast false" in line
+
+
+def test_freed_memory_is_kept_and_used_again():
+    program = """
+import resource
+from stabn.pace import keep_freed_memory
+kept = keep_freed_memory()
+import torch
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(4_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(int(kept), faults())
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    kept, faults = map(int, done.stdout.split())
+    if not kept:
+        pytest.skip("not glibc")
+    assert faults < 20 * 4_000_000 * 4 / 4096 / 10
+
+
+def test_without_glibc_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(pace.platform, "libc_ver", lambda: ("musl", "1.2"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: pytest.fail("the C library was asked"))
+    assert pace.keep_freed_memory.__wrapped__() is False
