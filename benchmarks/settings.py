@@ -26,13 +26,13 @@ from stabn.data.datasets import VideoDataset
 from stabn.data.sampling import Sampling
 from stabn.data.tables import Columns
 from stabn.data.transforms import Augmentation, Preprocessing
-from stabn.engine import EngineRecipe
 from stabn.evaluation.calibration import calibration
 from stabn.evaluation.comparison import frame_precisions
 from stabn.evaluation.predict import predict_each
 from stabn.evaluation.seeds import seed_interval
 from stabn.files import read_json, write_json
 from stabn.nn import STABN
+from stabn.pace import EngineRecipe
 from stabn.runs import DataSource, Run, finished, open_run, preprocessing_of
 from stabn.training.recipes import (
     SMALL_AUGMENTATION,

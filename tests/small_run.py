@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
-from stabn.engine import EngineRecipe
+from stabn.pace import EngineRecipe
 from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
 
 FRAMES = 8

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_run import FRAMES, lines
 
-from stabn.cli import VERBS, main
+from stabn.cli import VERBS, function_of, main
 from stabn.data.video import probe, write_video
 from stabn.nn import STABN
 from stabn.projects import open_project
@@ -34,6 +34,16 @@ def test_every_verb_teaches_itself(verb, capsys):
     _, positional = VERBS[verb]
     for name in positional:
         assert re.search(rf"^  {name} +\S", text, re.MULTILINE), name
+
+
+def test_help_lists_every_verb_with_what_its_docstring_says_and_loads_no_torch():
+    code = "import sys; from stabn.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    told = " ".join(done.stdout.split())
+    assert told.endswith("False")
+    for verb in VERBS:
+        documented = (function_of(verb).__doc__ or "").strip().partition("\n\n")[0]
+        assert " ".join(f"{verb} {documented}".split()).removesuffix(".") in told.replace("- ", "-"), verb
 
 
 def test_the_console_command_exists_and_fails_in_one_line():

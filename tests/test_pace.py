@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from stabn import engine, pace
-from stabn.engine import EngineRecipe, build_answerer, build_trainer, quietly
+from stabn.engine import build_answerer, build_trainer, quietly
 from stabn.nn import STABN, ResNet3D
 from stabn.nn.answering import AnsweringSTABN
+from stabn.pace import EngineRecipe
 
 CPU = torch.device("cpu")
 

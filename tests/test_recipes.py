@@ -13,10 +13,10 @@ from stabn.data.datasets import VideoDataset
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
 from stabn.data.video import write_video
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import predict_split
 from stabn.nn import ARCHITECTURES, STABN, Output, load_pretrained, recognition_loss
+from stabn.pace import EngineRecipe
 from stabn.runs import DataSource, open_run, preprocessing_of
 from stabn.training.module import Training, cosine
 from stabn.training.recipes import OptimiserRecipe
@@ -42,7 +42,7 @@ def verb_of(recipe: str) -> str:
 def test_every_recipe_is_understood_by_the_verb_that_its_comment_names(recipe):
     verb = verb_of(recipe)
     path = ROOT / "recipes" / recipe
-    parser = cli._parser()
+    parser = cli._parser(verb)
     chosen = parser.parse_args([verb, *GIVEN[verb], "--config", str(path)])
     options = parser.instantiate(chosen)[verb]
     value = yaml.safe_load(path.read_text())

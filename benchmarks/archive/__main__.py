@@ -23,9 +23,9 @@ from stabn.data.sampling import Sampling
 from stabn.data.tabletop import NAMES, generate
 from stabn.data.transforms import Preprocessing
 from stabn.data.video import probe
-from stabn.engine import EngineRecipe
 from stabn.files import write_json
 from stabn.nn import STABN
+from stabn.pace import EngineRecipe
 
 PREPROCESSING = Preprocessing(Sampling("uniform", 16), resize=63, crop=56)
 

@@ -22,10 +22,10 @@ from benchmarks.settings import machine
 from stabn.cli import main
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.files import read_json, write_json, write_text
 from stabn.nn import STABN, recognition_loss
+from stabn.pace import EngineRecipe
 from stabn.planning import GIB, plan
 from stabn.training.module import Training
 from stabn.training.recipes import NetworkRecipe, OptimiserRecipe

@@ -1,44 +1,45 @@
 """One verb per job: `stabn VERB --help` teaches each of them."""
 
+import ast
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from docstring_parser import parse
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
-from stabn import checking_verbs, data_verbs, edit_verbs, export_verbs, measuring_verbs, verbs
-from stabn.demo import demo
 from stabn.errors import UserError
 from stabn.files import first_process, write_json
 
-VERBS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
-    "demo": (demo, ()),
-    "tabletop": (verbs.tabletop, ("out",)),
-    "prepare": (data_verbs.prepare, ("source",)),
-    "check-data": (checking_verbs.check_data, ("source",)),
-    "train": (verbs.train, ()),
-    "evaluate": (measuring_verbs.evaluate, ("run",)),
-    "explain": (verbs.explain, ("run", "videos")),
-    "collect": (verbs.collect, ("run",)),
-    "studio": (edit_verbs.studio, ("run",)),
-    "simulate-edits": (edit_verbs.simulate_edits, ("project",)),
-    "check-edits": (edit_verbs.check_edits, ("project",)),
-    "export-edits": (edit_verbs.export_edits, ("project", "out")),
-    "import-edits": (edit_verbs.import_edits, ("project", "file")),
-    "finetune": (verbs.finetune, ("run",)),
-    "compare": (measuring_verbs.compare, ("runs",)),
-    "report": (measuring_verbs.report, ("before", "after")),
-    "doctor": (checking_verbs.doctor, ()),
-    "import-official": (verbs.import_official, ("checkpoint", "folder")),
-    "export": (export_verbs.export, ("run",)),
-    "plan": (export_verbs.plan, ()),
+VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "demo": ("demo.demo", ()),
+    "tabletop": ("verbs.tabletop", ("out",)),
+    "prepare": ("data_verbs.prepare", ("source",)),
+    "check-data": ("checking_verbs.check_data", ("source",)),
+    "train": ("verbs.train", ()),
+    "evaluate": ("measuring_verbs.evaluate", ("run",)),
+    "explain": ("explaining_verbs.explain", ("run", "videos")),
+    "collect": ("verbs.collect", ("run",)),
+    "studio": ("edit_verbs.studio", ("run",)),
+    "simulate-edits": ("edit_verbs.simulate_edits", ("project",)),
+    "check-edits": ("edit_verbs.check_edits", ("project",)),
+    "export-edits": ("edit_verbs.export_edits", ("project", "out")),
+    "import-edits": ("edit_verbs.import_edits", ("project", "file")),
+    "finetune": ("verbs.finetune", ("run",)),
+    "compare": ("measuring_verbs.compare", ("runs",)),
+    "report": ("measuring_verbs.report", ("before", "after")),
+    "doctor": ("checking_verbs.doctor", ()),
+    "import-official": ("verbs.import_official", ("checkpoint", "folder")),
+    "export": ("export_verbs.export", ("run",)),
+    "plan": ("export_verbs.plan", ()),
 }
-"""Verb -> its function and which of its parameters are given by position."""
+"""Verb -> its function, of a module that is loaded for this verb alone, and which parameters are given by position."""
 
 
 LONGEST = 600
@@ -67,38 +68,63 @@ def _fail(program: str, message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _parser() -> _Parser:
+def function_of(verb: str) -> Callable[..., dict[str, Any]]:
+    """The function behind a verb."""
+    module, _, name = VERBS[verb][0].partition(".")
+    function: Callable[..., dict[str, Any]] = getattr(import_module(f"stabn.{module}"), name)
+    return function
+
+
+def _summary(verb: str) -> str | None:
+    """The first line of a verb's docstring, read off the source: loading all verbs takes seconds."""
+    module, _, name = VERBS[verb][0].partition(".")
+    body = _source(module).body
+    (function,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return parse(ast.get_docstring(function) or "").short_description
+
+
+@cache
+def _source(module: str) -> ast.Module:
+    return ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+
+
+def _parser(verb: str | None = None) -> _Parser:
+    """The parser of the command line, which knows the options of one verb."""
     parser = _Parser(
         prog="stabn",
         description="Video recognition that shows when and where it looked, and learns when you correct it.",
         epilog="Start with `stabn demo --out demo`. Every verb takes --json FILE for what it reports.",
     )
     jobs = parser.add_subcommands(required=True, dest="verb")
-    for name, (function, positional) in VERBS.items():
-        documented = parse(inspect.getdoc(function) or "")
-        described = {p.arg_name: p.description for p in documented.params}
-        job = _Parser(description="\n".join(filter(None, (documented.short_description, documented.long_description))))
-        for parameter in positional:
-            kind = inspect.signature(function).parameters[parameter].annotation
-            several = kind in (list[Path], list[Path] | None)
-            given = job.add_argument(
-                parameter, type=Path, nargs="+" if several else None, help=described.get(parameter)
-            )
-            given.required = type(None) not in get_args(kind)
-        job.add_argument("--config", action=ActionConfigFile, help="A recipe: a YAML file with any of these options.")
-        switches = [n for n, p in inspect.signature(function).parameters.items() if p.annotation is bool]
-        for switch in switches:
-            job.add_argument(f"--{switch}", type=bool, nargs="?", const=True, default=False, help=described.get(switch))
-        job.add_function_arguments(function, skip={*positional, *switches}, sub_configs=False)
-        job.add_argument("--json", type=Path | None, default=None, help="Also write what is reported to this file.")
-        jobs.add_subcommand(name, job, help=documented.short_description)
+    for name in VERBS:
+        jobs.add_subcommand(name, _job(name) if name == verb else _Parser(), help=_summary(name))
     return parser
+
+
+def _job(verb: str) -> _Parser:
+    """The parser of a verb's options: its function's parameters, explained by its docstring."""
+    function, positional = function_of(verb), VERBS[verb][1]
+    documented = parse(inspect.getdoc(function) or "")
+    described = {p.arg_name: p.description for p in documented.params}
+    job = _Parser(description="\n".join(filter(None, (documented.short_description, documented.long_description))))
+    for parameter in positional:
+        kind = inspect.signature(function).parameters[parameter].annotation
+        several = kind in (list[Path], list[Path] | None)
+        given = job.add_argument(parameter, type=Path, nargs="+" if several else None, help=described.get(parameter))
+        given.required = type(None) not in get_args(kind)
+    job.add_argument("--config", action=ActionConfigFile, help="A recipe: a YAML file with any of these options.")
+    switches = [n for n, p in inspect.signature(function).parameters.items() if p.annotation is bool]
+    for switch in switches:
+        job.add_argument(f"--{switch}", type=bool, nargs="?", const=True, default=False, help=described.get(switch))
+    job.add_function_arguments(function, skip={*positional, *switches}, sub_configs=False)
+    job.add_argument("--json", type=Path | None, default=None, help="Also write what is reported to this file.")
+    return job
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; status 0, 2 for a user's mistake, 130 when interrupted."""
-    parser = _parser()
     words = sys.argv[1:] if arguments is None else arguments
+    parser = _parser(words[0] if words else None)
     if not first_process():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
     chosen = parser.parse_args([_with_underscores(word) for word in words])
@@ -112,8 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.pop("config", None)
         if report is not None and (report.is_dir() or not _nearest(report).is_dir()):
             raise UserError(f"--json: got {report}, where no file can be written; give a file in a folder")
-        function, _ = VERBS[chosen.verb]
-        result = function(**dict(options.items()))
+        result = function_of(chosen.verb)(**dict(options.items()))
         if report is not None:
             write_json(report, result)
     except UserError as error:

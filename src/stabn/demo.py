@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stabn import edit_verbs, measuring_verbs, verbs
+from stabn import edit_verbs, explaining_verbs, measuring_verbs, verbs
 from stabn.errors import UserError
 from stabn.evaluation.comparison import print_comparison
 from stabn.files import read_json, write_json
@@ -113,7 +113,7 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
         Stage(
             _command("explain", before, *videos, "--out", out / "explanations"),
             lambda: all((out / "explanations" / f"{video.stem}.json").exists() for video in videos),
-            lambda: verbs.explain(before, videos, out / "explanations"),
+            lambda: explaining_verbs.explain(before, videos, out / "explanations"),
         ),
         Stage(
             _command("collect", before, "--out", edits),

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.exporting import EXPORT_FORMAT, Input, check_export
 from stabn.exporting import export as export_network
 from stabn.nn import load_pretrained
+from stabn.pace import EngineRecipe
 from stabn.planning import GIB, GPUS, SOMETHING_V2
 from stabn.planning import plan as plan_training
 from stabn.runs import DataSource, open_run

@@ -8,13 +8,13 @@ from stabn.comparing.lineup import ask, judge, line_up, print_found
 from stabn.comparing.looks import look, print_looks
 from stabn.comparing.page import write_comparison_page
 from stabn.data.truth import read_truth
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import accuracy, left_out, print_accuracy
 from stabn.evaluation.comparison import print_comparison
 from stabn.evaluation.faithfulness import faithfulness_of, print_faithfulness
 from stabn.evaluation.perturbation import BASELINES
 from stabn.evaluation.predict import predict_split
+from stabn.pace import EngineRecipe
 from stabn.projects import open_project
 from stabn.reporting import check_report, report_on
 from stabn.runs import DataSource, open_run, open_runs

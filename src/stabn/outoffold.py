@@ -12,9 +12,9 @@ import numpy as np
 
 from stabn.data.datasets import Sample, VideoDataset
 from stabn.data.transforms import Augmentation
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions, predict
+from stabn.pace import EngineRecipe
 from stabn.runs import Run, finished, open_run, preprocessing_of
 from stabn.training.fit import optimiser_of, train
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe

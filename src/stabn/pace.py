@@ -7,11 +7,13 @@ import ctypes
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from stabn.files import first_process
 from stabn.nn import STABN, ResNet3D, answering
 from stabn.nn.answering import Network
 
@@ -127,3 +129,53 @@ def told(found: Mapping[str, Any]) -> str:
         "for answers batch norm in the convolutions" + (" and Winograd's convolutions" if found["winograd"] else ""),
     ]
     return ", ".join(words) + "; --engine.fast false is the plain float32 way"
+
+
+@dataclass(frozen=True)
+class EngineRecipe:
+    """On what the work runs; Lightning's own words.
+
+    Attributes:
+        accelerator: auto, cpu, gpu, ...
+        devices: auto or how many; with more than one, as many processes work together.
+        strategy: auto, ddp (each process has the whole network) or fsdp (it is cut into pieces; GPUs).
+        nodes: machines; start the same command on each, by torchrun for instance, on a file system that they share.
+        precision: 32-true, bf16-mixed, 16-mixed or 64-true; auto is bf16-mixed where the device computes bfloat16
+            itself and 32-true elsewhere, and 32-true for accuracies and other measurements.
+        recompute: in training, compute activations again in place of keeping them: much less memory for a third more
+            time, the same numbers.
+        fast: False computes in the plain way: float32, PyTorch's own memory layout, every operation by itself. It is
+            the reference for what True (docs/speed.md) gives faster.
+    """
+
+    accelerator: str = "auto"
+    devices: str = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    nodes: int = 1
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "auto"
+    recompute: bool = False
+    fast: bool = True
+
+    def chosen_precision(self) -> str:
+        """What `precision` means on this machine; never auto."""
+        return precision_of(self.precision, self.accelerator, fast=self.fast)
+
+    def announce(self) -> None:
+        """Say on stderr, once, how it computes here, unless that is the plain way."""
+        if self.fast:
+            _say(told(examine(self.accelerator, self.precision)))
+
+    def settled(self) -> "EngineRecipe":
+        """The same with the precision that auto means on this machine, for whoever asks several machines."""
+        precision: Any = self.chosen_precision()
+        return replace(self, precision=precision)
+
+    def measuring(self) -> "EngineRecipe":
+        """The same for measurements, which bfloat16 enters only where somebody asks for it."""
+        return replace(self, precision="32-true") if self.precision == "auto" else self
+
+
+@cache
+def _say(line: str) -> None:
+    if first_process():
+        print(line, file=sys.stderr, flush=True)

@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from stabn.data.transforms import Preprocessing
-from stabn.engine import EngineRecipe
 from stabn.nn import STABN, ResNet3D, recognition_loss
+from stabn.pace import EngineRecipe
 from stabn.training.module import Training
 from stabn.training.recipes import NetworkRecipe, OptimiserRecipe
 

@@ -10,7 +10,7 @@ from PIL import Image
 from stabn.archive.explaining import explain_archive
 from stabn.archive.work import Means
 from stabn.data.video import read_chunks
-from stabn.engine import EngineRecipe
+from stabn.pace import EngineRecipe
 
 CPU = EngineRecipe(accelerator="cpu")
 MEANS = Means(batch_size=3, workers=2, timeout=20, engine=CPU)

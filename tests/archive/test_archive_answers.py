@@ -12,9 +12,9 @@ from pyarrow import parquet
 from stabn.archive.answers import SCHEMA, compressed
 from stabn.archive.job import Job
 from stabn.data.segments import Segment
-from stabn.engine import EngineRecipe
 from stabn.explain.recording import explain
 from stabn.nn import load_pretrained
+from stabn.pace import EngineRecipe
 from stabn.runs import class_names_of, preprocessing_of
 
 DOCS = (Path(__file__).parents[2] / "docs" / "archive.md").read_text()

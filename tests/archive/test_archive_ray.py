@@ -9,8 +9,8 @@ import pytest
 from archive_folder import BROKEN, CPU, assert_same, explained, rows_of, write_rows
 
 from stabn.archive.work import Means
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
+from stabn.pace import EngineRecipe
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own are not ours to mend

@@ -11,7 +11,7 @@ import torch
 from hanging import HangsOnSome
 from small_run import QUICK, SETTINGS
 
-from stabn import verbs
+from stabn import explaining_verbs, verbs
 from stabn.data.reading import Reader
 from stabn.data.video import write_video
 from stabn.errors import UserError
@@ -253,7 +253,7 @@ def test_a_comparison_says_which_clips_it_goes_without(run, clips, capsys):
 def test_explaining_a_single_broken_video_is_an_error(run, clips, tmp_path):
     break_clips(clips, "1.mp4")
     with pytest.raises(UserError, match=r"1\.mp4: is cut short"):
-        verbs.explain(run, [clips / "1.mp4"], tmp_path / "explained")
+        explaining_verbs.explain(run, [clips / "1.mp4"], tmp_path / "explained")
 
 
 def test_reading_in_another_process_gives_the_same_clips(sound):

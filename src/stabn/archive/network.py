@@ -11,9 +11,10 @@ from torch import Tensor
 from stabn.archive.answers import Row, compressed
 from stabn.archive.reading import View
 from stabn.data.transforms import Preprocessing
-from stabn.engine import EngineRecipe, build_answerer, quietly
+from stabn.engine import build_answerer, quietly
 from stabn.errors import UserError
 from stabn.nn import Output, ResNet3D
+from stabn.pace import EngineRecipe
 
 _EXACTER = "try --engine.precision 32-true"
 

@@ -12,9 +12,9 @@ from stabn.archive.job import Job, Part
 from stabn.archive.network import Network
 from stabn.archive.reading import Read, Readers, View
 from stabn.data.reading import TIMEOUT
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.nn import load_pretrained
+from stabn.pace import EngineRecipe
 
 
 @dataclass(frozen=True)

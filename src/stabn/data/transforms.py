@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
+from torch.nn import functional
 
 from stabn.data.sampling import Sampling
 from stabn.errors import UserError
@@ -107,7 +107,12 @@ class Preprocessing:
     def resized(self, frames_tchw: UInt8[Tensor, "t 3 h w"]) -> UInt8[Tensor, "t 3 h2 w2"]:
         """The region of source frames with `resize` as its shorter side, aspect kept (bilinear, antialiased)."""
         left, top, right, bottom = self._region_pixels(*frames_tchw.shape[-2:])
-        return tv.resize(frames_tchw[..., top:bottom, left:right], [self.resize], antialias=True)
+        size = self.resized_size(*frames_tchw.shape[-2:])
+        # what torchvision's resize calls; torchvision itself takes longer to load than a clip to explain
+        region_tchw = frames_tchw[..., top:bottom, left:right]
+        if tuple(region_tchw.shape[-2:]) == size:
+            return region_tchw
+        return functional.interpolate(region_tchw, size, mode="bilinear", antialias=True)
 
     def test_view(self, frames_tchw: UInt8[Tensor, "t 3 h w"]) -> Float32[Tensor, "3 t s s"]:
         """The network's view of source frames: the centre square of what `resized` gives, normalised."""
@@ -252,6 +257,8 @@ class Augmentation:
         if self.jitter > 0:
             _jitter(clip_cthw, brightness, contrast, saturation)
         if self.hue > 0:
+            from torchvision.transforms.v2 import functional as tv  # takes seconds to load
+
             clip_cthw = tv.adjust_hue(clip_cthw.transpose(0, 1), hue).transpose(0, 1).contiguous()
         return TrainingView(preprocessing._standardised(clip_cthw), flipped, (top, left))
 

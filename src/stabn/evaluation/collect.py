@@ -8,10 +8,10 @@ import numpy as np
 
 from stabn.data.datasets import VideoDataset
 from stabn.data.video import probe
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions, predict
 from stabn.nn import STABN
+from stabn.pace import EngineRecipe
 from stabn.projects import check_vacant, write_project
 from stabn.runs import Run, preprocessing_of
 

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from stabn.data.datasets import ClipBatch, VideoDataset, collate
-from stabn.engine import EngineRecipe, build_answerer, quietly
+from stabn.engine import build_answerer, quietly
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, ResNet3D
 from stabn.nn.cam import between_extremes, branch_cam, cam, grad_cam, share_of_highest, undisturbed
+from stabn.pace import EngineRecipe
 
 EXPLAINERS: dict[str, Callable[[Any, Tensor, Tensor | None], Attention]] = {
     "attention": lambda model, clip, _classes: model(clip).attention,

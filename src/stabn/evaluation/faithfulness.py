@@ -8,7 +8,6 @@ import numpy as np
 
 from stabn.data.datasets import VideoDataset
 from stabn.data.truth import ClipTruth
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.explainers import Subject, check_methods, methods_of
 from stabn.evaluation.intervals import paired_interval, summary
@@ -17,6 +16,7 @@ from stabn.evaluation.perturbation import BASELINES, SCOPES, perturb
 from stabn.evaluation.predict import ATTENTIONS, SHUFFLED, Predictions, predict_each
 from stabn.evaluation.randomisation import randomise
 from stabn.nn import STABN, ResNet3D
+from stabn.pace import EngineRecipe
 from stabn.runs import Run, preprocessing_of
 from stabn.tables import print_table
 

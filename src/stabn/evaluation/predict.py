@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from stabn.data.datasets import ClipBatch, Sample, Skipped, VideoDataset, collate
 from stabn.data.reading import Reader
 from stabn.data.skipping import Tolerant
-from stabn.engine import EngineRecipe, build_answerer, progress_bar, quietly, share_of
+from stabn.engine import build_answerer, progress_bar, quietly, share_of
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, Output, ResNet3D
+from stabn.pace import EngineRecipe
 from stabn.records import Record
 from stabn.runs import Run, preprocessing_of
 

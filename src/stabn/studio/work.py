@@ -27,9 +27,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
+from stabn.pace import EngineRecipe
 from stabn.projects import Project, open_project
 from stabn.records import now
 from stabn.runs import DataSource, Run, finished, open_run

@@ -13,9 +13,9 @@ from lightning.pytorch import seed_everything
 from stabn.data.datasets import FrameScores, VideoDataset
 from stabn.data.transforms import Augmentation
 from stabn.data.truth import ClipTruth
-from stabn.engine import EngineRecipe
 from stabn.errors import UserError
 from stabn.nn import STABN
+from stabn.pace import EngineRecipe
 from stabn.projects import Project
 from stabn.runs import Run, preprocessing_of
 from stabn.tracking import Recorder, TrackingRecipe

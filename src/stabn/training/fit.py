@@ -17,10 +17,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from stabn.data.datasets import VideoDataset
 from stabn.data.transforms import Augmentation, Preprocessing
-from stabn.engine import EngineRecipe, build_trainer, progress_bar, quietly
+from stabn.engine import build_trainer, progress_bar, quietly
 from stabn.errors import UserError
 from stabn.files import first_process, write_json
 from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
+from stabn.pace import EngineRecipe
 from stabn.runs import DataSource, found, write_run
 from stabn.tracking import Recorder, TrackingRecipe
 from stabn.training.feeding import Feeding, total_steps
