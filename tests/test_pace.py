@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from stabn import engine, pace
+from stabn import pace
 from stabn.engine import build_answerer, build_trainer, quietly
 from stabn.nn import STABN, ResNet3D
 from stabn.nn.answering import AnsweringSTABN
@@ -87,7 +87,7 @@ def test_a_processor_without_bfloat16_is_seen(monkeypatch):
 
 
 def test_what_is_chosen_is_told_once_in_one_line(with_bf16, capsys):
-    engine._say.cache_clear()
+    pace._say.cache_clear()
     for _ in range(2):
         EngineRecipe(accelerator="cpu").announce()
     EngineRecipe(accelerator="cpu", fast=False).announce()

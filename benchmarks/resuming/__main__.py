@@ -36,8 +36,8 @@ TRAIN = [
     "--engine.accelerator=cpu",
     "--tracking.kind=csv",
 ]
-MOST = 3.0
-"""Seconds, at most, that a training works before it is killed, from the moment that it has begun."""
+MOST = 16
+"""Steps, at most, that a training goes on before it is killed; an epoch has 11."""
 
 
 def command(data: Path, out: Path, processes: int, epochs: int) -> list[str]:
@@ -51,10 +51,11 @@ def children(launcher: int) -> list[int]:
     return sorted(pid for pid, stat in stats if int(stat.rpartition(")")[2].split()[1]) == launcher)
 
 
-def progress(out: Path) -> tuple[int, int]:
+def progress(out: Path) -> tuple[int, int, int]:
+    """Epoch, step in it, and steps in all; what the training told last."""
     file = out / "progress.json"
-    told = read_json(file, remedy="") if file.exists() else {"epoch": 1, "step": 0}
-    return told["epoch"], told["step"]
+    told = read_json(file, remedy="") if file.exists() else {"epoch": 1, "step": 0, "steps": 1}
+    return told["epoch"], told["step"], (told["epoch"] - 1) * told["steps"] + told["step"]
 
 
 def killed_once(words: list[str], out: Path, processes: int, chance: random.Random) -> tuple[int, int] | None:
@@ -64,10 +65,13 @@ def killed_once(words: list[str], out: Path, processes: int, chance: random.Rand
         started = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
     while started.poll() is None and not (out / "progress.json").exists():
         time.sleep(0.01)
-    time.sleep(chance.uniform(0, MOST))
+    until = progress(out)[2] + chance.randint(0, MOST)
+    while started.poll() is None and progress(out)[2] < until:
+        time.sleep(0.01)
+    time.sleep(chance.uniform(0, 0.5))  # progress is told twice a second
     if started.poll() is not None:
         return None
-    found = progress(out)
+    found = progress(out)[:2]
     victim = started.pid if processes == 1 else chance.choice(children(started.pid) or [started.pid])
     os.kill(victim, signal.SIGKILL)
     started.wait()
