@@ -12,7 +12,7 @@ from stabn.archive.work import Means
 from stabn.data.video import read_chunks
 from stabn.pace import EngineRecipe
 
-CPU = EngineRecipe(accelerator="cpu")
+CPU = EngineRecipe(accelerator="cpu", precision="32-true")
 MEANS = Means(batch_size=3, workers=2, timeout=20, engine=CPU)
 PART = 4
 BROKEN = {

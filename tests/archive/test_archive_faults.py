@@ -31,7 +31,7 @@ SOME = [str(n) for n in range(1, 6)]
 
 def command(run: Path, table: Path, out: Path) -> list[str]:
     words = ["explain", str(run), "--batch", str(table), "--out", str(out), "--part-clips", str(PART), "--workers", "1"]
-    return [*words, "--batch-size", "3", "--engine.accelerator", "cpu"]
+    return [*words, "--batch-size", "3", "--engine.accelerator", "cpu", "--engine.precision", "32-true"]
 
 
 @pytest.fixture

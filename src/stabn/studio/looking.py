@@ -25,7 +25,7 @@ from stabn.data.video import stream_clip
 from stabn.errors import UserError
 from stabn.evaluation.predict import ATTENTIONS
 from stabn.nn import STABN, Attention, Perceiver
-from stabn.pace import device_of, precision_of, quick
+from stabn.pace import device_of, quick
 
 SHORT_SIDE = 480
 """Pixels of a picture's shorter side at most; smaller videos are sent as they are."""
@@ -125,7 +125,8 @@ class Looking:
 
     def __init__(self, model: STABN, preprocessing: Preprocessing, *, memory: int = 2**30) -> None:
         device = device_of("auto")
-        self.model = quick(model, precision_of("auto", "auto"), device).to(device)
+        # float32 everywhere: what people see here stands beside answers that were measured in it
+        self.model = quick(model, "32-true", device).to(device)
         self.preprocessing = preprocessing
         self.memory = memory
         self._views: OrderedDict[str, View] = OrderedDict()
