@@ -233,3 +233,42 @@ def test_a_class_name_that_is_there_twice_is_refused(tmp_path):
         read_classes(write(tmp_path / "c.txt", "a", "b", "a"))
     with pytest.raises(UserError, match=r"c\.txt: holds no class name"):
         read_classes(write(tmp_path / "c.txt", ""))
+
+
+def test_lists_of_mmaction2_whose_paths_begin_in_folders_beside_them_are_found(tmp_path):
+    put(tmp_path / "videos_train", "abseiling/a.mp4", "air drumming/b.mp4")
+    put(tmp_path / "videos_val", "abseiling/c.mp4")
+    train = write(tmp_path / "train_list_videos.txt", "abseiling/a.mp4 0", "air drumming/b.mp4 1")
+    val = write(tmp_path / "val_list_videos.txt", "abseiling/c.mp4 0")
+    got = read_lists([(train, "train"), (val, "validation")])
+    assert got.problems == ()
+    assert [s.path for s in got.table.samples][2] == tmp_path / "videos_val/abseiling/c.mp4"
+    assert f"val_list_videos.txt: paths begin in {tmp_path}/videos_val" in got.notes
+    put(tmp_path / "videos_val_small", "abseiling/c.mp4")
+    assert problems(read_lists([(val, "validation")])) == {"abseiling/c.mp4": "missing video"}, "nobody could know"
+
+
+def test_a_class_below_0_is_none_and_a_word_among_numbers_does_not_rename_the_classes(tmp_path):
+    put(tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4", "take one.mp4")
+    write(tmp_path / "category.txt", "zero", "one", "two")
+    got = read(tmp_path, "a.mp4 2", "b.mp4 -1", "c.mp4 zero", "d.mp4 three", "e.mp4 0", "take one.mp4 1")
+    assert got.table.class_names == ("zero", "one", "two")
+    assert problems(got) == {"b.mp4": "no class", "d.mp4": "unknown class"}
+    assert clips(got)["c.mp4"] == ("zero", "train")
+
+
+def test_paths_with_commas_may_stand_in_quotes_and_a_class_of_words_behind_a_comma(tmp_path):
+    put(tmp_path, "a, b.mp4", "c.mp4", 'say "d".mp4')
+    got = read(tmp_path, '"a, b.mp4",1', "c.mp4,0", '"say ""d"".mp4",1', name="train.csv")
+    assert clips(got) == {"a, b.mp4": ("1", "train"), "c.mp4": ("0", "train"), 'say "d".mp4': ("1", "train")}
+    got = read(tmp_path, '"a, b.mp4",air drumming', "c.mp4, abseiling", name="train.csv")
+    assert clips(got) == {"a, b.mp4": ("air drumming", "train"), "c.mp4": ("abseiling", "train")}
+
+
+def test_one_video_under_two_ways_to_write_its_path_is_noted(tmp_path):
+    put(tmp_path, "a.mp4", "b.mp4")
+    val = write(tmp_path / "val.txt", f"{tmp_path}/b.mp4 1")
+    train = write(tmp_path / "train.txt", "a.mp4 0", "./a.mp4 0", "b.mp4 1")
+    notes = read_lists([(train, "train"), (val, "validation")]).notes
+    assert any("1 videos are in more than one split" in note and "b.mp4" in note for note in notes)
+    assert any("1 clips are the same part of the same video" in note and "./a.mp4" in note for note in notes)

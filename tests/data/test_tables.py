@@ -353,3 +353,12 @@ def test_wrong_json_lines_are_named(folder, text, told):
     (folder / "c.jsonl").write_text(text)
     with pytest.raises(UserError, match=told):
         read_table(folder / "c.jsonl")
+
+
+def test_tabs_may_stand_between_cells(tmp_path):
+    for name in ("a, b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    file = tmp_path / "clips.tsv"
+    file.write_bytes(b"\xef\xbb\xbfpath\tlabel\tsplit\r\na, b.mp4\tA\ttrain\r\nc.mp4\tB; b\tvalidation\r\n")
+    assert [sample.clip_id for sample in read_table(file).samples] == ["a, b.mp4", "c.mp4"]
+    assert read_table(file).class_names == ("A", "B; b")

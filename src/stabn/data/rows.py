@@ -13,6 +13,7 @@ from stabn.errors import UserError
 
 PARQUET = (".parquet", ".pq")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Rows:
 def read_rows(file: Path) -> Rows:
     """The rows of a file; its suffix says of which kind it is, and what is neither JSON nor Parquet is CSV.
 
-    CSV has a heading line, commas or semicolons between the cells, and is UTF-8 with or without byte order mark. JSON
-    Lines has an object per line, JSON a list of objects. Columns of Parquet that hold bytes or lists are left out.
+    CSV has a heading line, commas, semicolons or tabs between the cells, and is UTF-8 with or without byte order mark.
+    JSON Lines has an object per line, JSON a list of objects. Columns of Parquet that hold bytes or lists are left out.
 
     Raises:
         UserError: the file cannot be read or has another form.
@@ -56,12 +57,12 @@ def read_text(file: Path, remedy: str) -> str:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); {remedy}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: is not UTF-8 text ({error}); {remedy}") from None
+        raise UserError(f"{file}: is not UTF-8 text ({error}); save it as UTF-8, or {remedy}") from None
 
 
 def separator(text: str) -> str:
     """What stands between the cells of a CSV text: spreadsheets of countries with a decimal comma put semicolons."""
-    return max(",;", key=lambda sign: len(next(csv.reader(io.StringIO(text, newline=""), delimiter=sign), ())))
+    return max(_SEPARATORS, key=lambda sign: len(next(csv.reader(io.StringIO(text, newline=""), delimiter=sign), ())))
 
 
 def _csv(file: Path) -> Rows:
@@ -73,13 +74,13 @@ def _csv(file: Path) -> Rows:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); give a CSV file or an annotation folder") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file}: is not UTF-8 CSV ({error}); save it as CSV with a heading line") from None
+        raise UserError(f"{file}: is not UTF-8 CSV ({error}); save it as UTF-8 CSV with a heading line") from None
     (_, heading), *rest = [(line, cells) for line, cells in lines if any(cells)] or [(1, [])]
     for line, cells in rest:
         if any(cells[len(heading) :]):
             raise UserError(
                 f"{file}, line {line}: has {len(cells)} cells under {len(heading)} columns; "
-                f"put quotes around what contains a {'comma' if sign == ',' else 'semicolon'}"
+                f"put quotes around what contains a {_SEPARATORS[sign]}"
             )
     rows = tuple(
         (f"line {line}", dict(zip(heading, _padded(cells, len(heading)), strict=True))) for line, cells in rest

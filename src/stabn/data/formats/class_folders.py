@@ -46,6 +46,8 @@ def read_class_folders(folder: Path) -> Listing:
     counts = Counter(entry.label for entry in entries)
     if len(counts) > 2 and max(counts.values()) == 1:
         notes.append("every class has a single clip: are these folders of classes?")
+    if len(counts) == 1:
+        notes.append(f"all clips are in one folder, {next(iter(counts))!r}: give that one if it holds the classes")
     words = "a folder per class in a folder per split" if in_splits else "a folder per class"
     return listing(words, entries, None, notes)
 

@@ -1,7 +1,7 @@
 """Where listed videos and frame folders are on the disk."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stabn.errors import UserError
@@ -42,6 +42,45 @@ def finder() -> Callable[[Path], Path | None]:
         return next((candidate for candidate in candidates if exists(candidate)), None)
 
     return find
+
+
+_FOLDERS = 100
+"""Folders beside a list in which its videos are looked for; where there are more, each holds one video's frames."""
+
+
+def likeliest_root(folder: Path, lines: Sequence[Sequence[str]], find: Callable[[Path], Path | None]) -> Path:
+    """What the paths of a list are relative to: its folder, or the one beside it that has the most of them.
+
+    MMAction2 keeps train_list_videos.txt beside a folder videos_train, in which its paths begin.
+
+    Args:
+        folder: of the list.
+        lines: the first of the list, what may be the path of each.
+        find: from `finder`.
+
+    Returns:
+        The list's own folder where that has one of the paths, or no other has most of them.
+    """
+
+    def count(root: Path) -> int:
+        return sum(any(find(root / path) for path in paths) for paths in lines)
+
+    if count(folder):
+        return folder
+    counts = {root: count(root) for root in _folders(folder)}
+    most = max(counts.values(), default=0)
+    best = [root for root, found in counts.items() if found == most]
+    return best[0] if most and len(best) == 1 else folder
+
+
+def _folders(folder: Path) -> Sequence[Path]:
+    """The folders in one, if they are few."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(folder / e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    except OSError:
+        return ()
+    return found if len(found) <= _FOLDERS else ()
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -1,5 +1,6 @@
 """What a data set lists, and what of it can be used: every listed clip is in the table or told as a problem."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -233,10 +234,16 @@ def _can_be_written(name: str) -> bool:
 
 
 def _leaks(samples: Sequence[Sample]) -> Iterator[str]:
-    """Sources that are in several splits."""
-    splits: dict[Path, set[str]] = {}
+    """Sources that are in several splits, and clips that are in one twice; a path may be written in many ways."""
+    splits: dict[str, set[str]] = {}
+    same: dict[tuple[str, Segment | None, str], list[str]] = {}
     for sample in samples:
-        splits.setdefault(sample.path, set()).add(sample.split)
-    shared = [path.name for path, found in splits.items() if len(found - {UNSPLIT}) > 1]
+        path = os.path.abspath(sample.path)
+        splits.setdefault(path, set()).add(sample.split)
+        same.setdefault((path, sample.segment, sample.split), []).append(sample.clip_id)
+    shared = [os.path.basename(path) for path, found in splits.items() if len(found - {UNSPLIT}) > 1]
     if shared:
         yield f"{len(shared)} videos are in more than one split, which makes measures look better: {some(shared)}"
+    again = [clip_ids[1] for clip_ids in same.values() if len(clip_ids) > 1]
+    if again:
+        yield f"{len(again)} clips are the same part of the same video as another of their split: {some(again)}"

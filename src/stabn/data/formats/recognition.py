@@ -34,7 +34,7 @@ Format = Literal[
 FORMATS: tuple[str, ...] = get_args(Format)[1:]
 _INSIDE = ("annotations", "labels", "annotation")
 """Folders in which data sets keep their lists, beside the videos."""
-_LISTS = (".csv", ".txt", *JSON_LINES, *PARQUET)
+_LISTS = (".csv", ".tsv", ".txt", *JSON_LINES, *PARQUET)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def read_beginning(file: Path) -> str:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: is not UTF-8 text ({error}); give a list or table of clips") from None
+        raise UserError(f"{file}: is not UTF-8 text ({error}); save the list or table as UTF-8") from None
 
 
 def _heading(text: str) -> list[str]:
@@ -209,6 +209,8 @@ def _heading(text: str) -> list[str]:
 def _unknown(file: Path, columns: Columns) -> str:
     heading = list(read_rows(file).heading) if file.suffix.lower() in (*JSON_LINES, *PARQUET) else None
     heading = heading or _heading(read_beginning(file))
+    if not heading:
+        return f"{file}: is empty; give a list or table with a line per clip"
     if len(heading) > 1:
         told = ", ".join(heading)[:200]
         return (
