@@ -208,6 +208,7 @@ class TestMistakesEndInOneLineWithStatusTwo:
             (["train", "--out", "x", "--data.annotations", "y", "--optimiser.epochs", "many"], "many"),
             (["train", "--out", "x", "--data.annotations", "y", "--optimiser.epochs", "0"], "epochs: got 0"),
             (["train", "--out", "x", "--data.annotations", "y", "--optimiser.speed", "3"], "speed"),
+            (["train", "--out", "x", "--data.annotations", "y", "--optimiser.epoch", "3"], "unrecognized .*epoch 3"),
             (["train", "--out", "x", "--data.annotations", "y", "--network.architecture", "vgg"], "vgg|y"),
             (["train", "--out", "x", "--config", "none.yaml"], "none.yaml"),
             (["train", "--out", "x", "--data.annotations", "y", "--preprocessing.crop", "100"], "crop: got 100"),

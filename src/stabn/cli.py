@@ -93,6 +93,7 @@ def _parser(verb: str | None = None) -> _Parser:
     parser = _Parser(
         prog="stabn",
         description="Video recognition that shows when and where it looked, and learns when you correct it.",
+        allow_abbrev=False,  # what looks like a short form is a slip
         epilog="Start with `stabn demo --out demo`. Every verb takes --json FILE for what it reports.",
     )
     jobs = parser.add_subcommands(required=True, dest="verb")
@@ -106,7 +107,8 @@ def _job(verb: str) -> _Parser:
     function, positional = function_of(verb), VERBS[verb][1]
     documented = parse(inspect.getdoc(function) or "")
     described = {p.arg_name: p.description for p in documented.params}
-    job = _Parser(description="\n".join(filter(None, (documented.short_description, documented.long_description))))
+    words = filter(None, (documented.short_description, documented.long_description))
+    job = _Parser(description="\n".join(words), allow_abbrev=False)
     for parameter in positional:
         kind = inspect.signature(function).parameters[parameter].annotation
         several = kind in (list[Path], list[Path] | None)

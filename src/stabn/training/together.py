@@ -6,11 +6,11 @@ left, the average of gradients, is Lightning's and PyTorch's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning.pytorch.plugins import LayerSync, TorchSyncBatchNorm
-from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor, autograd, distributed, nn
 
 
 def processes() -> int:
@@ -99,18 +99,32 @@ class SharedStatistics(LayerSync):
         return self._native.revert(model)
 
 
+class _Sum(autograd.Function):
+    """The sum over all processes; what it adds to their losses is the sum of what it adds to each."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
+
+
 class _SharedBatchNorm3d(nn.BatchNorm3d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
         dims, shape = (0, 2, 3, 4), (1, -1, 1, 1, 1)
         x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-        first = all_reduce(torch.cat([x.sum(dims), x.new_tensor([x.numel() / x.shape[1]])]))
+        first = _Sum.apply(torch.cat([x.sum(dims), x.new_tensor([x.numel() / x.shape[1]])]))
         count = first[-1].detach().clamp(min=1)
         mean = first[:-1] / count
         centred = x - mean.view(shape)
         # Not the mean of squares minus the square of the mean, which loses digits.
-        variance = all_reduce(centred.square().sum(dims)) / count
+        variance = _Sum.apply(centred.square().sum(dims)) / count
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None
