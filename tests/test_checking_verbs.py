@@ -79,9 +79,9 @@ def test_without_a_broken_clip_nothing_is_to_be_left_out(clips, tmp_path, capsys
     )
 
 
-def test_missing_videos_are_reported_and_may_be_left_out(clips, tmp_path, one_line):
+def test_missing_videos_are_reported_and_may_be_left_out(clips, tmp_path):
     (clips / "0.mp4").unlink()
-    assert "--data.exclude" in one_line("train", "--out", tmp_path / "run", "--data.annotations", clips / "clips.csv")
+    assert len(DataSource(str(clips / "clips.csv")).table().samples) == 10, "as long as they are few"
     main(["check-data", str(clips / "clips.csv"), "--out", str(tmp_path / "check")])
     source = DataSource(str(clips / "clips.csv"), exclude=str(tmp_path / "check" / "exclude.txt"))
     assert [sample.clip_id for sample in source.table().samples] == [

@@ -7,12 +7,14 @@ RUN/checkpoints/last.ckpt            what an interrupted training goes on from; 
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stabn.data.datasets import Table
+from stabn.data.skipping import Tally
 from stabn.data.something import read_something_something
 from stabn.data.tables import Columns, read_table
 from stabn.data.transforms import Preprocessing
@@ -45,21 +47,23 @@ class DataSource:
     def table(self) -> Table:
         """Read the annotations, and truth.jsonl where a folder has one, as Tabletop's has.
 
+        A clip whose video is missing stays in: it is left out and counted like any other that cannot be read.
+
         Raises:
-            UserError: a file is missing or wrong, or none of the clips to exclude is in the data.
+            UserError: a file is missing or wrong, none of the clips to exclude is in the data, or more videos of a
+                split are missing than may be broken (`stabn.data.skipping.Tally`).
         """
-        if self.exclude is None:
-            return self._listed(lambda clip_id: False)
-        file = Path(self.exclude)
-        ids = _lines(file)
-        table = self._listed(lambda clip_id: clip_id in ids)
-        kept = tuple(sample for sample in table.samples if sample.clip_id not in ids)
-        if ids and len(kept) == len(table.samples):
-            raise UserError(
-                f"--data.exclude: {file} names no clip of this data, for instance {min(ids)!r}; give its own list"
-            )
-        known = {sample.clip_id for sample in kept}
-        return replace(table, samples=kept, truth={name: told for name, told in table.truth.items() if name in known})
+        missing: set[str] = set()
+
+        def note(clip_id: str) -> bool:
+            missing.add(clip_id)
+            return True
+
+        table = self._listed(note)
+        if self.exclude is not None:
+            table = _without(table, Path(self.exclude))
+        _check_missing(Path(self.annotations), table, missing)
+        return table
 
     def everything(self) -> Table:
         """As `table`, with the clips to exclude and those whose videos are missing.
@@ -107,6 +111,30 @@ class DataSource:
             TypeError: a field is missing or unknown.
         """
         return cls(**{**value, "columns": Columns(**value.get("columns", {}))})
+
+
+def _without(table: Table, file: Path) -> Table:
+    """The clips that a file does not name."""
+    ids = _lines(file)
+    kept = tuple(sample for sample in table.samples if sample.clip_id not in ids)
+    if ids and len(kept) == len(table.samples):
+        raise UserError(
+            f"--data.exclude: {file} names no clip of this data, for instance {min(ids)!r}; give its own list"
+        )
+    known = {sample.clip_id for sample in kept}
+    return replace(table, samples=kept, truth={name: told for name, told in table.truth.items() if name in known})
+
+
+def _check_missing(annotations: Path, table: Table, missing: set[str]) -> None:
+    """More than a few missing videos are a wrong folder, or one that was not unpacked to the end."""
+    tally = Tally(Counter(sample.split for sample in table.samples))
+    absent = [sample for sample in table.samples if sample.clip_id in missing]
+    if any(count > tally.allowed(split) for split, count in Counter(sample.split for sample in absent).items()):
+        raise UserError(
+            f"{absent[0].path}: no such file for clip {absent[0].clip_id!r} of {annotations}, {len(absent)} of "
+            f"{len(table.samples)} videos are missing; unpack all of them, give the right folder with --data.videos, "
+            "or find them with `stabn check-data` and leave them out with --data.exclude"
+        )
 
 
 def _lines(file: Path) -> frozenset[str]:

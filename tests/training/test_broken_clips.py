@@ -99,6 +99,20 @@ def test_a_broken_clip_is_left_out_named_once_and_counted(clips, tmp_path, capsy
     assert open_run(tmp_path / "run").recipe["loader"]["timeout"] == 60
 
 
+def test_a_missing_video_is_a_broken_one_and_many_are_a_wrong_folder(clips, tmp_path):
+    (clips / "1.mp4").unlink()
+    told = verbs.train(tmp_path / "run", DataSource(str(clips / "clips.csv")), **RECIPE)
+    assert told["skipped"] == 1
+    (skipped,) = json.loads((tmp_path / "run" / "skipped.json").read_text())["clips"]
+    assert skipped["reason"].startswith(f"{clips / '1.mp4'}: no such file")
+    for number in range(2, 9):
+        (clips / f"{number}.mp4").unlink()
+    with pytest.raises(UserError, match="8 of 16 videos are missing") as stopped:
+        train(tmp_path / "other", DataSource(str(clips / "clips.csv")), **RECIPE)
+    assert "check-data" in str(stopped.value)
+    assert not (tmp_path / "other").exists()
+
+
 def test_no_other_clip_takes_the_place_of_a_broken_one(clips, tmp_path, monkeypatch):
     seen: list[tuple[str, ...]] = []
     step = Training.training_step

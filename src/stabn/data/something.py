@@ -24,7 +24,7 @@ def read_something_something(
             distribution's labels.json, train.json and validation.json are read too.
         videos: folder with <id>.webm, <id>.mp4 or a folder of frames <id> for every annotated id.
         splits: which splits to read; test has no labels.
-        may_miss: whether the video of a clip, by its id, need not exist.
+        may_miss: is asked about clips whose video does not exist, by id, whether that is allowed.
 
     Raises:
         UserError: a file is missing or has another structure, a template is not among the labels, a video is missing,

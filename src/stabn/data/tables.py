@@ -121,7 +121,7 @@ def read_table(
             CSV with semicolons, decimal commas are read too.
         videos: what paths are relative to; by default the folder of the file.
         columns: what the columns are called; others are ignored.
-        may_miss: whether the video of a clip, by its id, need not exist.
+        may_miss: is asked about clips whose video does not exist, by id, whether that is allowed.
 
     Returns:
         The clips of all splits; their truth is when the labelled thing happens, where the table has it.
@@ -154,7 +154,7 @@ def read_table(
         clip_id, path = (row[named.id] if named.id else "") or name_of(relative, segment), root / relative
         if clip_id in samples:
             raise UserError(f"{where}: clip {clip_id!r} is there twice; remove one of them")
-        if not may_miss(clip_id) and not path.exists():
+        if not path.exists() and not may_miss(clip_id):
             raise UserError(
                 f"{path}: no such video ({where}); correct the path, give --data.videos, or find all that are missing "
                 "with `stabn check-data` and leave them out with --data.exclude"
