@@ -124,8 +124,11 @@ def test_a_recipe_file_gives_options_and_the_command_line_overrides_them(tableto
 
 
 def test_training_works_from_a_csv_table_with_workers(tabletop, tmp_path):
-    rows = [f"videos/{i}.mp4,{'up' if i % 2 else 'down'},{'train' if i < 9 else 'validation'}" for i in range(1, 13)]
-    table = tabletop / "own.csv"
+    rows = [
+        f"{tabletop}/videos/{i}.mp4,{'up' if i % 2 else 'down'},{'train' if i < 9 else 'validation'}"
+        for i in range(1, 13)
+    ]
+    table = tmp_path / "own.csv"
     table.write_text("path,label,split\n" + "\n".join(rows) + "\n")
     where = ["--out", str(tmp_path / "run"), "--data.annotations", str(table), "--loader.workers", "1"]
     main(["train", *where, *TINY])
