@@ -243,20 +243,25 @@ def per_seed(asked: argparse.Namespace, work: Callable[[Path, int], dict[str, An
 
 def name_of(asked: argparse.Namespace) -> str:
     """What the results of this data are called."""
+    epochs = f"-{asked.epochs}-epochs" if getattr(asked, "epochs", None) else ""
     if asked.data == "tabletop":
-        return "tabletop"
-    return f"{asked.data}-{asked.word}" + (f"-within-{asked.within}" if asked.within else "")
+        return f"tabletop{epochs}"
+    return f"{asked.data}-{asked.word}" + (f"-within-{asked.within}" if asked.within else "") + epochs
 
 
 def report(asked: argparse.Namespace, script: str, found: Mapping[str, Any], name: str | None = None) -> None:
     """Put the results of this data set into results.json beside the script, with what they were made by."""
     file = Path(script).with_name("results.json")
     known = read_json(file, remedy="remove it") if file.exists() else {}
-    hidden = {str(asked.out): "OUT", str(asked.table): "TABLE"}
-    command = shlex.join(
-        ["python", "-m", f"benchmarks.{Path(script).parent.name}", *(hidden.get(w, w) for w in sys.argv[1:])]
-    )
+    command = command_of(script, OUT=asked.out, TABLE=asked.table)
     write_json(file, {**known, name or name_of(asked): {"command": command, "machine": machine(), **found}})
+
+
+def command_of(script: str, **hidden: Path | None) -> str:
+    """The command that runs a script as it runs now, with names in place of this machine's paths."""
+    names = {str(path): name for name, path in hidden.items()}
+    words = (names.get(word, word) for word in sys.argv[1:])
+    return shlex.join(["python", "-m", f"benchmarks.{Path(script).parent.name}", *words])
 
 
 def print_summary(name: str, found: Mapping[str, Any]) -> None:

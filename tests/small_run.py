@@ -1,11 +1,15 @@
 """A recipe that trains in seconds, shared by the tests that need a run."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.pace import EngineRecipe
+from stabn.training.module import Training
 from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
 
 FRAMES = 8
@@ -17,6 +21,23 @@ SETTINGS = {
     "engine": EngineRecipe(accelerator="cpu", devices="1"),
     "seed": 3,
 }
+
+
+class PowerError(Exception):
+    """The power fails."""
+
+
+def power_fails_at(monkeypatch: pytest.MonkeyPatch, interrupted_at: int) -> Callable[[], None]:
+    """Let training fail at a step, until the function that is returned is called."""
+    step = Training.training_step
+
+    def failing(self, batch, batch_idx):
+        if self.global_step == interrupted_at:
+            raise PowerError
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Training, "training_step", failing)
+    return lambda: monkeypatch.setattr(Training, "training_step", step)
 
 
 def lines(path: Path) -> list[dict]:

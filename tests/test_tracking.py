@@ -11,7 +11,7 @@ import lightning.pytorch.loggers.mlflow as lightning_mlflow
 import lightning.pytorch.loggers.wandb as lightning_wandb
 import pytest
 import torch
-from small_run import QUICK, SETTINGS
+from small_run import QUICK, SETTINGS, PowerError, power_fails_at
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stabn.errors import UserError
@@ -20,16 +20,11 @@ from stabn.runs import DataSource, found
 from stabn.tracking import TrackingRecipe
 from stabn.training import fit as fitting
 from stabn.training.fit import train
-from stabn.training.module import Training
 from stabn.training.recipes import NetworkRecipe
 
 ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimiser": QUICK, **SETTINGS}
 STEPS = 14
 """Of the two epochs."""
-
-
-class PowerError(Exception):
-    """The power fails."""
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
@@ -94,18 +89,6 @@ def test_tracking_changes_nothing_that_is_learnt(tracked, trained):
     assert not (trained / "logs").exists()
 
 
-def fail_at(monkeypatch, step):
-    original = Training.training_step
-
-    def failing(self, batch, batch_idx):
-        if self.global_step == step:
-            raise PowerError
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(Training, "training_step", failing)
-    return lambda: monkeypatch.setattr(Training, "training_step", original)
-
-
 def test_a_training_that_goes_on_has_every_step_once_in_the_same_files(tabletop, tracked, tmp_path, monkeypatch):
     # A checkpoint every two steps: what came after the last one is done, and written, again.
     monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
@@ -118,7 +101,7 @@ def test_a_training_that_goes_on_has_every_step_once_in_the_same_files(tabletop,
     monkeypatch.setattr(fitting._Timed, "on_train_batch_end", seldom)
     run, data = tmp_path / "run", DataSource(str(tabletop))
     for step in (3, 11):
-        mended = fail_at(monkeypatch, step)
+        mended = power_fails_at(monkeypatch, step)
         with pytest.raises(PowerError):
             train(run, data, tracking=TrackingRecipe(every=1), **ARGUMENTS)
         mended()
@@ -134,7 +117,7 @@ def test_a_training_that_goes_on_has_every_step_once_in_the_same_files(tabletop,
 def test_whom_is_told_may_change_on_the_way(tabletop, tmp_path, monkeypatch):
     run, data, short = tmp_path / "run", DataSource(str(tabletop)), replace(QUICK, epochs=1)
     arguments = ARGUMENTS | {"optimiser": short}
-    mended = fail_at(monkeypatch, 2)
+    mended = power_fails_at(monkeypatch, 2)
     with pytest.raises(PowerError):
         train(run, data, tracking=TrackingRecipe(kind="csv", every=1), **arguments)
     assert [row["step"] for row in rows_of(run)] == ["1", "2"]
@@ -240,7 +223,7 @@ def test_mlflow_and_weights_and_biases_are_told_the_same_and_go_on_with_the_same
 ):
     run, data = tmp_path / "run", DataSource(str(tabletop))
     tracking = TrackingRecipe(kind="mlflow,wandb", project="cups", every=2)
-    mended = fail_at(monkeypatch, 3)
+    mended = power_fails_at(monkeypatch, 3)
     with pytest.raises(PowerError):
         train(run, data, tracking=tracking, **SHORT)
     mended()

@@ -10,12 +10,10 @@ shared, the fastest run is the least disturbed one.
 
 import argparse
 import csv
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import machine
+from benchmarks.settings import command_of, machine
 from stabn.archive.clips import list_clips
 from stabn.archive.explaining import explain_archive
 from stabn.archive.work import Means
@@ -70,9 +68,8 @@ if __name__ == "__main__":
         for number, workers in enumerate(asked.workers)
     ]
     info = probe(videos / "videos" / "1.mp4")
-    words = ["OUT" if word == str(asked.out) else word for word in sys.argv[1:]]
     found = {
-        "command": shlex.join(["python", "-m", "benchmarks.archive", *words]),
+        "command": command_of(__file__, OUT=asked.out),
         "machine": machine() | ({"note": asked.note} if asked.note else {}),
         "videos": f"{info.width} x {info.height} pixels, {info.num_frames} frames",
         "network": "small, 16 frames, 56 x 56 pixels",

@@ -10,7 +10,6 @@ process of its own and without it, in turns of a hundred; the machine may be sha
 
 import argparse
 import os
-import shlex
 import shutil
 import sys
 import time
@@ -27,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.faults.plain import Plain
-from benchmarks.settings import machine
+from benchmarks.settings import command_of, machine
 from stabn.data.decoders import VideoFiles
 from stabn.data.guard import Guard, StoppedError
 from stabn.data.reading import TIMEOUT, Reader
@@ -246,11 +245,8 @@ if __name__ == "__main__":
     asked.out.mkdir(parents=True, exist_ok=True)
     files = originals(asked.out / "originals", asked.videos, asked.copies)
     found = {"damaged copies": outcomes(asked, files), "reading": reading(asked, files[REAL])}
-    hidden = {str(asked.out): "OUT", str(asked.videos): "VIDEOS"}
-    command = ["python", "-m", "benchmarks.faults", *(hidden.get(word, word) for word in sys.argv[1:])]
-    write_json(
-        Path(__file__).with_name("results.json"), {"command": shlex.join(command), "machine": machine(), **found}
-    )
+    command = command_of(__file__, OUT=asked.out, VIDEOS=asked.videos)
+    write_json(Path(__file__).with_name("results.json"), {"command": command, "machine": machine(), **found})
     shutil.rmtree(asked.out / "originals")
     for codec, told in found["damaged copies"].items():
         print(f"{codec:20}", *(f"{outcome} {told['all'].get(outcome, 0)};" for outcome in OUTCOMES))

@@ -78,7 +78,7 @@ def edits(setting: Setting, folder: Path, control: Path, name: str, simulation: 
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     setting = SETTINGS[asked.data]
-    setting = replace(setting, optimiser=replace(setting.optimiser, epochs=setting.epochs))
+    setting = replace(setting, optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.epochs))
     source = source_of(asked, folder, seed)
     control = trained(setting, folder / "control", source, seed, mechanism="gated")
     truth = edits(setting, folder, control, "truth", {}, seed)
@@ -109,6 +109,7 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--arms", nargs="+", choices=list(PLAIN | EDITED), default=list(PLAIN | EDITED))
+    parser.add_argument("--epochs", type=int, help="of every training")
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     found = over_seeds([result["methods"] for result in results], AGAINST)

@@ -10,7 +10,6 @@ weights and the curves are the same bits.
 import argparse
 import os
 import random
-import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.settings import machine
+from benchmarks.settings import command_of, machine
 from stabn.data.tabletop import generate
 from stabn.files import read_json, write_json
 
@@ -114,8 +113,7 @@ if __name__ == "__main__":
         trial(data, asked.out / str(processes), processes, asked.kills, asked.epochs, asked.seed)
         for processes in (1, 2)
     ]
-    words = ["OUT" if word == str(asked.out) else word for word in sys.argv[1:]]
-    told = {"command": shlex.join(["python", "-m", "benchmarks.resuming", *words]), "machine": machine(), "runs": runs}
+    told = {"command": command_of(__file__, OUT=asked.out), "machine": machine(), "runs": runs}
     write_json(Path(__file__).with_name("results.json"), told)
     for run in runs:
         print(run)

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import resource
-import shlex
 import subprocess
 import sys
 import time
@@ -269,7 +268,7 @@ def main() -> None:
     if asked.child:
         name, work, arm, architecture, classes = json.loads(asked.child)
         return serve(name, Work(**work), Arm(**arm), architecture, classes)
-    from benchmarks.settings import machine  # only here, for the children need not know all verbs
+    from benchmarks.settings import command_of, machine  # only here, for the children need not know all verbs
 
     known = read_json(asked.out, remedy="remove it") if asked.out.exists() else {}
     for name in asked.work:
@@ -283,8 +282,7 @@ def main() -> None:
         found["ceiling gflop/s"] = {dtype: max(before[dtype], after[dtype]) for dtype in before}
         for arm, figures in found["arms"].items():
             figures["share of ceiling"] = round(figures["gflop/s"] / found["ceiling gflop/s"][arms[arm].dtype], 2)
-        words = ["OUT" if word == str(asked.out) else word for word in sys.argv[1:]]
-        command = shlex.join(["python", "-m", "benchmarks.speed", *words])
+        command = command_of(__file__, OUT=asked.out)
         where = {"machine": machine(), "device": _device(), "threads": torch.get_num_threads()}
         known[f"{name} {DEVICE.type}"] = {"command": command, **where, **found}
         write_json(asked.out, known)

@@ -5,8 +5,9 @@ from typing import Any
 
 from stabn.data.checking import FAULTS, REMARKS, check
 from stabn.data.reading import TIMEOUT
-from stabn.doctoring import cores, examine, told
-from stabn.errors import UserError
+from stabn.doctoring import examine, told
+from stabn.errors import UserError, first_of
+from stabn.pace import cores
 from stabn.runs import DataSource
 from stabn.tables import print_table
 
@@ -60,8 +61,7 @@ def check_data(
             print(f"{kind}: and {len(named) - SHOWN} more, see {out / 'check.json'}")
     for split, names in found["empty_classes"].items():
         if names:
-            first = ", ".join([*names[:SHOWN], *["..."][: len(names) > SHOWN]])
-            print(f"split {split}: {len(names)} classes without a usable clip: {first}")
+            print(f"split {split}: {len(names)} classes without a usable clip: {first_of(names, SHOWN)}")
     excluded = len(found["exclude"])
     if excluded:
         print(f"{excluded} clips to leave out: train with --data.exclude {out / 'exclude.txt'}")

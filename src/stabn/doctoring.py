@@ -1,6 +1,5 @@
 """What this machine offers, and what could be installed on it."""
 
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -43,7 +42,7 @@ def examine() -> dict[str, Any]:
         "stabn": _version("stabn"),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cores": cores(),
+        "cores": pace.cores(),
         "torch": {
             "version": torch.__version__,
             "cuda": torch.version.cuda,
@@ -66,11 +65,6 @@ def examine() -> dict[str, Any]:
         "encoding": {name: _has(codec, "w") for name, codec in ENCODERS.items()},
         "extras": {name: _version(name) for name in EXTRAS},
     }
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def told(found: Mapping[str, Any]) -> Iterator[str]:

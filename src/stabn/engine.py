@@ -33,18 +33,15 @@ def build_trainer(engine: EngineRecipe, plugins: Sequence[Any] = (), **options: 
     """
     if engine.fast and device_of(engine.accelerator).type == "cpu":
         keep_freed_memory()
-    double = [_Double()] if engine.precision == "64-true" else []
+    double = engine.precision == "64-true"
     try:
         return Trainer(
             accelerator=engine.accelerator,
             devices=int(engine.devices) if engine.devices.isdecimal() else engine.devices,
             strategy=engine.strategy,
             num_nodes=engine.nodes,
-            **(
-                {"plugins": [*plugins, _Double()]}
-                if double
-                else {"plugins": [*plugins], "precision": engine.chosen_precision()}
-            ),
+            plugins=[*plugins, _Double()] if double else [*plugins],
+            precision=None if double else engine.chosen_precision(),  # type: ignore[arg-type]
             use_distributed_sampler=False,  # the loaders give each process its part themselves, every clip once
             logger=False,
             enable_model_summary=False,

@@ -305,5 +305,4 @@ def _picture(sample: Sample, preprocessing: Preprocessing, reader: Reader) -> UI
     within = frames_of(sample.path, sample.segment, sample.clip_id, reader.probe)
     indices = preprocessing.sampling.for_testing(len(within))[0]
     resized = preprocessing.resized(reader.read_clip(sample.path, [within[index] for index in indices]).frames)
-    (top, left), side = preprocessing.centre_corner(resized), preprocessing.crop
-    return resized[..., top : top + side, left : left + side].permute(0, 2, 3, 1).contiguous()
+    return preprocessing.centre_square(resized).permute(0, 2, 3, 1).contiguous()

@@ -1,6 +1,5 @@
 """The verbs that measure; as in `stabn.verbs`, parameters and docstring are options and help."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,7 +206,7 @@ def report(
     )
     print_comparison(found)
     measured = answers["before"]
-    skipped = [asdict(one) for one in measured.skipped]
+    skipped = measured.skipped_as_json
     if skipped:
         print(left_out(skipped, len(measured.clip_ids)))
     print(f"{out}: written")

@@ -4,6 +4,7 @@ docs/speed.md has the measurement behind every choice. Nothing is chosen at impo
 """
 
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
@@ -44,6 +45,11 @@ def has_bf16(device: torch.device) -> bool:
     return bool(able.get("avx512_bf16", False) or able.get("amx_bf16", able.get("amx_tile", False))) and bool(
         torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def precision_of(precision: str, accelerator: str, *, fast: bool = True) -> str:

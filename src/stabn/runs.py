@@ -66,7 +66,7 @@ class DataSource:
         return table
 
     def everything(self) -> Table:
-        """As `table`, with the clips to exclude and those whose videos are missing.
+        """As `table`, with the clips to exclude, however many videos are missing.
 
         Raises:
             UserError: as `table`.

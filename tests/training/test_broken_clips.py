@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hanging import HangsOnSome
-from small_run import QUICK, SETTINGS
+from small_run import QUICK, SETTINGS, PowerError, power_fails_at
 
 from stabn import explaining_verbs, verbs
 from stabn.data.reading import Reader
@@ -31,10 +31,6 @@ RECIPE = {
     "optimiser": replace(QUICK, epochs=2, batch_size=3),
     "loader": LoaderRecipe(),
 }
-
-
-class PowerError(Exception):
-    """The power fails."""
 
 
 @pytest.fixture(scope="module")
@@ -179,17 +175,10 @@ def test_a_resumed_training_with_broken_clips_ends_as_one_that_was_not_interrupt
     source = break_clips(clips, *BROKEN, "13.mp4")
     train(tmp_path / "whole", source, **RECIPE)
     monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
-    step = Training.training_step
-
-    def failing(self, batch, batch_idx):
-        if self.global_step == interrupted_at:
-            raise PowerError
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(Training, "training_step", failing)
+    power_is_back = power_fails_at(monkeypatch, interrupted_at)
     with pytest.raises(PowerError):
         train(tmp_path / "run", source, **RECIPE)
-    monkeypatch.setattr(Training, "training_step", step)
+    power_is_back()
     train(tmp_path / "run", source, **RECIPE)
     expected, got = (load_pretrained(tmp_path / name).state_dict() for name in ("whole", "run"))
     assert all(torch.equal(expected[name], got[name]) for name in expected)

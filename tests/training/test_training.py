@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 import torch
-from small_run import FRAMES, QUICK, SETTINGS
+from small_run import FRAMES, QUICK, SETTINGS, PowerError, power_fails_at
 
 from stabn.data.datasets import VideoDataset
 from stabn.errors import UserError
@@ -17,10 +17,6 @@ from stabn.training.finetune import finetune
 from stabn.training.fit import fit, train
 from stabn.training.module import Training
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimiserRecipe
-
-
-class PowerError(Exception):
-    """The power fails."""
 
 
 def test_a_run_is_a_folder_that_recognises_by_itself(trained):
@@ -58,20 +54,13 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_curves(
 ):
     # 7 steps an epoch: 3 and 9 are inside the first and the second epoch, 7 is between them.
     monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
-    step = Training.training_step
-
-    def failing(self, batch, batch_idx):
-        if self.global_step == interrupted_at:
-            raise PowerError
-        return step(self, batch, batch_idx)
-
     arguments = {"network": NetworkRecipe("tiny"), "optimiser": QUICK, **SETTINGS}
-    monkeypatch.setattr(Training, "training_step", failing)
+    power_is_back = power_fails_at(monkeypatch, interrupted_at)
     with pytest.raises(PowerError):
         train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
     with pytest.raises(UserError, match="not finished"):
         open_run(tmp_path / "run")
-    monkeypatch.setattr(Training, "training_step", step)
+    power_is_back()
     train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
     expected, got = (load_pretrained(folder).state_dict() for folder in (trained, tmp_path / "run"))
     assert all(torch.equal(expected[name], got[name]) for name in expected)

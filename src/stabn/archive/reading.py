@@ -1,6 +1,5 @@
 """Clips are read ahead by several processes, each of which may die: what it was reading is tried again, once."""
 
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from stabn.data.reading import Reader
 from stabn.data.segments import frames_of
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
+from stabn.pace import cores
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +61,8 @@ def view_of(clip: ArchiveClip, reader: Reader, preprocessing: Preprocessing) -> 
     else:
         within = frames_of(clip.path, clip.segment, clip.clip_id, reader.probe)
         read = reader.read_clip(clip.path, [within[index] for index in sampling.for_testing(len(within))[0]])
-    resized, side = preprocessing.resized(read.frames), preprocessing.crop
-    top, left = preprocessing.centre_corner(resized)
     return View(
-        pixels=resized[..., top : top + side, left : left + side].clone(),
+        pixels=preprocessing.centre_square(preprocessing.resized(read.frames)).clone(),
         frame_indices=read.frame_indices,
         timestamps=read.timestamps,
         crop=preprocessing.crop_box(read.frames.shape[-2], read.frames.shape[-1]),
@@ -125,11 +123,6 @@ class Readers:
                 raise
             # maybe it was not the clip: somebody killed the process, or the machine was too busy
             return view_of(clip, reader, self._preprocessing)
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _alone() -> None:

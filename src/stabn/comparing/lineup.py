@@ -1,7 +1,7 @@
 """Who takes part in a comparison, what they answer for the same clips, and what that says together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,7 @@ def judge(lineup: Lineup, answers: Sequence[Sequence[Predictions]], truth: Path 
         known = entries[0].run.source.table().truth if given is None else given
         edited = entries[-1].run.edited_classes
         found.append(compare(contestants, lineup.class_names, edited, control=control, truth=known))
-        skipped = [asdict(one) for one in answered[0].skipped]
+        skipped = answered[0].skipped_as_json
         found[-1]["skipped"] = skipped
         if skipped and (note := left_out(skipped, len(answered[0].clip_ids))) not in notes:
             notes.append(note)

@@ -19,16 +19,7 @@ from typing import IO, Any
 
 from stabn.errors import UserError
 
-# A package without its __init__, which would load torch: 3 s and 600 MB for every process.
-_START = """\
-import sys, types
-sys.path[:] = {path!r}
-package = types.ModuleType("stabn")
-package.__path__ = [{folder!r}]
-sys.modules["stabn"] = package
-from stabn.data.guard import _serve
-_serve()
-"""
+_START = "import sys; sys.path[:] = {path!r}; from stabn.data.guard import _serve; _serve()"
 _PIPE = 2**20  # bytes; frames pass through it, and each time it is full both processes change places
 _RETURNED, _YIELDED, _REFUSED, _FAILED = "returned", "yielded", "refused", "failed"
 
@@ -164,7 +155,7 @@ class Guard:
             return
         self.close()  # after a fork
         self._streaming, self._owner = False, os.getpid()
-        code = _START.format(path=sys.path, folder=str(Path(__file__).parents[1]))
+        code = _START.format(path=sys.path)
         self._process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=_PIPE
         )

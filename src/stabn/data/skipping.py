@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from stabn.data.datasets import ClipBatch, Skipped, VideoDataset
 from stabn.data.decoding import NoSuchFrameError
 from stabn.data.guard import StoppedError
-from stabn.errors import UserError
+from stabn.errors import UserError, first_of
 
 SHARE = 0.01
 """Of a split's clips, how many may be broken where nothing else is said."""
@@ -127,7 +127,7 @@ class Tally:
             self.cases[key].times += 1
         broken = [case.skipped for (of, _), case in self.cases.items() if of == split]
         if len(broken) > self.allowed(split):
-            first = ", ".join([*(one.path for one in broken[:3]), *["..."][: len(broken) > 3]])
+            first = first_of([one.path for one in broken], 3)
             raise UserError(
                 f"split {split}: {len(broken)} of {self.clips[split]} clips cannot be read ({first}), and "
                 f"{self.allowed(split)} may be; find all of them with `stabn check-data` and leave them out with "

@@ -124,8 +124,12 @@ class Preprocessing:
 
     def centre_view(self, resized_tchw: UInt8[Tensor, "t 3 h w"]) -> Float32[Tensor, "3 t s s"]:
         """The network's view of frames that `resized` gave."""
+        return self.normalised(self.centre_square(resized_tchw))
+
+    def centre_square(self, resized_tchw: UInt8[Tensor, "t 3 h w"]) -> UInt8[Tensor, "t 3 s s"]:
+        """`centre_view` before it is normalised; a view of the frames' own memory."""
         top, left = self.centre_corner(resized_tchw)
-        return self.normalised(resized_tchw[..., top : top + self.crop, left : left + self.crop])
+        return resized_tchw[..., top : top + self.crop, left : left + self.crop]
 
     def test_views(self, resized_tchw: UInt8[Tensor, "t 3 h w"], crops: int) -> list[Tensor]:
         """What a test shows of frames that `resized` gave: `centre_view` for 1 crop, or 3 squares of the shorter side.

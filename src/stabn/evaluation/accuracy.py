@@ -1,13 +1,13 @@
 """How often a network is right: overall, per class, and what it confuses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from stabn.errors import first_of
 from stabn.evaluation.calibration import calibration
 from stabn.evaluation.intervals import bootstrap_interval
 from stabn.evaluation.predict import Predictions
@@ -35,7 +35,7 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
     hits = {name: None if scores is None else _hits(scores, predictions.labels) for name, scores in branches.items()}
     return {
         "num_clips": len(right),
-        "skipped": [asdict(one) for one in predictions.skipped],
+        "skipped": predictions.skipped_as_json,
         **{name: of and {key: _rounded(value.mean()) for key, value in of.items()} for name, of in hits.items()},
         "intervals": {name: of and {key: _ends(value) for key, value in of.items()} for name, of in hits.items()},
         "calibration": {
@@ -77,7 +77,7 @@ def print_accuracy(found: Mapping[str, Any]) -> None:
 
 def left_out(skipped: Sequence[Mapping[str, str]], measured: int) -> str:
     """What to say of clips that could not be read, as `accuracy` lists them, beside those that were measured."""
-    first = ", ".join([*(one["path"] for one in skipped[:3]), *["..."][: len(skipped) > 3]])
+    first = first_of([one["path"] for one in skipped], 3)
     return f"Measured on {measured} of {measured + len(skipped)} clips: {len(skipped)} could not be read ({first})."
 
 

@@ -1,6 +1,5 @@
 """Which clips people should correct."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,7 @@ def collect(
         "bound": bound,
         "classes": weak,
         "collected": len(records),
-        "skipped": [asdict(one) for one in answers.skipped],
+        "skipped": answers.skipped_as_json,
     }
 
 

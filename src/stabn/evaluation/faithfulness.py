@@ -1,7 +1,6 @@
 """Does a network look where and when it says? Every measure of docs/faithfulness.md for a network and a data set."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -104,7 +103,7 @@ def faithfulness(
         "baselines": list(baselines),
         "fractions": [round(step / steps, 6) for step in range(steps + 1)],
         "clips": clip_ids,
-        "skipped": [asdict(one) for one in answers["as-is"].skipped],
+        "skipped": answers["as-is"].skipped_as_json,
         "perturbed": [clip_ids[row] for row in chosen],
         "randomised": len(few),
         "top1": summary(answers["as-is"].correct, seed=seed),

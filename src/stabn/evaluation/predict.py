@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,11 @@ class Predictions:
     def correct(self) -> np.ndarray:
         """(N,) bool."""
         return self.predicted == self.labels
+
+    @property
+    def skipped_as_json(self) -> list[dict[str, str]]:
+        """[{"clip_id", "path", "reason"}, ...]."""
+        return [asdict(one) for one in self.skipped]
 
     def samples(self, of: Sequence[Sample]) -> tuple[Sample, ...]:
         """The samples that were answered for, in the order of the answers.
