@@ -141,17 +141,17 @@ def test_shares_of_a_recipe_are_from_0_to_less_than_1(name, value):
 
 
 def test_three_crops_are_the_ends_and_the_middle_of_the_longer_side():
-    preprocessing = Preprocessing(Sampling("uniform", 2), resize=4, crop=3, mean=(0, 0, 0), std=(1, 1, 1))
+    preprocessing = Preprocessing(Sampling("uniform", 2), resize=4, crop=3)
     columns = torch.arange(9, dtype=torch.uint8).expand(2, 3, 4, 9)
     for frames in (columns, columns.transpose(2, 3)):
-        views = preprocessing.test_views(frames, 3)
-        assert [tuple(view.shape) for view in views] == [(3, 2, 4, 4)] * 3
-        seen = [(view * 255).round().int().unique().tolist() for view in views]
+        views = preprocessing.test_squares(frames, 3)
+        assert [tuple(view.shape) for view in views] == [(2, 3, 4, 4)] * 3
+        seen = [view.unique().tolist() for view in views]
         assert seen == [[0, 1, 2, 3], [2, 3, 4, 5], [5, 6, 7, 8]]
-    (centre,) = preprocessing.test_views(columns, 1)
-    assert torch.equal(centre, preprocessing.centre_view(columns))
+    (centre,) = preprocessing.test_squares(columns, 1)
+    assert torch.equal(centre, preprocessing.centre_square(columns))
     with pytest.raises(ValueError, match="crops: got 2, expected 1 or 3"):
-        preprocessing.test_views(columns, 2)
+        preprocessing.test_squares(columns, 2)
 
 
 def test_the_scores_of_all_clips_and_crops_of_a_video_are_averaged(trained, tmp_path):

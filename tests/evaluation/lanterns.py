@@ -28,22 +28,26 @@ class Lanterns(VideoDataset):
         self.cells = rng.integers(CELLS, size=(count, 2))
         labels = rng.permutation(self.colours) if wrong_labels else self.colours
         samples = [Sample(f"clip {i}", Path("none.mp4"), int(label), "validation") for i, label in enumerate(labels)]
-        preprocessing = Preprocessing(Sampling("uniform", FRAMES), resize=SIDE, crop=SIDE)
+        preprocessing = Preprocessing(
+            Sampling("uniform", FRAMES), resize=SIDE, crop=SIDE, mean=(0, 0, 0), std=(1, 1, 1)
+        )
         super().__init__(samples, preprocessing, class_names=COLOURS)
 
     def __getitem__(self, index: int) -> ClipBatch:
-        clip = 0.1 * torch.rand(1, 3, FRAMES, SIDE, SIDE, generator=torch.Generator().manual_seed(index))
+        shape = (1, 3, FRAMES, SIDE, SIDE)
+        clip = (25.5 * torch.rand(shape, generator=torch.Generator().manual_seed(index))).round().byte()
         start, (row, column), half = self.starts[index], self.cells[index], SIDE // CELLS
         place = (slice(row * half, (row + 1) * half), slice(column * half, (column + 1) * half))
-        clip[(0, self.colours[index], slice(start, start + 2), *place)] = 1
+        clip[(0, self.colours[index], slice(start, start + 2), *place)] = 255
         return ClipBatch(
-            clips=clip,
+            pixels=clip,
             labels=torch.tensor([self.samples[index].label]),
             clip_ids=(self.samples[index].clip_id,),
             scores=torch.zeros(1, FRAMES),
             has_scores=torch.zeros(1, dtype=torch.bool),
             frame_indices=torch.arange(FRAMES)[None],
             timestamps=torch.arange(FRAMES, dtype=torch.float64)[None],
+            preprocessing=self.preprocessing,
         )
 
     def truth(self) -> dict[str, ClipTruth]:

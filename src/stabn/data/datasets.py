@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -16,7 +18,7 @@ from stabn.data.boxes import Box, box_map
 from stabn.data.decoding import NoSuchFrameError
 from stabn.data.reading import Reader
 from stabn.data.segments import Segment, frames_of
-from stabn.data.transforms import Augmentation, Preprocessing, mirrored_classes
+from stabn.data.transforms import Augmentation, Colours, Preprocessing, mirrored_classes
 from stabn.data.truth import ClipTruth
 from stabn.data.video import Clip
 from stabn.errors import UserError
@@ -131,32 +133,40 @@ class ClipBatch:
     """B clips for the network. One item of a `VideoDataset` is such a batch already: one row, or one per test window.
 
     Attributes:
-        clips: (B, 3, T, S, S) float32, normalised.
+        pixels: (B, 3, T, S, S) uint8, RGB; already the mirror image where the clip is mirrored.
         labels: (B,) int64; already the mirrored class where the clip is mirrored.
         clip_ids: B names; all windows of a video share its name.
         scores: (B, T) float32 in 0..1; zeros where there are none.
         has_scores: (B,) bool.
         frame_indices: (B, T) int64, counted from 0 in the source file.
         timestamps: (B, T) float64, seconds since the first frame of the file.
+        preprocessing: how the pixels become `clips`.
+        colours: B, how each clip's colours are varied; none where none is.
         maps: (B, T, h, w) float32 in 0..1, where a person wants the network to look, on the grid of its features; None
             where nobody said anything about any clip.
         has_maps: (B, T) bool, for which frames somebody did; None likewise.
         skipped: the clips that belong to the batch but could not be read; B may be 0 then.
     """
 
-    clips: Float32[Tensor, "b 3 t s s"]
+    pixels: UInt8[Tensor, "b 3 t s s"]
     labels: Int64[Tensor, " b"]
     clip_ids: tuple[str, ...]
     scores: Float32[Tensor, "b t"]
     has_scores: Bool[Tensor, " b"]
     frame_indices: Int64[Tensor, "b t"]
     timestamps: Float64[Tensor, "b t"]
+    preprocessing: Preprocessing
+    colours: tuple[Colours, ...] = ()
     maps: Float32[Tensor, "b t _ _"] | None = None
     has_maps: Bool[Tensor, "b t"] | None = None
     skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
-        rows, frames = len(self.clips), self.clips.shape[2]
+        rows, frames = len(self.pixels), self.pixels.shape[2]
+        if self.pixels.dtype != torch.uint8:
+            raise ValueError(f"pixels: got {self.pixels.dtype}, expected torch.uint8")
+        if self.colours and len(self.colours) != rows:
+            raise ValueError(f"colours: got {len(self.colours)}, expected {rows}, one per clip, or none")
         for name in ("labels", "clip_ids", "has_scores"):
             if len(getattr(self, name)) != rows:
                 raise ValueError(f"{name}: got {len(getattr(self, name))}, expected {rows}, one per clip")
@@ -164,19 +174,25 @@ class ClipBatch:
             if getattr(self, name).shape != (rows, frames):
                 raise ValueError(f"{name}: got shape {tuple(getattr(self, name).shape)}, expected ({rows}, {frames})")
 
+    @cached_property
+    def clips(self) -> Float32[Tensor, "b 3 t s s"]:
+        """What the network reads, made where the pixels are: a quarter of the bytes is moved to a GPU."""
+        return self.preprocessing.network_clips(self.pixels, self.colours)
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "ClipBatch":
         """The same batch with its tensors on `device`."""
-        moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self._tensors().items()}
-        return ClipBatch(clip_ids=self.clip_ids, skipped=self.skipped, **moved)
+        return self._with({name: one.to(device, non_blocking=non_blocking) for name, one in self._tensors().items()})
 
     def pin_memory(self) -> "ClipBatch":
         """The same batch in page-locked memory; `torch.utils.data.DataLoader` calls this."""
-        pinned = {name: tensor.pin_memory() for name, tensor in self._tensors().items()}
-        return ClipBatch(clip_ids=self.clip_ids, skipped=self.skipped, **pinned)
+        return self._with({name: tensor.pin_memory() for name, tensor in self._tensors().items()})
+
+    def _with(self, tensors: dict[str, Any]) -> "ClipBatch":
+        return replace(self, **tensors)
 
     def _tensors(self) -> dict[str, Tensor]:
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("clip_ids", "skipped")}
-        return {name: value for name, value in values.items() if value is not None}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def collate(items: Sequence[ClipBatch]) -> ClipBatch:
@@ -185,6 +201,8 @@ def collate(items: Sequence[ClipBatch]) -> ClipBatch:
     tensors = {name: torch.cat([getattr(item, name) for item in read]) for name in read[0]._tensors()}
     return ClipBatch(
         clip_ids=tuple(clip_id for item in read for clip_id in item.clip_ids),
+        preprocessing=read[0].preprocessing,
+        colours=tuple(colours for item in read for colours in item.colours),
         skipped=tuple(skipped for item in items for skipped in item.skipped),
         **tensors,
     )
@@ -207,7 +225,7 @@ class VideoDataset(Dataset[ClipBatch]):
         seed: of all chance.
         epoch: of all chance, too; see `with_epoch`.
         clips: windows per video when testing.
-        crops: views per window when testing, 1 or 3; see `Preprocessing.test_views`.
+        crops: views per window when testing, 1 or 3; see `Preprocessing.test_squares`.
         scores: by clip id; ids that are not among the samples are ignored, so that splits can share one mapping.
         cache: keep the resized frames of every video (uint8, in this process) after its first reading.
         vary_scored: for training with uniform sampling alone: a dense clip may lie where nothing was scored.
@@ -314,26 +332,28 @@ class VideoDataset(Dataset[ClipBatch]):
         frames = self.preprocessing.sampling.frames
         if self.augmentation is None:
             windows = clip.frames.split(frames)
-            views = [view for window in windows for view in self.preprocessing.test_views(window, self.crops)]
-            corner, flipped = self.preprocessing.centre_corner(clip.frames), False
+            views = [view for window in windows for view in self.preprocessing.test_squares(window, self.crops)]
+            corner, flipped, colours = self.preprocessing.centre_corner(clip.frames), False, None
         else:
             mirrored = self._mirrored[label]
             view = self.augmentation.training_view(clip.frames, self.preprocessing, rng, may_flip=mirrored is not None)
             if view.flipped and mirrored is not None:
                 label = mirrored
-            views = [view.clip]
-            corner, flipped = view.corner, view.flipped
+            views = [view.pixels]
+            corner, flipped, colours = view.corner, view.flipped, view.colours
         rows = len(views)
-        where = self._where(sample, clip.frame_indices, corner, flipped) if self.boxes else {}
+        where: dict[str, Any] = self._where(sample, clip.frame_indices, corner, flipped) if self.boxes else {}
         return ClipBatch(
-            clips=torch.stack(views),
+            # in memory as they were decoded, the channels last; a row can be copied at once
+            pixels=torch.stack([view.permute(0, 2, 3, 1) for view in views]).permute(0, 4, 1, 2, 3),
             labels=torch.full((rows,), label),
             clip_ids=(sample.clip_id,) * rows,
             scores=torch.zeros(rows, frames) if scored is None else self._scores(scored, clip.frame_indices)[None],
             has_scores=torch.full((rows,), scored is not None),
             frame_indices=clip.frame_indices.view(-1, frames).repeat_interleave(self.crops, 0),
             timestamps=clip.timestamps.view(-1, frames).repeat_interleave(self.crops, 0),
-            skipped=(),
+            preprocessing=self.preprocessing,
+            colours=() if colours is None else (colours,),
             **{name: value.view(rows, frames, *value.shape[1:]) for name, value in where.items()},
         )
 

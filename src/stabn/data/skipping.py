@@ -65,13 +65,14 @@ class Tolerant(Dataset[ClipBatch]):
                     self._stopped[sample.clip_id] = skipped
         frames, side = dataset.preprocessing.sampling.frames, dataset.preprocessing.crop
         return ClipBatch(
-            clips=torch.empty(0, 3, frames, side, side),
+            pixels=torch.empty(0, 3, frames, side, side, dtype=torch.uint8),
             labels=torch.empty(0, dtype=torch.int64),
             clip_ids=(),
             scores=torch.empty(0, frames),
             has_scores=torch.empty(0, dtype=torch.bool),
             frame_indices=torch.empty(0, frames, dtype=torch.int64),
             timestamps=torch.empty(0, frames, dtype=torch.float64),
+            preprocessing=dataset.preprocessing,
             skipped=(skipped,),
         )
 

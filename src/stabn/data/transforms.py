@@ -131,14 +131,14 @@ class Preprocessing:
         top, left = self.centre_corner(resized_tchw)
         return resized_tchw[..., top : top + self.crop, left : left + self.crop]
 
-    def test_views(self, resized_tchw: UInt8[Tensor, "t 3 h w"], crops: int) -> list[Tensor]:
-        """What a test shows of frames that `resized` gave: `centre_view` for 1 crop, or 3 squares of the shorter side.
+    def test_squares(self, resized_tchw: UInt8[Tensor, "t 3 h w"], crops: int) -> list[UInt8[Tensor, "t 3 s s"]]:
+        """What a test shows of frames that `resized` gave: `centre_square` for 1 crop, or 3 of the shorter side.
 
         These lie at the beginning, in the middle and at the end of the longer side and so leave nothing out, as in
         Wang et al., Non-local Neural Networks (arXiv 1711.07971, section 4.1).
 
         Returns:
-            (3, T, S, S) float32 each; S is `crop` for one, and `resize` for three.
+            Views of the frames' own memory; S is `crop` for one, and `resize` for three.
 
         Raises:
             ValueError: another number of crops.
@@ -146,15 +146,33 @@ class Preprocessing:
         if crops not in (1, 3):
             raise ValueError(f"crops: got {crops}, expected 1 or 3")
         if crops == 1:
-            return [self.centre_view(resized_tchw)]
+            return [self.centre_square(resized_tchw)]
         height, width = resized_tchw.shape[-2:]
         side = min(height, width)
         corners = [(round((height - side) * share), round((width - side) * share)) for share in (0, 0.5, 1)]
-        return [self.normalised(resized_tchw[..., top : top + side, left : left + side]) for top, left in corners]
+        return [resized_tchw[..., top : top + side, left : left + side] for top, left in corners]
 
     def normalised(self, frames_tchw: UInt8[Tensor, "t 3 s s"]) -> Float32[Tensor, "3 t s s"]:
         """(frames / 255 - mean) / std, channels first as the network reads them."""
-        return self._standardised(_unit_floats(frames_tchw))
+        return self.network_clips(frames_tchw.transpose(0, 1)[None])[0]
+
+    def network_clips(
+        self, pixels_bcthw: UInt8[Tensor, "b 3 t s s"], colours: "Sequence[Colours]" = ()
+    ) -> Float32[Tensor, "b 3 t s s"]:
+        """A batch of clips for the network, on the device of the pixels: (pixels / 255, varied, - mean) / std.
+
+        Args:
+            pixels_bcthw: RGB.
+            colours: B, how the colours of each clip are varied; none to leave all as they are.
+        """
+        # numbers, not tensors, are given to every operation: a GPU does not have to wait for them
+        clips_bcthw = pixels_bcthw.contiguous().to(torch.float32).div_(255)
+        if colours:
+            for clip_cthw, factors in zip(clips_bcthw, colours, strict=True):
+                factors.vary(clip_cthw)
+        for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            clips_bcthw[:, channel].sub_(mean).div_(std)
+        return clips_bcthw
 
     def crop_box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """What `test_view` shows of a source frame of this size in pixels.
@@ -187,22 +205,49 @@ class Preprocessing:
         right, bottom = (round(share * side) for share, side in zip(self.region[2:], (width, height), strict=True))
         return left, top, max(right, left + 1), max(bottom, top + 1)
 
-    def _standardised(self, clip_cthw: Float32[Tensor, "3 t s s"]) -> Float32[Tensor, "3 t s s"]:
-        mean = torch.tensor(self.mean).view(3, 1, 1, 1)
-        std = torch.tensor(self.std).view(3, 1, 1, 1)
-        return clip_cthw.sub_(mean).div_(std)
+
+class Colours(NamedTuple):
+    """How the colours of all frames of a clip are varied, one after the other; torchvision's words and ranges.
+
+    Attributes:
+        brightness: factor from 0.
+        contrast: factor from 0, towards the mean grey of each frame.
+        saturation: factor from 0, towards each pixel's grey.
+        hue: turns of the colour circle, -0.5..0.5.
+    """
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+    def vary(self, clip_cthw: Float32[Tensor, "3 t s s"]) -> None:
+        """Change a clip in 0..1 in place, on its device."""
+        from torchvision.transforms.v2 import functional as tv  # takes seconds to load
+
+        # a few frames stay in a core's cache from one change to the next: half the time of all at once
+        for part_cthw in clip_cthw.split(4 if clip_cthw.is_cpu else clip_cthw.shape[1], dim=1):
+            frames_tchw = part_cthw.transpose(0, 1)
+            frames_tchw = tv.adjust_brightness(frames_tchw, self.brightness)
+            frames_tchw = tv.adjust_contrast(frames_tchw, self.contrast)
+            frames_tchw = tv.adjust_saturation(frames_tchw, self.saturation)
+            if self.hue:
+                frames_tchw = tv.adjust_hue(frames_tchw, self.hue)
+            part_cthw.copy_(frames_tchw.transpose(0, 1))
 
 
 class TrainingView(NamedTuple):
     """An augmented clip, and whether it shows the mirror image.
 
     Attributes:
-        clip: (3, T, S, S) float32, normalised.
+        pixels: (T, 3, S, S) uint8, RGB, mirrored already.
+        colours: how they are to be varied where the network is; None to leave them as they are.
         flipped: left and right are swapped, so the class may be another one.
         corner: (top, left) of the square in pixels of the resized frames, before any swap.
     """
 
-    clip: Tensor
+    pixels: Tensor
+    colours: Colours | None
     flipped: bool
     corner: tuple[int, int]
 
@@ -235,11 +280,11 @@ class Augmentation:
         *,
         may_flip: bool = True,
     ) -> TrainingView:
-        """A random square of resized frames, varied and normalised; a pure function of the generator's state.
+        """A random square of resized frames, and how to vary it; a pure function of the generator's state.
 
         Args:
             resized_tchw: frames that `preprocessing.resized` gave.
-            preprocessing: gives the crop and the normalisation.
+            preprocessing: gives the crop.
             rng: the only source of chance.
             may_flip: False for a clip whose class has no mirror image.
 
@@ -257,14 +302,8 @@ class Augmentation:
         hue = self.hue * float(rng.uniform(-1, 1))
 
         crop = resized_tchw[..., top : top + side, left : left + side]
-        clip_cthw = _unit_floats(crop.flip(-1) if flipped else crop)
-        if self.jitter > 0:
-            _jitter(clip_cthw, brightness, contrast, saturation)
-        if self.hue > 0:
-            from torchvision.transforms.v2 import functional as tv  # takes seconds to load
-
-            clip_cthw = tv.adjust_hue(clip_cthw.transpose(0, 1), hue).transpose(0, 1).contiguous()
-        return TrainingView(preprocessing._standardised(clip_cthw), flipped, (top, left))
+        colours = Colours(brightness, contrast, saturation, hue) if self.jitter > 0 or self.hue > 0 else None
+        return TrainingView(crop.flip(-1) if flipped else crop, colours, flipped, (top, left))
 
 
 def mirrored_classes(class_names: Sequence[str]) -> tuple[int | None, ...]:
@@ -309,25 +348,6 @@ def _sides_marked(name: str) -> str:
         return _COUNTER if found["counter"] else _CLOCKWISE
 
     return _SIDES.sub(mark, name.lower())
-
-
-def _jitter(clip_cthw: Float32[Tensor, "3 t s s"], brightness: float, contrast: float, saturation: float) -> None:
-    """torchvision's adjust_brightness, adjust_contrast and adjust_saturation on a clip in 0..1, in place."""
-    clip_cthw.mul_(brightness).clamp_(0, 1)
-    mean = _grey(clip_cthw).mean((-2, -1), keepdim=True)  # of each frame
-    clip_cthw.mul_(contrast).add_(mean, alpha=1 - contrast).clamp_(0, 1)
-    grey = _grey(clip_cthw)
-    clip_cthw.mul_(saturation).add_(grey, alpha=1 - saturation).clamp_(0, 1)
-
-
-def _grey(clip_cthw: Float32[Tensor, "3 t s s"]) -> Float32[Tensor, "t s s"]:
-    red, green, blue = clip_cthw
-    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
-
-
-def _unit_floats(frames_tchw: UInt8[Tensor, "t 3 s s"]) -> Float32[Tensor, "3 t s s"]:
-    """0..255 becomes 0..1, in memory of its own."""
-    return frames_tchw.transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def _centre(height: int, width: int, side: int) -> tuple[int, int]:

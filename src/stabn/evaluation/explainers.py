@@ -155,7 +155,7 @@ class Subject:
     def clips(self, batch: ClipBatch) -> Tensor:
         """The batch's clips, (B, 3, T, S, S), on the device and in the dtype of the weights."""
         parameter = next(self.model.parameters())
-        return batch.clips.to(parameter.device, parameter.dtype)
+        return batch.to(parameter.device).clips.to(parameter.dtype)
 
     @torch.inference_mode()
     def probabilities(self, clip_bcthw: Tensor) -> Tensor:
@@ -172,4 +172,4 @@ def batches(
     with tqdm(total=len(rows), desc=told, unit="clip", disable=None, leave=False) as bar:
         for batch in loader:
             yield batch
-            bar.update(len(batch.clips))
+            bar.update(len(batch.pixels))

@@ -296,7 +296,7 @@ def predict_split(
         run: a run.
         split: train or validation.
         clips: evenly placed windows per video.
-        crops: squares per window, 1 or 3, as in `Preprocessing.test_views`.
+        crops: squares per window, 1 or 3, as in `Preprocessing.test_squares`.
         options: as for `predict`.
 
     Raises:
@@ -341,7 +341,7 @@ class _Asking(LightningModule):
         return {"answers": self._answers(batch) if batch.clip_ids else {}, "skipped": skipped}
 
     def _answers(self, batch: ClipBatch) -> dict[str, dict[str, Tensor]]:
-        start, self.done = self.done, self.done + len(batch.clips)
+        start, self.done = self.done, self.done + len(batch.pixels)
         told = {"labels": batch.labels, "frame_indices": batch.frame_indices, "timestamps": batch.timestamps}
         answers: dict[str, dict[str, Tensor]] = {}
         dtype = next(self.model.parameters()).dtype

@@ -82,8 +82,8 @@ class Training(LightningModule):
 
         A batch of which no clip could be read moves nothing, but counts as a step.
         """
-        rows = part(len(batch.clips), self.device)
-        _, _, frames, side, _ = batch.clips.shape
+        rows = part(len(batch.pixels), self.device)
+        _, _, frames, side, _ = batch.pixels.shape
         if rows.total * frames * math.ceil(side / 32) ** 2 < 2:  # too few values for batch norm, or none at all
             return self._nothing()
         self._dropout.part = rows
@@ -94,7 +94,7 @@ class Training(LightningModule):
         told = {name: loss.detach() * rows.count for name, loss in losses.items()}
         if self.optimiser.label_smoothing and batch.clip_ids:  # told is Eq. 4, so that all runs compare
             told["recognition"] = recognition_loss(output, batch.labels).detach() * rows.count
-        told["clips"] = batch.labels.new_tensor(rows.count)
+        told["clips"] = torch.full((), rows.count, dtype=torch.int64, device=self.device)
         told["top1"] = (output.logits.argmax(1) == batch.labels).sum()
         sums = dict(zip(told, summed(list(told.values())), strict=True))
         return {"loss": sum(losses.values(), start=torch.zeros((), device=self.device)) * rows.weight, **sums}
