@@ -33,6 +33,8 @@ from stabn.training.together import SharedStatistics, processes
 SAVE_EVERY = timedelta(minutes=2)
 TELL_EVERY = 0.5
 """Seconds between two writings of progress.json."""
+READ_EVERY = 100
+"""Steps between two readings of the losses, for which a GPU has to be waited for."""
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
 SKIPPED = "skipped.json"
@@ -301,8 +303,10 @@ class _Curves(Callback):
         self.recorder = recorder
         self.epochs: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
+        self._told: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
+        self._add_up()
         return {"epochs": self.epochs, "sums": self.sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -311,10 +315,19 @@ class _Curves(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        for name, value in outputs.items() if outputs and "clips" in outputs else ():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        if outputs and "clips" in outputs:
+            self._told.append({name: value.detach() for name, value in outputs.items()})
+        if len(self._told) == READ_EVERY:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        for told in self._told:
+            for name, value in told.items():
+                self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        self._told = []
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._add_up()
         sums, self.sums = self.sums, {}
         clips = sums.pop("clips")
         entry: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
