@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stabn import pace
+from stabn.allocator import keep_freed_memory
 from stabn.engine import build_answerer, build_trainer, quietly
 from stabn.nn import STABN, ResNet3D
 from stabn.nn.answering import AnsweringSTABN
@@ -107,7 +108,7 @@ def test_what_is_chosen_without_bfloat16_is_told_too(without_bf16):
 def test_freed_memory_is_kept_and_used_again():
     program = """
 import resource
-from stabn.pace import keep_freed_memory
+from stabn.allocator import keep_freed_memory
 kept = keep_freed_memory()
 import torch
 def faults():
@@ -126,6 +127,6 @@ print(int(kept), faults())
 
 
 def test_without_glibc_nothing_is_done(monkeypatch):
-    monkeypatch.setattr(pace.platform, "libc_ver", lambda: ("musl", "1.2"))
+    monkeypatch.setattr("platform.libc_ver", lambda: ("musl", "1.2"))
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: pytest.fail("the C library was asked"))
-    assert pace.keep_freed_memory.__wrapped__() is False
+    assert keep_freed_memory.__wrapped__() is False

@@ -27,9 +27,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from stabn.allocator import keep_freed_memory
 from stabn.files import read_json, write_json
 from stabn.nn import STABN, answering, recognition_loss
-from stabn.pace import has_bf16, keep_freed_memory
+from stabn.pace import has_bf16
 
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

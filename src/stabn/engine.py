@@ -13,9 +13,10 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.plugins.precision import DoublePrecision
 
+from stabn.allocator import keep_freed_memory
 from stabn.errors import UserError
 from stabn.nn.answering import Network
-from stabn.pace import DTYPES, EngineRecipe, can_quicken, device_of, keep_freed_memory, quick
+from stabn.pace import DTYPES, EngineRecipe, can_quicken, device_of, quick
 
 
 class _Double(DoublePrecision):

@@ -3,28 +3,22 @@
 docs/speed.md has the measurement behind every choice. Nothing is chosen at import, for asking about GPUs starts them.
 """
 
-import ctypes
 import os
-import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
 import torch
 
+from stabn.allocator import mallopt
 from stabn.files import first_process
 from stabn.nn import STABN, ResNet3D, answering
 from stabn.nn.answering import Network
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Of the features of a network that only answers, by Lightning's word for the precision."""
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""glibc's malloc.h."""
-_KEPT = 2**30
-"""Bytes up to which freed memory is kept; the largest tensor of ST-ABN-50 at 32 x 224 x 224 takes 0.4 GiB per clip."""
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -79,34 +73,6 @@ def quick(model: Network, precision: str, device: torch.device, *, fast: bool = 
     return answering(model, dtype, winograd=dtype == torch.float32 and device.type == "cpu")
 
 
-@cache
-def keep_freed_memory() -> bool:
-    """Let the process keep freed memory for its next tensors, where it is glibc that hands memory out.
-
-    By default glibc gives every large freed tensor back to the system, which then has to clear its pages for the next
-    one: a training step on a CPU spends up to half of its time so. Memory that once was used stays with the process, so
-    its size does not fall between two steps; its peak is the same. A user's own MALLOC_ variables are overruled.
-
-    Returns:
-        Whether it is so now.
-    """
-    mallopt = _mallopt()
-    # Both return 1 when they are understood. The second also ends glibc's own adjustment of the threshold.
-    return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_MMAP_THRESHOLD, _KEPT))
-
-
-def _mallopt() -> Callable[[int, int], int] | None:
-    """glibc's function, where it is glibc."""
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
-        return None
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return None
-    mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    return mallopt
-
-
 def examine(accelerator: str = "auto", precision: str = "auto") -> dict[str, Any]:
     """What is chosen on this machine.
 
@@ -121,7 +87,7 @@ def examine(accelerator: str = "auto", precision: str = "auto") -> dict[str, Any
         "precision": chosen,
         "bf16": has_bf16(device),
         "winograd": device.type == "cpu" and chosen == "32-true",
-        "keeps_memory": device.type == "cpu" and _mallopt() is not None,
+        "keeps_memory": device.type == "cpu" and mallopt() is not None,
     }
 
 

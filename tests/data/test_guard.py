@@ -3,6 +3,7 @@ from contextlib import closing
 from multiprocessing import Pipe
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stubborn import Stubborn
 
@@ -76,6 +77,21 @@ def test_refusals_arrive_as_they_were_said_and_mistakes_of_ours_as_such(guard):
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         guard.call("mistake", "clip.mp4")
     assert guard.call("count", "a") == 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_arrays_of_any_size_arrive(monkeypatch, there):
+    if not there:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    with closing(Guard(Stubborn(), 20)) as guard:
+        for number, size in enumerate((7, 3_000_000, 1, 0, 5_000_000), start=1):
+            array = guard.call("grown", "a", size)
+            assert (array.dtype, array.shape) == (np.uint8, (size,))
+            assert (array == number).all()
+        several = [np.arange(3.0), np.zeros((2, 3), dtype=np.int16), np.asfortranarray(np.ones((3, 4)))[::2]]
+        for got, sent in zip(guard.call("echo", "a", several), several, strict=True):
+            np.testing.assert_array_equal(got, sent)
+            assert got.dtype == sent.dtype
 
 
 def test_what_is_printed_there_disturbs_nothing(guard, capfd):

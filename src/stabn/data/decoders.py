@@ -83,11 +83,11 @@ class VideoFiles:
         if known is not None:
             indices = yield known.count
             found = self._sought(path, known, indices)
+            # PyAV, too, reads no further than to the last of them
             yield list(decoding.pictures(path, indices)) if found is None else found
             return
         sampled = Sampled(path)
-        if self._seeks:
-            self._remember(path, sampled)
+        self._remember(path, sampled)
         indices = yield sampled.count
         yield sampled.pictures(indices)
 
@@ -117,6 +117,8 @@ class VideoFiles:
         wanted = sorted(set(indices))
         if wanted[-1] >= known.count:
             raise decoding.out_of_range(path, indices, known.count)
+        if not self._seeks:
+            return None
         try:
             pixels, seconds, count = torchcodec_frames(path, wanted, "cuda" if self.decoder == "cuda" else "cpu")
         except Exception:  # noqa: BLE001 -- whatever it cannot do, PyAV has done already

@@ -4,6 +4,7 @@ The process is started once, kept, and replaced when it died. It loads no torch,
 second and needs 50 MB. Measured: docs/data-faults.md.
 """
 
+import mmap
 import os
 import pickle
 import signal
@@ -11,16 +12,20 @@ import subprocess
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from inspect import isgenerator
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
+from stabn.allocator import KEPT_BY_READERS, keep_freed_memory
 from stabn.errors import UserError
 
-_START = "import sys; sys.path[:] = {path!r}; from stabn.data.guard import _serve; _serve()"
-_PIPE = 2**20  # bytes; frames pass through it, and each time it is full both processes change places
+_START = "import sys; sys.path[:] = {path!r}; from stabn.data.guard import _serve; _serve({shared})"
+_PIPE = 2**20  # bytes; each time it is full both processes change places
+_MOST_SHARED = 2**28  # bytes; more goes through the pipe, for shared memory never shrinks
+_ALIGNED = 64
 _RETURNED, _YIELDED, _REFUSED, _FAILED = "returned", "yielded", "refused", "failed"
 
 
@@ -49,6 +54,8 @@ class Here:
 class Guard:
     """Calls the methods of `target` in a process of its own, where a copy of it lives and keeps its state.
 
+    NumPy arrays that it answers with lie in memory that the next answer overwrites: copy what is to be kept.
+
     One thread at a time may use it. After a fork, and where it is unpickled, it starts a process of its own.
 
     Args:
@@ -62,6 +69,7 @@ class Guard:
         self.timeout = timeout
         self._target = target
         self._process: subprocess.Popen[bytes] | None = None
+        self._shared = _Shared(-1)
         self._owner = 0
         self._streaming = False
         self._end: Callable[[], object] = lambda: None
@@ -126,7 +134,7 @@ class Guard:
         assert process is not None
         assert process.stdout is not None
         try:
-            kind, value = pickle.load(process.stdout)
+            told, sizes = pickle.load(process.stdout)
         except (EOFError, pickle.UnpicklingError):
             status = process.wait()
             self.close()
@@ -144,6 +152,7 @@ class Guard:
         except BaseException:
             self.close()  # interrupted in the middle of an answer: nobody could find the start of the next one
             raise
+        kind, value = pickle.loads(told, buffers=self._shared.read(sizes))
         if kind == _REFUSED:
             raise value
         if kind == _FAILED:
@@ -155,11 +164,16 @@ class Guard:
             return
         self.close()  # after a fork
         self._streaming, self._owner = False, os.getpid()
-        code = _START.format(path=sys.path)
+        shared = os.memfd_create("stabn") if hasattr(os, "memfd_create") else -1
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=_PIPE
+            [sys.executable, "-c", _START.format(path=sys.path, shared=shared)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pipesize=_PIPE,
+            pass_fds=() if shared < 0 else (shared,),
         )
-        self._end = weakref.finalize(self, _stop, self._process, self._owner)
+        self._shared = _Shared(shared)
+        self._end = weakref.finalize(self, _stop, self._process, self._owner, shared)
         self._send(self._target)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -169,7 +183,52 @@ class Guard:
         self.__init__(**state)
 
 
-def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
+class _Shared:
+    """Bytes that one process writes for another to read.
+
+    Args:
+        descriptor: of a file in memory; negative where the system has none.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.there = descriptor >= 0
+        self._descriptor = descriptor
+        self._map: mmap.mmap | None = None
+
+    def write(self, blocks: Sequence[memoryview]) -> list[int]:
+        """Put blocks in place of those before them, and give their sizes."""
+        sizes = [block.nbytes for block in blocks]
+        if sizes:
+            ends = list(accumulate(map(_aligned, sizes)))
+            if self._map is None or len(self._map) < ends[-1]:
+                os.ftruncate(self._descriptor, ends[-1])
+            for end, block in zip(ends, blocks, strict=True):
+                start = end - _aligned(block.nbytes)
+                self._open(ends[-1])[start : start + block.nbytes] = block
+        return sizes
+
+    def read(self, sizes: Sequence[int]) -> list[memoryview]:
+        """The blocks of these sizes as they lie there."""
+        if not sizes:
+            return []
+        ends = list(accumulate(map(_aligned, sizes)))
+        all_of_it = self._open(ends[-1])
+        starts = [end - _aligned(size) for end, size in zip(ends, sizes, strict=True)]
+        return [all_of_it[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+
+    def _open(self, size: int) -> memoryview:
+        if self._map is None or len(self._map) < size:
+            self._map = mmap.mmap(self._descriptor, size)
+        return memoryview(self._map)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
+
+
+def _stop(process: subprocess.Popen[bytes], owner: int, shared: int) -> None:
+    if shared >= 0:
+        os.close(shared)
     if os.getpid() == owner:
         process.kill()
         process.wait()
@@ -181,9 +240,10 @@ def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
                 pipe.close()
 
 
-def _serve() -> None:
+def _serve(shared: int) -> None:
     """Answer until the other side goes away."""
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    keep_freed_memory(KEPT_BY_READERS)
+    requests, replies = os.fdopen(os.dup(0), "rb"), _Replies(os.fdopen(os.dup(1), "wb"), _Shared(shared))
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # libraries say what they want there, even while they crash
         os.dup2(nowhere, descriptor)
@@ -195,15 +255,14 @@ def _serve() -> None:
             try:
                 _work(getattr(target, method), arguments, _Allowance(seconds), requests, replies)
             except UserError as error:
-                _reply(replies, _REFUSED, error)
+                replies.send(_REFUSED, error)
             except MemoryError:
-                _reply(
-                    replies, _REFUSED, UserError(f"{arguments[0]}: needs more memory than there is; give another video")
-                )
+                told = f"{arguments[0]}: needs more memory than there is; give another video"
+                replies.send(_REFUSED, UserError(told))
             except (EOFError, BrokenPipeError):
                 raise
             except Exception:  # noqa: BLE001 -- told on the other side
-                _reply(replies, _FAILED, traceback.format_exc())
+                replies.send(_FAILED, traceback.format_exc())
 
 
 def _work(
@@ -211,7 +270,7 @@ def _work(
     arguments: tuple[Any, ...],
     allowance: "_Allowance",
     requests: IO[bytes],
-    replies: IO[bytes],
+    replies: "_Replies",
 ) -> None:
     with allowance:
         value = function(*arguments)
@@ -224,17 +283,28 @@ def _work(
                         item = value.send(sent)
                 except StopIteration:
                     break
-                _reply(replies, _YIELDED, item)
+                replies.send(_YIELDED, item)
                 goes_on, sent = pickle.load(requests)
                 if not goes_on:
                     break
         value = None
-    _reply(replies, _RETURNED, value)
+    replies.send(_RETURNED, value)
 
 
-def _reply(replies: IO[bytes], kind: str, value: Any) -> None:
-    pickle.dump((kind, value), replies, protocol=5)
-    replies.flush()
+class _Replies:
+    """To the other side: what is told through the pipe, and arrays in the memory that both have."""
+
+    def __init__(self, pipe: IO[bytes], shared: _Shared) -> None:
+        self._pipe = pipe
+        self._shared = shared
+
+    def send(self, kind: str, value: Any) -> None:
+        blocks: list[pickle.PickleBuffer] = []
+        told = pickle.dumps((kind, value), protocol=5, buffer_callback=blocks.append if self._shared.there else None)
+        if sum(block.raw().nbytes for block in blocks) > _MOST_SHARED:
+            told, blocks = pickle.dumps((kind, value), protocol=5), []
+        pickle.dump((told, self._shared.write([block.raw() for block in blocks])), self._pipe, protocol=5)
+        self._pipe.flush()
 
 
 class _Allowance:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from stabn.allocator import KEPT_BY_READERS, keep_freed_memory
 from stabn.data import video
 from stabn.data.decoders import Decoder, VideoFiles
 from stabn.data.decoding import VideoInfo, checked
@@ -13,6 +14,11 @@ from stabn.data.video import Clip, clip_of
 
 TIMEOUT = 60.0
 """Seconds that reading one clip may take; a long film at full size takes less."""
+
+
+def begin_reading(worker: int = 0) -> None:
+    """What a process that reads clips does first; give this to the data loader as `worker_init_fn`."""
+    keep_freed_memory(KEPT_BY_READERS)
 
 
 class Reader:

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Sampler
 
 from stabn.data.datasets import ClipBatch, VideoDataset, collate
-from stabn.data.reading import Reader
+from stabn.data.reading import Reader, begin_reading
 from stabn.data.skipping import Tolerant
 from stabn.engine import share_of
 from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
@@ -65,6 +65,8 @@ class ResumableLoader(DataLoader[ClipBatch]):
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
+            pin_memory=_pinned(trainer),
+            worker_init_fn=begin_reading,
         )
         self.given = 0
 
@@ -87,6 +89,11 @@ class ResumableLoader(DataLoader[ClipBatch]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after so many batches."""
         self.sampled.done = state["given"]
+
+
+def _pinned(trainer: Trainer | None) -> bool:
+    """Whether batches are put into page-locked memory, from which a GPU fetches them while it computes."""
+    return trainer is not None and trainer.strategy.root_device.type == "cuda"
 
 
 class Feeding(LightningDataModule):
@@ -121,4 +128,6 @@ class Feeding(LightningDataModule):
             sampler=share_of(self.trainer, len(self.validation_set)),
             num_workers=self.loader.workers,
             collate_fn=collate,
+            pin_memory=_pinned(self.trainer),
+            worker_init_fn=begin_reading,
         )
