@@ -68,7 +68,8 @@ class Arm:
         winograd: in that copy.
         dtype: of features and activations; bfloat16 is autocast while training.
         fused: the optimiser moves all weights in one call.
-        recompute: activations are computed again for the gradients.
+        lean: normalisations are computed again for the gradients.
+        recompute: all that is inside residual blocks is.
         compiled: by torch.compile; its start-up is in `start`, not in `seconds`.
     """
 
@@ -78,11 +79,12 @@ class Arm:
     winograd: bool = True
     dtype: str = "float32"
     fused: bool = True
+    lean: bool = True
     recompute: bool = False
     compiled: bool = False
 
 
-PLAIN = Arm(keep=False, layout=False, answering=False, winograd=False, fused=False)
+PLAIN = Arm(keep=False, layout=False, answering=False, winograd=False, fused=False, lean=False)
 BEST = "bfloat16" if has_bf16(DEVICE) else "float32"
 FAST = Arm(dtype=BEST, winograd=BEST == "float32" and DEVICE == CPU)
 ARMS = {
@@ -98,10 +100,11 @@ ARMS = {
     "step": {
         "plain": PLAIN,
         "fast": FAST,
-        "plain, memory kept": Arm(layout=False, fused=False),
+        "plain, memory kept": Arm(layout=False, fused=False, lean=False),
+        "fast, all kept for gradients": Arm(lean=False, dtype=BEST),
         "fast, memory not kept": Arm(keep=False, dtype=BEST),
         "fast, optimiser not fused": Arm(fused=False, dtype=BEST),
-        "fast, recomputing": Arm(recompute=True, dtype=BEST),
+        "fast, recomputing": Arm(keep=False, recompute=True, dtype=BEST),
     },
 }
 if BEST == "bfloat16":
@@ -140,6 +143,7 @@ def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[
 def _step(model: STABN, clips: torch.Tensor, arm: Arm, classes: int) -> Callable[[], Any]:
     model.train()
     model.recompute = arm.recompute
+    model.keep_less(arm.lean)
     optimiser = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4, fused=arm.fused)
     labels = torch.arange(len(clips), device=DEVICE) % classes
     asked = torch.compile(model) if arm.compiled else model

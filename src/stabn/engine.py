@@ -32,7 +32,7 @@ def build_trainer(engine: EngineRecipe, plugins: Sequence[Any] = (), **options: 
     Raises:
         UserError: this machine has no such engine.
     """
-    if engine.fast and device_of(engine.accelerator).type == "cpu":
+    if engine.keeps_memory() and device_of(engine.accelerator).type == "cpu":
         keep_freed_memory()
     double = engine.precision == "64-true"
     try:

@@ -173,6 +173,7 @@ def _step(
             if isinstance(part, nn.Conv3d | nn.Conv2d | nn.Linear):
                 part.forward = _in_half(type(part).forward.__get__(part), HALVES[engine.precision])  # type: ignore[assignment]
     model.recompute = engine.recompute
+    model.keep_less(engine.fast)
     module = Training(model, optimiser, total_steps=2, seed=0)
     moving: Any = module.configure_optimizers()["optimizer"]
     dtype = next(model.parameters()).dtype

@@ -4,7 +4,7 @@ Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -79,7 +79,26 @@ def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module | N
     return nn.Sequential(_convolution(channels_in, channels_out, (1, 1, 1), stride), nn.BatchNorm3d(channels_out))
 
 
-class BasicBlock(nn.Module):
+class _Block(nn.Module):
+    """What both kinds of residual blocks have in common.
+
+    Attributes:
+        lean: in training, keep only what comes out of a convolution, and normalise it again for the next one's
+            gradients; costs little time, changes no value.
+    """
+
+    lean = False
+    relu: nn.ReLU
+
+    def through(self, norm: nn.Module, convolution: nn.Module, y_bcthw: Tensor) -> Tensor:
+        """convolution(relu(norm(y)))."""
+        if not (self.lean and self.training and torch.is_grad_enabled()):
+            return convolution(self.relu(norm(y_bcthw)))
+        # PyTorch stops computing again where all that was dropped is there, which is before the convolution
+        return _again(lambda y_bcthw: convolution(self.relu(norm(y_bcthw))), norm, y_bcthw)
+
+
+class BasicBlock(_Block):
     """relu(x + bn(conv(relu(bn(conv(x)))))), both convolutions n x 3 x 3; the first one strides."""
 
     def __init__(self, channels_in: int, width: int, temporal_kernel: int, stride: int) -> None:
@@ -93,12 +112,11 @@ class BasicBlock(nn.Module):
 
     def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h2 w2"]:
         """(B, C, T, H, W) -> (B, width, T, H / stride, W / stride)."""
-        y_bcthw = self.relu(self.bn1(self.conv1(x_bcthw)))
-        y_bcthw = self.bn2(self.conv2(y_bcthw))
+        y_bcthw = self.bn2(self.through(self.bn1, self.conv2, self.conv1(x_bcthw)))
         return self.relu(y_bcthw + (x_bcthw if self.downsample is None else self.downsample(x_bcthw)))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(_Block):
     """Convolutions n x 1 x 1, 1 x 3 x 3, 1 x 1 x 1 around a narrow middle; the 1 x 3 x 3 one strides.
 
     The stride's place is that of torchvision ("v1.5"), and only there the official reference outputs come out.
@@ -117,9 +135,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h2 w2"]:
         """(B, C, T, H, W) -> (B, 4 width, T, H / stride, W / stride)."""
-        y_bcthw = self.relu(self.bn1(self.conv1(x_bcthw)))
-        y_bcthw = self.relu(self.bn2(self.conv2(y_bcthw)))
-        y_bcthw = self.bn3(self.conv3(y_bcthw))
+        y_bcthw = self.through(self.bn1, self.conv2, self.conv1(x_bcthw))
+        y_bcthw = self.bn3(self.through(self.bn2, self.conv3, y_bcthw))
         return self.relu(y_bcthw + (x_bcthw if self.downsample is None else self.downsample(x_bcthw)))
 
 
@@ -143,6 +160,17 @@ def initialise(module: nn.Module) -> None:
         # Nothing is drawn for a network without values, and PyTorch would load its compiler for it: two seconds.
         if isinstance(part, nn.Conv2d | nn.Conv3d) and not part.weight.is_meta:
             nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
+
+
+def _again(function: Callable[[Tensor], Tensor], normalising: nn.Module, x_bcthw: Tensor) -> Tensor:
+    """What a function gives, computed again for the gradients in place of keeping what is inside; it draws nothing."""
+    return checkpoint(
+        function,
+        x_bcthw,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), _settled(normalising)),
+    )
 
 
 @contextmanager
@@ -240,6 +268,12 @@ class ResNet3D(nn.Module, Pretrained):
             if isinstance(part, nn.Conv3d):
                 part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last_3d)
 
+    def keep_less(self, less: bool = True) -> None:
+        """Set `lean` in all residual blocks, for training in less memory."""
+        for part in self.modules():
+            if isinstance(part, _Block):
+                part.lean = less
+
     def encode(self, clip_bcthw: Tensor) -> Float[Tensor, "b c t h w"]:
         """f(x): the features after layer3.
 
@@ -272,9 +306,7 @@ class ResNet3D(nn.Module, Pretrained):
         if not (self.recompute and self.training and torch.is_grad_enabled()):
             return layer(x_bcthw)
         for block in layer:
-            x_bcthw = checkpoint(
-                block, x_bcthw, use_reentrant=False, context_fn=lambda block=block: (nullcontext(), _settled(block))
-            )
+            x_bcthw = _again(block, block, x_bcthw)
         return x_bcthw
 
     def _check_clip(self, clip_bcthw: Tensor) -> None:

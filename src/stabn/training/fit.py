@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from stabn.data.datasets import VideoDataset
+from stabn.data.datasets import Table, VideoDataset
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine import build_trainer, progress_bar, quietly
 from stabn.errors import UserError
@@ -84,21 +84,7 @@ def train(
     check_start(engine, seed)
     seed_everything(seed, verbose=False)
     model = new_network(network, preprocessing, table.class_names)
-    learnt, measured = table.of_split("train"), () if held_out else table.of_split("validation")
-    if held_out:
-        measured = tuple(sample for sample in learnt if sample.clip_id in held_out)
-        learnt = tuple(sample for sample in learnt if sample.clip_id not in held_out)
-    training_set, validation_set = (
-        VideoDataset(
-            samples,
-            preprocessing,
-            class_names=table.class_names,
-            augmentation=varied,
-            seed=seed,
-            cache=loader.cache,
-        )
-        for samples, varied in ((learnt, augmentation), (measured, None))
-    )
+    training_set, validation_set = training_data(table, preprocessing, augmentation, loader, seed, held_out)
     side = math.ceil(preprocessing.crop / 32)
     if min(optimiser.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:
         raise UserError("optimiser.batch_size: got one frame of one clip per step; batch norm needs more")
@@ -108,6 +94,32 @@ def train(
     reached = fit(module, feeding, out, engine, Recorder(tracking, out, recipe))
     finish(out, data, recipe)
     return reached
+
+
+def training_data(
+    table: Table,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    loader: LoaderRecipe,
+    seed: int,
+    held_out: Collection[str] = (),
+) -> tuple[VideoDataset, VideoDataset]:
+    """What `train` learns, and what it measures after each epoch.
+
+    Raises:
+        UserError: the table has no such split.
+    """
+    learnt, measured = table.of_split("train"), () if held_out else table.of_split("validation")
+    if held_out:
+        measured = tuple(sample for sample in learnt if sample.clip_id in held_out)
+        learnt = tuple(sample for sample in learnt if sample.clip_id not in held_out)
+    training_set, validation_set = (
+        VideoDataset(
+            samples, preprocessing, class_names=table.class_names, augmentation=varied, seed=seed, cache=loader.cache
+        )
+        for samples, varied in ((learnt, augmentation), (measured, None))
+    )
+    return training_set, validation_set
 
 
 def new_network(network: NetworkRecipe, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> ResNet3D:
@@ -207,10 +219,7 @@ def fit(
         ModelCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True),
         *progress_bar(),
     ]
-    module.model.recompute = engine.recompute
-    module.fused = engine.fast
-    if engine.fast:
-        module.model.channels_last()
+    module.suit(engine)
     engine.announce()
     if engine.precision == "64-true":
         module.double()  # before Lightning does, which reads an interrupted run's weights first and would round them
@@ -243,6 +252,7 @@ def fit(
             ) from error
     model = module.model if bare is None else _gathered(bare, last)
     model.recompute = False
+    model.keep_less(False)
     if trainer.is_global_zero:
         model.cpu().float().eval().save_pretrained(out)
     return curves.epochs[-1] | {"skipped": len(skipped.tally)}

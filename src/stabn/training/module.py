@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from stabn.data.datasets import ClipBatch
 from stabn.nn import STABN, Output, ResNet3D, recognition_loss, spatial_loss, temporal_loss
+from stabn.pace import EngineRecipe
 from stabn.training.recipes import CorrectionRecipe, OptimiserRecipe
 from stabn.training.together import Part, SharedDropout, part, processes, summed
 
@@ -68,9 +69,19 @@ class Training(LightningModule):
         self._dropout = model.drop = SharedDropout(model.dropout)
         self.validation_top1 = MulticlassAccuracy(model.num_classes, average="micro")
 
+    def suit(self, engine: EngineRecipe) -> None:
+        """Compute as the engine says; call this before the weights are moved."""
+        self.model.recompute = engine.recompute
+        self.fused = engine.fast
+        if engine.fast:
+            self.model.keep_less()
+            self.model.channels_last()
+
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
-        """Move a batch."""
-        return batch.to(device, non_blocking=True)
+        """Move a batch, and make of its bytes there what the network reads."""
+        moved = batch.to(device, non_blocking=True)
+        _ = moved.clips
+        return moved
 
     def on_train_epoch_start(self) -> None:
         """Keep the batch-norm statistics of frozen modules: they must not drift towards the fine-tuning clips."""
