@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "import-official": ("verbs.import_official", ("checkpoint", "folder")),
     "export": ("export_verbs.export", ("run",)),
     "plan": ("export_verbs.plan", ()),
+    "profile": ("profiling_verbs.profile", ()),
 }
 """Verb -> its function, of a module that is loaded for this verb alone, and which parameters are given by position."""
 

@@ -206,6 +206,10 @@ class Preprocessing:
         return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
+_CACHED = 2**20
+"""Bytes of frames that a core's cache holds besides what is made of them."""
+
+
 class Colours(NamedTuple):
     """How the colours of all frames of a clip are varied, one after the other; torchvision's words and ranges.
 
@@ -226,7 +230,8 @@ class Colours(NamedTuple):
         from torchvision.transforms.v2 import functional as tv  # takes seconds to load
 
         # a few frames stay in a core's cache from one change to the next: half the time of all at once
-        for part_cthw in clip_cthw.split(4 if clip_cthw.is_cpu else clip_cthw.shape[1], dim=1):
+        few = max(1, _CACHED // clip_cthw[0, 0].nbytes // 3) if clip_cthw.is_cpu else clip_cthw.shape[1]
+        for part_cthw in clip_cthw.split(few, dim=1):
             frames_tchw = part_cthw.transpose(0, 1)
             frames_tchw = tv.adjust_brightness(frames_tchw, self.brightness)
             frames_tchw = tv.adjust_contrast(frames_tchw, self.contrast)

@@ -15,7 +15,10 @@ from stabn.data.datasets import ClipBatch, VideoDataset, collate
 from stabn.data.reading import Reader, begin_reading
 from stabn.data.skipping import Tolerant
 from stabn.engine import share_of
+from stabn.pace import cores
 from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
+
+_MOST_WORKERS = 8
 
 
 class _Batches(Sampler[list[tuple[int, int]]]):
@@ -109,10 +112,19 @@ class Feeding(LightningDataModule):
         self.loader = loader
         self._training: ResumableLoader | None = None
 
+    @property
+    def workers(self) -> int:
+        """How many processes prepare clips for this one."""
+        if self.loader.workers != "auto":
+            return self.loader.workers
+        if self.loader.cache or self.trainer is None or self.trainer.strategy.root_device.type == "cpu":
+            return 0
+        return max(1, min(_MOST_WORKERS, cores() // self.trainer.num_devices - 1))
+
     def train_dataloader(self) -> ResumableLoader:
         """The batches of the trainer's current epoch."""
         if self._training is None:
-            self._training = ResumableLoader(self.training_set, self.batch_size, self.loader.workers, self.trainer)
+            self._training = ResumableLoader(self.training_set, self.batch_size, self.workers, self.trainer)
         return self._training.at_epoch(0 if self.trainer is None else self.trainer.current_epoch)
 
     def teardown(self, stage: str) -> None:
@@ -126,7 +138,7 @@ class Feeding(LightningDataModule):
             Tolerant(self.validation_set),
             self.batch_size,
             sampler=share_of(self.trainer, len(self.validation_set)),
-            num_workers=self.loader.workers,
+            num_workers=self.workers,
             collate_fn=collate,
             pin_memory=_pinned(self.trainer),
             worker_init_fn=begin_reading,

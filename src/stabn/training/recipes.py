@@ -81,7 +81,9 @@ class LoaderRecipe:
     """How clips reach the network.
 
     Attributes:
-        workers: processes that prepare clips, each with one that decodes; 0 prepares them in the training process.
+        workers: processes that prepare clips, each with one that decodes; 0 prepares them in the training process; auto
+            is 0 on a CPU, which has none to spare, and one less than there are cores, at most 8, per GPU. `stabn
+            profile` tries what is best.
         cache: keep all decoded videos in memory at network size (needs workers 0); for data sets of some hundred clips.
         timeout: seconds after which a video that is still being decoded counts as broken; 0 waits as long as it takes,
             and decodes without a process of its own.
@@ -91,7 +93,7 @@ class LoaderRecipe:
             cuda is torchcodec on the GPU, whose colours are rounded otherwise.
     """
 
-    workers: int = 0
+    workers: int | Literal["auto"] = "auto"
     cache: bool = False
     timeout: float = TIMEOUT
     broken: float | None = None
@@ -102,9 +104,9 @@ class LoaderRecipe:
             raise UserError(f"loader.timeout: got {self.timeout}, expected seconds from 0")
         if self.broken is not None and not 0 <= self.broken <= 1:
             raise UserError(f"loader.broken: got {self.broken}, expected a share in 0..1")
-        if self.workers < 0:
+        if self.workers != "auto" and self.workers < 0:
             raise UserError(f"loader.workers: got {self.workers}, expected 0 or more")
-        if self.cache and self.workers:
+        if self.cache and self.workers not in ("auto", 0):
             raise UserError(f"loader.cache: needs loader.workers 0, got {self.workers}; each worker would keep a copy")
 
 
