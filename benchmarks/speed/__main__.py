@@ -110,7 +110,7 @@ ARMS = {
 if BEST == "bfloat16":
     for kind in ARMS:
         ARMS[kind]["fast, float32"] = Arm(winograd=DEVICE == CPU)
-COMPILED = Arm(compiled=True, winograd=False, dtype=BEST)
+COMPILED = Arm(compiled=True, winograd=False, lean=False, dtype=BEST)  # the compiler refuses lean
 
 
 def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[[], Any]:
