@@ -1,20 +1,22 @@
 """`stabn profile`: the parts of a step add up, and advice follows from what was measured."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from small_run import QUICK, SETTINGS
 
-from stabn import profiling_verbs
+from stabn import profiling, profiling_verbs
+from stabn.data.datasets import Sample, VideoDataset
 from stabn.errors import UserError
 from stabn.pace import EngineRecipe
 from stabn.profiling import PARTS, REST, WAITING, WARM_UP, Circumstances, ClipTime, StepTime, _Clock, advice
 from stabn.runs import DataSource
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe
 
-FED = StepTime({WAITING: 0.01, "forward": 0.5, "backward": 0.49}, clips=8, peak_gib=4)
-HUNGRY = StepTime({WAITING: 1.0, "forward": 0.5, "backward": 0.5}, clips=8, peak_gib=4)
+FED = StepTime({WAITING: 0.01, "forward": 0.5, "backward": 0.49}, clips=8, steps=20, peak_gib=4)
+HUNGRY = StepTime({WAITING: 1.0, "forward": 0.5, "backward": 0.5}, clips=8, steps=20, peak_gib=4)
 CLIP = ClipTime(reading=0.3, fitting=0.1, short_side=1080, num_frames=300, whole_bytes=2**20)
 HERE = Circumstances(
     workers=0,
@@ -123,6 +125,40 @@ def test_the_parts_of_a_step_add_up_and_nothing_is_written(tabletop, tmp_path, m
     told = capsys.readouterr().out
     assert all(part in told for part in PARTS)
     assert "highest memory" in told
+
+
+@pytest.mark.parametrize("change", [{"accumulate": 8}, {"epochs": 1, "batch_size": 64}])
+def test_data_of_a_batch_or_two_can_be_measured_as_well(tabletop, monkeypatch, change):
+    monkeypatch.setattr("stabn.profiling._SECONDS", 0.1)
+    arguments = ARGUMENTS | {"optimiser": replace(QUICK, **change)}
+    found = profiling_verbs.profile(DataSource(str(tabletop)), steps=2, **arguments)
+    assert found["steps"] == 2
+
+
+def test_only_one_device_is_measured(tabletop):
+    arguments = ARGUMENTS | {"engine": EngineRecipe(accelerator="cpu", devices="2")}
+    with pytest.raises(UserError, match=r"--engine\.devices: got 2 on 1 nodes, but one device is measured; give 1"):
+        profiling_verbs.profile(DataSource(str(tabletop)), **arguments)
+
+
+def test_whole_turns_of_all_workers_are_counted(monkeypatch):
+    now, given = [0.0], [0]
+
+    class Batch:
+        clip_ids = ("a",) * 8
+
+    def batches():
+        while True:
+            if given[0] % 4 == 0:
+                now[0] += 10.0  # four workers are ready at once, every ten seconds
+            given[0] += 1
+            yield Batch()
+
+    monkeypatch.setattr("stabn.profiling.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("stabn.profiling.DataLoader", lambda *_, **__: batches())
+    sample = Sample("a", Path("none.mp4"), 0, "train")
+    dataset = VideoDataset([sample], SETTINGS["preprocessing"], class_names=["b"])
+    assert profiling._rate(dataset, 8, 4) == pytest.approx(3.2)
 
 
 def test_no_steps_are_refused(tabletop):

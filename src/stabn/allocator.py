@@ -10,6 +10,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """glibc's malloc.h."""
 _KEPT = 2**30
 """Bytes of the largest block that is kept; the largest tensor of ST-ABN-50 at 32 x 224 x 224 takes 0.4 GiB per clip."""
+_KEPT_BEFORE = 2**25
+"""The same for a glibc before 2.35."""
 KEPT_BY_READERS = 2**26
 """Bytes that a process which reads clips keeps in all: 32 frames of 320 x 240 several times over."""
 
@@ -30,10 +32,12 @@ def keep_freed_memory(most: int = 2**31 - 1) -> bool:
         Whether it is so now.
     """
     set_option = mallopt()
-    # Both return 1 when they are understood. The second also ends glibc's own adjustment of the threshold.
-    return set_option is not None and bool(
-        set_option(_TRIM_THRESHOLD, most) and set_option(_MMAP_THRESHOLD, min(_KEPT, most))
-    )
+    if set_option is None:
+        return False
+    # Both return 1 when they are understood, and end glibc's own adjustment of the first threshold. An old glibc
+    # refuses more than 32 MiB there, and the second without the first would leave it at its lowest.
+    understood = set_option(_MMAP_THRESHOLD, min(_KEPT, most)) or set_option(_MMAP_THRESHOLD, _KEPT_BEFORE)
+    return bool(understood and set_option(_TRIM_THRESHOLD, most))
 
 
 def mallopt() -> Callable[[int, int], int] | None:

@@ -2,11 +2,13 @@
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -20,13 +22,15 @@ from tqdm import tqdm
 from stabn.data.datasets import VideoDataset, collate
 from stabn.data.decoding import VideoInfo
 from stabn.data.reading import Reader, begin_reading
+from stabn.data.segments import frames_of
 from stabn.data.skipping import Tolerant
 from stabn.data.video import Clip
 from stabn.engine import build_trainer, progress_bar, quietly
 from stabn.errors import UserError
 from stabn.pace import EngineRecipe, cores, device_of, has_bf16
-from stabn.training.feeding import Feeding
+from stabn.training.feeding import Feeding, ResumableLoader
 from stabn.training.module import Training
+from stabn.training.recipes import LoaderRecipe
 from stabn.training.together import SharedStatistics
 
 WARM_UP = 3
@@ -47,6 +51,7 @@ _LITTLE, _HALF = 0.1, 0.5
 """Shares of the memory that keeping all videos may take: where workers would do, too, and where they would not."""
 _SECONDS = 3.0
 """For how long one number of workers is tried."""
+_MOST_TRIED = 16
 _CLIPS = 16
 """How many clips are read one by one."""
 
@@ -57,13 +62,15 @@ class StepTime:
 
     Attributes:
         seconds: by part, the mean over the measured steps; `REST` included.
-        clips: of one step, in this process.
-        peak_gib: highest memory: of the GPU, or of the process.
+        clips: of one step.
+        steps: how many were measured.
+        peak_gib: highest memory: of the GPU, or of the process; None where the system does not say.
     """
 
     seconds: Mapping[str, float]
     clips: int
-    peak_gib: float
+    steps: int
+    peak_gib: float | None
 
     @property
     def total(self) -> float:
@@ -84,8 +91,8 @@ class ClipTime:
         reading: seconds of decoding, and of handing frames over.
         fitting: seconds of resizing and cropping.
         short_side: of the videos, in pixels.
-        num_frames: of the videos.
-        whole_bytes: of all frames of a video at network size, which a cache would keep.
+        num_frames: of the clips.
+        whole_bytes: of all frames of a clip at network size, which a cache would keep.
     """
 
     reading: float
@@ -105,8 +112,8 @@ class Circumstances:
         resize: shorter side of clips before they are cropped.
         clips: of the training split.
         cores: that this process may use.
-        memory_gib: of the machine.
-        device_gib: of the GPU; of the machine, where there is none.
+        memory_gib: that this process may use; None where the system does not say.
+        device_gib: of the GPU; as `memory_gib`, where there is none.
         engine: on what it runs.
         precision: never auto.
         bf16: whether the device computes it itself.
@@ -117,8 +124,8 @@ class Circumstances:
     resize: int
     clips: int
     cores: int
-    memory_gib: float
-    device_gib: float
+    memory_gib: float | None
+    device_gib: float | None
     engine: EngineRecipe
     precision: str
     bf16: bool
@@ -127,10 +134,14 @@ class Circumstances:
 def time_step(module: Training, feeding: Feeding, engine: EngineRecipe, steps: int) -> StepTime:
     """Train for a few steps, which are forgotten, and look at the clock.
 
+    Videos that the loader keeps are read before: only the first epoch waits for them.
+
     Raises:
         UserError: this machine has no such engine, or clips cannot be read.
     """
     device = device_of(engine.accelerator)
+    if feeding.loader.cache:
+        _fill(feeding, WARM_UP + steps)
     clock = _Clock(device, steps)
     module.suit(engine)
     engine.announce()
@@ -141,7 +152,7 @@ def time_step(module: Training, feeding: Feeding, engine: EngineRecipe, steps: i
             accumulate_grad_batches=module.optimiser.accumulate,
             default_root_dir=nowhere,
             max_epochs=-1,
-            max_steps=math.ceil((WARM_UP + steps) / module.optimiser.accumulate),
+            max_steps=WARM_UP + steps,  # of which some may be of several batches; the clock stops by itself
             limit_val_batches=0,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,
@@ -150,11 +161,18 @@ def time_step(module: Training, feeding: Feeding, engine: EngineRecipe, steps: i
             callbacks=progress_bar(),
         )
         trainer.fit(module, datamodule=feeding)
-    if not clock.batches:
-        raise UserError(f"--steps: got {steps}, and no step was measured; give more")
     seconds = {part: clock.spent[part] / clock.batches for part in PARTS}
     seconds[REST] = max(0.0, clock.lasted / clock.batches - sum(seconds.values()))
-    return StepTime(seconds, min(module.optimiser.batch_size, len(feeding.training_set)), _peak(device))
+    clips = min(module.optimiser.batch_size, len(feeding.training_set))
+    return StepTime(seconds, clips, clock.batches, _peak(device))
+
+
+def _fill(feeding: Feeding, steps: int) -> None:
+    first = list(islice(ResumableLoader(feeding.training_set, feeding.batch_size, 0).sampled, steps))
+    rows = [row for batch in first for _, row in batch]
+    for row in tqdm(rows, desc="keeping videos", unit="clip", disable=None, leave=False):
+        with suppress(UserError):
+            feeding.training_set[row]
 
 
 class _Clock(Profiler):
@@ -175,6 +193,8 @@ class _Clock(Profiler):
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
         return time.perf_counter()
 
     def start(self, action_name: str) -> None:
@@ -200,26 +220,33 @@ class _Clock(Profiler):
                 self.batches, self.lasted = self._done - WARM_UP, now - self._began
 
 
-def time_clips(dataset: VideoDataset, timeout: float) -> ClipTime:
+def time_clips(dataset: VideoDataset, loader: LoaderRecipe) -> ClipTime:
     """Read some training clips one by one, each in this process but for its decoding.
 
     Raises:
         UserError: none of them can be read.
     """
     rows = range(0, len(dataset), math.ceil(len(dataset) / _CLIPS))
-    reading, fitting, infos = [], [], []
-    with closing(Reader(timeout)) as reader:
+    reading, fitting, infos, frames = [], [], [], []
+    with closing(Reader(loader.timeout, loader.decoder)) as reader:
         clock = _TimedReader(reader)
         timed = dataset.read_by(clock)
         for row in tqdm(rows, desc="reading clips", unit="clip", disable=None, leave=False):
+            sample = dataset.samples[row]
             clock.seconds, begun = 0.0, time.perf_counter()
             try:
                 timed[row]
                 lasted = time.perf_counter() - begun
-                infos.append(reader.probe(dataset.samples[row].path))
+                info = reader.probe(sample.path)
+                frames.append(
+                    info.num_frames
+                    if sample.segment is None
+                    else len(frames_of(sample.path, sample.segment, sample.clip_id, reader.probe))
+                )
             except UserError as error:
                 fault = error
                 continue
+            infos.append(info)
             reading.append(clock.seconds)
             fitting.append(lasted - clock.seconds)
     if not infos:
@@ -229,8 +256,8 @@ def time_clips(dataset: VideoDataset, timeout: float) -> ClipTime:
         median(reading),
         median(fitting),
         round(median(min(info.height, info.width) for info in infos)),
-        round(median(info.num_frames for info in infos)),
-        round(median(3 * h * w * info.num_frames for (h, w), info in zip(sizes, infos, strict=True))),
+        round(median(frames)),
+        round(median(3 * h * w * count for (h, w), count in zip(sizes, frames, strict=True))),
     )
 
 
@@ -261,16 +288,27 @@ class _TimedReader(Reader):
         return clip
 
     def read_chunks(self, path: Path | str, size: int = 64) -> Iterator[Clip]:
-        yield from self._timed(lambda: list(self.reader.read_chunks(path, size)))
+        chunks = self.reader.read_chunks(path, size)
+        while (chunk := self._timed(lambda: next(chunks, None))) is not None:
+            yield chunk
 
 
 def try_workers(feeding: Feeding) -> dict[int, float]:
-    """Clips per second by number of workers, with nothing else to do: 0, 1, 2, 4, ... and one per core."""
-    most = cores()
+    """Clips per second by number of workers, with nothing else to do: 0, 1, 2, 4, ... up to one per core, at most 16.
+
+    It ends with the last number for which there is enough memory.
+    """
+    most = min(cores(), _MOST_TRIED)
     tried = sorted({0, *(2**n for n in range(most.bit_length())), most})
-    rates = {}
+    rates: dict[int, float] = {}
     for workers in tqdm(tried, desc="trying workers", disable=None, leave=False):
-        rates[workers] = _rate(feeding.training_set, feeding.batch_size, workers)
+        try:
+            rates[workers] = _rate(feeding.training_set, feeding.batch_size, workers)
+        except (RuntimeError, OSError) as error:
+            if not rates:
+                raise
+            print(f"{workers} workers: {str(error).splitlines()[0]}", file=sys.stderr)
+            break
     return rates
 
 
@@ -287,9 +325,10 @@ def _rate(dataset: VideoDataset, batch_size: int, workers: int) -> float:
     batches = iter(loader)
     for _ in range(max(1, 2 * workers)):  # what was read ahead while the workers started
         next(batches)
-    begun, clips = time.perf_counter(), 0
-    while not clips or time.perf_counter() - begun < _SECONDS:
-        clips += len(next(batches).clip_ids)
+    begun, clips, given = time.perf_counter(), 0, 0
+    # workers that began together are ready together: whole turns of all of them count
+    while not given or given % max(1, workers) or time.perf_counter() - begun < _SECONDS:
+        clips, given = clips + len(next(batches).clip_ids), given + 1
     return clips / (time.perf_counter() - begun)
 
 
@@ -310,7 +349,7 @@ def advice(step: StepTime, clip: ClipTime, rates: Mapping[int, float], on: Circu
         told.append("--engine.fast true: the fast path is off; docs/speed.md says what it does")
     if on.precision == "32-true" and on.engine.fast and on.bf16:
         told.append("--engine.precision bf16-mixed: this device computes bfloat16 itself, several times as fast")
-    if on.engine.recompute and step.peak_gib < on.device_gib / 2:
+    if on.engine.recompute and step.peak_gib and on.device_gib and step.peak_gib < on.device_gib / 2:
         told.append(
             f"--engine.recompute false: activations are computed twice, and only {step.peak_gib:.1f} of "
             f"{on.device_gib:.0f} GiB are used"
@@ -327,7 +366,7 @@ def _faster_clips(
     best = enough[0] if enough else max(rates, key=lambda workers: rates[workers])
     waits = f"the network waits {share:.0%} of the time; it could take {step.wanted:.1f} clips/s, and "
     room = clip.whole_bytes * on.clips / 2**30
-    if room < on.memory_gib * (_LITTLE if enough else _HALF):
+    if on.memory_gib and room < on.memory_gib * (_LITTLE if enough else _HALF):
         told.append(
             f"--loader.cache true --loader.workers 0: all videos at network size take {room:.1f} of "
             f"{on.memory_gib:.0f} GiB of memory, and after the first epoch nothing is decoded"
@@ -347,25 +386,38 @@ def _faster_clips(
 def circumstances(feeding: Feeding, engine: EngineRecipe) -> Circumstances:
     """Those of a training on this machine."""
     device = device_of(engine.accelerator)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    own = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else memory
+    memory = _memory()
+    own = torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else memory
     return Circumstances(
         workers=feeding.workers,
         cached=feeding.loader.cache,
         resize=feeding.training_set.preprocessing.resize,
         clips=len(feeding.training_set),
         cores=cores(),
-        memory_gib=memory / 2**30,
-        device_gib=own / 2**30,
+        memory_gib=memory,
+        device_gib=own,
         engine=engine,
         precision=engine.chosen_precision(),
         bf16=has_bf16(device),
     )
 
 
-def _peak(device: torch.device) -> float:
+def _memory() -> float | None:
+    """GiB of the machine, or of the container if that has less."""
+    known = []
+    with suppress(AttributeError, ValueError, OSError):
+        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(ValueError, OSError):  # "max" is no number
+        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min(known) / 2**30 if known else None
+
+
+def _peak(device: torch.device) -> float | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource  # not on every system, but where there is no GPU it is asked
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # bytes on macOS, and KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

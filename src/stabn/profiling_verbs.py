@@ -1,5 +1,6 @@
 """The verb that looks at the clock; as in `stabn.verbs`, parameters and docstring are options and help."""
 
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import seed_everything
@@ -8,7 +9,7 @@ from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.errors import UserError
 from stabn.pace import EngineRecipe
-from stabn.profiling import advice, circumstances, time_clips, time_step, try_workers
+from stabn.profiling import WARM_UP, advice, circumstances, time_clips, time_step, try_workers
 from stabn.runs import DataSource
 from stabn.tables import print_table
 from stabn.tracking import TrackingRecipe
@@ -41,8 +42,9 @@ def profile(
 ) -> dict[str, Any]:
     """Tell where the time of a training step goes on this machine, and what to change.
 
-    Give it the recipe and the options of `stabn train`. It trains for a few steps with your clips and forgets them,
-    reads some clips one by one, and tries how many clips different numbers of workers prepare. Nothing is written.
+    Give it the recipe and the options of `stabn train`, but for --out. It trains for a few steps with your clips on one
+    device and forgets them, reads some clips one by one, and tries how many clips different numbers of workers prepare.
+    Nothing is written.
 
     Args:
         data: the labelled videos.
@@ -58,18 +60,24 @@ def profile(
     """
     if steps < 1:
         raise UserError(f"--steps: got {steps}, expected at least 1")
+    if engine.devices not in ("auto", "1") or engine.nodes > 1:
+        raise UserError(
+            f"--engine.devices: got {engine.devices} on {engine.nodes} nodes, but one device is measured; give 1 and "
+            "nodes 1, and its share of optimiser.batch_size"
+        )
+    engine = replace(engine, devices="1")
     check_start(engine, seed)
     table = data.table()
     seed_everything(seed, verbose=False)
     learnt, measured = training_data(table, preprocessing, augmentation, loader, seed)
     model = new_network(network, preprocessing, table.class_names)
-    module = Training(model, optimiser, total_steps=total_steps(len(learnt), optimiser) + steps, seed=seed)
+    module = Training(model, optimiser, total_steps=total_steps(len(learnt), optimiser) + WARM_UP + steps, seed=seed)
     feeding = Feeding(learnt, measured, optimiser.batch_size, loader)
-    clip = time_clips(learnt, loader.timeout)
+    clip = time_clips(learnt, loader)
     rates = {} if loader.cache else try_workers(feeding)
     step = time_step(module, feeding, engine, steps)
     told = advice(step, clip, rates, circumstances(feeding, engine))
-    print(f"a step of {step.clips} clips, the mean of {steps}:")
+    print(f"a step of {step.clips} clips, the mean of {step.steps}:")
     rows = [
         (part, f"{1000 * spent:.1f}", f"{spent / step.total:.0%}", ("#" * round(_BAR * spent / step.total)).ljust(_BAR))
         for part, spent in step.seconds.items()
@@ -82,15 +90,17 @@ def profile(
     if rates:
         print(f"the network could take {step.wanted:.1f} clips/s; prepared are, where nothing else runs:")
         print_table(("workers", "clips/s"), [(str(workers), f"{rate:.1f}") for workers, rate in rates.items()])
-    print(f"highest memory: {step.peak_gib:.2f} GiB")
+    if step.peak_gib is not None:
+        print(f"highest memory: {step.peak_gib:.2f} GiB")
     print("\n".join(["what to change:", *told] if told else ["nothing stands out: the network is what takes the time"]))
     return {
         "clips_per_step": step.clips,
+        "steps": step.steps,
         "seconds_of_step": {part: round(spent, 6) for part, spent in step.seconds.items()},
         "seconds_of_clip": {"reading": round(clip.reading, 6), "fitting": round(clip.fitting, 6)},
         "clips_per_second_wanted": round(step.wanted, 3),
         "clips_per_second_by_workers": {str(workers): round(rate, 3) for workers, rate in rates.items()},
-        "peak_gib": round(step.peak_gib, 3),
+        "peak_gib": step.peak_gib and round(step.peak_gib, 3),
         "precision": engine.chosen_precision(),
         "advice": told,
     }

@@ -18,12 +18,14 @@ def step(model, clips, labels):
 
 @pytest.mark.parametrize("lean", [True, False])
 @pytest.mark.parametrize("blocks", [True, False])
-@pytest.mark.parametrize("architecture", ["tiny", "small-deep", "bottlenecks"])
+@pytest.mark.parametrize("architecture", ["tiny", "small-deep", "bottlenecks", "of several GPUs"])
 def test_gradients_and_batch_norm_statistics_are_those_without_it(monkeypatch, architecture, blocks, lean):
     small = ARCHITECTURES["small-deep"]
     monkeypatch.setitem(ARCHITECTURES, "bottlenecks", replace(small, block="bottleneck", widths=(4, 8, 12, 16)))
     torch.manual_seed(0)
-    kept = STABN(architecture, 3, 4).train()
+    kept = STABN("tiny" if architecture == "of several GPUs" else architecture, 3, 4).train()
+    if architecture == "of several GPUs":
+        kept = torch.nn.SyncBatchNorm.convert_sync_batchnorm(kept)
     again = copy.deepcopy(kept)
     again.recompute = blocks
     again.keep_less(lean)

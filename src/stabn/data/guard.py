@@ -23,7 +23,6 @@ from stabn.allocator import KEPT_BY_READERS, keep_freed_memory
 from stabn.errors import UserError
 
 _START = "import sys; sys.path[:] = {path!r}; from stabn.data.guard import _serve; _serve({shared})"
-_PIPE = 2**20  # bytes; each time it is full both processes change places
 _MOST_SHARED = 2**28  # bytes; more goes through the pipe, for shared memory never shrinks
 _ALIGNED = 64
 _RETURNED, _YIELDED, _REFUSED, _FAILED = "returned", "yielded", "refused", "failed"
@@ -113,6 +112,7 @@ class Guard:
         """End the process; the next call starts another."""
         self._end()
         self._process = None
+        self._shared = _Shared(-1)
 
     def _ask(self, method: str, *arguments: Any) -> None:
         if self._streaming:
@@ -164,14 +164,18 @@ class Guard:
             return
         self.close()  # after a fork
         self._streaming, self._owner = False, os.getpid()
-        shared = os.memfd_create("stabn") if hasattr(os, "memfd_create") else -1
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START.format(path=sys.path, shared=shared)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pipesize=_PIPE,
-            pass_fds=() if shared < 0 else (shared,),
-        )
+        shared = _file_in_memory()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START.format(path=sys.path, shared=shared)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=() if shared < 0 else (shared,),
+            )
+        except BaseException:
+            if shared >= 0:
+                os.close(shared)
+            raise
         self._shared = _Shared(shared)
         self._end = weakref.finalize(self, _stop, self._process, self._owner, shared)
         self._send(self._target)
@@ -220,6 +224,14 @@ class _Shared:
         if self._map is None or len(self._map) < size:
             self._map = mmap.mmap(self._descriptor, size)
         return memoryview(self._map)
+
+
+def _file_in_memory() -> int:
+    """Its descriptor; negative where the system has no such thing."""
+    try:
+        return os.memfd_create("stabn")
+    except (AttributeError, OSError):
+        return -1
 
 
 def _aligned(size: int) -> int:

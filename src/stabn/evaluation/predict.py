@@ -12,7 +12,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from stabn.data.datasets import ClipBatch, Sample, Skipped, VideoDataset, collate
-from stabn.data.reading import Reader
+from stabn.data.reading import Reader, begin_reading
 from stabn.data.skipping import Tolerant
 from stabn.engine import build_answerer, progress_bar, quietly, share_of
 from stabn.errors import UserError
@@ -240,7 +240,9 @@ def _ask(asking: "_Asking", clips: Dataset[ClipBatch], batch_size: int, workers:
     with quietly():
         own = share_of(trainer, len(clips))  # type: ignore[arg-type]
         asking.done = own.start * asking.windows
-        loader = DataLoader(clips, batch_size, sampler=own, num_workers=workers, collate_fn=collate)
+        loader = DataLoader(
+            clips, batch_size, sampler=own, num_workers=workers, collate_fn=collate, worker_init_fn=begin_reading
+        )
         batches: Any = trainer.predict(asking, loader)
     if trainer.world_size > 1:
         everyone: list[Any] = [None] * trainer.world_size

@@ -176,7 +176,7 @@ def _again(function: Callable[[Tensor], Tensor], normalising: nn.Module, x_bcthw
 @contextmanager
 def _settled(module: nn.Module) -> Iterator[None]:
     """While a block is computed for the second time: its batch norms have counted this batch already."""
-    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm3d)]
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm3d | nn.SyncBatchNorm)]
     known = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

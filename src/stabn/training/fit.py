@@ -244,6 +244,11 @@ def fit(
         try:
             trainer.fit(module, datamodule=feeding, ckpt_path=last if last.exists() else None, weights_only=True)
         except RuntimeError as error:
+            if "shared memory" in str(error):
+                raise UserError(
+                    "--loader.workers: they need more shared memory than there is; give fewer, or 0, or allow more (in "
+                    "a container: --shm-size)"
+                ) from error
             if processes() == 1:
                 raise
             raise UserError(
