@@ -126,6 +126,22 @@ print(int(kept), faults())
     assert faults < 20 * 4_000_000 * 4 / 4096 / 10
 
 
+def test_an_old_glibc_gets_the_highest_threshold_that_it_takes(monkeypatch):
+    taken = {}
+
+    def mallopt(option: int, value: int) -> int:
+        if option == -3 and value > 2**25:
+            return 0
+        taken[option] = value
+        return 1
+
+    monkeypatch.setattr("stabn.allocator.mallopt", lambda: mallopt)
+    assert keep_freed_memory.__wrapped__() is True
+    assert taken == {-3: 2**25, -1: 2**31 - 1}
+    assert keep_freed_memory.__wrapped__(2**24) is True
+    assert taken == {-3: 2**24, -1: 2**24}
+
+
 def test_without_glibc_nothing_is_done(monkeypatch):
     monkeypatch.setattr("platform.libc_ver", lambda: ("musl", "1.2"))
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: pytest.fail("the C library was asked"))
