@@ -248,9 +248,11 @@ def found(folder: Path) -> dict[str, Any] | None:
         UserError: the folder holds something else, or a run of another format.
     """
     file = folder / "run.json"
-    if not file.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not file.exists():
+        other = not folder.is_dir() or any(not _half_written(entry) for entry in folder.iterdir())
+        if other and not file.exists():  # another process may have written it meanwhile
             raise UserError(f"{folder}: exists and is no run; choose another folder for --out")
+    if not file.exists():
         return None
     value = read_json(file, remedy="choose another folder for --out")
     if not isinstance(value, dict) or value.get("format") != RUN_FORMAT:
@@ -258,6 +260,11 @@ def found(folder: Path) -> dict[str, Any] | None:
     if isinstance(value.get("data"), dict):
         value["data"]["columns"] = asdict(Columns()) | value["data"].get("columns", {})  # runs of before noted fewer
     return value
+
+
+def _half_written(entry: Path) -> bool:
+    """Whether a file is what becomes run.json, or would have if its writer had not been killed."""
+    return entry.name.startswith(".run-") and entry.suffix == ".json"
 
 
 def finished(folder: Path) -> bool:
