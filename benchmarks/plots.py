@@ -45,7 +45,7 @@ def draw(name: str, summary: dict[str, Any], axes: Any) -> None:
         axis.axvline(0, color="#444444", linewidth=0.8)
         axis.set_yticks(range(len(methods)), [f"{m}\nagainst {summary[m]['against']}" for m in methods], fontsize=7)
         axis.set_ylim(len(methods) - 0.5, -0.5)
-        axis.set_title(f"{name}: {title}", fontsize=9)
+        axis.set_title(f"{name}:\n{title}", fontsize=9)
         axis.set_xlabel("points", fontsize=8)
         axis.tick_params(axis="x", labelsize=7)
 
