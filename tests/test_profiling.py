@@ -20,7 +20,6 @@ HUNGRY = StepTime({WAITING: 1.0, "forward": 0.5, "backward": 0.5}, clips=8, step
 CLIP = ClipTime(reading=0.3, fitting=0.1, short_side=1080, num_frames=300, whole_bytes=2**20)
 HERE = Circumstances(
     workers=0,
-    cached=False,
     resize=256,
     clips=10_000,
     cores=8,

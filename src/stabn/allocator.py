@@ -22,8 +22,8 @@ def keep_freed_memory(most: int = 2**31 - 1) -> bool:
 
     By default glibc gives every large freed block back to the system, which then has to clear its pages for the next
     one: a training step on a CPU spends up to half of its time so, reading a small clip a third. Memory that once was
-    used stays with the process, so its size does not fall between two steps; its peak is the same. A user's own MALLOC_
-    variables are overruled.
+    used stays with the process, so its size does not fall between two steps, and the heap's gaps add to its peak. A
+    user's own MALLOC_ variables are overruled.
 
     Args:
         most: bytes above which freed memory goes back all the same; by default none does.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -108,7 +108,6 @@ class Circumstances:
 
     Attributes:
         workers: of the loader.
-        cached: the loader keeps decoded videos.
         resize: shorter side of clips before they are cropped.
         clips: of the training split.
         cores: that this process may use.
@@ -120,7 +119,6 @@ class Circumstances:
     """
 
     workers: int
-    cached: bool
     resize: int
     clips: int
     cores: int
@@ -238,11 +236,7 @@ def time_clips(dataset: VideoDataset, loader: LoaderRecipe) -> ClipTime:
                 timed[row]
                 lasted = time.perf_counter() - begun
                 info = reader.probe(sample.path)
-                frames.append(
-                    info.num_frames
-                    if sample.segment is None
-                    else len(frames_of(sample.path, sample.segment, sample.clip_id, reader.probe))
-                )
+                frames.append(len(frames_of(sample.path, sample.segment, sample.clip_id, reader.probe)))
             except UserError as error:
                 fault = error
                 continue
@@ -313,11 +307,10 @@ def try_workers(feeding: Feeding) -> dict[int, float]:
 
 
 def _rate(dataset: VideoDataset, batch_size: int, workers: int) -> float:
-    again = [row % len(dataset) for row in range(max(batch_size, 2) * 10_000)]
     loader = DataLoader(
         Tolerant(dataset),
         batch_size,
-        sampler=again,
+        sampler=cycle(range(len(dataset))),
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=begin_reading,
@@ -390,7 +383,6 @@ def circumstances(feeding: Feeding, engine: EngineRecipe) -> Circumstances:
     own = torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else memory
     return Circumstances(
         workers=feeding.workers,
-        cached=feeding.loader.cache,
         resize=feeding.training_set.preprocessing.resize,
         clips=len(feeding.training_set),
         cores=cores(),

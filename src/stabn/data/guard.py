@@ -202,28 +202,28 @@ class _Shared:
     def write(self, blocks: Sequence[memoryview]) -> list[int]:
         """Put blocks in place of those before them, and give their sizes."""
         sizes = [block.nbytes for block in blocks]
-        if sizes:
-            ends = list(accumulate(map(_aligned, sizes)))
-            if self._map is None or len(self._map) < ends[-1]:
-                os.ftruncate(self._descriptor, ends[-1])
-            for end, block in zip(ends, blocks, strict=True):
-                start = end - _aligned(block.nbytes)
-                self._open(ends[-1])[start : start + block.nbytes] = block
+        places = _places(sizes)
+        if places and os.fstat(self._descriptor).st_size < places[-1].stop:
+            os.ftruncate(self._descriptor, places[-1].stop)
+        for place, block in zip(places, blocks, strict=True):
+            self._open(places[-1].stop)[place] = block
         return sizes
 
     def read(self, sizes: Sequence[int]) -> list[memoryview]:
         """The blocks of these sizes as they lie there."""
-        if not sizes:
-            return []
-        ends = list(accumulate(map(_aligned, sizes)))
-        all_of_it = self._open(ends[-1])
-        starts = [end - _aligned(size) for end, size in zip(ends, sizes, strict=True)]
-        return [all_of_it[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+        places = _places(sizes)
+        return [self._open(places[-1].stop)[place] for place in places]
 
     def _open(self, size: int) -> memoryview:
         if self._map is None or len(self._map) < size:
             self._map = mmap.mmap(self._descriptor, size)
         return memoryview(self._map)
+
+
+def _places(sizes: Sequence[int]) -> list[slice]:
+    """Where blocks of these sizes lie, one after the other."""
+    starts = accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0)
+    return [slice(start, start + size) for start, size in zip(starts, sizes, strict=False)]
 
 
 def _file_in_memory() -> int:
@@ -232,10 +232,6 @@ def _file_in_memory() -> int:
         return os.memfd_create("stabn")
     except (AttributeError, OSError):
         return -1
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNED) * _ALIGNED
 
 
 def _stop(process: subprocess.Popen[bytes], owner: int, shared: int) -> None:

@@ -66,7 +66,7 @@ def looks_like_list(text: str) -> bool:
 
 def _is_line(line: str) -> bool:
     path, label = _split(line, 0)[::2]
-    return bool(path) and (_NUMBER.fullmatch(label) is not None or is_video(path) or (not label and is_video(path)))
+    return bool(path) and (_NUMBER.fullmatch(label) is not None or is_video(path))
 
 
 def _split(line: str, numbers: int) -> tuple[str, tuple[str, ...], str]:
