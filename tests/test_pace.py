@@ -3,9 +3,11 @@
 import ctypes
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 
 from stabn import pace
 from stabn.allocator import keep_freed_memory
@@ -111,6 +113,7 @@ import resource
 from stabn.allocator import keep_freed_memory
 kept = keep_freed_memory()
 import torch
+from lightning.pytorch import LightningModule
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
@@ -126,6 +129,62 @@ print(int(kept), faults())
     assert faults < 20 * 4_000_000 * 4 / 4096 / 10
 
 
+def test_freed_memory_that_is_kept_later_goes_back_until_then():
+    program = """
+import resource
+from stabn.allocator import keep_freed_memory, keep_freed_memory_later
+kept = keep_freed_memory()
+import torch
+from lightning.pytorch import LightningModule
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(4_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+keep_freed_memory_later()
+before = faults()
+keep_freed_memory()
+faults()
+print(int(kept), before, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    kept, before, after = map(int, done.stdout.split())
+    if not kept:
+        pytest.skip("not glibc")
+    assert after < before / 10
+
+
+def test_training_keeps_freed_memory_from_the_end_of_its_first_step_on(monkeypatch):
+    told = []
+    monkeypatch.setattr("stabn.engine.keep_freed_memory", lambda: told.append("kept"))
+    monkeypatch.setattr("stabn.engine.keep_freed_memory_later", lambda: told.append("later"))
+
+    class Tiny(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch, batch_idx):
+            told.append(f"batch {batch_idx}")
+            return self.layer(batch).sum()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    def train(engine):
+        told.clear()
+        with quietly():
+            trainer = build_trainer(engine, accumulate_grad_batches=2, max_epochs=1, enable_checkpointing=False)
+            trainer.fit(Tiny(), torch.utils.data.DataLoader(torch.ones(6, 1)))
+        return told
+
+    batches = [f"batch {k}" for k in range(6)]
+    cpu = EngineRecipe(accelerator="cpu", devices="1")
+    assert train(cpu) == ["kept", "later", *batches[:2], "kept", *batches[2:]]
+    assert train(replace(cpu, fast=False)) == batches
+    assert train(replace(cpu, recompute=True)) == batches
+
+
 def test_an_old_glibc_gets_the_highest_threshold_that_it_takes(monkeypatch):
     taken = {}
 
@@ -136,13 +195,13 @@ def test_an_old_glibc_gets_the_highest_threshold_that_it_takes(monkeypatch):
         return 1
 
     monkeypatch.setattr("stabn.allocator.mallopt", lambda: mallopt)
-    assert keep_freed_memory.__wrapped__() is True
+    assert keep_freed_memory() is True
     assert taken == {-3: 2**25, -1: 2**31 - 1}
-    assert keep_freed_memory.__wrapped__(2**24) is True
+    assert keep_freed_memory(2**24) is True
     assert taken == {-3: 2**24, -1: 2**24}
 
 
 def test_without_glibc_nothing_is_done(monkeypatch):
     monkeypatch.setattr("platform.libc_ver", lambda: ("musl", "1.2"))
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: pytest.fail("the C library was asked"))
-    assert keep_freed_memory.__wrapped__() is False
+    assert keep_freed_memory() is False

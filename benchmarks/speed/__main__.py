@@ -5,10 +5,11 @@
     python -m benchmarks.speed --architecture small --frames 16 --side 56     some minutes
 
 Every arm is a process of its own, which keeps its network; the arms take turns, so that whatever else the machine does
-meets all of them, and the ratios of the medians count. A work whose arms do not fit into memory together starts them
-anew for every turn. The plain arm is PyTorch as it comes: float32, its own layout, no copy that only answers, glibc as
-it is. Memory is the process's peak, import of PyTorch included. Arithmetic is that of the plain network, counted by
-PyTorch's own counter, so Winograd's convolutions may seem to compute faster than the machine multiplies.
+meets all of them, and the ratios of the medians count. A work of which no more than two arms fit into memory at once
+starts more than two anew for every turn. The plain arm is PyTorch as it comes: float32, its own layout, no copy that
+only answers, glibc as it is. Memory is the process's peak, import of PyTorch included. Arithmetic is that of the plain
+network, counted by PyTorch's own counter, so Winograd's convolutions may seem to compute faster than the machine
+multiplies.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stabn.allocator import keep_freed_memory
+from stabn.allocator import keep_freed_memory, keep_freed_memory_later
 from stabn.files import read_json, write_json
 from stabn.nn import STABN, answering, recognition_loss
 from stabn.pace import has_bf16
@@ -38,7 +39,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 @dataclass(frozen=True)
 class Work:
-    """What is timed: `kind` is inference, what-if or step; `together` whether all arms fit into memory at once."""
+    """What is timed: `kind` is inference, what-if or step; `together` whether more than two arms fit into memory."""
 
     kind: str
     clips: int
@@ -53,7 +54,7 @@ WORKS = {
     "inference-4": Work("inference", 4, 32, 224, 7),
     "what-if": Work("what-if", 1, 32, 224, 7),
     "step-8x112": Work("step", 8, 8, 112, 7),
-    "step-32x224": Work("step", 2, 32, 224, 3, together=False),
+    "step-32x224": Work("step", 2, 32, 224, 7, together=False),
 }
 
 
@@ -62,7 +63,7 @@ class Arm:
     """Which switches are on.
 
     Attributes:
-        keep: freed memory is kept by the process.
+        keep: freed memory is kept by the process; in training from the end of its first step on.
         layout: channels last; in answering always.
         answering: the copy that only answers; without, the network itself.
         winograd: in that copy.
@@ -117,6 +118,8 @@ def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[
     """One repetition of the work, ready to be called."""
     if arm.keep:
         keep_freed_memory()
+        if work.kind == "step":
+            keep_freed_memory_later()
     torch.manual_seed(0)
     model = STABN(architecture, classes, work.frames).to(DEVICE)
     clips = torch.randn(work.clips, 3, work.frames, work.side, work.side, device=DEVICE)
@@ -163,6 +166,8 @@ def serve(name: str, work: Work, arm: Arm, architecture: str, classes: int) -> N
     begun = time.perf_counter()
     once = prepared(work, arm, architecture, classes)
     once()
+    if arm.keep:
+        keep_freed_memory()
     print(json.dumps({"start": time.perf_counter() - begun}), flush=True)
     for _ in sys.stdin:
         spent = os.times()
@@ -202,7 +207,7 @@ def measured(name: str, work: Work, arms: dict[str, Arm], architecture: str, cla
             child.stdin.write("go\n")
             child.stdin.flush()
             rounds[arm].append(json.loads(child.stdout.readline()))
-            if not work.together:
+            if not work.together and len(arms) > 2:
                 children.pop(arm).communicate()
     for child in children.values():
         child.communicate()

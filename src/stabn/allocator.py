@@ -4,7 +4,6 @@ import ctypes
 import platform
 import sys
 from collections.abc import Callable
-from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """glibc's malloc.h."""
@@ -12,12 +11,14 @@ _KEPT = 2**30
 """Bytes of the largest block that is kept; the largest tensor of ST-ABN-50 at 32 x 224 x 224 takes 0.4 GiB per clip."""
 _KEPT_BEFORE = 2**25
 """The same for a glibc before 2.35."""
+_APART = 2**20
+"""Bytes from which on a block lies apart, where freed memory is kept later only."""
+_ALL = 2**31 - 1
 KEPT_BY_READERS = 2**26
 """Bytes that a process which reads clips keeps in all: 32 frames of 320 x 240 several times over."""
 
 
-@cache
-def keep_freed_memory(most: int = 2**31 - 1) -> bool:
+def keep_freed_memory(most: int = _ALL) -> bool:
     """Let the process keep freed memory for what it needs next, where it is glibc that hands memory out.
 
     By default glibc gives every large freed block back to the system, which then has to clear its pages for the next
@@ -38,6 +39,17 @@ def keep_freed_memory(most: int = 2**31 - 1) -> bool:
     # refuses more than 32 MiB there, and the second without the first would leave it at its lowest.
     understood = set_option(_MMAP_THRESHOLD, min(_KEPT, most)) or set_option(_MMAP_THRESHOLD, _KEPT_BEFORE)
     return bool(understood and set_option(_TRIM_THRESHOLD, most))
+
+
+def keep_freed_memory_later() -> None:
+    """Until `keep_freed_memory`, let every large block lie apart, and go back to the system.
+
+    Of what a first step leaves behind for good, such as what the optimiser remembers and how a convolution is computed,
+    pieces would otherwise lie all over the heap, and large blocks would not fit between them.
+    """
+    set_option = mallopt()
+    if set_option is not None and set_option(_MMAP_THRESHOLD, _APART):
+        set_option(_TRIM_THRESHOLD, _ALL)
 
 
 def mallopt() -> Callable[[int, int], int] | None:

@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.plugins.precision import DoublePrecision
 
-from stabn.allocator import keep_freed_memory
+from stabn.allocator import keep_freed_memory, keep_freed_memory_later
 from stabn.errors import UserError
 from stabn.nn.answering import Network
 from stabn.pace import DTYPES, EngineRecipe, can_quicken, device_of, quick
@@ -26,14 +26,35 @@ class _Double(DoublePrecision):
         return data
 
 
-def build_trainer(engine: EngineRecipe, plugins: Sequence[Any] = (), **options: Any) -> Trainer:
+class _KeptMemory(Callback):
+    """Freed memory is kept from the end of the first step on."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._first = trainer.global_step + 1
+        keep_freed_memory_later()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._first:
+            self._first = None
+            keep_freed_memory()
+
+
+def build_trainer(
+    engine: EngineRecipe, plugins: Sequence[Any] = (), callbacks: Sequence[Callback] = (), **options: Any
+) -> Trainer:
     """A trainer on the engine.
 
     Raises:
         UserError: this machine has no such engine.
     """
     if engine.keeps_memory() and device_of(engine.accelerator).type == "cpu":
-        keep_freed_memory()
+        keep_freed_memory()  # for whoever only asks
+        callbacks = [*callbacks, _KeptMemory()]
     double = engine.precision == "64-true"
     try:
         return Trainer(
@@ -42,6 +63,7 @@ def build_trainer(engine: EngineRecipe, plugins: Sequence[Any] = (), **options: 
             strategy=engine.strategy,
             num_nodes=engine.nodes,
             plugins=[*plugins, _Double()] if double else [*plugins],
+            callbacks=[*callbacks],
             precision=None if double else engine.chosen_precision(),  # type: ignore[arg-type]
             use_distributed_sampler=False,  # the loaders give each process its part themselves, every clip once
             logger=False,
