@@ -46,6 +46,17 @@ def test_help_lists_every_verb_with_what_its_docstring_says_and_loads_no_torch()
         assert " ".join(f"{verb} {documented}".split()).removesuffix(".") in told.replace("- ", "-"), verb
 
 
+def test_the_verb_that_explains_loads_no_library_that_a_single_video_can_do_without():
+    code = """
+import sys, stabn.explaining_verbs
+from stabn.explain.canvas import font
+font(12)
+print(sys.modules.keys() & {"lightning", "matplotlib", "pyarrow", "torchvision", "torchmetrics", "pandas"})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_the_console_command_exists_and_fails_in_one_line():
     done = subprocess.run(
         [Path(sys.executable).with_name("stabn"), "explain", "nowhere", "a.mp4", "--out", "x"],
