@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stabn import verbs
+from stabn import edit_verbs, verbs
 from stabn.data.datasets import VideoDataset
 from stabn.data.sampling import Sampling
 from stabn.data.tables import Columns
@@ -60,7 +60,6 @@ class Setting:
         optimiser: of the first training.
         finetuning: of every fine-tuning, whose gains are compared.
         epochs: of a training in which edits take part from its start, and of its control.
-        weakest: how many classes are edited.
         folds: parts of the training split for collecting mistakes out of fold; 0 where the network errs often enough
             on the clips it learnt from.
     """
@@ -72,7 +71,6 @@ class Setting:
     optimiser: OptimiserRecipe
     finetuning: OptimiserRecipe
     epochs: int
-    weakest: int
     folds: int
 
 
@@ -85,7 +83,6 @@ SETTINGS = {
         optimiser=replace(SMALL_OPTIMISER, learning_rate=0.003, epochs=20),
         finetuning=replace(SMALL_OPTIMISER, learning_rate=0.002, epochs=8),
         epochs=20,
-        weakest=2,
         folds=2,
     ),
     "tabletop": Setting(
@@ -96,7 +93,6 @@ SETTINGS = {
         optimiser=SMALL_OPTIMISER,
         finetuning=SMALL_FINETUNING,
         epochs=20,
-        weakest=7,
         folds=0,
     ),
 }
@@ -172,6 +168,43 @@ def trained(setting: Setting, out: Path, source: DataSource, seed: int, **networ
             seed=seed,
         )
     return out
+
+
+def edited(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any) -> Path:
+    """A project beside a run: clips of the weaker half of its classes, edited by one who knows the truth.
+
+    Args:
+        setting: of the run.
+        run: whose mistakes are edited.
+        edits: which; of "recognised" clips as many as there are mistakes.
+        seed: of what is left to chance.
+        simulation: how the edits differ from the truth, as `stabn simulate-edits` has it.
+    """
+    project, truth = run.with_name(f"edits-{edits}"), run.with_name("edits-truth")
+    if not (project / "project.json").exists():
+        link = project.with_name(project.name + "-folds")  # the folds are trained once, for the first project
+        if setting.folds and project != truth and not link.exists():
+            link.symlink_to("edits-truth-folds", target_is_directory=True)
+        recognised = edits == "recognised"
+        verbs.collect(
+            run,
+            project,
+            weakest=read_json(run / "config.json", remedy="remove the run")["num_classes"] // 2,
+            recognised=recognised,
+            max_clips=edited_clips(truth) if recognised else None,
+            folds=setting.folds,
+            engine=ENGINE,
+        )
+    edit_verbs.simulate_edits(project, seed=seed, **simulation)
+    return project
+
+
+def edited_classes(project: Path) -> list[str]:
+    return [entry["name"] for entry in read_json(project / "project.json", remedy="remove it")["classes"]]
+
+
+def edited_clips(project: Path) -> int:
+    return len((project / "clips.jsonl").read_text(encoding="utf-8").splitlines())
 
 
 def measured(folder: Path, split: str, edited: Sequence[str] = (), clips: int = 1) -> dict[str, float]:

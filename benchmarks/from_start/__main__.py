@@ -18,8 +18,10 @@ from benchmarks.settings import (
     CACHED,
     ENGINE,
     SETTINGS,
-    Setting,
     arguments,
+    edited,
+    edited_classes,
+    edited_clips,
     measured,
     name_of,
     over_seeds,
@@ -29,8 +31,7 @@ from benchmarks.settings import (
     source_of,
     trained,
 )
-from stabn import edit_verbs, verbs
-from stabn.files import read_json
+from stabn import verbs
 from stabn.runs import finished
 from stabn.training.recipes import CorrectionRecipe
 
@@ -56,34 +57,14 @@ AGAINST = {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"} | {
 }
 
 
-def edits(setting: Setting, folder: Path, control: Path, name: str, simulation: dict[str, Any], seed: int) -> Path:
-    project, truth = folder / f"edits-{name}", folder / "edits-truth"
-    if not (project / "project.json").exists():
-        link = project.with_name(project.name + "-folds")  # the folds are trained once
-        if setting.folds and name != "truth" and not link.exists():
-            link.symlink_to("edits-truth-folds", target_is_directory=True)
-        recognised = name == "recognised"
-        verbs.collect(
-            control,
-            project,
-            weakest=setting.weakest,
-            recognised=recognised,
-            max_clips=len((truth / "clips.jsonl").read_text(encoding="utf-8").splitlines()) if recognised else None,
-            folds=setting.folds,
-            engine=ENGINE,
-        )
-    edit_verbs.simulate_edits(project, seed=seed, **simulation)
-    return project
-
-
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     setting = SETTINGS[asked.data]
     setting = replace(setting, optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.epochs))
     source = source_of(asked, folder, seed)
     control = trained(setting, folder / "control", source, seed, mechanism="gated")
-    truth = edits(setting, folder, control, "truth", {}, seed)
-    edited = [entry["name"] for entry in read_json(truth / "project.json", remedy="remove it")["classes"]]
-    found = {"control": measured(control, asked.split, edited)}
+    truth = edited(setting, control, "truth", seed)
+    classes = edited_classes(truth)
+    found = {"control": measured(control, asked.split, classes)}
     for name in asked.arms:
         out = folder / name.replace(",", "").replace("'", "").replace(" ", "-")
         if name in PLAIN:
@@ -92,7 +73,7 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
             which, simulation, correction, gamma = EDITED[name]
             verbs.finetune(
                 control,
-                edits(setting, folder, control, which, simulation, seed),
+                edited(setting, control, which, seed, **simulation),
                 out,
                 gamma=gamma,
                 correction=correction,
@@ -102,8 +83,8 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
                 engine=ENGINE,
                 seed=seed,
             )
-        found[name] = measured(out, asked.split, edited)
-    return {"edited_classes": edited, "edits": len((truth / "clips.jsonl").read_text().splitlines()), "methods": found}
+        found[name] = measured(out, asked.split, classes)
+    return {"edited_classes": classes, "edits": edited_clips(truth), "methods": found}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from benchmarks.settings import (
     ENGINE,
     SETTINGS,
     arguments,
+    edited,
+    edited_classes,
+    edited_clips,
     measured,
     name_of,
     over_seeds,
@@ -28,8 +31,7 @@ from benchmarks.settings import (
     source_of,
     trained,
 )
-from stabn import edit_verbs, verbs
-from stabn.files import read_json
+from stabn import verbs
 from stabn.runs import finished
 from stabn.training.recipes import CorrectionRecipe
 
@@ -72,43 +74,17 @@ CURVE = (
 )
 
 
-def edited_project(asked: argparse.Namespace, folder: Path, before: Path, arm: Arm, seed: int) -> Path:
-    setting = SETTINGS[asked.data]
-    project = folder / f"edits-{arm.edits}"
-    if not (project / "project.json").exists():
-        # The folds are trained once, under the name of the first project.
-        link = project.with_name(project.name + "-folds")
-        if setting.folds and arm.edits != "truth" and not link.exists():
-            link.symlink_to("edits-truth-folds", target_is_directory=True)
-        most = None
-        if arm.edits == "recognised":
-            clips = (folder / "edits-truth" / "clips.jsonl").read_text(encoding="utf-8")
-            most = len(clips.splitlines())
-        verbs.collect(
-            before,
-            project,
-            weakest=setting.weakest,
-            recognised=arm.edits == "recognised",
-            max_clips=most,
-            folds=setting.folds,
-            engine=ENGINE,
-        )
-    edit_verbs.simulate_edits(project, seed=seed, **dict(arm.simulation))
-    return project
-
-
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     setting = SETTINGS[asked.data]
     source = source_of(asked, folder, seed)
     before = trained(setting, folder / "before", source, seed)
-    truth = edited_project(asked, folder, before, Arm(), seed)
-    described = read_json(truth / "project.json", remedy="remove it")
-    edited = [entry["name"] for entry in described["classes"]]
-    found = {"before": measured(before, asked.split, edited)}
+    truth = edited(setting, before, "truth", seed)
+    classes = edited_classes(truth)
+    found = {"before": measured(before, asked.split, classes)}
     for name, arm in (ARMS | (CURVE if asked.curve else {})).items():
         if asked.arms and name not in asked.arms:
             continue
-        project = truth if arm.control else edited_project(asked, folder, before, arm, seed)
+        project = truth if arm.control else edited(setting, before, arm.edits, seed, **dict(arm.simulation))
         out = folder / name.replace(":", "").replace("%", "").replace(" ", "-")
         if not finished(out):
             verbs.finetune(
@@ -124,8 +100,8 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
                 engine=ENGINE,
                 seed=seed,
             )
-        found[name] = measured(out, asked.split, edited)
-    return {"edited_classes": edited, "edits": len((truth / "clips.jsonl").read_text().splitlines()), "methods": found}
+        found[name] = measured(out, asked.split, classes)
+    return {"edited_classes": classes, "edits": edited_clips(truth), "methods": found}
 
 
 if __name__ == "__main__":
