@@ -243,6 +243,24 @@ class TestMistakesEndInOneLineWithStatusTwo:
         assert re.search(told, one_line(*words))
         assert [p.name for p in tmp_path.iterdir()] == ["something"]
 
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (b"optimiser:\n  epochs: [3\n", "recipe.yaml: is not YAML .*line 2"),
+            (b"optimiser:\n\tepochs: 3\n", "recipe.yaml: is not YAML .*line 2"),
+            (b"\xff\xfe\x00", "recipe.yaml: is not YAML"),
+            (b"- 3\n", "recipe.yaml: got '.3.', expected options"),
+            (b"optimiser:\n  epochz: 3\n", r"recipe.yaml: optimiser.epochz is .*; did you mean optimiser.epochs\?"),
+            (b"weather: fine\n", "recipe.yaml: weather is no option of this verb; remove it"),
+        ],
+    )
+    def test_recipes(self, content, told, one_line, tmp_path):
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_bytes(content)
+        assert re.search(
+            told, one_line("train", "--config", recipe, "--out", tmp_path / "run", "--data.annotations", "y")
+        )
+
     def test_labels_that_do_not_match_and_missing_videos(self, one_line, tabletop, tmp_path):
         for name in ("labels", "train", "validation"):
             text = (tabletop / f"something-something-v2-{name}.json").read_text()

@@ -5,12 +5,14 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
+import yaml
 from docstring_parser import parse
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
@@ -53,6 +55,37 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         _fail(re.sub(r" \[options\].*", "", parser.prog), f"{_one_line(message)}; see --help")
+
+
+class _Recipe(ActionConfigFile):
+    """A file of options, whose mistakes are told with its name."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            content = yaml.safe_load(Path(values).read_text(encoding="utf-8"))
+        except OSError as error:
+            parser.error(f"--config: {values}: {error.strerror}; give a YAML file")
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            parser.error(f"{values}: is not YAML ({_one_line(str(error))}); correct it")
+        if content is not None and not isinstance(content, Mapping):
+            parser.error(f"{values}: got {str(content)[:40]!r}, expected options, such as optimiser: {{epochs: 3}}")
+        known = {action.dest for action in parser._actions}
+        single = {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
+        for key in _keys(content or {}):
+            if key not in known and not any(key.startswith(f"{name}.") for name in single):
+                similar = get_close_matches(key, single, 1)
+                remedy = f"did you mean {similar[0]}?" if similar else "remove it"
+                parser.error(f"{values}: {key} is no option of this verb; {remedy}")
+        super().__call__(parser, cfg, values, option_string)
+
+
+def _keys(content: Mapping[Any, Any], above: str = "") -> Iterator[str]:
+    """The dotted names of all that a recipe sets."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _keys(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"
 
 
 def _one_line(message: str) -> str:
@@ -115,7 +148,7 @@ def _job(verb: str) -> _Parser:
         several = kind in (list[Path], list[Path] | None)
         given = job.add_argument(parameter, type=Path, nargs="+" if several else None, help=described.get(parameter))
         given.required = type(None) not in get_args(kind)
-    job.add_argument("--config", action=ActionConfigFile, help="A recipe: a YAML file with any of these options.")
+    job.add_argument("--config", action=_Recipe, help="A recipe: a YAML file with any of these options.")
     switches = [n for n, p in inspect.signature(function).parameters.items() if p.annotation is bool]
     for switch in switches:
         job.add_argument(f"--{switch}", type=bool, nargs="?", const=True, default=False, help=described.get(switch))
