@@ -133,7 +133,7 @@ class EngineRecipe:
         return precision_of(self.precision, self.accelerator, fast=self.fast)
 
     def keeps_memory(self) -> bool:
-        """Whether freed memory is kept for what comes next: faster, but the heap has gaps, a third of its size."""
+        """Whether freed memory is kept for what comes next: faster, but the heap has gaps."""
         return self.fast and not self.recompute
 
     def announce(self) -> None:
