@@ -9,8 +9,10 @@ import pytest
 import torch
 from small_run import FRAMES, lines
 
+from stabn import pace
 from stabn.cli import VERBS, function_of, main
 from stabn.data.video import probe, write_video
+from stabn.explain.recording import explain
 from stabn.nn import STABN
 from stabn.projects import open_project
 
@@ -86,6 +88,28 @@ def test_explain_writes_pictures_for_people_and_arrays_for_programs(trained, tab
         assert arrays["spatial"].shape[0] == FRAMES
     assert probe(out / "3.mp4").num_frames > 1
     assert json.loads((tmp_path / "report.json").read_text())["records"][0]["clip_id"] == "3"
+
+
+def test_explaining_says_how_it_computes_and_does_so_in_the_precision_asked_for(
+    trained, tabletop, tmp_path, monkeypatch, capsys
+):
+    asked = []
+
+    def look(model, *rest, **options):
+        asked.append(next(model.parameters()).dtype)
+        return explain(model, *rest, **options)
+
+    monkeypatch.setattr("stabn.explaining_verbs.explain_video", look)
+    pace._say.cache_clear()
+    found = {}
+    for precision in ("32-true", "64-true"):
+        out = tmp_path / precision
+        words = ["explain", trained, tabletop / "videos" / "3.mp4", "--out", out, "--engine.precision", precision]
+        main([str(word) for word in words])
+        assert f"precision {precision}" in capsys.readouterr().err
+        found[precision] = json.loads((out / "3.json").read_text())["temporal_attention"]
+    assert asked == [torch.float32, torch.float64]
+    assert found["64-true"] == pytest.approx(found["32-true"], abs=1e-4)
 
 
 @pytest.mark.parametrize("frames", [1, 3, 120])
@@ -249,6 +273,8 @@ class TestMistakesEndInOneLineWithStatusTwo:
             (b"optimiser:\n  epochs: [3\n", "recipe.yaml: is not YAML .*line 2"),
             (b"optimiser:\n\tepochs: 3\n", "recipe.yaml: is not YAML .*line 2"),
             (b"\xff\xfe\x00", "recipe.yaml: is not YAML"),
+            (b"seed: 2026-13-01\n", "recipe.yaml: is not YAML .*month"),
+            (b"a: &a {b: *a}\n", "recipe.yaml: is not YAML"),
             (b"- 3\n", "recipe.yaml: got '.3.', expected options"),
             (b"optimiser:\n  epochz: 3\n", r"recipe.yaml: optimiser.epochz is .*; did you mean optimiser.epochs\?"),
             (b"weather: fine\n", "recipe.yaml: weather is no option of this verb; remove it"),

@@ -70,6 +70,7 @@ def one_seed(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--perturbed", type=int, default=40, help="so many clips are taken away and put back")
+    parser.add_argument("--epochs", type=int, help="those that benchmarks.from_start was given")
     parser.add_argument("--name", help="of these results, where it is not that of the data")
     parser.add_argument("--runs", nargs="+", help="only these folders of networks")
     asked = parser.parse_args()

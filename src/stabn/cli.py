@@ -62,21 +62,25 @@ class _Recipe(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         try:
-            content = yaml.safe_load(Path(values).read_text(encoding="utf-8"))
+            text = Path(values).read_text(encoding="utf-8")
+            content = yaml.safe_load(text)
+            keys = list(_keys(content)) if isinstance(content, Mapping) else []
         except OSError as error:
             parser.error(f"--config: {values}: {error.strerror}; give a YAML file")
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
             parser.error(f"{values}: is not YAML ({_one_line(str(error))}); correct it")
-        if content is not None and not isinstance(content, Mapping):
+        if content is None:
+            return
+        if not isinstance(content, Mapping):
             parser.error(f"{values}: got {str(content)[:40]!r}, expected options, such as optimiser: {{epochs: 3}}")
         known = {action.dest for action in parser._actions}
         single = {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
-        for key in _keys(content or {}):
+        for key in keys:
             if key not in known and not any(key.startswith(f"{name}.") for name in single):
                 similar = get_close_matches(key, single, 1)
                 remedy = f"did you mean {similar[0]}?" if similar else "remove it"
                 parser.error(f"{values}: {key} is no option of this verb; {remedy}")
-        super().__call__(parser, cfg, values, option_string)
+        super().__call__(parser, cfg, values if Path(values).is_file() else text, option_string)  # a pipe is empty now
 
 
 def _keys(content: Mapping[Any, Any], above: str = "") -> Iterator[str]:

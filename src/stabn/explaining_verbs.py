@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from stabn.allocator import keep_freed_memory
 from stabn.archive.clips import ArchiveSource
 from stabn.archive.job import PART_CLIPS
 from stabn.data.reading import TIMEOUT
@@ -99,7 +100,13 @@ def explain(
     for video in videos:
         probe(video)  # every mistake is found before the first file is written
     here = replace(engine, accelerator="cpu")
-    model = quick(model, here.chosen_precision(), torch.device("cpu"), fast=engine.fast)
+    here.announce()
+    if here.keeps_memory():
+        keep_freed_memory()
+    precision = here.chosen_precision()
+    if precision == "64-true":
+        model.double()
+    model = quick(model, precision, torch.device("cpu"), fast=engine.fast)
     records = []
     for name, video in distinct_names(videos).items():
         for window in range(clips):

@@ -94,11 +94,13 @@ def examine(accelerator: str = "auto", precision: str = "auto") -> dict[str, Any
 def told(found: Mapping[str, Any]) -> str:
     """The same as one line."""
     able = "computes bfloat16" if found["bf16"] else "computes no bfloat16"
+    means = ["batch norm in the convolutions"] * (found["precision"] in DTYPES)
+    means += ["Winograd's convolutions"] * found["winograd"]
     words = [
         f"fast path on {found['device']}, which {able}: precision {found['precision']}",
         "channels last",
         *(["freed memory is kept"] if found["keeps_memory"] else []),
-        "for answers batch norm in the convolutions" + (" and Winograd's convolutions" if found["winograd"] else ""),
+        *(["for answers " + " and ".join(means)] if means else []),
     ]
     return ", ".join(words) + "; --engine.fast false is the plain float32 way"
 

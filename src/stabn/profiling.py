@@ -34,7 +34,8 @@ from stabn.training.recipes import LoaderRecipe
 from stabn.training.together import SharedStatistics
 
 WARM_UP = 3
-"""Steps before those that are measured: memory is asked for, GPUs choose their algorithms, workers start."""
+"""Batches before those that are measured, or as many as the first step takes: memory is asked for, GPUs choose their
+algorithms, workers start."""
 WAITING = "waiting for clips"
 PARTS = {
     WAITING: "train_dataloader_next",
@@ -140,7 +141,7 @@ def time_step(module: Training, feeding: Feeding, engine: EngineRecipe, steps: i
     device = device_of(engine.accelerator)
     if feeding.loader.cache:
         _fill(feeding, WARM_UP + steps)
-    clock = _Clock(device, steps)
+    clock = _Clock(device, steps, max(WARM_UP, module.optimiser.accumulate))
     module.suit(engine)
     engine.announce()
     with quietly(), TemporaryDirectory() as nowhere:
@@ -176,9 +177,10 @@ def _fill(feeding: Feeding, steps: int) -> None:
 class _Clock(Profiler):
     """How long each part took by itself, without the parts inside it."""
 
-    def __init__(self, device: torch.device, steps: int) -> None:
+    def __init__(self, device: torch.device, steps: int, warm_up: int = WARM_UP) -> None:
         super().__init__()
         self.device = device
+        self.warm_up = warm_up
         self.steps = steps
         self.spent = dict.fromkeys(PARTS, 0.0)
         self.batches = 0
@@ -205,17 +207,17 @@ class _Clock(Profiler):
         inside = self._inside.pop()
         if self._inside:
             self._inside[-1] += now - begun
-        if self._done < WARM_UP + self.steps:
+        if self._done < self.warm_up + self.steps:
             for part, ending in PARTS.items():
                 if name.endswith(ending):
                     self.spent[part] += now - begun - inside
         if name == "run_training_batch":
             self._done += 1
-            if self._done == WARM_UP:
+            if self._done == self.warm_up:
                 self.spent = dict.fromkeys(PARTS, 0.0)
                 self._began = now
-            elif WARM_UP < self._done <= WARM_UP + self.steps:
-                self.batches, self.lasted = self._done - WARM_UP, now - self._began
+            elif self.warm_up < self._done <= self.warm_up + self.steps:
+                self.batches, self.lasted = self._done - self.warm_up, now - self._began
 
 
 def time_clips(dataset: VideoDataset, loader: LoaderRecipe) -> ClipTime:

@@ -134,7 +134,8 @@ class TestMistakesEndInOneLine:
             (["a", "b", "--methods", "x,y"], "got one run of each"),
             (["a", "a", "b", "c", "--methods", "x,x,y,y"], "got a twice"),
             (["a", "b", "c", "d", "--methods", "x,x,y,y", "--control", "a"], "got a, expected one of x, y"),
-            (["a", "b", "c", "d", "--methods", "x,x,y,y", "--control", "y"], "got y, the last method"),
+            (["a", "b", "c", "d", "--methods", "x,x,y,y", "--control", "y"], "got y, the last one"),
+            (["a", "b", "--control", "b"], "got b, the last one"),
             (["a", "b"], "a: no run there"),
         ],
     )

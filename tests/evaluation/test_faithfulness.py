@@ -17,6 +17,7 @@ from stabn.evaluation.faithfulness import faithfulness, print_faithfulness
 from stabn.evaluation.perturbation import BASELINES, SCOPES
 from stabn.evaluation.predict import partners, predict, predict_each
 from stabn.nn import STABN, ResNet3D
+from stabn.pace import EngineRecipe
 from stabn.runs import open_run, preprocessing_of
 
 REAL = localisation.probe
@@ -189,6 +190,22 @@ def test_every_measure_is_taken_of_every_method_and_the_network_stays_as_it_was(
     assert "frame AP" in told
     assert "does not change" in told
     assert ("attention replaced" in told) == ("attention minus" in told) == (kind is STABN)
+
+
+@pytest.mark.parametrize("kind", [STABN, ResNet3D])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_other_precisions_find_much_the_same(kind, precision):
+    torch.manual_seed(0)
+    model, data = kind("tiny", 3, FRAMES), Lanterns(3)
+    engines = (EngineRecipe(accelerator="cpu", devices="1", precision=p) for p in ("32-true", precision))
+    plain, other = (
+        faithfulness(model, data, truth=None, steps=2, max_clips=2, engine=engine)["methods"] for engine in engines
+    )
+    assert plain.keys() == other.keys()
+    for method, measures in plain.items():
+        for direction in ("deletion", "insertion"):
+            found = other[method]["frames"]["blur"][direction]["auc"]
+            assert found == pytest.approx(measures["frames"]["blur"][direction]["auc"], abs=0.05)
 
 
 def test_the_same_seed_gives_the_same_and_the_choice_of_clips_is_that_of_the_seed():

@@ -86,8 +86,8 @@ def line_up(
     chosen = None if control is None else str(control)
     if chosen is not None and chosen not in names:
         raise UserError(f"--control: got {chosen}, expected one of {', '.join(names)}")
-    if methods is not None and chosen == names[-1]:
-        raise UserError(f"--control: got {chosen}, the last method, which is itself judged; name another one last")
+    if chosen == names[-1]:
+        raise UserError(f"--control: got {chosen}, the last one, which is itself judged; name another one last")
     opened = [open_runs(paths, data) for paths in rounds]
     entries = tuple(tuple(_entry(run, name) for run, name in zip(runs, names, strict=True)) for runs in opened)
     first = entries[0][0]

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from stabn.data.datasets import ClipBatch, VideoDataset, collate
+from stabn.data.reading import begin_reading
 from stabn.engine import build_answerer, quietly
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, ResNet3D
@@ -168,7 +169,9 @@ def batches(
     dataset: VideoDataset, rows: Sequence[int], *, batch_size: int, workers: int, told: str
 ) -> Iterator[ClipBatch]:
     """Some clips of a data set, one window each, with a progress bar that is called `told`."""
-    loader = DataLoader(Subset(dataset, list(rows)), batch_size, num_workers=workers, collate_fn=collate)
+    loader = DataLoader(
+        Subset(dataset, list(rows)), batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=begin_reading
+    )
     with tqdm(total=len(rows), desc=told, unit="clip", disable=None, leave=False) as bar:
         for batch in loader:
             yield batch

@@ -95,16 +95,18 @@ def randomise(
     """
     clips = list(batches(dataset, rows, batch_size=batch_size, workers=workers, told="randomisation, reading"))
     model = deepcopy(subject.plain)
-    device = next(model.parameters()).device
+    weights = next(model.parameters())
+    device = weights.device
     with torch.inference_mode():
-        classes = [model(subject.clips(batch)).logits.argmax(1) for batch in clips]
+        classes = [model(subject.clips(batch).to(weights.dtype)).logits.argmax(1) for batch in clips]
 
     def explained() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
         """Per method, (temporal, spatial) of every clip."""
         rows_of: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {method: [] for method in methods}
         for batch, classes_b in zip(clips, classes, strict=True):
             ids = batch.clip_ids
-            found = explain(model, subject.clips(batch), methods, clip_ids=ids, classes_b=classes_b, seed=seed)
+            seen = subject.clips(batch).to(weights.dtype)
+            found = explain(model, seen, methods, clip_ids=ids, classes_b=classes_b, seed=seed)
             for method, attention in found.items():
                 parts = (attention.temporal.double().cpu().numpy(), attention.spatial.double().cpu().flatten(1).numpy())
                 rows_of[method] += zip(*parts, strict=True)

@@ -40,7 +40,8 @@ def cam(model: ResNet3D, clip_bcthw: Tensor, classes_b: Int[Tensor, " b"] | None
     with undisturbed(model), torch.no_grad():
         maps_bcthw, logits_bk = _last_maps(model, clip_bcthw)
         chosen_b = _chosen(logits_bk, classes_b)
-        return torch.einsum("bc,bcthw->bthw", model.fc.weight[chosen_b], maps_bcthw)
+        weights_bc = model.fc.weight[chosen_b]
+        return torch.einsum("bc,bcthw->bthw", weights_bc, maps_bcthw.to(weights_bc.dtype))
 
 
 def grad_cam(
