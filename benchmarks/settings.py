@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ from stabn.training.recipes import (
 GRID_FRAMES = 75
 ENGINE = EngineRecipe(devices="1")
 CACHED = LoaderRecipe(cache=True)
+CURVES: dict[str, tuple[str, dict[str, Any]]] = (
+    {f"{n} edits": (f"count-{n}", {"count": n}) for n in (5, 10, 25, 50, 100, 200)}
+    | {f"boundaries off by {n}": (f"noise-{n}", {"boundary_noise": n}) for n in (1, 2, 3)}
+    | {f"{share:.0%} edited at random": (f"wrong-{share}", {"wrong": share}) for share in (0.1, 0.25, 0.5)}
+)
+"""By name: what fewer edits and edits with noise are called in files, and how they are simulated."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,8 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--data", choices=list(SETTINGS), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for data and runs; done work is not repeated")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--split", default="validation", help="what is reported; it trains and chooses nothing")
+    parser.add_argument("--split", default="validation", help="what is reported; nothing is trained on it")
+    parser.add_argument("--name", help="of these results in results.json, where it is not that of the data")
     parser.add_argument("--table", type=Path, help="words: the table of clips")
     parser.add_argument("--word", default="colour", help="words: which word of the sentence is the label")
     parser.add_argument("--within", type=int, help="words: frames of a clip, drawn around the word")
@@ -176,7 +184,7 @@ def edited(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any
     Args:
         setting: of the run.
         run: whose mistakes are edited.
-        edits: which; of "recognised" clips as many as there are mistakes.
+        edits: which; of "recognised" clips as many as there are mistakes, or all, which may be far fewer.
         seed: of what is left to chance.
         simulation: how the edits differ from the truth, as `stabn simulate-edits` has it.
     """
@@ -205,6 +213,18 @@ def edited_classes(project: Path) -> list[str]:
 
 def edited_clips(project: Path) -> int:
     return len((project / "clips.jsonl").read_text(encoding="utf-8").splitlines())
+
+
+def edits_in(project: Path) -> int:
+    return len((project / "edits.jsonl").read_text(encoding="utf-8").splitlines())
+
+
+def enough(name: str, count: int | None, truth: Path) -> bool:
+    """Whether so many clips can be edited; says so where they cannot."""
+    if count is None or count <= edited_clips(truth):
+        return True
+    print(f"{truth}: {name} left out, of {edited_clips(truth)} mistakes", file=sys.stderr)
+    return False
 
 
 def measured(folder: Path, split: str, edited: Sequence[str] = (), clips: int = 1) -> dict[str, float]:
@@ -247,9 +267,10 @@ def over_seeds(results: Sequence[Mapping[str, Mapping[str, float]]], control: Ma
         control: per method, the one it is judged against.
     """
     found: dict[str, Any] = {}
-    for method in results[0]:
+    for method in dict.fromkeys(method for result in results for method in result):
         found[method] = {"against": control.get(method)}
-        for measure in results[0][method]:
+        first = next(result[method] for result in results if method in result)
+        for measure in first:
             rows = [r for r in results if measure in r.get(method, {})]
             entry: dict[str, Any] = {"mean": round(float(np.mean([r[method][measure] for r in rows])), 3)}
             against = control.get(method, "")
@@ -276,18 +297,27 @@ def per_seed(asked: argparse.Namespace, work: Callable[[Path, int], dict[str, An
 
 def name_of(asked: argparse.Namespace) -> str:
     """What the results of this data are called."""
-    epochs = f"-{asked.epochs}-epochs" if getattr(asked, "epochs", None) else ""
-    if asked.data == "tabletop":
-        return f"tabletop{epochs}"
-    return f"{asked.data}-{asked.word}" + (f"-within-{asked.within}" if asked.within else "") + epochs
+    what = "tabletop" if asked.data == "tabletop" else f"{asked.data}-{asked.word}"
+    for option in ("within", "clips", "epochs"):
+        if getattr(asked, option, None):
+            what += f"-{option}-{getattr(asked, option)}"
+    return what
 
 
 def report(asked: argparse.Namespace, script: str, found: Mapping[str, Any], name: str | None = None) -> None:
-    """Put the results of this data set into results.json beside the script, with what they were made by."""
+    """Put the results of this data set into results.json beside the script, with what they were made by.
+
+    Args:
+        asked: the options; `--name` goes before any other name.
+        script: the experiment's file.
+        found: what is written.
+        name: of these results, where it is not that of the data.
+    """
+    name = asked.name or (name or name_of(asked)) + ("" if asked.split == "validation" else f", {asked.split}")
     file = Path(script).with_name("results.json")
     known = read_json(file, remedy="remove it") if file.exists() else {}
     command = command_of(script, OUT=asked.out, TABLE=asked.table)
-    write_json(file, {**known, name or name_of(asked): {"command": command, "machine": machine(), **found}})
+    write_json(file, {**known, name: {"command": command, "machine": machine(), **found}})
 
 
 def command_of(script: str, **hidden: Path | None) -> str:
@@ -307,9 +337,13 @@ def print_summary(name: str, found: Mapping[str, Any]) -> None:
 
 def machine() -> dict[str, Any]:
     """What the numbers were made on."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "cores": os.cpu_count(),
-        "processor": platform.machine(),
+        "processor": models[0] if models else platform.machine(),
         "vector unit": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__.partition("+")[0],
+        "python": platform.python_version(),
+        **{name: version(name).partition("+")[0] for name in ("torch", "torchvision", "lightning", "av", "numpy")},
     }

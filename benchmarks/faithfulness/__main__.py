@@ -3,20 +3,21 @@
     python -m benchmarks.faithfulness --data words --table clips.csv --word colour --out runs/evidence
     python -m benchmarks.faithfulness --data tabletop --out runs/evidence
 
-On the networks of benchmarks.human_knowledge or benchmarks.from_start, which must have been trained into the same
---out; --runs says which of them, --name under which name the results are kept. Areas under deletion and insertion
+On those networks of benchmarks.human_knowledge, benchmarks.attention ("gated") and benchmarks.from_start that have been
+trained into the same --out; --runs says which of them. Areas under deletion and insertion
 curves over frames, and frame average precision; per network the difference attention minus the other method, with t
 intervals over seeds.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import ENGINE, arguments, name_of, over_seeds, per_seed, print_summary, report
+from benchmarks.settings import ENGINE, SETTINGS, arguments, name_of, over_seeds, per_seed, print_summary, report
 from stabn.evaluation.faithfulness import faithfulness_of
 from stabn.files import read_json, write_json
-from stabn.runs import open_run
+from stabn.runs import finished, open_run
 
 RUNS = {
     "before": "before",
@@ -24,7 +25,9 @@ RUNS = {
     "edited": "edited",
     "whole network: control": "whole-network-control",
     "whole network: edited": "whole-network-edited",
-    "gated, from benchmarks.attention": "small-gated-ST-ABN",
+    "gated": "{architecture}-gated-ST-ABN",
+    "from the start: control": "from-start/control",
+    "from the start: edited": "from-start/edited",
 }
 METHODS = ("attention", "cam", "grad-cam", "random")
 BASELINES = ("blur", "freeze")
@@ -32,7 +35,7 @@ BASELINES = ("blur", "freeze")
 
 def looked(asked: argparse.Namespace, run: Path) -> dict[str, dict[str, float]]:
     """Method -> measure -> value of one network."""
-    file = run / f"faithfulness-{asked.split}.json"
+    file = run / f"faithfulness-{asked.split}-{asked.perturbed}.json"
     if not file.exists():
         found = faithfulness_of(
             open_run(run),
@@ -59,10 +62,12 @@ def looked(asked: argparse.Namespace, run: Path) -> dict[str, dict[str, float]]:
 
 def one_seed(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found = {}
-    for name, place in RUNS.items():
-        if asked.runs and place not in asked.runs:
+    for name in asked.runs:
+        run = folder / RUNS[name].format(architecture=SETTINGS[asked.data].architecture)
+        if not finished(run):
+            print(f"{run}: {name} left out, is not trained", file=sys.stderr)
             continue
-        for method, values in looked(asked, folder / place).items():
+        for method, values in looked(asked, run).items():
             found[f"{name}, {method}"] = values
     return {"methods": found}
 
@@ -71,17 +76,16 @@ if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--perturbed", type=int, default=40, help="so many clips are taken away and put back")
     parser.add_argument("--epochs", type=int, help="those that benchmarks.from_start was given")
-    parser.add_argument("--name", help="of these results, where it is not that of the data")
-    parser.add_argument("--runs", nargs="+", help="only these folders of networks")
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="only these networks")
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder))
     # The other method is what attention is judged against: attention minus cam and so on.
     summary = {}
     for other in METHODS[1:]:
-        looked_at = {m.rpartition(", ")[0] for m in results[0]["methods"]}
+        looked_at = {m.rpartition(", ")[0] for result in results for m in result["methods"]}
         against = {f"{name}, attention": f"{name}, {other}" for name in RUNS if name in looked_at}
         found = over_seeds([result["methods"] for result in results], against)
         summary[f"against {other}"] = {name: found[name] for name in against}
-    report(asked, __file__, {"summary": summary, "results": results}, name=asked.name)
+    report(asked, __file__, {"summary": summary, "results": results})
     for other, rows in summary.items():
         print_summary(f"{name_of(asked)}, {other}", rows)

@@ -10,18 +10,22 @@ bit by bit, so it is not trained twice. "3D ResNet" and "ST-ABN, paper" are trai
 """
 
 import argparse
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import (
     CACHED,
+    CURVES,
     ENGINE,
     SETTINGS,
     arguments,
     edited,
     edited_classes,
     edited_clips,
+    edits_in,
+    enough,
     measured,
     name_of,
     over_seeds,
@@ -45,15 +49,12 @@ EDITED: dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]] = {
     "edited, squared": ("truth", {}, replace(BALANCED, loss="squared"), 20.0),
     "edited, cross-entropy": ("truth", {}, replace(BALANCED, loss="cross-entropy"), 5.0),
     "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), 10.0),
-    "50 edits": ("count-50", {"count": 50}, BALANCED, 10.0),
-    "100 edits": ("count-100", {"count": 100}, BALANCED, 10.0),
-    "boundaries off by 3": ("noise-3", {"boundary_noise": 3}, BALANCED, 10.0),
-    "half edited at random": ("wrong-0.5", {"wrong": 0.5}, BALANCED, 10.0),
 }
 """By name: which edits, how they are simulated, how they enter the network, and gamma."""
+CURVE = {name: (edits, simulation, BALANCED, 10.0) for name, (edits, simulation) in CURVES.items()}
 PLAIN: dict[str, dict[str, Any]] = {"3D ResNet": {"attention": False}, "ST-ABN, paper": {}}
 AGAINST = {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"} | {
-    name: "ST-ABN, paper" if "mechanism" in name else "control" for name in EDITED
+    name: "ST-ABN, paper" if "mechanism" in name else "control" for name in EDITED | CURVE
 }
 
 
@@ -61,19 +62,25 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
     setting = SETTINGS[asked.data]
     setting = replace(setting, optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.epochs))
     source = source_of(asked, folder, seed)
+    folder = folder / "from-start"
     control = trained(setting, folder / "control", source, seed, mechanism="gated")
     truth = edited(setting, control, "truth", seed)
     classes = edited_classes(truth)
     found = {"control": measured(control, asked.split, classes)}
     for name in asked.arms:
-        out = folder / name.replace(",", "").replace("'", "").replace(" ", "-")
+        out = folder / re.sub(r"[,'%]", "", name).replace(" ", "-")
         if name in PLAIN:
             trained(setting, out, source, seed, **PLAIN[name])
-        elif not finished(out):
-            which, simulation, correction, gamma = EDITED[name]
+            found[name] = measured(out, asked.split, classes)
+            continue
+        which, simulation, correction, gamma = (EDITED | CURVE)[name]
+        if not enough(name, simulation.get("count"), truth):
+            continue
+        project = edited(setting, control, which, seed, **simulation)
+        if not finished(out):
             verbs.finetune(
                 control,
-                edited(setting, control, which, seed, **simulation),
+                project,
                 out,
                 gamma=gamma,
                 correction=correction,
@@ -83,16 +90,20 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
                 engine=ENGINE,
                 seed=seed,
             )
-        found[name] = measured(out, asked.split, classes)
+        found[name] = measured(out, asked.split, classes) | {"edits": edits_in(project)}
     return {"edited_classes": classes, "edits": edited_clips(truth), "methods": found}
 
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
-    parser.add_argument("--arms", nargs="+", choices=list(PLAIN | EDITED), default=list(PLAIN | EDITED))
+    every = list(PLAIN | EDITED | CURVE)
+    parser.add_argument("--arms", nargs="+", choices=every, default=list(PLAIN | EDITED))
+    parser.add_argument("--curve", action="store_true", help="also fewer edits, and edits with noise")
+    parser.add_argument("--against", default="control", help='what "edited" is judged against')
     parser.add_argument("--epochs", type=int, help="of every training")
     asked = parser.parse_args()
+    asked.arms += [name for name in CURVE if asked.curve and name not in asked.arms]
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
-    found = over_seeds([result["methods"] for result in results], AGAINST)
+    found = over_seeds([result["methods"] for result in results], AGAINST | {"edited": asked.against})
     report(asked, __file__, {"summary": found, "results": results})
     print_summary(name_of(asked), found)

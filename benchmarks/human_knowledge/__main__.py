@@ -16,12 +16,15 @@ from typing import Any
 
 from benchmarks.settings import (
     CACHED,
+    CURVES,
     ENGINE,
     SETTINGS,
     arguments,
     edited,
     edited_classes,
     edited_clips,
+    edits_in,
+    enough,
     measured,
     name_of,
     over_seeds,
@@ -60,18 +63,10 @@ ARMS = {
     "whole network: control": Arm("before", correction=WHOLE, control=True),
     "whole network: edited": Arm("whole network: control", correction=WHOLE),
 }
-COUNTS = (5, 10, 25, 50, 100, 200)
-CURVE = (
-    {f"{n} edits": Arm("whole network: control", f"count-{n}", (("count", n),), WHOLE) for n in COUNTS}
-    | {
-        f"boundaries off by {n}": Arm("whole network: control", f"noise-{n}", (("boundary_noise", n),), WHOLE)
-        for n in (1, 3)
-    }
-    | {
-        f"{share:.0%} edited at random": Arm("whole network: control", f"wrong-{share}", (("wrong", share),), WHOLE)
-        for share in (0.1, 0.25, 0.5)
-    }
-)
+CURVE = {
+    name: Arm("whole network: control", edits, tuple(simulation.items()), WHOLE)
+    for name, (edits, simulation) in CURVES.items()
+}
 
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
@@ -83,6 +78,8 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
     found = {"before": measured(before, asked.split, classes)}
     for name, arm in (ARMS | (CURVE if asked.curve else {})).items():
         if asked.arms and name not in asked.arms:
+            continue
+        if not enough(name, dict(arm.simulation).get("count"), truth):
             continue
         project = truth if arm.control else edited(setting, before, arm.edits, seed, **dict(arm.simulation))
         out = folder / name.replace(":", "").replace("%", "").replace(" ", "-")
@@ -100,7 +97,7 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
                 engine=ENGINE,
                 seed=seed,
             )
-        found[name] = measured(out, asked.split, classes)
+        found[name] = measured(out, asked.split, classes) | ({} if arm.control else {"edits": edits_in(project)})
     return {"edited_classes": classes, "edits": edited_clips(truth), "methods": found}
 
 

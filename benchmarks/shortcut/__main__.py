@@ -44,7 +44,7 @@ CORRECTION = CorrectionRecipe(mechanism="gated", frozen="nothing", views="any")
 def looked_at(run: Path, table: Path, split: str) -> dict[str, float]:
     """Accuracy with misleading marks and without any, and how often the answer is what the mark says."""
     found = measured(run, split)
-    file = run / "shortcut.json"
+    file = run / f"shortcut-{split}.json"
     if not file.exists():
         answers, names = predict_split(open_run(run), split, engine=ENGINE)
         lines = (table / "truth.jsonl").read_text(encoding="utf-8").splitlines()
@@ -100,6 +100,8 @@ if __name__ == "__main__":
     parser.add_argument("--where", choices=("time", "space"), required=True)
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="how many clips are edited")
     asked = parser.parse_args()
+    if asked.data != "tabletop":
+        parser.error("--data: marks are planted in tabletop only")
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     against = {"before": "control"} | {f"{count} edits": "control" for count in asked.counts}
     found = over_seeds([result["methods"] for result in results], against)

@@ -1,6 +1,7 @@
 """What each switch of the fast path is worth: seconds and memory beside the plain float32 network of the same file.
 
-    python -m benchmarks.speed                        every work at the sizes of docs/speed.md; an hour on 2 cores
+    python -m benchmarks.speed                        every work, every arm; three hours on 2 cores
+    python -m benchmarks.speed --arms fast            only what is on by default beside the plain way; half an hour
     python -m benchmarks.speed --work inference-1     one of them
     python -m benchmarks.speed --architecture small --frames 16 --side 56     some minutes
 
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,7 +54,7 @@ WORKS = {
     "inference-1": Work("inference", 1, 32, 224, 7),
     "inference-4": Work("inference", 4, 32, 224, 7),
     "what-if": Work("what-if", 1, 32, 224, 7),
-    "step-8x112": Work("step", 8, 8, 112, 7),
+    "step-8x112": Work("step", 8, 8, 112, 7, together=False),
     "step-32x224": Work("step", 2, 32, 224, 7, together=False),
 }
 
@@ -94,10 +95,10 @@ ARMS = {
         "fast": FAST,
         "plain, memory kept": Arm(layout=False, answering=False),
         "channels last, memory kept": Arm(answering=False),
-        "fast, no Winograd": Arm(winograd=False),
-        "fast, memory not kept": Arm(keep=False),
+        "fast, no Winograd": replace(FAST, winograd=False),
+        "fast, memory not kept": replace(FAST, keep=False),
     },
-    "what-if": {"plain": PLAIN, "fast": FAST, "fast, no Winograd": Arm(winograd=False)},
+    "what-if": {"plain": PLAIN, "fast": FAST, "fast, no Winograd": replace(FAST, winograd=False)},
     "step": {
         "plain": PLAIN,
         "fast": FAST,
@@ -165,10 +166,13 @@ def serve(name: str, work: Work, arm: Arm, architecture: str, classes: int) -> N
     """A child: a repetition for every line that comes in, a line of JSON for every repetition."""
     begun = time.perf_counter()
     once = prepared(work, arm, architecture, classes)
-    once()
+    answer = once()
+    if DEVICE != CPU:
+        torch.cuda.synchronize()
     if arm.keep:
         keep_freed_memory()
-    print(json.dumps({"start": time.perf_counter() - begun}), flush=True)
+    logits = answer.logits.float().flatten().tolist() if work.kind == "inference" else []
+    print(json.dumps({"start": time.perf_counter() - begun, "logits": logits}), flush=True)
     for _ in sys.stdin:
         spent = os.times()
         begun = time.perf_counter()
@@ -191,6 +195,7 @@ def measured(name: str, work: Work, arms: dict[str, Arm], architecture: str, cla
     """Medians of every arm, and its ratios to the plain one."""
     rounds: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
     starts: dict[str, float] = {}
+    logits: dict[str, torch.Tensor] = {}
     children: dict[str, Any] = {}
     for _ in range(work.repetitions):
         for arm, switches in arms.items():
@@ -202,7 +207,8 @@ def measured(name: str, work: Work, arms: dict[str, Arm], architecture: str, cla
                     stdout=subprocess.PIPE,
                     text=True,
                 )
-                starts[arm] = json.loads(children[arm].stdout.readline())["start"]
+                told = json.loads(children[arm].stdout.readline())
+                starts[arm], logits[arm] = told["start"], torch.tensor(told["logits"])
             child = children[arm]
             child.stdin.write("go\n")
             child.stdin.flush()
@@ -222,9 +228,14 @@ def measured(name: str, work: Work, arms: dict[str, Arm], architecture: str, cla
         for arm in arms
     }
     plain = found["arms"]["plain"]
-    for figures in found["arms"].values():
+    for arm, figures in found["arms"].items():
         figures["times as fast"] = round(plain["seconds"] / figures["seconds"], 2)
         figures["memory"] = round(figures["gib"] / plain["gib"], 2)
+        if work.kind == "inference":
+            same, spread = logits["plain"], float(logits["plain"].std())
+            figures["logits' difference, of their spread"] = float((logits[arm] - same).abs().max()) / spread
+            best = (of.view(work.clips, classes).argmax(1) for of in (logits[arm], same))
+            figures["same top-1"] = bool(torch.equal(*best))
         figures["gflop/s"] = round(found["gflop"] / figures["seconds"], 1)
     return found
 
@@ -248,10 +259,12 @@ def arithmetic(work: Work, architecture: str, classes: int) -> float:
 
 
 def ceiling() -> dict[str, float]:
-    """GFLOP/s of a square matrix product, the best of several, by dtype."""
+    """GFLOP/s of a square matrix product, the best of several, by dtype; on a GPU rounded as its convolutions are."""
     found = {}
+    side = 2048 if DEVICE == CPU else 8192
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     for dtype in ("float32", "bfloat16") if has_bf16(DEVICE) else ("float32",):
-        a, b = (torch.randn(2048, 2048, device=DEVICE).to(getattr(torch, dtype)) for _ in range(2))
+        a, b = (torch.randn(side, side, device=DEVICE).to(getattr(torch, dtype)) for _ in range(2))
         seconds = []
         for _ in range(12):
             begun = time.perf_counter()
@@ -259,7 +272,7 @@ def ceiling() -> dict[str, float]:
             if DEVICE != CPU:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - begun)
-        found[dtype] = round(2 * 2048**3 / min(seconds) / 1e9, 1)
+        found[dtype] = round(2 * side**3 / min(seconds) / 1e9, 1)
     return found
 
 
@@ -294,7 +307,11 @@ def main() -> None:
             figures["share of ceiling"] = round(figures["gflop/s"] / found["ceiling gflop/s"][arms[arm].dtype], 2)
         command = command_of(__file__, OUT=asked.out)
         where = {"machine": machine(), "device": _device(), "threads": torch.get_num_threads()}
-        known[f"{name} {DEVICE.type}"] = {"command": command, **where, **found}
+        changed |= {} if asked.architecture == "resnet50" else {"architecture": asked.architecture}
+        changed |= {"compiled": True} if asked.compiled else {}
+        changed.pop("repetitions", None)
+        unlike = "".join(f", {key}" if value is True else f", {key} {value}" for key, value in changed.items())
+        known[f"{name} {DEVICE.type}{unlike}"] = {"command": command, **where, **found}
         write_json(asked.out, known)
         for arm, f in found["arms"].items():
             print(
