@@ -107,6 +107,19 @@ def test_what_is_chosen_without_bfloat16_is_told_too(without_bf16):
     assert "--engine.fast false" in line
 
 
+def test_every_choice_has_a_reason(with_bf16):
+    assert pace.reasons(pace.examine("cpu"))[0].startswith("bf16-mixed: ")
+    assert "asked for" in pace.reasons(pace.examine("cpu", "32-true"))[0]
+
+
+def test_the_reasons_are_those_of_what_is_told(without_bf16):
+    found = pace.examine("cpu")
+    reasons = pace.reasons(found)
+    assert "emulated" in reasons[0]
+    for line in reasons:
+        assert line.partition(":")[0] in pace.told(found)
+
+
 def test_freed_memory_is_kept_and_used_again():
     program = """
 import resource

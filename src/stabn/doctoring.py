@@ -79,6 +79,7 @@ def told(found: Mapping[str, Any]) -> Iterator[str]:
     if not on["gpus"]:
         yield "GPU: none that torch can use; training runs on the CPU"
     yield pace.told(found["fast"])
+    yield from (f"  {reason}" for reason in pace.reasons(found["fast"]))
     decoding = found["decoding"]
     yield f"decoder: {decoding['used']}, because {decoding['why']}"
     if decoding["install"]:

@@ -105,6 +105,23 @@ def told(found: Mapping[str, Any]) -> str:
     return ", ".join(words) + "; --engine.fast false is the plain float32 way"
 
 
+def reasons(found: Mapping[str, Any]) -> list[str]:
+    """Why it is so: a line for each that `examine` says."""
+    if found["precision"] == "bf16-mixed":
+        precision = "bf16-mixed: it computes bfloat16 itself, and moves half of the memory; measurements take float32"
+    elif found["bf16"]:
+        precision = f"{found['precision']}: it was asked for"
+    else:
+        precision = f"{found['precision']}: bfloat16 would be emulated, which is slower than float32"
+    return [
+        precision,
+        "channels last: convolutions read it without conversion",
+        *(["freed memory is kept: cleared pages are not asked for again and again"] if found["keeps_memory"] else []),
+        "batch norm in the convolutions: features are moved through memory once less",
+        *(["Winograd's convolutions: half or a quarter of the multiplications"] if found["winograd"] else []),
+    ]
+
+
 @dataclass(frozen=True)
 class EngineRecipe:
     """On what the work runs; Lightning's own words.
