@@ -10,6 +10,7 @@ import csv
 import math
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -34,6 +35,7 @@ from stabn.evaluation.seeds import seed_interval
 from stabn.files import read_json, write_json
 from stabn.nn import STABN
 from stabn.pace import EngineRecipe
+from stabn.projects import Project, open_project
 from stabn.runs import DataSource, Run, finished, open_run, preprocessing_of
 from stabn.training.recipes import (
     SMALL_AUGMENTATION,
@@ -178,7 +180,7 @@ def trained(setting: Setting, out: Path, source: DataSource, seed: int, **networ
     return out
 
 
-def edited(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any) -> Path:
+def edited(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any) -> Project:
     """A project beside a run: clips of the weaker half of its classes, edited by one who knows the truth.
 
     Args:
@@ -199,32 +201,44 @@ def edited(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any
             project,
             weakest=read_json(run / "config.json", remedy="remove the run")["num_classes"] // 2,
             recognised=recognised,
-            max_clips=edited_clips(truth) if recognised else None,
+            max_clips=len(open_project(truth).clips) if recognised else None,
             folds=setting.folds,
             engine=ENGINE,
         )
     edit_verbs.simulate_edits(project, seed=seed, **simulation)
-    return project
+    return open_project(project)
 
 
-def edited_classes(project: Path) -> list[str]:
-    return [entry["name"] for entry in read_json(project / "project.json", remedy="remove it")["classes"]]
-
-
-def edited_clips(project: Path) -> int:
-    return len((project / "clips.jsonl").read_text(encoding="utf-8").splitlines())
-
-
-def edits_in(project: Path) -> int:
-    return len((project / "edits.jsonl").read_text(encoding="utf-8").splitlines())
-
-
-def enough(name: str, count: int | None, truth: Path) -> bool:
+def enough(name: str, count: int | None, truth: Project) -> bool:
     """Whether so many clips can be edited; says so where they cannot."""
-    if count is None or count <= edited_clips(truth):
+    if count is None or count <= len(truth.clips):
         return True
-    print(f"{truth}: {name} left out, of {edited_clips(truth)} mistakes", file=sys.stderr)
+    print(f"{truth.folder}: {name} left out, of {len(truth.clips)} mistakes", file=sys.stderr)
     return False
+
+
+def finetuned(
+    setting: Setting, run: Path, project: Project, out: Path, seed: int, optimiser: OptimiserRecipe, **how: Any
+) -> Path:
+    """A run that is fine-tuned on a project's edits; trained if it is not there."""
+    if not finished(out):
+        verbs.finetune(
+            run,
+            project.folder,
+            out,
+            augmentation=setting.augmentation,
+            optimiser=optimiser,
+            loader=CACHED,
+            engine=ENGINE,
+            seed=seed,
+            **how,
+        )
+    return out
+
+
+def folder_name(arm: str) -> str:
+    """What the folder of an arm is called."""
+    return re.sub(r"[,:'%]", "", arm).replace(" ", "-")
 
 
 def measured(folder: Path, split: str, edited: Sequence[str] = (), clips: int = 1) -> dict[str, float]:

@@ -120,50 +120,35 @@ def test_the_reasons_are_those_of_what_is_told(without_bf16):
         assert line.partition(":")[0] in pace.told(found)
 
 
-def test_freed_memory_is_kept_and_used_again():
-    program = """
-import resource
-from stabn.allocator import keep_freed_memory
-kept = keep_freed_memory()
-import torch
-from lightning.pytorch import LightningModule
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        torch.ones(4_000_000)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
-print(int(kept), faults())
-"""
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    kept, faults = map(int, done.stdout.split())
-    if not kept:
-        pytest.skip("not glibc")
-    assert faults < 20 * 4_000_000 * 4 / 4096 / 10
-
-
-def test_freed_memory_that_is_kept_later_goes_back_until_then():
-    program = """
+def faults(steps: str) -> list[int]:
+    """What a fresh process prints whose memory is kept; `faults()` there are the pages that 320 MB in all asked for."""
+    program = f"""
 import resource
 from stabn.allocator import keep_freed_memory, keep_freed_memory_later
 kept = keep_freed_memory()
 import torch
-from lightning.pytorch import LightningModule
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
         torch.ones(4_000_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-keep_freed_memory_later()
-before = faults()
-keep_freed_memory()
-faults()
-print(int(kept), before, faults())
+{steps}
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    kept, before, after = map(int, done.stdout.split())
+    kept, *found = map(int, done.stdout.split())
     if not kept:
         pytest.skip("not glibc")
+    return found
+
+
+def test_freed_memory_is_kept_and_used_again():
+    (found,) = faults("faults()\nprint(int(kept), faults())")
+    assert found < 20 * 4_000_000 * 4 / 4096 / 10
+
+
+def test_freed_memory_that_is_kept_later_goes_back_until_then():
+    steps = "keep_freed_memory_later()\nbefore = faults()\nkeep_freed_memory()\nfaults()"
+    before, after = faults(f"{steps}\nprint(int(kept), before, faults())")
     assert after < before / 10
 
 

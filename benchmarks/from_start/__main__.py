@@ -10,22 +10,18 @@ bit by bit, so it is not trained twice. "3D ResNet" and "ST-ABN, paper" are trai
 """
 
 import argparse
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import (
-    CACHED,
     CURVES,
-    ENGINE,
     SETTINGS,
     arguments,
     edited,
-    edited_classes,
-    edited_clips,
-    edits_in,
     enough,
+    finetuned,
+    folder_name,
     measured,
     name_of,
     over_seeds,
@@ -35,8 +31,6 @@ from benchmarks.settings import (
     source_of,
     trained,
 )
-from stabn import verbs
-from stabn.runs import finished
 from stabn.training.recipes import CorrectionRecipe
 
 BALANCED = CorrectionRecipe(start="anew", frozen="nothing", views="any", loss="balanced")
@@ -65,33 +59,20 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
     folder = folder / "from-start"
     control = trained(setting, folder / "control", source, seed, mechanism="gated")
     truth = edited(setting, control, "truth", seed)
-    classes = edited_classes(truth)
-    found = {"control": measured(control, asked.split, classes)}
+    found = {"control": measured(control, asked.split, truth.classes)}
     for name in asked.arms:
-        out = folder / re.sub(r"[,'%]", "", name).replace(" ", "-")
+        out = folder / folder_name(name)
         if name in PLAIN:
             trained(setting, out, source, seed, **PLAIN[name])
-            found[name] = measured(out, asked.split, classes)
+            found[name] = measured(out, asked.split, truth.classes)
             continue
         which, simulation, correction, gamma = (EDITED | CURVE)[name]
         if not enough(name, simulation.get("count"), truth):
             continue
         project = edited(setting, control, which, seed, **simulation)
-        if not finished(out):
-            verbs.finetune(
-                control,
-                project,
-                out,
-                gamma=gamma,
-                correction=correction,
-                augmentation=setting.augmentation,
-                optimiser=setting.optimiser,
-                loader=CACHED,
-                engine=ENGINE,
-                seed=seed,
-            )
-        found[name] = measured(out, asked.split, classes) | {"edits": edits_in(project)}
-    return {"edited_classes": classes, "edits": edited_clips(truth), "methods": found}
+        finetuned(setting, control, project, out, seed, setting.optimiser, gamma=gamma, correction=correction)
+        found[name] = measured(out, asked.split, truth.classes) | {"edits": len(project.edits())}
+    return {"edited_classes": list(truth.classes), "edits": len(truth.clips), "methods": found}
 
 
 if __name__ == "__main__":

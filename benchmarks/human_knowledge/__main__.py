@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import (
-    CACHED,
     CURVES,
-    ENGINE,
     SETTINGS,
     arguments,
     edited,
-    edited_classes,
-    edited_clips,
-    edits_in,
     enough,
+    finetuned,
+    folder_name,
     measured,
     name_of,
     over_seeds,
@@ -34,8 +31,6 @@ from benchmarks.settings import (
     source_of,
     trained,
 )
-from stabn import verbs
-from stabn.runs import finished
 from stabn.training.recipes import CorrectionRecipe
 
 PAPER = CorrectionRecipe()
@@ -74,31 +69,20 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
     source = source_of(asked, folder, seed)
     before = trained(setting, folder / "before", source, seed)
     truth = edited(setting, before, "truth", seed)
-    classes = edited_classes(truth)
-    found = {"before": measured(before, asked.split, classes)}
+    found = {"before": measured(before, asked.split, truth.classes)}
     for name, arm in (ARMS | (CURVE if asked.curve else {})).items():
         if asked.arms and name not in asked.arms:
             continue
         if not enough(name, dict(arm.simulation).get("count"), truth):
             continue
         project = truth if arm.control else edited(setting, before, arm.edits, seed, **dict(arm.simulation))
-        out = folder / name.replace(":", "").replace("%", "").replace(" ", "-")
-        if not finished(out):
-            verbs.finetune(
-                before,
-                project,
-                out,
-                gamma=arm.gamma,
-                control=arm.control,
-                correction=arm.correction,
-                augmentation=setting.augmentation,
-                optimiser=setting.finetuning,
-                loader=CACHED,
-                engine=ENGINE,
-                seed=seed,
-            )
-        found[name] = measured(out, asked.split, classes) | ({} if arm.control else {"edits": edits_in(project)})
-    return {"edited_classes": classes, "edits": edited_clips(truth), "methods": found}
+        out = folder / folder_name(name)
+        how = {"gamma": arm.gamma, "control": arm.control, "correction": arm.correction}
+        finetuned(setting, before, project, out, seed, setting.finetuning, **how)
+        found[name] = measured(out, asked.split, truth.classes) | (
+            {} if arm.control else {"edits": len(project.edits())}
+        )
+    return {"edited_classes": list(truth.classes), "edits": len(truth.clips), "methods": found}
 
 
 if __name__ == "__main__":

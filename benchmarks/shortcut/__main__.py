@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.settings import (
-    CACHED,
     ENGINE,
     SETTINGS,
     arguments,
+    finetuned,
     measured,
     name_of,
     over_seeds,
@@ -34,7 +34,8 @@ from benchmarks.settings import (
 from stabn import edit_verbs, verbs
 from stabn.evaluation.predict import predict_split
 from stabn.files import read_json, write_json, write_text
-from stabn.runs import DataSource, finished, open_run
+from stabn.projects import open_project
+from stabn.runs import DataSource, open_run
 from stabn.training.recipes import CorrectionRecipe
 
 COUNTS = (10, 50, 200)
@@ -72,25 +73,12 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
         where = None
         if asked.where == "space":
             where = project / "where.jsonl"
-            edited = {json.loads(line)["clip_id"] for line in (project / "edits.jsonl").read_text().splitlines()}
+            edited = open_project(project).edits()
             lines = (table / "truth.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
             write_text(where, "".join(line for line in lines if json.loads(line)["id"] in edited))
         out = folder / (f"edited-{count}" if count else "control")
-        if not finished(out):
-            verbs.finetune(
-                before,
-                project,
-                out,
-                gamma=20.0,
-                control=not count,
-                correction=CORRECTION,
-                where=where,
-                augmentation=setting.augmentation,
-                optimiser=setting.finetuning,
-                loader=CACHED,
-                engine=ENGINE,
-                seed=seed,
-            )
+        how = {"gamma": 20.0, "control": not count, "correction": CORRECTION, "where": where}
+        finetuned(setting, before, open_project(project), out, seed, setting.finetuning, **how)
         found[f"{count} edits" if count else "control"] = looked_at(out, table, asked.split)
     return {"methods": found}
 

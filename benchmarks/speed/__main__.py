@@ -118,9 +118,7 @@ COMPILED = Arm(compiled=True, winograd=False, lean=False, dtype=BEST)  # the com
 def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[[], Any]:
     """One repetition of the work, ready to be called."""
     if arm.keep:
-        keep_freed_memory()
-        if work.kind == "step":
-            keep_freed_memory_later()
+        (keep_freed_memory_later if work.kind == "step" else keep_freed_memory)()
     torch.manual_seed(0)
     model = STABN(architecture, classes, work.frames).to(DEVICE)
     clips = torch.randn(work.clips, 3, work.frames, work.side, work.side, device=DEVICE)
@@ -307,10 +305,9 @@ def main() -> None:
             figures["share of ceiling"] = round(figures["gflop/s"] / found["ceiling gflop/s"][arms[arm].dtype], 2)
         command = command_of(__file__, OUT=asked.out)
         where = {"machine": machine(), "device": _device(), "threads": torch.get_num_threads()}
-        changed |= {} if asked.architecture == "resnet50" else {"architecture": asked.architecture}
-        changed |= {"compiled": True} if asked.compiled else {}
-        changed.pop("repetitions", None)
-        unlike = "".join(f", {key}" if value is True else f", {key} {value}" for key, value in changed.items())
+        unlike = "".join(f", {option} {value}" for option, value in changed.items() if option != "repetitions")
+        unlike += f", architecture {asked.architecture}" * (asked.architecture != "resnet50")
+        unlike += ", compiled" * asked.compiled
         known[f"{name} {DEVICE.type}{unlike}"] = {"command": command, **where, **found}
         write_json(asked.out, known)
         for arm, f in found["arms"].items():

@@ -91,35 +91,44 @@ def examine(accelerator: str = "auto", precision: str = "auto") -> dict[str, Any
     }
 
 
+_FOR_ANSWERS = ("batch norm in the convolutions", "Winograd's convolutions")
+
+
+def _used(found: Mapping[str, Any]) -> dict[str, str]:
+    """What is in use, and why; the precision first."""
+    precision = found["precision"]
+    if precision == "bf16-mixed" and found["bf16"]:
+        why = "it computes bfloat16 itself, and moves half of the memory; measurements take float32"
+    elif precision == "32-true" and not found["bf16"]:
+        why = "bfloat16 would be emulated, which is slower than float32"
+    else:
+        why = "it was asked for"
+    normalised, winograd = _FOR_ANSWERS
+    used = {precision: why, "channels last": "convolutions read it without conversion"}
+    if found["keeps_memory"]:
+        used["freed memory is kept"] = "cleared pages are not asked for again and again"
+    if precision in DTYPES:
+        used[normalised] = "features are moved through memory once less"
+    if found["winograd"]:
+        used[winograd] = "half or a quarter of the multiplications"
+    return used
+
+
 def told(found: Mapping[str, Any]) -> str:
     """The same as one line."""
     able = "computes bfloat16" if found["bf16"] else "computes no bfloat16"
-    means = ["batch norm in the convolutions"] * (found["precision"] in DTYPES)
-    means += ["Winograd's convolutions"] * found["winograd"]
+    precision, *used = _used(found)
     words = [
-        f"fast path on {found['device']}, which {able}: precision {found['precision']}",
-        "channels last",
-        *(["freed memory is kept"] if found["keeps_memory"] else []),
-        *(["for answers " + " and ".join(means)] if means else []),
+        f"fast path on {found['device']}, which {able}: precision {precision}",
+        *(what for what in used if what not in _FOR_ANSWERS),
+        *([f"for answers {' and '.join(means)}"] if (means := [what for what in used if what in _FOR_ANSWERS]) else []),
     ]
     return ", ".join(words) + "; --engine.fast false is the plain float32 way"
 
 
 def reasons(found: Mapping[str, Any]) -> list[str]:
-    """Why it is so: a line for each that `examine` says."""
-    if found["precision"] == "bf16-mixed":
-        precision = "bf16-mixed: it computes bfloat16 itself, and moves half of the memory; measurements take float32"
-    elif found["bf16"]:
-        precision = f"{found['precision']}: it was asked for"
-    else:
-        precision = f"{found['precision']}: bfloat16 would be emulated, which is slower than float32"
-    return [
-        precision,
-        "channels last: convolutions read it without conversion",
-        *(["freed memory is kept: cleared pages are not asked for again and again"] if found["keeps_memory"] else []),
-        "batch norm in the convolutions: features are moved through memory once less",
-        *(["Winograd's convolutions: half or a quarter of the multiplications"] if found["winograd"] else []),
-    ]
+    """Why it is so: a line for each that is in use."""
+    return [f"{what}: {why}" for what, why in _used(found).items()]
 
 
 @dataclass(frozen=True)

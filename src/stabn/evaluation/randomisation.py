@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from stabn.data.datasets import VideoDataset
+from stabn.data.datasets import ClipBatch, VideoDataset
 from stabn.evaluation.explainers import Subject, batches, explain
 from stabn.evaluation.intervals import bootstrap_interval
 from stabn.nn import STABN, ResNet3D
@@ -97,16 +97,19 @@ def randomise(
     model = deepcopy(subject.plain)
     weights = next(model.parameters())
     device = weights.device
+
+    def seen(batch: ClipBatch) -> Tensor:
+        return subject.clips(batch).to(weights.dtype)
+
     with torch.inference_mode():
-        classes = [model(subject.clips(batch).to(weights.dtype)).logits.argmax(1) for batch in clips]
+        classes = [model(seen(batch)).logits.argmax(1) for batch in clips]
 
     def explained() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
         """Per method, (temporal, spatial) of every clip."""
         rows_of: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {method: [] for method in methods}
         for batch, classes_b in zip(clips, classes, strict=True):
             ids = batch.clip_ids
-            seen = subject.clips(batch).to(weights.dtype)
-            found = explain(model, seen, methods, clip_ids=ids, classes_b=classes_b, seed=seed)
+            found = explain(model, seen(batch), methods, clip_ids=ids, classes_b=classes_b, seed=seed)
             for method, attention in found.items():
                 parts = (attention.temporal.double().cpu().numpy(), attention.spatial.double().cpu().flatten(1).numpy())
                 rows_of[method] += zip(*parts, strict=True)
