@@ -41,6 +41,7 @@ from stabn.training.recipes import (
     SMALL_AUGMENTATION,
     SMALL_FINETUNING,
     SMALL_OPTIMISER,
+    CorrectionRecipe,
     LoaderRecipe,
     NetworkRecipe,
     OptimiserRecipe,
@@ -49,6 +50,9 @@ from stabn.training.recipes import (
 GRID_FRAMES = 75
 ENGINE = EngineRecipe(devices="1")
 CACHED = LoaderRecipe(cache=True)
+BALANCED = CorrectionRecipe(start="anew", frozen="nothing", views="any", loss="balanced")
+GAMMA = 10.0
+"""With BALANCED: how edits take part from the first step."""
 CURVES: dict[str, tuple[str, dict[str, Any]]] = (
     {f"{n} edits": (f"count-{n}", {"count": n}) for n in (5, 10, 25, 50, 100, 200)}
     | {f"boundaries off by {n}": (f"noise-{n}", {"boundary_noise": n}) for n in (1, 2, 3)}
@@ -115,6 +119,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--split", default="validation", help="what is reported; nothing is trained on it")
     parser.add_argument("--name", help="of these results in results.json, where it is not that of the data")
+    parser.add_argument("--results", type=Path, help="a file in place of the results.json beside the script")
     parser.add_argument("--table", type=Path, help="words: the table of clips")
     parser.add_argument("--word", default="colour", help="words: which word of the sentence is the label")
     parser.add_argument("--within", type=int, help="words: frames of a clip, drawn around the word")
@@ -322,15 +327,15 @@ def report(asked: argparse.Namespace, script: str, found: Mapping[str, Any], nam
     """Put the results of this data set into results.json beside the script, with what they were made by.
 
     Args:
-        asked: the options; `--name` goes before any other name.
+        asked: the options; `--name` goes before any other name, `--results` before the file beside the script.
         script: the experiment's file.
         found: what is written.
         name: of these results, where it is not that of the data.
     """
     name = asked.name or (name or name_of(asked)) + ("" if asked.split == "validation" else f", {asked.split}")
-    file = Path(script).with_name("results.json")
+    file = asked.results or Path(script).with_name("results.json")
     known = read_json(file, remedy="remove it") if file.exists() else {}
-    command = command_of(script, OUT=asked.out, TABLE=asked.table)
+    command = command_of(script, OUT=asked.out, TABLE=asked.table, RESULTS=asked.results)
     write_json(file, {**known, name: {"command": command, "machine": machine(), **found}})
 
 

@@ -4,9 +4,9 @@
     python -m benchmarks.faithfulness --data tabletop --out runs/evidence
 
 On those networks of benchmarks.human_knowledge, benchmarks.attention ("gated") and benchmarks.from_start that have been
-trained into the same --out; --runs says which of them. Areas under deletion and insertion
-curves over frames, and frame average precision; per network the difference attention minus the other method, with t
-intervals over seeds.
+trained into the same --out; --runs says which of them. Areas under deletion and insertion curves over frames, and frame
+average precision; per network the difference attention minus the other method, with t intervals over seeds. The other
+method looks into the same network, or, where it is among --runs, into the plain 3D ResNet: what one has without ST-ABN.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import ENGINE, SETTINGS, arguments, name_of, over_seeds, per_seed, print_summary, report
+from stabn.evaluation.explainers import methods_of
 from stabn.evaluation.faithfulness import faithfulness_of
 from stabn.files import read_json, write_json
 from stabn.runs import finished, open_run
@@ -28,7 +29,9 @@ RUNS = {
     "gated": "{architecture}-gated-ST-ABN",
     "from the start: control": "from-start/control",
     "from the start: edited": "from-start/edited",
+    "from the start: 3D ResNet": "from-start/3D-ResNet",
 }
+PLAIN = "from the start: 3D ResNet"
 METHODS = ("attention", "cam", "grad-cam", "random")
 BASELINES = ("blur", "freeze")
 
@@ -37,10 +40,11 @@ def looked(asked: argparse.Namespace, run: Path) -> dict[str, dict[str, float]]:
     """Method -> measure -> value of one network."""
     file = run / f"faithfulness-{asked.split}-{asked.perturbed}.json"
     if not file.exists():
+        opened = open_run(run)
         found = faithfulness_of(
-            open_run(run),
+            opened,
             asked.split,
-            methods=METHODS,
+            methods=[method for method in METHODS if method in methods_of(opened.model())],
             baselines=BASELINES,
             steps=8,
             max_clips=asked.perturbed,
@@ -80,12 +84,16 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder))
     # The other method is what attention is judged against: attention minus cam and so on.
+    methods = [result["methods"] for result in results]
+    trained = {name for found in methods for name in found}
     summary = {}
     for other in METHODS[1:]:
-        looked_at = {m.rpartition(", ")[0] for result in results for m in result["methods"]}
-        against = {f"{name}, attention": f"{name}, {other}" for name in RUNS if name in looked_at}
-        found = over_seeds([result["methods"] for result in results], against)
-        summary[f"against {other}"] = {name: found[name] for name in against}
+        for title, its in ((f"against {other}", "{name}"), (f"against {other} of the 3D ResNet", PLAIN)):
+            against = {f"{name}, attention": f"{its.format(name=name)}, {other}" for name in RUNS}
+            against = {mine: theirs for mine, theirs in against.items() if {mine, theirs} <= trained}
+            found = over_seeds(methods, against)
+            if against:
+                summary[title] = {mine: found[mine] for mine in against}
     report(asked, __file__, {"summary": summary, "results": results})
-    for other, rows in summary.items():
-        print_summary(f"{name_of(asked)}, {other}", rows)
+    for title, rows in summary.items():
+        print_summary(f"{name_of(asked)}, {title}", rows)

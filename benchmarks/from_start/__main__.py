@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import (
+    BALANCED,
     CURVES,
+    GAMMA,
     SETTINGS,
     arguments,
     edited,
@@ -33,19 +35,18 @@ from benchmarks.settings import (
 )
 from stabn.training.recipes import CorrectionRecipe
 
-BALANCED = CorrectionRecipe(start="anew", frozen="nothing", views="any", loss="balanced")
 EDITED: dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]] = {
-    "edited": ("truth", {}, BALANCED, 10.0),
-    "edits of other clips": ("shuffled", {"shuffle": True}, BALANCED, 10.0),
-    "every frame 1": ("ones", {"constant": 1.0}, BALANCED, 10.0),
-    "edits of recognised clips": ("recognised", {}, BALANCED, 10.0),
+    "edited": ("truth", {}, BALANCED, GAMMA),
+    "edits of other clips": ("shuffled", {"shuffle": True}, BALANCED, GAMMA),
+    "every frame 1": ("ones", {"constant": 1.0}, BALANCED, GAMMA),
+    "edits of recognised clips": ("recognised", {}, BALANCED, GAMMA),
     "edited, guided": ("truth", {}, replace(BALANCED, guided=0.5), 10.0),
     "edited, squared": ("truth", {}, replace(BALANCED, loss="squared"), 20.0),
     "edited, cross-entropy": ("truth", {}, replace(BALANCED, loss="cross-entropy"), 5.0),
     "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), 10.0),
 }
 """By name: which edits, how they are simulated, how they enter the network, and gamma."""
-CURVE = {name: (edits, simulation, BALANCED, 10.0) for name, (edits, simulation) in CURVES.items()}
+CURVE = {name: (edits, simulation, BALANCED, GAMMA) for name, (edits, simulation) in CURVES.items()}
 PLAIN: dict[str, dict[str, Any]] = {"3D ResNet": {"attention": False}, "ST-ABN, paper": {}}
 AGAINST = {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"} | {
     name: "ST-ABN, paper" if "mechanism" in name else "control" for name in EDITED | CURVE

@@ -2,11 +2,14 @@
 
     python -m benchmarks.shortcut --data tabletop --where time --out runs/evidence
     python -m benchmarks.shortcut --data tabletop --where space --out runs/evidence
+    python -m benchmarks.shortcut --data tabletop --where time --start anew --out runs/evidence
 
 In training clips a mark's colour tells the class; in validation clips it tells another one; "clean" are the same clips
 without it. `time` puts the mark into frames that do not matter: edits are the truth of when. `space` puts it beside the
 object while the act goes on: edits are also the truth of where (boxes of the handled object, our extension). Edited are
 training clips of all classes that the network "recognises". "told" is the share of answers that are the mark's class.
+With `--start anew` the edits take part from the first step of the same training, as in benchmarks.from_start, and
+"control" is the network that learnt without them; else that one is fine-tuned, with edits and ("control") without.
 """
 
 import json
@@ -18,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.settings import (
+    BALANCED,
     ENGINE,
+    GAMMA,
     SETTINGS,
     arguments,
     finetuned,
@@ -39,7 +44,7 @@ from stabn.runs import DataSource, open_run
 from stabn.training.recipes import CorrectionRecipe
 
 COUNTS = (10, 50, 200)
-CORRECTION = CorrectionRecipe(mechanism="gated", frozen="nothing", views="any")
+LATER = CorrectionRecipe(mechanism="gated", frozen="nothing", views="any")
 
 
 def looked_at(run: Path, table: Path, split: str) -> dict[str, float]:
@@ -63,9 +68,12 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
     folder = folder / f"shortcut-{asked.where}"
     source = source_of(asked, folder, seed, shortcut=asked.where)
     table = folder / "tabletop"
-    before = trained(setting, folder / "before", source, seed)
-    found = {"before": looked_at(before, table, asked.split)}
-    for count in (0, *asked.counts):
+    if anew := asked.start == "anew":
+        folder = folder / "from-start"
+        setting = replace(setting, optimiser=replace(setting.optimiser, epochs=setting.epochs))
+    before = trained(setting, folder / "before", source, seed, mechanism="gated" if anew else "paper")
+    found = {"control" if anew else "before": looked_at(before, table, asked.split)}
+    for count in asked.counts if anew else (0, *asked.counts):
         project = folder / f"edits-{count or asked.counts[-1]}"
         if not (project / "project.json").exists():
             verbs.collect(before, project, weakest=14, recognised=True, engine=ENGINE)
@@ -77,8 +85,10 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
             lines = (table / "truth.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
             write_text(where, "".join(line for line in lines if json.loads(line)["id"] in edited))
         out = folder / (f"edited-{count}" if count else "control")
-        how = {"gamma": 20.0, "control": not count, "correction": CORRECTION, "where": where}
-        finetuned(setting, before, open_project(project), out, seed, setting.finetuning, **how)
+        how = {"gamma": GAMMA, "correction": BALANCED} if anew else {"gamma": 20.0, "correction": LATER}
+        how |= {"control": not count, "where": where}
+        optimiser = setting.optimiser if anew else setting.finetuning
+        finetuned(setting, before, open_project(project), out, seed, optimiser, **how)
         found[f"{count} edits" if count else "control"] = looked_at(out, table, asked.split)
     return {"methods": found}
 
@@ -86,13 +96,15 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--where", choices=("time", "space"), required=True)
+    parser.add_argument("--start", choices=("before", "anew"), default="before", help="of the edited training")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="how many clips are edited")
     asked = parser.parse_args()
     if asked.data != "tabletop":
         parser.error("--data: marks are planted in tabletop only")
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
-    against = {"before": "control"} | {f"{count} edits": "control" for count in asked.counts}
+    against = {} if asked.start == "anew" else {"before": "control"}
+    against |= {f"{count} edits": "control" for count in asked.counts}
     found = over_seeds([result["methods"] for result in results], against)
-    name = f"{name_of(asked)}-{asked.where}"
+    name = f"{name_of(asked)}-{asked.where}" + ", from the start" * (asked.start == "anew")
     report(asked, __file__, {"summary": found, "results": results}, name=name)
     print_summary(name, found)

@@ -1,0 +1,134 @@
+"""The experiments themselves, on a table that nobody has seen: another word, a held-back split, other seeds."""
+
+import csv
+import math
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from benchmarks.settings import GRID_FRAMES, cut_out, over_seeds, source_of
+from stabn.files import read_json
+
+ROOT = Path(__file__).parents[2]
+SPLITS = {"train": 12, "validation": 4, "test": 6}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grey clips in which a letter is "said" for six frames; a bright one for "a", a dark one for "b"."""
+    folder = tmp_path_factory.mktemp("letters")
+    (folder / "videos").mkdir()
+    chance = np.random.default_rng(0)
+    rows = []
+    for split, count in SPLITS.items():
+        for i in range(count):
+            start = float(chance.integers(2, 60)) + 0.25
+            rows.append({"id": f"{split}{i}", "split": split, "letter": "ab"[i % 2]})
+            rows[-1] |= {"letter_start": start, "letter_end": start + 6}
+    for row in rows:
+        with av.open(str(folder / "videos" / f"{row['id']}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+            stream.width = stream.height = 48
+            for index in range(GRID_FRAMES):
+                said = row["letter_start"] <= index < row["letter_end"]
+                grey = (230 if row["letter"] == "a" else 20) if said else 128
+                picture = np.full((48, 48, 3), grey, dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    with (folder / "clips.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "clips.csv"
+
+
+def experiment(name: str, *arguments: object) -> str:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_edits_from_the_start_are_measured_on_a_held_back_split_of_another_word(table, tmp_path):
+    common = ["--data", "words", "--table", table, "--word", "letter", "--within", 48, "--epochs", 1, "--clips", 10]
+    common += ["--split", "test", "--out", tmp_path / "out", "--seeds", 7, 8, "--results", tmp_path / "found.json"]
+    arms = ["edited", "edits of other clips", "3D ResNet"]
+    before = (ROOT / "benchmarks" / "from_start" / "results.json").read_bytes()
+    experiment("from_start", *common, "--arms", *arms)
+    found = read_json(tmp_path / "found.json", remedy="-")["words-letter-within-48-clips-10-epochs-1, test"]
+    assert [result["seed"] for result in found["results"]] == [7, 8]
+    for result in found["results"]:
+        assert set(result["methods"]) == {"control", *arms}
+        assert len(result["edited_classes"]) == 1
+        for method, measures in result["methods"].items():
+            assert measures["all"] == pytest.approx((measures["edited classes"] + measures["other classes"]) / 2)
+            assert ("frame AP" in measures) == (method != "3D ResNet")
+        assert result["methods"]["edited"]["edits"] == result["edits"]
+    assert found["summary"]["edited"]["against"] == "control"
+    assert found["summary"]["control"]["against"] == "3D ResNet"
+    assert str(tmp_path) not in found["command"]
+
+    runs = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("run.json")}
+    runs_asked = ["from the start: edited", "from the start: 3D ResNet"]
+    experiment("from_start", *common, "--arms", *arms)
+    experiment("faithfulness", *common, "--runs", *runs_asked, "--perturbed", 2, "--name", "looked")
+    assert runs == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("run.json")}
+    summary = read_json(tmp_path / "found.json", remedy="-")["looked"]["summary"]
+    own, plain = (summary[f"against cam{of}"]["from the start: edited, attention"] for of in ("", " of the 3D ResNet"))
+    assert own["against"] == "from the start: edited, cam"
+    assert plain["against"] == "from the start: 3D ResNet, cam"
+    assert own["frame AP"]["mean"] == plain["frame AP"]["mean"]
+    assert (ROOT / "benchmarks" / "from_start" / "results.json").read_bytes() == before
+
+
+def test_a_seed_draws_its_training_clips_and_leaves_the_other_splits_alone(table, tmp_path):
+    asked = Namespace(data="words", table=table, word="letter", within=None, clips=8)
+
+    def drawn(seed: int, folder: str) -> dict[str, list[str]]:
+        (tmp_path / folder).mkdir()
+        source_of(asked, tmp_path / folder, seed)
+        with (tmp_path / folder / "clips.csv").open(newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        return {split: [row["id"] for row in rows if row["split"] == split] for split in SPLITS}
+
+    first, again, other = drawn(1, "first"), drawn(1, "again"), drawn(2, "other")
+    assert first == again
+    assert first["train"] != other["train"]
+    assert len(set(first["train"])) == len(other["train"]) == 8
+    for split in ("validation", "test"):
+        assert first[split] == other[split] == [f"{split}{i}" for i in range(SPLITS[split])]
+
+
+def test_a_clip_that_is_cut_out_holds_the_whole_word_and_lies_in_its_video():
+    rows = [{"w_start": start, "w_end": start + 5.5} for start in np.linspace(0, GRID_FRAMES - 5.5, 200)]
+    cut_out(rows, "w", 48)
+    for row in rows:
+        first, end = row["segment_start_frames"], row["segment_end_frames"]
+        assert end - first == 48
+        assert 0 <= first <= row["w_start"]
+        assert row["w_end"] <= end <= GRID_FRAMES
+    places = [(row["w_start"] - row["segment_start_frames"]) / 48 for row in rows[80:120]]
+    assert np.std(places) > 0.15  # where the word is in the clip tells nothing
+
+
+def test_the_interval_over_seeds_is_that_of_paired_differences():
+    seeds = [{"a": {"all": 50.0}, "b": {"all": 52.0}}, {"a": {"all": 70.0}, "b": {"all": 76.0}}]
+    found = over_seeds(seeds, {"b": "a"})
+    assert found["a"]["all"] == {"mean": 60.0}
+    assert found["b"]["against"] == "a"
+    # Differences 2 and 6: mean 4, standard error 2, and t is 12.706 for one degree of freedom.
+    assert found["b"]["all"]["difference"]["mean"] == 4.0
+    assert found["b"]["all"]["difference"]["low"] == pytest.approx(4 - 12.706 * 2, abs=0.01)
+    assert math.isclose(found["b"]["all"]["difference"]["high"], 4 + 12.706 * 2, abs_tol=0.01)
+
+
+def test_a_method_that_some_seeds_lack_is_paired_only_where_both_are():
+    seeds = [{"a": {"all": 1.0}, "b": {"all": 2.0}}, {"a": {"all": 3.0}}, {"a": {"all": 5.0}, "b": {"all": 6.0}}]
+    found = over_seeds(seeds, {"b": "a"})
+    assert found["b"]["all"]["mean"] == 4.0
+    assert found["b"]["all"]["difference"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
