@@ -1,19 +1,22 @@
-"""Draw docs/human-knowledge.svg from the results of benchmarks.human_knowledge and benchmarks.from_start.
+"""Draw the figures of docs/results.md from the results of benchmarks.human_knowledge and benchmarks.from_start.
 
 python -m benchmarks.plots
 """
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from stabn.files import read_json, replacing
 
 HERE = Path(__file__).parent
+COUNTS = (5, 10, 25, 50, 100, 200)
 MEASURES = {
     "edited classes": "top-1 of edited classes",
     "other classes": "top-1 of other classes",
@@ -50,7 +53,8 @@ def draw(name: str, summary: dict[str, Any], axes: Any) -> None:
         axis.tick_params(axis="x", labelsize=7)
 
 
-if __name__ == "__main__":
+def differences() -> Figure:
+    """Every method of every data set against its control."""
     results = {
         name if script == "human_knowledge" else f"{name}, from the start": found
         for script in ("human_knowledge", "from_start")
@@ -59,6 +63,38 @@ if __name__ == "__main__":
     figure, axes = plt.subplots(len(results), 4, figsize=(14, 3.4 * len(results)), squeeze=False, sharey="row")
     for (name, found), row in zip(results.items(), axes, strict=True):
         draw(name, found["summary"], row)
-    figure.tight_layout()
-    with replacing(HERE.parent / "docs" / "human-knowledge.svg") as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    return figure
+
+
+def number_of_edits() -> Figure:
+    """What so many edits from the first step gained over the control, seed by seed and on average."""
+    known = read_json(HERE / "from_start" / "results.json", remedy="run benchmarks.from_start --curve")
+    known = {name: found for name, found in known.items() if any(f"{n} edits" in found["summary"] for n in COUNTS)}
+    figure, axes = plt.subplots(len(known), 2, figsize=(10, 3.6 * len(known)), squeeze=False)
+    for (name, found), row in zip(known.items(), axes, strict=True):
+        for axis, measure in zip(row, ("all", "frame AP"), strict=True):
+            scale = 100 if measure == "frame AP" else 1
+            gains: dict[str, list[tuple[float, float]]] = {}
+            for result in found["results"]:
+                methods = result["methods"]
+                points = [(0.0, 0.0)]
+                for method in (*(f"{n} edits" for n in COUNTS), "edited"):
+                    if method in methods:
+                        gain = scale * (methods[method][measure] - methods["control"][measure])
+                        points.append((methods[method].get("edits", result["edits"]), gain))
+                        gains.setdefault(method, []).append(points[-1])
+                axis.plot(*zip(*points, strict=True), color="#888888", linewidth=0.8, marker=".", markersize=4)
+            means = [(0.0, 0.0), *(tuple(map(fmean, zip(*points, strict=True))) for points in gains.values())]
+            axis.plot(*zip(*means, strict=True), color="#0b6e99", linewidth=2, marker="o")
+            axis.axhline(0, color="#444444", linewidth=0.8)
+            axis.set_xlabel("clips that were edited", fontsize=8)
+            axis.set_ylabel("points over the control", fontsize=8)
+            axis.set_title(f"{name}: {MEASURES[measure]}", fontsize=9)
+    return figure
+
+
+if __name__ == "__main__":
+    for name, figure in (("human-knowledge", differences()), ("number-of-edits", number_of_edits())):
+        figure.tight_layout()
+        with replacing(HERE.parent / "docs" / f"{name}.svg") as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -317,7 +317,7 @@ def per_seed(asked: argparse.Namespace, work: Callable[[Path, int], dict[str, An
 def name_of(asked: argparse.Namespace) -> str:
     """What the results of this data are called."""
     what = "tabletop" if asked.data == "tabletop" else f"{asked.data}-{asked.word}"
-    for option in ("within", "clips", "epochs"):
+    for option in ("within", "clips", "epochs", "folds"):
         if getattr(asked, option, None):
             what += f"-{option}-{getattr(asked, option)}"
     return what

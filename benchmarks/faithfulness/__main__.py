@@ -79,7 +79,8 @@ def one_seed(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--perturbed", type=int, default=40, help="so many clips are taken away and put back")
-    parser.add_argument("--epochs", type=int, help="those that benchmarks.from_start was given")
+    for option in ("--epochs", "--folds"):
+        parser.add_argument(option, type=int, help="what benchmarks.from_start was given")
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="only these networks")
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder))

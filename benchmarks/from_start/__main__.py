@@ -56,6 +56,7 @@ AGAINST = {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"} | {
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     setting = SETTINGS[asked.data]
     setting = replace(setting, optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.epochs))
+    setting = replace(setting, folds=setting.folds if asked.folds is None else asked.folds)
     source = source_of(asked, folder, seed)
     folder = folder / "from-start"
     control = trained(setting, folder / "control", source, seed, mechanism="gated")
@@ -83,6 +84,7 @@ if __name__ == "__main__":
     parser.add_argument("--curve", action="store_true", help="also fewer edits, and edits with noise")
     parser.add_argument("--against", default="control", help='what "edited" is judged against')
     parser.add_argument("--epochs", type=int, help="of every training")
+    parser.add_argument("--folds", type=int, help="collect mistakes out of fold, of so many parts; words: 2")
     asked = parser.parse_args()
     asked.arms += [name for name in CURVE if asked.curve and name not in asked.arms]
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
