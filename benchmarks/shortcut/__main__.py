@@ -70,7 +70,7 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
     table = folder / "tabletop"
     if anew := asked.start == "anew":
         folder = folder / "from-start"
-        setting = replace(setting, optimiser=replace(setting.optimiser, epochs=setting.epochs))
+        setting = replace(setting, optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.epochs))
     before = trained(setting, folder / "before", source, seed, mechanism="gated" if anew else "paper")
     found = {"control" if anew else "before": looked_at(before, table, asked.split)}
     for count in asked.counts if anew else (0, *asked.counts):
@@ -97,10 +97,13 @@ if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--where", choices=("time", "space"), required=True)
     parser.add_argument("--start", choices=("before", "anew"), default="before", help="of the edited training")
+    parser.add_argument("--epochs", type=int, help="of every training with --start anew")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="how many clips are edited")
     asked = parser.parse_args()
     if asked.data != "tabletop":
         parser.error("--data: marks are planted in tabletop only")
+    if asked.epochs and asked.start != "anew":
+        parser.error("--epochs: is for --start anew; fine-tuning has its own")
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     against = {} if asked.start == "anew" else {"before": "control"}
     against |= {f"{count} edits": "control" for count in asked.counts}
