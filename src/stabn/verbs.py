@@ -230,6 +230,8 @@ def finetune(
     )
     kind = "control without edits' loss" if control else f"fine-tuned on {reached['edits']} edits"
     print(f"{out}: {kind}, validation top-1 {_reached(out, reached)}")
+    if reached["unlike"] and not control:
+        print(f"{run} is no control for it: other {', '.join(reached['unlike'])}; train one by the same with --control")
     return {"run": str(out), **reached}
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_run import FRAMES, QUICK, SETTINGS
 
+from stabn import verbs
 from stabn.data.datasets import FrameScores, VideoDataset
 from stabn.data.sampling import Sampling
 from stabn.data.truth import ClipTruth
@@ -142,14 +143,17 @@ def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run
     """So the run itself is the control."""
     recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any")
     again = {**FINETUNING, "optimiser": QUICK, "seed": run.recipe["seed"]}
-    finetune(run, project, tmp_path / "control", control=True, correction=recipe, **again)
+    found = finetune(run, project, tmp_path / "control", control=True, correction=recipe, **again)
+    assert found["unlike"] == []
     before, control = run.model().state_dict(), load_pretrained(tmp_path / "control").state_dict()
     assert all(torch.equal(before[name], control[name]) for name in before)
 
 
-def test_edits_take_part_from_the_start(run, project, tmp_path):
+def test_edits_take_part_from_the_start_and_who_has_no_control_is_told(run, project, tmp_path, capsys):
     recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any", mechanism="gated")
-    finetune(run, project, tmp_path / "after", control=False, correction=recipe, **FINETUNING)
+    other = {**FINETUNING, "seed": run.recipe["seed"] + 1}
+    verbs.finetune(run.folder, project.folder, tmp_path / "after", correction=recipe, **other)
+    assert "is no control for it: other optimiser, seed, mechanism; train one" in capsys.readouterr().out
     after = load_pretrained(tmp_path / "after")
     assert after.mechanism == "gated"
     assert (tmp_path / "after" / "curves.json").read_text().count("train_temporal_loss") == 1

@@ -65,7 +65,8 @@ def finetune(
         tracking: where its course is written.
 
     Returns:
-        The last epoch's entry of curves.json and "edits", how many clips have one.
+        The last epoch's entry of curves.json; "edits", how many clips have one; and "unlike", what of the run's own
+        training is different here although it starts anew, so that the run itself is no control.
 
     Raises:
         UserError: there are no edits, or none of the person in `use`; one is wrong or of a clip that the run was not
@@ -163,4 +164,14 @@ def finetune(
     recorder = Recorder(tracking, out, recipe)
     reached = fit(module, Feeding(training_set, validation_set, optimiser.batch_size, loader), out, engine, recorder)
     finish(out, run.source, recipe, **origin)
-    return reached | {"edits": len(edits)}
+    unlike = _unlike(run, recipe) if correction.start == "anew" else []
+    return reached | {"edits": len(edits), "unlike": unlike}
+
+
+def _unlike(run: Run, recipe: Mapping[str, Any]) -> list[str]:
+    """What of the run's own training is different in a recipe that starts anew."""
+    same = json.loads(json.dumps(recipe))
+    unlike = [key for key in ("augmentation", "optimiser", "seed") if same[key] != run.recipe.get(key)]
+    if same["correction"]["mechanism"] not in ("keep", run.recipe["network"]["mechanism"]):
+        unlike.append("mechanism")
+    return unlike
