@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from stabn.errors import UserError
 
 
@@ -17,6 +19,29 @@ def first_process() -> bool:
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK"))
+
+
+@contextmanager
+def alone(folder: Path, *, remedy: str) -> Iterator[None]:
+    """No other command works in the folder within the block; processes that work together on one job are one command.
+
+    Raises:
+        UserError: another command is at work there.
+    """
+    lock = FileLock(folder / ".lock")
+    if first_process():
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{folder}: another command is at work in it; wait for it, or {remedy}") from None
+        except NotImplementedError:
+            pass  # a file system without locks; two commands would only do the same twice
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 import torch
+from filelock import FileLock
 from small_run import FRAMES, QUICK, SETTINGS, PowerError, power_fails_at
 
 from stabn.data.datasets import VideoDataset
@@ -65,6 +66,18 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_curves(
     expected, got = (load_pretrained(folder).state_dict() for folder in (trained, tmp_path / "run"))
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     assert (tmp_path / "run" / "curves.json").read_bytes() == (trained / "curves.json").read_bytes()
+
+
+def test_the_same_command_twice_at_once_is_refused_once(tabletop, trained, monkeypatch, tmp_path):
+    arguments = {"network": NetworkRecipe("tiny"), "optimiser": QUICK, **SETTINGS}
+    power_is_back = power_fails_at(monkeypatch, 3)
+    with pytest.raises(PowerError):
+        train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
+    power_is_back()
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(UserError, match="run: another command is at work in it"):
+        train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
+    train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {file.name for file in trained.iterdir()}
 
 
 def test_another_seed_gives_other_weights(tabletop, trained, tmp_path):

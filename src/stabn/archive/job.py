@@ -14,12 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from stabn.archive.clips import ArchiveClip, digest
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
-from stabn.files import read_json, write_json
+from stabn.files import alone, read_json, write_json
 from stabn.nn import ResNet3D
 from stabn.projects import weights_of
 from stabn.runs import class_names_of, preprocessing_of
@@ -134,20 +132,11 @@ def claimed(out: Path, job: Job, clips: Sequence[ArchiveClip]) -> Iterator[None]
     """
     _check(out, job, clips)
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{out}: another command is at work in it; wait for it, or {_ELSEWHERE}") from None
-    except NotImplementedError:
-        pass  # a file system without locks; two commands would only do the same twice
-    try:
+    with alone(out, remedy=_ELSEWHERE):
         write_json(out / "job.json", {**job.as_json(), "clips": len(clips), "clips_digest": digest(clips)})
         for left in clips_folder(out).glob(".part-*"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def _check(out: Path, job: Job, clips: Sequence[ArchiveClip]) -> None:

@@ -14,13 +14,14 @@ from stabn.data.datasets import FrameScores, VideoDataset
 from stabn.data.transforms import Augmentation
 from stabn.data.truth import ClipTruth
 from stabn.errors import UserError
+from stabn.files import alone
 from stabn.nn import STABN
 from stabn.pace import EngineRecipe
 from stabn.projects import Project
 from stabn.runs import Run, preprocessing_of
 from stabn.tracking import Recorder, TrackingRecipe
 from stabn.training.feeding import Feeding, total_steps
-from stabn.training.fit import as_json, begin, check_start, finish, fit, new_network
+from stabn.training.fit import ELSEWHERE, as_json, begin, check_start, finish, fit, new_network
 from stabn.training.module import Training
 from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimiserRecipe
 
@@ -161,9 +162,10 @@ def finetune(
         correction=replace(correction, guided=0.0) if control else correction,
         frozen=model.extractor if correction.frozen == "extractor" else (),
     )
-    recorder = Recorder(tracking, out, recipe)
-    reached = fit(module, Feeding(training_set, validation_set, optimiser.batch_size, loader), out, engine, recorder)
-    finish(out, run.source, recipe, **origin)
+    feeding = Feeding(training_set, validation_set, optimiser.batch_size, loader)
+    with alone(out, remedy=ELSEWHERE):
+        reached = fit(module, feeding, out, engine, Recorder(tracking, out, recipe))
+        finish(out, run.source, recipe, **origin)
     unlike = _unlike(run, recipe) if correction.start == "anew" else []
     return reached | {"edits": len(edits), "unlike": unlike}
 

@@ -19,7 +19,7 @@ from stabn.data.datasets import Table, VideoDataset
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine import build_trainer, progress_bar, quietly
 from stabn.errors import UserError
-from stabn.files import first_process, write_json
+from stabn.files import alone, first_process, write_json
 from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
 from stabn.pace import EngineRecipe
 from stabn.runs import DataSource, found, write_run
@@ -38,6 +38,7 @@ READ_EVERY = 100
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
 SKIPPED = "skipped.json"
+ELSEWHERE = "choose another --out"
 
 
 def train(
@@ -91,8 +92,9 @@ def train(
     begin(out, data, recipe)
     module = Training(model, optimiser, total_steps=total_steps(len(training_set), optimiser), seed=seed)
     feeding = Feeding(training_set, validation_set, optimiser.batch_size, loader)
-    reached = fit(module, feeding, out, engine, Recorder(tracking, out, recipe))
-    finish(out, data, recipe)
+    with alone(out, remedy=ELSEWHERE):
+        reached = fit(module, feeding, out, engine, Recorder(tracking, out, recipe))
+        finish(out, data, recipe)
     return reached
 
 
