@@ -75,7 +75,7 @@ def test_every_recipe_for_training_is_understood_by_its_verb(recipe, tmp_path, m
 
     def noted(*args, **kwargs):
         seen.update(kwargs)
-        return {"epoch": 1, "validation_top1": 0.0, "edits": 0, "skipped": 0}
+        return {"epoch": 1, "validation_top1": 0.0, "edits": 0, "skipped": 0, "unlike": []}
 
     for name in ("train_run", "finetune_run", "open_run", "open_project"):
         monkeypatch.setattr(verbs, name, noted)
