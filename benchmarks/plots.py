@@ -48,7 +48,7 @@ def draw(name: str, summary: dict[str, Any], axes: Any) -> None:
         axis.axvline(0, color="#444444", linewidth=0.8)
         axis.set_yticks(range(len(methods)), [f"{m}\nagainst {summary[m]['against']}" for m in methods], fontsize=7)
         axis.set_ylim(len(methods) - 0.5, -0.5)
-        axis.set_title(f"{name}:\n{title}", fontsize=9)
+        axis.set_title(f"{name}:\n{title}", fontsize=7)
         axis.set_xlabel("points", fontsize=8)
         axis.tick_params(axis="x", labelsize=7)
 
@@ -59,6 +59,7 @@ def differences() -> Figure:
         name if script == "human_knowledge" else f"{name}, from the start": found
         for script in ("human_knowledge", "from_start")
         for name, found in read_json(HERE / script / "results.json", remedy=f"run benchmarks.{script}").items()
+        if ", against" not in name and ", plain" not in name  # the same networks, judged against something else
     }
     figure, axes = plt.subplots(len(results), 4, figsize=(14, 3.4 * len(results)), squeeze=False, sharey="row")
     for (name, found), row in zip(results.items(), axes, strict=True):
@@ -66,10 +67,12 @@ def differences() -> Figure:
     return figure
 
 
-def number_of_edits() -> Figure:
-    """What so many edits from the first step gained over the control, seed by seed and on average."""
+def number_of_edits() -> Figure | None:
+    """What so many edits from the first step gained over the control, seed by seed and on average; None if unknown."""
     known = read_json(HERE / "from_start" / "results.json", remedy="run benchmarks.from_start --curve")
     known = {name: found for name, found in known.items() if any(f"{n} edits" in found["summary"] for n in COUNTS)}
+    if not known:
+        return None
     figure, axes = plt.subplots(len(known), 2, figsize=(10, 3.6 * len(known)), squeeze=False)
     for (name, found), row in zip(known.items(), axes, strict=True):
         for axis, measure in zip(row, ("all", "frame AP"), strict=True):
@@ -95,6 +98,9 @@ def number_of_edits() -> Figure:
 
 if __name__ == "__main__":
     for name, figure in (("human-knowledge", differences()), ("number-of-edits", number_of_edits())):
+        if figure is None:
+            print(f"{name}: nothing to draw; run benchmarks.from_start with --arms edited '50 edits' and so on")
+            continue
         figure.tight_layout()
         with replacing(HERE.parent / "docs" / f"{name}.svg") as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
