@@ -174,6 +174,6 @@ def _unlike(run: Run, recipe: Mapping[str, Any]) -> list[str]:
     """What of the run's own training is different in a recipe that starts anew."""
     same = json.loads(json.dumps(recipe))
     unlike = [key for key in ("augmentation", "optimiser", "seed") if same[key] != run.recipe.get(key)]
-    if same["correction"]["mechanism"] not in ("keep", run.recipe["network"]["mechanism"]):
+    if same["correction"]["mechanism"] not in ("keep", NetworkRecipe(**run.recipe["network"]).mechanism):
         unlike.append("mechanism")
     return unlike
