@@ -59,7 +59,7 @@ def differences() -> Figure:
         name if script == "human_knowledge" else f"{name}, from the start": found
         for script in ("human_knowledge", "from_start")
         for name, found in read_json(HERE / script / "results.json", remedy=f"run benchmarks.{script}").items()
-        if ", against" not in name and ", plain" not in name  # the same networks, judged against something else
+        if not name.endswith((", plain", ", number of edits")) and ", against" not in name  # networks of another row
     }
     figure, axes = plt.subplots(len(results), 4, figsize=(14, 3.4 * len(results)), squeeze=False, sharey="row")
     for (name, found), row in zip(results.items(), axes, strict=True):
