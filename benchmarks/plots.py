@@ -13,10 +13,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from benchmarks.settings import CURVES
 from stabn.files import read_json, replacing
 
 HERE = Path(__file__).parent
-COUNTS = (5, 10, 25, 50, 100, 200)
+matplotlib.rcParams["svg.hashsalt"] = "stabn"  # the same results give the same file
+COUNTED = tuple(name for name, (_, simulation) in CURVES.items() if "count" in simulation)
 MEASURES = {
     "edited classes": "top-1 of edited classes",
     "other classes": "top-1 of other classes",
@@ -70,30 +72,34 @@ def differences() -> Figure:
 def number_of_edits() -> Figure | None:
     """What so many edits from the first step gained over the control, seed by seed and on average; None if unknown."""
     known = read_json(HERE / "from_start" / "results.json", remedy="run benchmarks.from_start --curve")
-    known = {name: found for name, found in known.items() if any(f"{n} edits" in found["summary"] for n in COUNTS)}
+    known = {name: found for name, found in known.items() if not found["summary"].keys().isdisjoint(COUNTED)}
     if not known:
         return None
     figure, axes = plt.subplots(len(known), 2, figsize=(10, 3.6 * len(known)), squeeze=False)
     for (name, found), row in zip(known.items(), axes, strict=True):
         for axis, measure in zip(row, ("all", "frame AP"), strict=True):
-            scale = 100 if measure == "frame AP" else 1
-            gains: dict[str, list[tuple[float, float]]] = {}
-            for result in found["results"]:
-                methods = result["methods"]
-                points = [(0.0, 0.0)]
-                for method in (*(f"{n} edits" for n in COUNTS), "edited"):
-                    if method in methods:
-                        gain = scale * (methods[method][measure] - methods["control"][measure])
-                        points.append((methods[method].get("edits", result["edits"]), gain))
-                        gains.setdefault(method, []).append(points[-1])
-                axis.plot(*zip(*points, strict=True), color="#888888", linewidth=0.8, marker=".", markersize=4)
-            means = [(0.0, 0.0), *(tuple(map(fmean, zip(*points, strict=True))) for points in gains.values())]
+            seeds = [gains(result["methods"], measure) for result in found["results"]]
+            for points in seeds:
+                axis.plot(*zip(*points.values(), strict=True), color="#888888", linewidth=0.8, marker=".", markersize=4)
+            of_method = ([points[m] for points in seeds if m in points] for m in ("control", *COUNTED, "edited"))
+            means = [[fmean(values) for values in zip(*points, strict=True)] for points in of_method if points]
             axis.plot(*zip(*means, strict=True), color="#0b6e99", linewidth=2, marker="o")
             axis.axhline(0, color="#444444", linewidth=0.8)
             axis.set_xlabel("clips that were edited", fontsize=8)
             axis.set_ylabel("points over the control", fontsize=8)
             axis.set_title(f"{name}: {MEASURES[measure]}", fontsize=9)
     return figure
+
+
+def gains(methods: dict[str, Any], measure: str) -> dict[str, tuple[float, float]]:
+    """One seed's (number of edits, points over the control) of every method it has, from none to all."""
+    scale = 100 if measure == "frame AP" else 1
+    points = {"control": (0.0, 0.0)}
+    for method in (*COUNTED, "edited"):
+        if method in methods:
+            gain = methods[method][measure] - methods["control"][measure]
+            points[method] = (methods[method]["edits"], scale * gain)
+    return points
 
 
 if __name__ == "__main__":

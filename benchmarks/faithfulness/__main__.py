@@ -83,6 +83,14 @@ def over_random(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float
     return {name: {m: value - chance[name][m] for m, value in values.items()} for name, values in found.items()}
 
 
+def judged(methods: list[dict[str, dict[str, float]]], other: str, network: str | None = None) -> dict[str, Any]:
+    """The attention of every network, seed by seed minus another method of the same network, or of the one named."""
+    trained = {name for found in methods for name in found}
+    against = {f"{name}, attention": f"{network or name}, {other}" for name in RUNS}
+    found = over_seeds(methods, against)
+    return {mine: found[mine] for mine, theirs in against.items() if {mine, theirs} <= trained}
+
+
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--perturbed", type=int, default=40, help="so many clips are taken away and put back")
@@ -91,22 +99,13 @@ if __name__ == "__main__":
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="only these networks")
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder))
-    # The other method is what attention is judged against: attention minus cam and so on.
     methods = [result["methods"] for result in results]
-    trained = {name for found in methods for name in found}
-    beyond_chance = [over_random(found) for found in methods]
-    summary = {}
-    for other in METHODS[1:]:
-        for title, its, values in (
-            (f"against {other}", "{name}", methods),
-            (f"against {other} of the 3D ResNet", PLAIN, methods),
-            (f"against {other} of the 3D ResNet, each beyond random", PLAIN, beyond_chance),
-        ):
-            against = {f"{name}, attention": f"{its.format(name=name)}, {other}" for name in RUNS}
-            against = {mine: theirs for mine, theirs in against.items() if {mine, theirs} <= trained}
-            found = over_seeds(values, against)
-            if against and not (other == "random" and its == PLAIN):
-                summary[title] = {mine: found[mine] for mine in against}
+    summary = {f"against {other}": judged(methods, other) for other in METHODS[1:]}
+    for other in ("cam", "grad-cam"):
+        title = f"against {other} of the 3D ResNet"
+        summary[title] = judged(methods, other, PLAIN)
+        summary[f"{title}, each beyond random"] = judged([over_random(found) for found in methods], other, PLAIN)
+    summary = {title: rows for title, rows in summary.items() if rows}
     report(asked, __file__, {"summary": summary, "results": results})
     for title, rows in summary.items():
         print_summary(f"{name_of(asked)}, {title}", rows)

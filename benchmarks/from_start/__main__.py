@@ -40,10 +40,10 @@ EDITED: dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]] = {
     "edits of other clips": ("shuffled", {"shuffle": True}, BALANCED, GAMMA),
     "every frame 1": ("ones", {"constant": 1.0}, BALANCED, GAMMA),
     "edits of recognised clips": ("recognised", {}, BALANCED, GAMMA),
-    "edited, guided": ("truth", {}, replace(BALANCED, guided=0.5), 10.0),
+    "edited, guided": ("truth", {}, replace(BALANCED, guided=0.5), GAMMA),
     "edited, squared": ("truth", {}, replace(BALANCED, loss="squared"), 20.0),
     "edited, cross-entropy": ("truth", {}, replace(BALANCED, loss="cross-entropy"), 5.0),
-    "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), 10.0),
+    "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), GAMMA),
 }
 """By name: which edits, how they are simulated, how they enter the network, and gamma."""
 CURVE = {name: (edits, simulation, BALANCED, GAMMA) for name, (edits, simulation) in CURVES.items()}
@@ -55,8 +55,11 @@ AGAINST = {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"} | {
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     setting = SETTINGS[asked.data]
-    setting = replace(setting, optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.epochs))
-    setting = replace(setting, folds=setting.folds if asked.folds is None else asked.folds)
+    setting = replace(
+        setting,
+        optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.epochs),
+        folds=setting.folds if asked.folds is None else asked.folds,
+    )
     source = source_of(asked, folder, seed)
     folder = folder / "from-start"
     control = trained(setting, folder / "control", source, seed, mechanism="gated")

@@ -68,27 +68,31 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
     folder = folder / f"shortcut-{asked.where}"
     source = source_of(asked, folder, seed, shortcut=asked.where)
     table = folder / "tabletop"
-    if anew := asked.start == "anew":
+    how: dict[str, Any]
+    if asked.start == "anew":
         folder = folder / "from-start"
         setting = replace(setting, optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.epochs))
-    before = trained(setting, folder / "before", source, seed, mechanism="gated" if anew else "paper")
-    found = {"control" if anew else "before": looked_at(before, table, asked.split)}
-    for count in asked.counts if anew else (0, *asked.counts):
-        project = folder / f"edits-{count or asked.counts[-1]}"
-        if not (project / "project.json").exists():
-            verbs.collect(before, project, weakest=14, recognised=True, engine=ENGINE)
-        edit_verbs.simulate_edits(project, count=count or asked.counts[-1], seed=seed)
+        how = {"optimiser": setting.optimiser, "gamma": GAMMA, "correction": BALANCED}
+        before = trained(setting, folder / "before", source, seed, mechanism="gated")
+        found, counts = {"control": looked_at(before, table, asked.split)}, asked.counts
+    else:
+        how = {"optimiser": setting.finetuning, "gamma": 20.0, "correction": LATER}
+        before = trained(setting, folder / "before", source, seed)
+        found, counts = {"before": looked_at(before, table, asked.split)}, (0, *asked.counts)
+    for count in counts:
+        edits = folder / f"edits-{count or asked.counts[-1]}"
+        if not (edits / "project.json").exists():
+            verbs.collect(before, edits, weakest=14, recognised=True, engine=ENGINE)
+        edit_verbs.simulate_edits(edits, count=count or asked.counts[-1], seed=seed)
+        project = open_project(edits)
         where = None
         if asked.where == "space":
-            where = project / "where.jsonl"
-            edited = open_project(project).edits()
+            where = edits / "where.jsonl"
+            edited = project.edits()
             lines = (table / "truth.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
             write_text(where, "".join(line for line in lines if json.loads(line)["id"] in edited))
         out = folder / (f"edited-{count}" if count else "control")
-        how = {"gamma": GAMMA, "correction": BALANCED} if anew else {"gamma": 20.0, "correction": LATER}
-        how |= {"control": not count, "where": where}
-        optimiser = setting.optimiser if anew else setting.finetuning
-        finetuned(setting, before, open_project(project), out, seed, optimiser, **how)
+        finetuned(setting, before, project, out, seed, control=not count, where=where, **how)
         found[f"{count} edits" if count else "control"] = looked_at(out, table, asked.split)
     return {"methods": found}
 
