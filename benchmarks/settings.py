@@ -117,6 +117,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--data", choices=list(SETTINGS), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for data and runs; done work is not repeated")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--add", action="store_true", help="to the other seeds that the results have already")
     parser.add_argument("--split", default="validation", help="what is reported; nothing is trained on it")
     parser.add_argument("--name", help="of these results in results.json, where it is not that of the data")
     parser.add_argument("--results", type=Path, help="a file in place of the results.json beside the script")
@@ -301,8 +302,12 @@ def over_seeds(results: Sequence[Mapping[str, Mapping[str, float]]], control: Ma
 
 
 def per_seed(asked: argparse.Namespace, work: Callable[[Path, int], dict[str, Any]]) -> list[dict[str, Any]]:
-    """The result of each seed; done work is not repeated, and several processes may share the seeds."""
-    results = []
+    """The result of each seed; done work is not repeated, and several processes may share the seeds.
+
+    With `--add` also what the results file knows of other seeds, wherever that was found.
+    """
+    known = known_results(asked).get(title_of(asked), {"results": []}) if asked.add else {"results": []}
+    results = {result["seed"]: result for result in known["results"]}
     for seed in asked.seeds:
         folder = asked.out / name_of(asked) / str(seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -310,8 +315,8 @@ def per_seed(asked: argparse.Namespace, work: Callable[[Path, int], dict[str, An
         result = work(folder, seed)
         minutes = (time.monotonic() - begun) / 60 + (read_json(spent, remedy="remove it") if spent.exists() else 0)
         write_json(spent, minutes)
-        results.append({"seed": seed, "minutes": round(minutes, 1), **result})
-    return results
+        results[seed] = {"seed": seed, "minutes": round(minutes, 1), "processor": machine()["processor"], **result}
+    return [results[seed] for seed in sorted(results)]
 
 
 def name_of(asked: argparse.Namespace) -> str:
@@ -323,20 +328,31 @@ def name_of(asked: argparse.Namespace) -> str:
     return what
 
 
-def report(asked: argparse.Namespace, script: str, found: Mapping[str, Any], name: str | None = None) -> None:
-    """Put the results of this data set into results.json beside the script, with what they were made by.
+def title_of(asked: argparse.Namespace) -> str:
+    """What these results are called among those of the same experiment."""
+    split = "" if asked.split == "validation" else f", {asked.split}"
+    return asked.name or name_of(asked) + getattr(asked, "variant", "") + split
 
-    Args:
-        asked: the options; `--name` goes before any other name, `--results` before the file beside the script.
-        script: the experiment's file.
-        found: what is written.
-        name: of these results, where it is not that of the data.
-    """
-    name = asked.name or (name or name_of(asked)) + ("" if asked.split == "validation" else f", {asked.split}")
-    file = asked.results or Path(script).with_name("results.json")
-    known = read_json(file, remedy="remove it") if file.exists() else {}
+
+def results_file(asked: argparse.Namespace) -> Path:
+    """Where the results go: `--results`, or results.json beside the script that runs."""
+    return asked.results or Path(sys.argv[0]).with_name("results.json")
+
+
+def known_results(asked: argparse.Namespace) -> dict[str, Any]:
+    """What that file holds, by title."""
+    file = results_file(asked)
+    return read_json(file, remedy="remove it") if file.exists() else {}
+
+
+def report(asked: argparse.Namespace, script: str, found: Mapping[str, Any]) -> None:
+    """Put the results into the results file, with what they were made by."""
     command = command_of(script, OUT=asked.out, TABLE=asked.table, RESULTS=asked.results)
-    write_json(file, {**known, name: {"command": command, "machine": machine(), **found}})
+    if asked.add:
+        seeds = " ".join(str(result["seed"]) for result in found["results"])
+        command = re.sub(r"--seeds( \d+)+", f"--seeds {seeds}", command.replace(" --add", ""))
+    entry = {"command": command, "machine": machine(), **found}
+    write_json(results_file(asked), {**known_results(asked), title_of(asked): entry})
 
 
 def command_of(script: str, **hidden: Path | None) -> str:

@@ -9,6 +9,7 @@ Two depths, one clip and two clips per video (evenly placed windows, averaged sc
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from benchmarks.settings import (
     SETTINGS,
     arguments,
     measured,
-    name_of,
     over_seeds,
     per_seed,
     print_summary,
     report,
     source_of,
+    title_of,
     trained,
 )
 
@@ -35,6 +36,7 @@ DEPTHS = {"words": ("fine", "fine-deep"), "tabletop": ("small", "small-deep")}
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     setting = SETTINGS[asked.data]
+    setting = replace(setting, optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.optimiser.epochs))
     source = source_of(asked, folder, seed)
     found = {}
     for depth in asked.architectures or DEPTHS[asked.data]:
@@ -51,10 +53,11 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--architectures", nargs="+", help="which depths; by default two")
+    parser.add_argument("--epochs", type=int, help="of every training")
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     names = list(results[0]["methods"])
     against = {name: f"3D ResNet,{name.partition(',')[2]}" for name in names if "ST-ABN" in name}
     found = over_seeds([result["methods"] for result in results], against)
     report(asked, __file__, {"summary": found, "results": results})
-    print_summary(name_of(asked), found)
+    print_summary(title_of(asked), found)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import ENGINE, SETTINGS, arguments, name_of, over_seeds, per_seed, print_summary, report
+from benchmarks.settings import ENGINE, SETTINGS, arguments, over_seeds, per_seed, print_summary, report, title_of
 from stabn.evaluation.explainers import methods_of
 from stabn.evaluation.faithfulness import faithfulness_of
 from stabn.files import read_json, write_json
@@ -108,4 +108,4 @@ if __name__ == "__main__":
     summary = {title: rows for title, rows in summary.items() if rows}
     report(asked, __file__, {"summary": summary, "results": results})
     for title, rows in summary.items():
-        print_summary(f"{name_of(asked)}, {title}", rows)
+        print_summary(f"{title_of(asked)}, {title}", rows)

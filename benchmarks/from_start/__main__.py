@@ -25,12 +25,12 @@ from benchmarks.settings import (
     finetuned,
     folder_name,
     measured,
-    name_of,
     over_seeds,
     per_seed,
     print_summary,
     report,
     source_of,
+    title_of,
     trained,
 )
 from stabn.training.recipes import CorrectionRecipe
@@ -93,4 +93,4 @@ if __name__ == "__main__":
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     found = over_seeds([result["methods"] for result in results], AGAINST | {"edited": asked.against})
     report(asked, __file__, {"summary": found, "results": results})
-    print_summary(name_of(asked), found)
+    print_summary(title_of(asked), found)

@@ -23,12 +23,12 @@ from benchmarks.settings import (
     finetuned,
     folder_name,
     measured,
-    name_of,
     over_seeds,
     per_seed,
     print_summary,
     report,
     source_of,
+    title_of,
     trained,
 )
 from stabn.training.recipes import CorrectionRecipe
@@ -94,4 +94,4 @@ if __name__ == "__main__":
     against = {"before": "control"} | {name: arm.against for name, arm in (ARMS | CURVE).items()}
     found = over_seeds([result["methods"] for result in results], against)
     report(asked, __file__, {"summary": found, "results": results})
-    print_summary(name_of(asked), found)
+    print_summary(title_of(asked), found)

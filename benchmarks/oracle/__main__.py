@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.settings import arguments, name_of, over_seeds, per_seed, report
+from benchmarks.settings import arguments, over_seeds, per_seed, report, title_of
 from stabn.data.datasets import VideoDataset
 from stabn.files import read_json, write_json
 from stabn.nn import STABN, Attention
@@ -63,4 +63,6 @@ if __name__ == "__main__":
     found = over_seeds([result["methods"] for result in results], {})
     report(asked, __file__, {"summary": found, "results": results})
     for run, measures in found.items():
-        print(name_of(asked), run, {name: entry["mean"] for name, entry in measures.items() if isinstance(entry, dict)})
+        print(
+            title_of(asked), run, {name: entry["mean"] for name, entry in measures.items() if isinstance(entry, dict)}
+        )

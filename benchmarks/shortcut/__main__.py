@@ -28,12 +28,12 @@ from benchmarks.settings import (
     arguments,
     finetuned,
     measured,
-    name_of,
     over_seeds,
     per_seed,
     print_summary,
     report,
     source_of,
+    title_of,
     trained,
 )
 from stabn import edit_verbs, verbs
@@ -108,10 +108,10 @@ if __name__ == "__main__":
         parser.error("--data: marks are planted in tabletop only")
     if asked.epochs and asked.start != "anew":
         parser.error("--epochs: is for --start anew; fine-tuning has its own")
+    asked.variant = f"-{asked.where}" + ", from the start" * (asked.start == "anew")
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     against = {} if asked.start == "anew" else {"before": "control"}
     against |= {f"{count} edits": "control" for count in asked.counts}
     found = over_seeds([result["methods"] for result in results], against)
-    name = f"{name_of(asked)}-{asked.where}" + ", from the start" * (asked.start == "anew")
-    report(asked, __file__, {"summary": found, "results": results}, name=name)
-    print_summary(name, found)
+    report(asked, __file__, {"summary": found, "results": results})
+    print_summary(title_of(asked), found)

@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stabn.allocator import keep_freed_memory, keep_freed_memory_later
 from stabn.files import read_json, write_json
 from stabn.nn import STABN, answering, recognition_loss
-from stabn.pace import has_bf16
+from stabn.pace import bf16_pays
 
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,7 +87,7 @@ class Arm:
 
 
 PLAIN = Arm(keep=False, layout=False, answering=False, winograd=False, fused=False, lean=False)
-BEST = "bfloat16" if has_bf16(DEVICE) else "float32"
+BEST = "bfloat16" if bf16_pays(DEVICE) else "float32"
 FAST = Arm(dtype=BEST, winograd=BEST == "float32" and DEVICE == CPU)
 ARMS = {
     "inference": {
@@ -109,9 +109,10 @@ ARMS = {
         "fast, recomputing": Arm(keep=False, recompute=True, dtype=BEST),
     },
 }
-if BEST == "bfloat16":
+OTHER = "float32" if BEST == "bfloat16" else "bfloat16"
+if OTHER == "float32" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
     for kind in ARMS:
-        ARMS[kind]["fast, float32"] = Arm(winograd=DEVICE == CPU)
+        ARMS[kind][f"fast, {OTHER}"] = replace(FAST, dtype=OTHER, winograd=OTHER == "float32" and DEVICE == CPU)
 COMPILED = Arm(compiled=True, winograd=False, lean=False, dtype=BEST)  # the compiler refuses lean
 
 
@@ -261,7 +262,7 @@ def ceiling() -> dict[str, float]:
     found = {}
     side = 2048 if DEVICE == CPU else 8192
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    for dtype in ("float32", "bfloat16") if has_bf16(DEVICE) else ("float32",):
+    for dtype in sorted({arm.dtype for arms in ARMS.values() for arm in arms.values()}):
         a, b = (torch.randn(side, side, device=DEVICE).to(getattr(torch, dtype)) for _ in range(2))
         seconds = []
         for _ in range(12):

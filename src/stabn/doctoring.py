@@ -50,7 +50,7 @@ def examine() -> dict[str, Any]:
                 {"name": torch.cuda.get_device_name(i), "gib": _gib(torch.cuda.get_device_properties(i).total_memory)}
                 for i in gpus
             ],
-            "bf16": len(gpus) > 0 and pace.has_bf16(torch.device("cuda")),
+            "bf16": len(gpus) > 0 and pace.bf16_pays(torch.device("cuda")),
             "threads": torch.get_num_threads(),
         },
         "fast": pace.examine(),

@@ -28,15 +28,18 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device("mps" if accelerator == "mps" else "cpu")
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by the device itself; where it is only emulated, it is slower than float32."""
+def bf16_pays(device: torch.device) -> bool:
+    """Whether a device is faster in bfloat16 than in float32: a GPU that computes it itself, a processor with AMX.
+
+    AVX-512 alone also has instructions for it, but a matrix product takes longer by them (docs/speed.md).
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
     # Not the public torch.cpu.get_capabilities alone: oneDNN may have been built without it, or told to do without.
     able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16", False) or able.get("amx_bf16", able.get("amx_tile", False))) and bool(
+    return bool(able.get("amx_bf16", able.get("amx_tile", False))) and bool(
         torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
 
@@ -47,10 +50,10 @@ def cores() -> int:
 
 
 def precision_of(precision: str, accelerator: str, *, fast: bool = True) -> str:
-    """What a precision means here: auto is bf16-mixed where the device computes it, and 32-true elsewhere."""
+    """What a precision means here: auto is bf16-mixed where that is faster, and 32-true elsewhere."""
     if precision != "auto":
         return precision
-    return "bf16-mixed" if fast and has_bf16(device_of(accelerator)) else "32-true"
+    return "bf16-mixed" if fast and bf16_pays(device_of(accelerator)) else "32-true"
 
 
 def can_quicken(model: ResNet3D) -> bool:
@@ -77,7 +80,7 @@ def examine(accelerator: str = "auto", precision: str = "auto") -> dict[str, Any
     """What is chosen on this machine.
 
     Returns:
-        {"device", "precision": never auto, "bf16": whether the device computes it, "winograd", "keeps_memory": whether
+        {"device", "precision": never auto, "bf16": whether it is the faster way, "winograd", "keeps_memory": whether
         freed memory can be kept}.
     """
     device = device_of(accelerator)
@@ -85,7 +88,7 @@ def examine(accelerator: str = "auto", precision: str = "auto") -> dict[str, Any
     return {
         "device": device.type,
         "precision": chosen,
-        "bf16": has_bf16(device),
+        "bf16": bf16_pays(device),
         "winograd": device.type == "cpu" and chosen == "32-true",
         "keeps_memory": device.type == "cpu" and mallopt() is not None,
     }
@@ -98,9 +101,9 @@ def _used(found: Mapping[str, Any]) -> dict[str, str]:
     """What is in use, and why; the precision first."""
     precision = found["precision"]
     if precision == "bf16-mixed" and found["bf16"]:
-        why = "it computes bfloat16 itself, and moves half of the memory; measurements take float32"
+        why = "bfloat16 is faster here, and moves half of the memory; measurements take float32"
     elif precision == "32-true" and not found["bf16"]:
-        why = "bfloat16 would be emulated, which is slower than float32"
+        why = "bfloat16 would be slower: it needs a GPU that computes it, or a processor with AMX"
     else:
         why = "it was asked for"
     normalised, winograd = _FOR_ANSWERS
@@ -116,10 +119,10 @@ def _used(found: Mapping[str, Any]) -> dict[str, str]:
 
 def told(found: Mapping[str, Any]) -> str:
     """The same as one line."""
-    able = "computes bfloat16" if found["bf16"] else "computes no bfloat16"
+    able = "faster" if found["bf16"] else "not faster"
     precision, *used = _used(found)
     words = [
-        f"fast path on {found['device']}, which {able}: precision {precision}",
+        f"fast path on {found['device']}, {able} in bfloat16: precision {precision}",
         *(what for what in used if what not in _FOR_ANSWERS),
         *([f"for answers {' and '.join(means)}"] if (means := [what for what in used if what in _FOR_ANSWERS]) else []),
     ]
@@ -140,8 +143,8 @@ class EngineRecipe:
         devices: auto or how many; with more than one, as many processes work together.
         strategy: auto, ddp (each process has the whole network) or fsdp (it is cut into pieces; GPUs).
         nodes: machines; start the same command on each, by torchrun for instance, on a file system that they share.
-        precision: 32-true, bf16-mixed, 16-mixed or 64-true; auto is bf16-mixed where the device computes bfloat16
-            itself and 32-true elsewhere, and 32-true for accuracies and other measurements.
+        precision: 32-true, bf16-mixed, 16-mixed or 64-true; auto is bf16-mixed where the device is faster by it (GPUs,
+            processors with AMX) and 32-true elsewhere, and 32-true for accuracies and other measurements.
         recompute: in training, compute activations again in place of keeping them: much less memory for a third more
             time, the same numbers.
         fast: False computes in the plain way: float32, PyTorch's own memory layout, every operation by itself. It is

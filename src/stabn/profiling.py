@@ -27,7 +27,7 @@ from stabn.data.skipping import Tolerant
 from stabn.data.video import Clip
 from stabn.engine import build_trainer, progress_bar, quietly
 from stabn.errors import UserError
-from stabn.pace import EngineRecipe, cores, device_of, has_bf16
+from stabn.pace import EngineRecipe, bf16_pays, cores, device_of
 from stabn.training.feeding import Feeding, ResumableLoader
 from stabn.training.module import Training
 from stabn.training.recipes import LoaderRecipe
@@ -116,7 +116,7 @@ class Circumstances:
         device_gib: of the GPU; as `memory_gib`, where there is none.
         engine: on what it runs.
         precision: never auto.
-        bf16: whether the device computes it itself.
+        bf16: whether the device is faster by it.
     """
 
     workers: int
@@ -343,7 +343,7 @@ def advice(step: StepTime, clip: ClipTime, rates: Mapping[int, float], on: Circu
     if not on.engine.fast:
         told.append("--engine.fast true: the fast path is off; docs/speed.md says what it does")
     if on.precision == "32-true" and on.engine.fast and on.bf16:
-        told.append("--engine.precision bf16-mixed: this device computes bfloat16 itself, several times as fast")
+        told.append("--engine.precision bf16-mixed: this device is faster in bfloat16")
     if on.engine.recompute and step.peak_gib and on.device_gib and step.peak_gib < on.device_gib / 2:
         told.append(
             f"--engine.recompute false: activations are computed twice, and only {step.peak_gib:.1f} of "
@@ -392,7 +392,7 @@ def circumstances(feeding: Feeding, engine: EngineRecipe) -> Circumstances:
         device_gib=own,
         engine=engine,
         precision=engine.chosen_precision(),
-        bf16=has_bf16(device),
+        bf16=bf16_pays(device),
     )
 
 

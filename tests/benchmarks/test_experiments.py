@@ -6,11 +6,12 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.settings import GRID_FRAMES, cut_out, over_seeds, source_of
+from benchmarks.settings import GRID_FRAMES, arguments, cut_out, over_seeds, per_seed, report, source_of
 from stabn.data.video import write_video
 from stabn.files import read_json
 
@@ -127,3 +128,23 @@ def test_a_method_that_some_seeds_lack_is_paired_only_where_both_are():
     found = over_seeds(seeds, {"b": "a"})
     assert found["b"]["all"]["mean"] == 4.0
     assert found["b"]["all"]["difference"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_other_seeds_are_added_to_those_that_the_results_have(tmp_path, monkeypatch):
+    def run(*given: str) -> dict[str, Any]:
+        words = ["--data", "tabletop", "--out", str(tmp_path), "--results", str(tmp_path / "found.json"), *given]
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "made_up" / "__main__.py"), *words])
+        asked = arguments(None).parse_args()
+        results = per_seed(asked, lambda _folder, seed: {"methods": {"a": {"all": float(seed)}}})
+        report(asked, "benchmarks/made_up/__main__.py", {"results": results})
+        return read_json(tmp_path / "found.json", remedy="-")["tabletop"]
+
+    def seeds(entry: dict[str, Any]) -> list[int]:
+        return [result["seed"] for result in entry["results"]]
+
+    run("--seeds", "5", "2")
+    added = run("--seeds", "3", "--add")
+    assert seeds(added) == [2, 3, 5]
+    assert added["results"][0]["methods"] == {"a": {"all": 2.0}}
+    assert added["command"].endswith("--seeds 2 3 5")
+    assert seeds(run("--seeds", "3")) == [3]
