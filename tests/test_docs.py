@@ -75,10 +75,11 @@ def test_every_recipe_for_training_is_understood_by_its_verb(recipe, tmp_path, m
 
     def noted(*args, **kwargs):
         seen.update(kwargs)
-        return {"epoch": 1, "validation_top1": 0.0, "edits": 0, "skipped": 0, "unlike": []}
+        return {"epoch": 1, "validation_top1": 0.0, "edits": 0, "skipped": 0}
 
     for name in ("train_run", "finetune_run", "open_run", "open_project"):
         monkeypatch.setattr(verbs, name, noted)
+    monkeypatch.setattr(verbs, "unlike", lambda *_, **__: [])
     words = ["--out", str(tmp_path), "--config", str(ROOT / "recipes" / recipe)]
     main([verb, *(["run", "--edits", "e"] if verb == "finetune" else ["--data.annotations", "a"]), *words])
     value = yaml.safe_load((ROOT / "recipes" / recipe).read_text())

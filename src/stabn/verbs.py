@@ -23,6 +23,7 @@ from stabn.runs import DataSource, open_run
 from stabn.tables import print_table
 from stabn.tracking import TrackingRecipe
 from stabn.training.finetune import finetune as finetune_run
+from stabn.training.finetune import unlike
 from stabn.training.fit import SKIPPED
 from stabn.training.fit import train as train_run
 from stabn.training.recipes import (
@@ -212,8 +213,13 @@ def finetune(
         tracking: where its course is written.
         seed: of all chance.
     """
+    opened = open_run(run, data)
+    other = unlike(opened, correction=correction, augmentation=augmentation, optimiser=optimiser, seed=seed)
+    if other and not control:
+        told = f"{run} is no control for it: other {', '.join(other)}; train one by the same with --control"
+        print(told, flush=True)
     reached = finetune_run(
-        open_run(run, data),
+        opened,
         open_project(edits),
         out,
         gamma=gamma,
@@ -230,9 +236,7 @@ def finetune(
     )
     kind = "control without edits' loss" if control else f"fine-tuned on {reached['edits']} edits"
     print(f"{out}: {kind}, validation top-1 {_reached(out, reached)}")
-    if reached["unlike"] and not control:
-        print(f"{run} is no control for it: other {', '.join(reached['unlike'])}; train one by the same with --control")
-    return {"run": str(out), **reached}
+    return {"run": str(out), **reached, "unlike": other}
 
 
 def import_official(

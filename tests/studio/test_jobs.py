@@ -96,7 +96,7 @@ def test_the_command_of_a_job_is_one_that_stabn_understands(undisturbed, monkeyp
 
     def noted(*args, **kwargs):
         seen.update(kwargs)
-        return {"epoch": 1, "validation_top1": 0.0, "edits": 0, "skipped": 0, "unlike": []}
+        return {"epoch": 1, "validation_top1": 0.0, "edits": 0, "skipped": 0}
 
     monkeypatch.setattr(verbs, "finetune_run", noted)
     main(shlex.split(undisturbed["command"])[1:])

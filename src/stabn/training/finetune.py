@@ -66,8 +66,7 @@ def finetune(
         tracking: where its course is written.
 
     Returns:
-        The last epoch's entry of curves.json; "edits", how many clips have one; and "unlike", what of the run's own
-        training is different here although it starts anew, so that the run itself is no control.
+        The last epoch's entry of curves.json, and "edits", how many clips have one.
 
     Raises:
         UserError: there are no edits, or none of the person in `use`; one is wrong or of a clip that the run was not
@@ -166,14 +165,20 @@ def finetune(
     with alone(out, remedy=ELSEWHERE):
         reached = fit(module, feeding, out, engine, Recorder(tracking, out, recipe))
         finish(out, run.source, recipe, **origin)
-    unlike = _unlike(run, recipe) if correction.start == "anew" else []
-    return reached | {"edits": len(edits), "unlike": unlike}
+    return reached | {"edits": len(edits)}
 
 
-def _unlike(run: Run, recipe: Mapping[str, Any]) -> list[str]:
-    """What of the run's own training is different in a recipe that starts anew."""
-    same = json.loads(json.dumps(recipe))
-    unlike = [key for key in ("augmentation", "optimiser", "seed") if same[key] != run.recipe.get(key)]
-    if same["correction"]["mechanism"] not in ("keep", NetworkRecipe(**run.recipe["network"]).mechanism):
-        unlike.append("mechanism")
-    return unlike
+def unlike(
+    run: Run, *, correction: CorrectionRecipe, augmentation: Augmentation, optimiser: OptimiserRecipe, seed: int
+) -> list[str]:
+    """What of the run's own training is different in one that starts anew, so that the run itself is no control of it.
+
+    Nothing where it does not start anew, or where nothing is known of how the run began, which `finetune` refuses.
+    """
+    if correction.start != "anew" or "network" not in run.recipe:
+        return []
+    here = {"augmentation": asdict(augmentation), "optimiser": as_json(optimiser), "seed": seed}
+    found = [key for key, value in json.loads(json.dumps(here)).items() if value != run.recipe.get(key)]
+    if correction.mechanism not in ("keep", NetworkRecipe(**run.recipe["network"]).mechanism):
+        found.append("mechanism")
+    return found
