@@ -20,6 +20,7 @@ from benchmarks.settings import (
     GAMMA,
     SETTINGS,
     arguments,
+    boxes_of,
     edited,
     enough,
     finetuned,
@@ -33,6 +34,7 @@ from benchmarks.settings import (
     title_of,
     trained,
 )
+from stabn.nn.stabn import MECHANISMS
 from stabn.training.recipes import CorrectionRecipe
 
 EDITED: dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]] = {
@@ -46,11 +48,15 @@ EDITED: dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]] = {
     "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), GAMMA),
 }
 """By name: which edits, how they are simulated, how they enter the network, and gamma."""
+WHERE = {"edited, also where": ("truth", {}, BALANCED, GAMMA)}
+"""Of Tabletop, whose truth has boxes: the edits also say where to look."""
 CURVE = {name: (edits, simulation, BALANCED, GAMMA) for name, (edits, simulation) in CURVES.items()}
 PLAIN: dict[str, dict[str, Any]] = {"3D ResNet": {"attention": False}, "ST-ABN, paper": {}}
-AGAINST = {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"} | {
-    name: "ST-ABN, paper" if "mechanism" in name else "control" for name in EDITED | CURVE
-}
+AGAINST = (
+    {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"}
+    | {name: "ST-ABN, paper" if "mechanism" in name else "control" for name in EDITED | CURVE}
+    | dict.fromkeys(WHERE, "edited")
+)
 
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
@@ -62,7 +68,7 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
     )
     source = source_of(asked, folder, seed)
     folder = folder / "from-start"
-    control = trained(setting, folder / "control", source, seed, mechanism="gated")
+    control = trained(setting, folder / "control", source, seed, mechanism=asked.mechanism or "gated")
     truth = edited(setting, control, "truth", seed)
     found = {"control": measured(control, asked.split, truth.classes)}
     for name in asked.arms:
@@ -71,24 +77,29 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
             trained(setting, out, source, seed, **PLAIN[name])
             found[name] = measured(out, asked.split, truth.classes)
             continue
-        which, simulation, correction, gamma = (EDITED | CURVE)[name]
+        which, simulation, correction, gamma = (EDITED | CURVE | WHERE)[name]
         if not enough(name, simulation.get("count"), truth):
             continue
         project = edited(setting, control, which, seed, **simulation)
-        finetuned(setting, control, project, out, seed, setting.optimiser, gamma=gamma, correction=correction)
+        where = boxes_of(project, folder.parent / "tabletop") if name in WHERE else None
+        how = {"gamma": gamma, "correction": correction, "where": where}
+        finetuned(setting, control, project, out, seed, setting.optimiser, **how)
         found[name] = measured(out, asked.split, truth.classes) | {"edits": len(project.edits())}
     return {"edited_classes": list(truth.classes), "edits": len(truth.clips), "methods": found}
 
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
-    every = list(PLAIN | EDITED | CURVE)
+    every = list(PLAIN | EDITED | CURVE | WHERE)
     parser.add_argument("--arms", nargs="+", choices=every, default=list(PLAIN | EDITED))
     parser.add_argument("--curve", action="store_true", help="also fewer edits, and edits with noise")
     parser.add_argument("--against", default="control", help='what "edited" is judged against')
     parser.add_argument("--epochs", type=int, help="of every training")
+    parser.add_argument("--mechanism", choices=MECHANISMS, help="of the control and all with edits; gated")
     parser.add_argument("--folds", type=int, help="collect mistakes out of fold, of so many parts; words: 2")
     asked = parser.parse_args()
+    if asked.data != "tabletop" and (boxed := [name for name in asked.arms if name in WHERE]):
+        parser.error(f"--arms: got {', '.join(boxed)}, but only Tabletop's truth has boxes")
     asked.arms += [name for name in CURVE if asked.curve and name not in asked.arms]
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     found = over_seeds([result["methods"] for result in results], AGAINST | {"edited": asked.against})

@@ -26,6 +26,7 @@ from benchmarks.settings import (
     GAMMA,
     SETTINGS,
     arguments,
+    boxes_of,
     finetuned,
     measured,
     over_seeds,
@@ -38,7 +39,7 @@ from benchmarks.settings import (
 )
 from stabn import edit_verbs, verbs
 from stabn.evaluation.predict import predict_split
-from stabn.files import read_json, write_json, write_text
+from stabn.files import read_json, write_json
 from stabn.projects import open_project
 from stabn.runs import DataSource, open_run
 from stabn.training.recipes import CorrectionRecipe
@@ -85,12 +86,7 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
             verbs.collect(before, edits, weakest=14, recognised=True, engine=ENGINE)
         edit_verbs.simulate_edits(edits, count=count or asked.counts[-1], seed=seed)
         project = open_project(edits)
-        where = None
-        if asked.where == "space":
-            where = edits / "where.jsonl"
-            edited = project.edits()
-            lines = (table / "truth.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text(where, "".join(line for line in lines if json.loads(line)["id"] in edited))
+        where = boxes_of(project, table) if asked.where == "space" else None
         out = folder / (f"edited-{count}" if count else "control")
         finetuned(setting, before, project, out, seed, control=not count, where=where, **how)
         found[f"{count} edits" if count else "control"] = looked_at(out, table, asked.split)

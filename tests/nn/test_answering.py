@@ -12,6 +12,7 @@ from uneven import with_uneven_statistics
 from stabn.nn import STABN, Attention, ResNet3D, answering
 from stabn.nn.answering import folded
 from stabn.nn.cam import branch_cam, cam, grad_cam
+from stabn.nn.stabn import MECHANISMS
 from stabn.nn.winograd import AlongTime, InPlane
 
 
@@ -43,7 +44,7 @@ def test_the_official_outputs_come_out_in_float64(reference):
         np.testing.assert_allclose(output[name], reference.answers[name], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("mechanism", ["paper", "gated"])
+@pytest.mark.parametrize("mechanism", MECHANISMS)
 @pytest.mark.parametrize("architecture", ["tiny", "small", "fine-deep"])
 def test_float32_answers_agree_to_a_ten_thousandth(architecture, mechanism):
     model = with_uneven_statistics(STABN(architecture, 5, 4, mechanism=mechanism))
@@ -80,7 +81,7 @@ def test_the_copy_knows_what_the_network_knows():
     assert answering(model).config() == model.config()
 
 
-@pytest.mark.parametrize("mechanism", ["paper", "gated"])
+@pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_a_perceiver_answers_for_any_attention_of_its_features_and_changes_none(mechanism):
     model = with_uneven_statistics(STABN("tiny", 5, 4, mechanism=mechanism))
     copy = answering(model)

@@ -267,6 +267,28 @@ def test_the_gated_mechanism_computed_by_hand():
     torch.testing.assert_close(model.perceive(features, Attention(spatial, temporal)), expected)
 
 
+def test_gated_both_lets_nothing_past_either_attention():
+    torch.manual_seed(0)
+    clip = torch.randn(2, 3, 4, 32, 32)
+    for mechanism, passes in (("gated", True), ("gated-both", False)):
+        model = STABN("tiny", 3, 4, mechanism=mechanism).eval()
+        features = model.encode(clip)
+        attention, _ = model.attend(features)
+        turned_down = replace(attention, spatial=torch.zeros_like(attention.spatial))
+        logits = model.perceive(features, turned_down)
+        assert torch.allclose(logits[0], logits[1], atol=1e-6) != passes
+
+
+def test_gated_both_computed_by_hand():
+    torch.manual_seed(0)
+    model = STABN("tiny", 3, 4, mechanism="gated-both").eval()
+    features = torch.randn(1, 32, 4, 2, 2).relu()
+    spatial, temporal = torch.rand(1, 4, 2, 2), torch.rand(1, 4)
+    weighed = spatial.view(1, 1, 4, 2, 2) * temporal.view(1, 1, 4, 1, 1) * features
+    expected = model.classify(model.conv_att_mechanism(torch.cat((weighed, weighed), 1)))
+    torch.testing.assert_close(model.perceive(features, Attention(spatial, temporal)), expected)
+
+
 def test_the_mechanism_survives_the_folder_and_the_paper_is_the_default(tmp_path):
     STABN("tiny", 3, 4, mechanism="gated").save_pretrained(tmp_path / "gated")
     assert STABN.from_pretrained(tmp_path / "gated").mechanism == "gated"

@@ -121,10 +121,12 @@ class AnsweringSTABN(_Answering, STABN):
 
         def perceive(attention: Attention) -> Tensor:
             self._check_attention(features_bcthw, attention)
-            where = 1 + attention.spatial[:, None].to(in_space)
+            where = attention.spatial[:, None].to(in_space)
             when = attention.temporal[:, None, :, None, None].to(in_space)
-            if self.mechanism == "gated":
-                where = where * when
+            if self.mechanism == "gated-both":
+                where = when = where * when
+            else:
+                where = (1 + where) * when if self.mechanism == "gated" else 1 + where
             return self.classify(torch.addcmul(self.mix_bias, where, in_space).addcmul_(when, in_time))
 
         return Perceiver(perceive, in_space.nbytes + in_time.nbytes)

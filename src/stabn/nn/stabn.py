@@ -13,7 +13,7 @@ from stabn.errors import UserError
 from stabn.nn.attention import Attention, Output
 from stabn.nn.backbones import ARCHITECTURES, ResNet3D, initialise, residual_layer
 
-MECHANISMS = ("paper", "gated")
+MECHANISMS = ("paper", "gated", "gated-both")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,11 @@ class STABN(ResNet3D):
 
     Arguments and errors are those of `ResNet3D`, but the temporal attention has one weight per frame, so the number
     of frames is fixed. Names and shapes of all tensors are those of the official code's checkpoints, and the same for
-    both mechanisms.
+    all mechanisms.
 
     Args:
         mechanism: paper is Eqs. 1 to 3, in which what M_t turns down still reaches the answer through f_s; in gated,
-            ours, nothing passes M_t by.
+            ours, nothing passes M_t by, and in gated-both nothing passes M_s by either.
     """
 
     kind: ClassVar[str] = "stabn"
@@ -145,7 +145,7 @@ class STABN(ResNet3D):
             f_t =      M_t  f     (2)
             f'  = bn(conv([f_s, f_t]))  (3)
 
-        With the gated mechanism f_s = (1 + M_s) f_t in place of (1).
+        With the mechanism gated f_s = (1 + M_s) f_t in place of (1); with gated-both f_s = f_t = M_s M_t f.
 
         Args:
             features_bcthw: (B, C', T, h, w) from `encode`.
@@ -160,8 +160,12 @@ class STABN(ResNet3D):
         self._check_frames("features", features_bcthw)
         self._check_attention(features_bcthw, attention)
         in_time_bcthw = attention.temporal[:, None, :, None, None] * features_bcthw
-        weighed_bcthw = in_time_bcthw if self.mechanism == "gated" else features_bcthw
-        in_space_bcthw = (1 + attention.spatial[:, None]) * weighed_bcthw
+        where_b1thw = attention.spatial[:, None]
+        if self.mechanism == "gated-both":
+            in_time_bcthw = in_space_bcthw = where_b1thw * in_time_bcthw
+        else:
+            weighed_bcthw = in_time_bcthw if self.mechanism == "gated" else features_bcthw
+            in_space_bcthw = (1 + where_b1thw) * weighed_bcthw
         return self.classify(self.conv_att_mechanism(torch.cat((in_space_bcthw, in_time_bcthw), dim=1)))
 
     def perceiver(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Perceiver:

@@ -17,7 +17,8 @@ class NetworkRecipe:
         architecture: small, tiny, fine (maps twice as fine), small-deep or fine-deep for a 2-core CPU; resnet18, 34,
             50, 101 or 152 as in the official code.
         attention: with the attention branch (ST-ABN); False trains the plain 3D ResNet, the baseline.
-        mechanism: paper is Eqs. 1 to 3; gated, ours, lets nothing past the temporal attention.
+        mechanism: paper is Eqs. 1 to 3; gated, ours, lets nothing past the temporal attention, and gated-both nothing
+            past the spatial one either.
         dropout: before the classifiers of both branches, 0 to less than 1.
         imagenet: weights of a 2D ResNet to inflate: a file, a torchvision name or a hub repository; null for random.
         inflation: centre keeps the response to a static clip equal to the 2D network's; average is the official way.
@@ -25,7 +26,7 @@ class NetworkRecipe:
 
     architecture: str = "small"
     attention: bool = True
-    mechanism: Literal["paper", "gated"] = "paper"
+    mechanism: Literal["paper", "gated", "gated-both"] = "paper"
     dropout: float = 0.5
     imagenet: str | None = None
     inflation: Literal["centre", "average"] = "centre"
@@ -117,8 +118,8 @@ class CorrectionRecipe:
     Attributes:
         start: before goes on from the run's weights; anew trains its network again from where that began, so that the
             edits take part from the first step. Needs frozen nothing.
-        mechanism: keep leaves the network's own; paper or gated changes it from here on, in the control too. Gated lets
-            nothing past the temporal attention.
+        mechanism: keep leaves the network's own; the others, as in `network`, change it from here on, in the control
+            too.
         frozen: extractor keeps its weights and batch-norm statistics; nothing lets the whole network learn.
         loss: squared is Eq. 6; balanced gives the frames that matter as much weight in all as the others, which counts
             where they are few; cross-entropy is the binary one.
@@ -130,7 +131,7 @@ class CorrectionRecipe:
     """
 
     start: Literal["before", "anew"] = "before"
-    mechanism: Literal["keep", "paper", "gated"] = "keep"
+    mechanism: Literal["keep", "paper", "gated", "gated-both"] = "keep"
     frozen: Literal["extractor", "nothing"] = "extractor"
     loss: Literal["squared", "cross-entropy", "balanced"] = "squared"
     views: Literal["edited", "any"] = "edited"
