@@ -1,19 +1,22 @@
 """The experiments themselves, on a table that nobody has seen: another word, a held-back split, other seeds."""
 
 import csv
+import json
 import math
 import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from benchmarks.settings import GRID_FRAMES, arguments, cut_out, over_seeds, per_seed, report, source_of
+from benchmarks.settings import GRID_FRAMES, arguments, boxes_of, cut_out, over_seeds, per_seed, report, source_of
 from stabn.data.video import write_video
 from stabn.files import read_json
+from stabn.projects import Project
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 12, "validation": 4, "test": 6}
@@ -80,6 +83,22 @@ def test_edits_from_the_start_are_measured_on_a_held_back_split_of_another_word(
     assert plain["against"] == "from the start: 3D ResNet, cam"
     assert own["frame AP"]["mean"] == plain["frame AP"]["mean"]
     assert (ROOT / "benchmarks" / "from_start" / "results.json").read_bytes() == before
+
+
+def test_edits_that_say_where_need_data_whose_truth_has_boxes(table, tmp_path):
+    command = [sys.executable, "-m", "benchmarks.from_start", "--data", "words", "--table", str(table)]
+    command += ["--out", str(tmp_path), "--arms", "edited, also where"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "only Tabletop's truth has boxes" in done.stderr
+
+
+def test_boxes_are_taken_of_edited_clips_alone(tmp_path):
+    lines = [json.dumps({"id": name, "boxes": [[0, 0, 4, 4]]}) + "\n" for name in ("1", "2", "3")]
+    (tmp_path / "truth.jsonl").write_text("".join(lines))
+    project = SimpleNamespace(folder=tmp_path, edits=lambda: {"3": None, "1": None})
+    where = boxes_of(cast(Project, project), tmp_path)
+    assert where.read_text() == lines[0] + lines[2]
 
 
 def test_a_seed_draws_its_training_clips_and_leaves_the_other_splits_alone(table, tmp_path):
