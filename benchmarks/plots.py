@@ -5,6 +5,7 @@ python -m benchmarks.plots
 
 from pathlib import Path
 from statistics import fmean
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -18,6 +19,8 @@ from stabn.files import read_json, replacing
 
 HERE = Path(__file__).parent
 matplotlib.rcParams["svg.hashsalt"] = "stabn"  # the same results give the same file
+ENOUGH = 3
+"""So many seeds are drawn; the interval of two is twelve standard errors wide."""
 COUNTED = tuple(name for name, (_, simulation) in CURVES.items() if "count" in simulation)
 MEASURES = {
     "edited classes": "top-1 of edited classes",
@@ -50,7 +53,7 @@ def draw(name: str, summary: dict[str, Any], axes: Any) -> None:
         axis.axvline(0, color="#444444", linewidth=0.8)
         axis.set_yticks(range(len(methods)), [f"{m}\nagainst {summary[m]['against']}" for m in methods], fontsize=7)
         axis.set_ylim(len(methods) - 0.5, -0.5)
-        axis.set_title(f"{name}:\n{title}", fontsize=7)
+        axis.set_title(f"{fill(name, 45)}:\n{title}", fontsize=7)
         axis.set_xlabel("points", fontsize=8)
         axis.tick_params(axis="x", labelsize=7)
 
@@ -62,6 +65,7 @@ def differences() -> Figure:
         for script in ("human_knowledge", "from_start")
         for name, found in read_json(HERE / script / "results.json", remedy=f"run benchmarks.{script}").items()
         if not name.endswith((", plain", ", number of edits")) and ", against" not in name  # networks of another row
+        if len(found["results"]) >= ENOUGH
     }
     figure, axes = plt.subplots(len(results), 4, figsize=(14, 3.4 * len(results)), squeeze=False, sharey="row")
     for (name, found), row in zip(results.items(), axes, strict=True):
@@ -72,7 +76,11 @@ def differences() -> Figure:
 def number_of_edits() -> Figure | None:
     """What so many edits from the first step gained over the control, seed by seed and on average; None if unknown."""
     known = read_json(HERE / "from_start" / "results.json", remedy="run benchmarks.from_start --curve")
-    known = {name: found for name, found in known.items() if not found["summary"].keys().isdisjoint(COUNTED)}
+    known = {
+        name: found
+        for name, found in known.items()
+        if len(found["results"]) >= ENOUGH and not found["summary"].keys().isdisjoint(COUNTED)
+    }
     if not known:
         return None
     figure, axes = plt.subplots(len(known), 2, figsize=(10, 3.6 * len(known)), squeeze=False)
