@@ -89,6 +89,10 @@ class Setting:
     epochs: int
     folds: int
 
+    def lasting(self, epochs: int) -> "Setting":
+        """The same with another number of epochs in every training but fine-tuning."""
+        return replace(self, optimiser=replace(self.optimiser, epochs=epochs))
+
 
 SETTINGS = {
     "words": Setting(
@@ -321,8 +325,8 @@ def per_seed(asked: argparse.Namespace, work: Callable[[Path, int], dict[str, An
 
     With `--add` also what the results file knows of other seeds, wherever that was found.
     """
-    known = known_results(asked).get(title_of(asked), {"results": []}) if asked.add else {"results": []}
-    results = {result["seed"]: result for result in known["results"]}
+    known = known_results(asked).get(title_of(asked), {}) if asked.add else {}
+    results = {result["seed"]: result for result in known.get("results", ())}
     for seed in asked.seeds:
         folder = asked.out / name_of(asked) / str(seed)
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ Two depths, one clip and two clips per video (evenly placed windows, averaged sc
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ DEPTHS = {"words": ("fine", "fine-deep"), "tabletop": ("small", "small-deep")}
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     setting = SETTINGS[asked.data]
-    setting = replace(setting, optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.optimiser.epochs))
+    setting = setting.lasting(asked.epochs or setting.optimiser.epochs)
     source = source_of(asked, folder, seed)
     found = {}
     for depth in asked.architectures or DEPTHS[asked.data]:

@@ -48,9 +48,10 @@ EDITED: dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]] = {
     "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), GAMMA),
 }
 """By name: which edits, how they are simulated, how they enter the network, and gamma."""
-WHERE = {"edited, also where": ("truth", {}, BALANCED, GAMMA)}
+WHERE = {"edited, also where": EDITED["edited"]}
 """Of Tabletop, whose truth has boxes: the edits also say where to look."""
 CURVE = {name: (edits, simulation, BALANCED, GAMMA) for name, (edits, simulation) in CURVES.items()}
+LEARNT = EDITED | CURVE | WHERE
 PLAIN: dict[str, dict[str, Any]] = {"3D ResNet": {"attention": False}, "ST-ABN, paper": {}}
 AGAINST = (
     {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"}
@@ -61,11 +62,8 @@ AGAINST = (
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     setting = SETTINGS[asked.data]
-    setting = replace(
-        setting,
-        optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.epochs),
-        folds=setting.folds if asked.folds is None else asked.folds,
-    )
+    setting = setting.lasting(asked.epochs or setting.epochs)
+    setting = replace(setting, folds=setting.folds if asked.folds is None else asked.folds)
     source = source_of(asked, folder, seed)
     folder = folder / "from-start"
     control = trained(setting, folder / "control", source, seed, mechanism=asked.mechanism or "gated")
@@ -77,7 +75,7 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
             trained(setting, out, source, seed, **PLAIN[name])
             found[name] = measured(out, asked.split, truth.classes)
             continue
-        which, simulation, correction, gamma = (EDITED | CURVE | WHERE)[name]
+        which, simulation, correction, gamma = LEARNT[name]
         if not enough(name, simulation.get("count"), truth):
             continue
         project = edited(setting, control, which, seed, **simulation)
@@ -90,7 +88,7 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
-    every = list(PLAIN | EDITED | CURVE | WHERE)
+    every = list(PLAIN | LEARNT)
     parser.add_argument("--arms", nargs="+", choices=every, default=list(PLAIN | EDITED))
     parser.add_argument("--curve", action="store_true", help="also fewer edits, and edits with noise")
     parser.add_argument("--against", default="control", help='what "edited" is judged against')

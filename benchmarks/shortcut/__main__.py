@@ -72,7 +72,7 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
     how: dict[str, Any]
     if asked.start == "anew":
         folder = folder / "from-start"
-        setting = replace(setting, optimiser=replace(setting.optimiser, epochs=asked.epochs or setting.epochs))
+        setting = setting.lasting(asked.epochs or setting.epochs)
         how = {"optimiser": setting.optimiser, "gamma": GAMMA, "correction": BALANCED}
         before = trained(setting, folder / "before", source, seed, mechanism="gated")
         found, counts = {"control": looked_at(before, table, asked.split)}, asked.counts

@@ -244,14 +244,18 @@ def test_dropout_acts_in_training_only(tiny):
     assert not torch.equal(tiny.classify(features), tiny.classify(features))
 
 
-def test_gated_lets_nothing_past_a_temporal_attention_of_zero():
+@pytest.mark.parametrize(
+    ("branch", "is_passed"),
+    [("temporal", {"paper": True, "gated": False}), ("spatial", {"gated": True, "gated-both": False})],
+)
+def test_a_gate_lets_nothing_past_an_attention_of_zero(branch, is_passed):
     torch.manual_seed(0)
     clip = torch.randn(2, 3, 4, 32, 32)
-    for mechanism, passes in (("paper", True), ("gated", False)):
+    for mechanism, passes in is_passed.items():
         model = STABN("tiny", 3, 4, mechanism=mechanism).eval()
         features = model.encode(clip)
         attention, _ = model.attend(features)
-        turned_down = replace(attention, temporal=torch.zeros_like(attention.temporal))
+        turned_down = replace(attention, **{branch: torch.zeros_like(getattr(attention, branch))})
         logits = model.perceive(features, turned_down)
         assert torch.allclose(logits[0], logits[1], atol=1e-6) != passes
 
@@ -265,18 +269,6 @@ def test_the_gated_mechanism_computed_by_hand():
     mixed = model.conv_att_mechanism(torch.cat(((1 + spatial.view(1, 1, 4, 2, 2)) * weighed, weighed), 1))
     expected = model.classify(mixed)
     torch.testing.assert_close(model.perceive(features, Attention(spatial, temporal)), expected)
-
-
-def test_gated_both_lets_nothing_past_either_attention():
-    torch.manual_seed(0)
-    clip = torch.randn(2, 3, 4, 32, 32)
-    for mechanism, passes in (("gated", True), ("gated-both", False)):
-        model = STABN("tiny", 3, 4, mechanism=mechanism).eval()
-        features = model.encode(clip)
-        attention, _ = model.attend(features)
-        turned_down = replace(attention, spatial=torch.zeros_like(attention.spatial))
-        logits = model.perceive(features, turned_down)
-        assert torch.allclose(logits[0], logits[1], atol=1e-6) != passes
 
 
 def test_gated_both_computed_by_hand():
