@@ -183,7 +183,7 @@ def trained(setting: Setting, out: Path, source: DataSource, seed: int, **networ
             out,
             source,
             preprocessing=setting.preprocessing,
-            network=NetworkRecipe(**{"architecture": setting.architecture, "dropout": 0.1} | network),
+            network=NetworkRecipe(**{"architecture": setting.architecture, "dropout": 0.1, **network}),
             augmentation=setting.augmentation,
             optimiser=setting.optimiser,
             loader=CACHED,

@@ -75,6 +75,7 @@ def encoded_again(source: Path, path: Path, codec: str, options: dict[str, str])
     with av.open(str(source)) as film, av.open(str(path), "w") as container:
         frames = film.decode(video=0)
         stream = container.add_stream(codec, rate=Fraction(25), options=options)
+        assert isinstance(stream, av.VideoStream)
         stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
         for index, frame in enumerate(frames):
             if index == 0:
@@ -228,7 +229,7 @@ def held() -> dict[str, float]:
     return told
 
 
-def quartiles(values: list[float]) -> dict[str, float]:
+def quartiles(values: list[float]) -> dict[str, Any]:
     """Of ratios."""
     low, high = np.quantile(values, [0.25, 0.75])
     return {"median": round(median(values), 3), "quartiles": [round(float(low), 3), round(float(high), 3)]}

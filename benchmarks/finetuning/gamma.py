@@ -12,20 +12,21 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from stabn import edit_verbs, measuring_verbs, verbs
-from stabn.demo import finished
+from stabn.evaluation.seeds import seed_interval
 from stabn.files import write_json
-from stabn.runs import DataSource
+from stabn.runs import DataSource, finished
 from stabn.training.recipes import LoaderRecipe
 
 GAMMAS = (1.0, 5.0, 30.0)
 
 
-def one_seed(folder: Path, seed: int) -> dict:
+def one_seed(folder: Path, seed: int) -> dict[str, Any]:
     table, before, edits, cached = folder / "tabletop", folder / "before", folder / "edits", LoaderRecipe(cache=True)
     verbs.tabletop(table, seed=seed)
     if not finished(before):
@@ -56,21 +57,20 @@ def one_seed(folder: Path, seed: int) -> dict:
     }
 
 
-def summary(results: list[dict]) -> dict:
+def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean difference to the control over seeds, with a 95 % interval of the mean (Student's t)."""
-    student = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
-    rows = {}
+    rows: dict[str, Any] = {}
     for name in results[0]["methods"]:
         rows[name] = {}
         for group in ("edited classes", "other classes", "all"):
             pairs = [(r["methods"][name][group], r["methods"]["control"][group]) for r in results]
             kept = [(a["top1"], b["top1"]) for a, b in pairs if a and b]
-            change = 100 * np.array([a - b for a, b in kept])
-            half = student[len(kept)] * change.std(ddof=1) / len(kept) ** 0.5 if len(kept) > 1 else float("nan")
+            change = [100 * (a - b) for a, b in kept]
+            interval = seed_interval(change) if len(change) > 1 else None
             rows[name][group] = {
                 "top1": round(100 * float(np.mean([a for a, _ in kept])), 2),
-                "points_against_control": round(float(change.mean()), 2),
-                "half_interval": None if np.isnan(half) else round(float(half), 2),
+                "points_against_control": round(float(np.mean(change)), 2),
+                "half_interval": round((interval.high - interval.low) / 2, 2) if interval else None,
             }
         rows[name]["frame_average_precision"] = round(
             float(np.mean([r["methods"][name]["frame_average_precision"] for r in results])), 3

@@ -47,7 +47,7 @@ def drawn(seed: int) -> list[np.ndarray]:
 
     def soft(height: int, width: int, waves: tuple[int, ...]) -> torch.Tensor:
         layers = (torch.randn(1, 3, n, 2 * n, generator=chance) / n for n in waves)
-        noise = sum(F.interpolate(layer, (height, width), mode="bicubic")[0] for layer in layers)
+        noise = torch.stack([F.interpolate(layer, (height, width), mode="bicubic")[0] for layer in layers]).sum(0)
         return (noise / noise.std() * 45 + 120).clamp(0, 255)
 
     background, thing = soft(HEIGHT + 80, WIDTH + 160, (4, 12, 40, 120)), soft(60, 60, (3, 12, 30))

@@ -82,7 +82,7 @@ def trial(data: Path, folder: Path, processes: int, kills: int, epochs: int, see
     folder.mkdir(parents=True)
     subprocess.run(command(data, folder / "undisturbed", processes, epochs), check=True, capture_output=True)
     words, chance = command(data, folder / "killed", processes, epochs), random.Random(seed)
-    moments = []
+    moments: list[tuple[int, int]] = []
     while len(moments) < kills:
         moment = killed_once(words, folder / "killed", processes, chance)
         if moment is None:

@@ -1,6 +1,6 @@
 """Is every acknowledged edit there after the server was killed in the middle of the work?
 
-    python benchmarks/studio/annotators.py --run demo/before --edits demo/edits
+    python -m benchmarks.studio.annotators --run demo/before --edits demo/edits
 
 20 people with 50 edits each work at once; when about half of the edits are acknowledged the server gets SIGKILL, is
 started again, and everybody goes on, each repeating the request that got no answer. Afterwards every acknowledged edit
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from running import Running, machine
+
+from benchmarks.studio.running import Running, machine
 
 PEOPLE, EDITS = 20, 50
 

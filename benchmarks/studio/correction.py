@@ -1,6 +1,6 @@
 """How many keys and seconds does one correction take? 20 clips of a queue in a real Chromium, truth as the target.
 
-    python benchmarks/studio/correction.py --run demo/before --edits demo/edits --truth demo/tabletop/truth.jsonl
+    python -m benchmarks.studio.correction --run demo/before --edits demo/edits --truth demo/tabletop/truth.jsonl
 
 Each clip is played once, every frame gets its true relevance, and Enter saves and opens the next; once with the
 keyboard alone, in the fewest keys that ranges entered from either end need, and once with keys and mouse. Keys, clicks
@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from keystrokes import OPERATORS, SCREEN, Hands, browser, layers, runs, summary, waited
 from playwright.sync_api import Page, sync_playwright
-from running import Running, machine, running
+
+from benchmarks.studio.keystrokes import OPERATORS, SCREEN, Hands, browser, layers, runs, summary, waited
+from benchmarks.studio.running import Running, machine, running
 
 RESULTS = Path(__file__).with_name("correction.json")
 KEYS = {0.0: "1", 0.5: "2", 1.0: "3"}
@@ -86,7 +87,7 @@ def by_mouse(hands: Hands, target: Sequence[float]) -> None:
     for first, final, level in layers(target):
         hands.think()
         boxes = [cells.nth(at).locator("..").bounding_box() for at in (first, final)]
-        hands.drag(*((box["x"] + box["width"] / 2, box["y"] + 8) for box in boxes))
+        hands.drag(*((box["x"] + box["width"] / 2, box["y"] + 8) for box in boxes if box))
         hands.keys(KEYS[level])
     hands.think()
     hands.change()

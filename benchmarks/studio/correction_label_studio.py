@@ -1,7 +1,7 @@
 """The task of correction.py in Label Studio: keys, clicks, drags and seconds that one correction takes there.
 
     python -m venv elsewhere && elsewhere/bin/pip install label-studio
-    python benchmarks/studio/correction_label_studio.py --label-studio elsewhere/bin/label-studio \\
+    python -m benchmarks.studio.correction_label_studio --label-studio elsewhere/bin/label-studio \\
         --edits demo/edits --truth demo/tabletop/truth.jsonl
 
 Label Studio's template for classifying the frames of videos (TimelineLabels) with two labels; unmarked frames are
@@ -26,9 +26,10 @@ from typing import Any
 import av
 import httpx
 import numpy as np
-from correction import write_part
-from keystrokes import SCREEN, Hands, browser, layers, summary, waited
 from playwright.sync_api import Page, sync_playwright
+
+from benchmarks.studio.correction import write_part
+from benchmarks.studio.keystrokes import SCREEN, Hands, browser, layers, summary, waited
 
 CONFIG = """<View>
   <TimelineLabels name="videoLabels" toName="video">
@@ -84,7 +85,7 @@ def label_studio(program: Path, folder: Path) -> Iterator[str]:
 def pictures(path: Path) -> tuple[list[np.ndarray], float]:
     """All frames of a video as (H, W, 3), and how many there are in a second."""
     with av.open(str(path)) as file:
-        rate = float(file.streams.video[0].average_rate)
+        rate = float(file.streams.video[0].average_rate or 0)
         return [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)], rate
 
 
@@ -112,6 +113,7 @@ class Browsing:
 def timeline(page: Page) -> tuple[float, float, float]:
     """Middle of frame 1, height of the row that is drawn on, width of a frame; the counter stands at frame 1."""
     box = page.locator(".lsf-timeline-frames__indicator").bounding_box()
+    assert box is not None
     return box["x"] + box["width"] / 2, box["y"] + 37, box["width"]
 
 

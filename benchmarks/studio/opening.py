@@ -1,6 +1,6 @@
 """How long until the first frame of a long video is there, and does the server's memory stay flat?
 
-    python benchmarks/studio/opening.py --run demo/before --edits demo/edits
+    python -m benchmarks.studio.opening --run demo/before --edits demo/edits
 
 A 10 s 1080p H.264 video with noise (300 frames, about 20 Mbit/s) is corrected as a training clip: time from asking for
 it to the first frame, to all frames, and to the first what-if, 7 fresh servers' medians. Then 1000 different clips are
@@ -14,11 +14,12 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from running import machine, running
 
+from benchmarks.studio.running import machine, running
 from stabn.data.video import write_video
 from stabn.evaluation.collect import collect
 from stabn.runs import DataSource, open_run
@@ -32,7 +33,7 @@ def film(path: Path) -> None:
     noise = rng.integers(0, 24, (1080, 1920, 3), np.uint8)
     ramp = np.linspace(0, 180, 1920).astype(np.uint8)[None, :, None]
 
-    def frames():
+    def frames() -> Iterator[np.ndarray]:
         for number in range(300):
             picture = np.roll(noise, (7 * number, 11 * number), (0, 1)) + np.roll(ramp, 5 * number, 1)
             picture[400:600, 5 * number : 5 * number + 200] = 235
@@ -42,12 +43,12 @@ def film(path: Path) -> None:
 
 
 def long_video(run: Path, folder: Path) -> dict[str, float]:
-    names = open_run(run).model().class_names
+    (name, *_) = open_run(run).model().class_names or ()
     film(folder / "long.mp4")
     with (folder / "clips.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "label", "split"))
-        rows.writerows(("long.mp4", name, "train") for name in names[:1])
+        rows.writerow(("long.mp4", name, "train"))
     source = DataSource(str(folder / "clips.csv"))
     collect(open_run(run, source), folder / "edits", bound=1.0)
     first, every, answer = [], [], []

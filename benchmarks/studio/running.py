@@ -39,7 +39,7 @@ class Running:
     def memory(self) -> int:
         """Bytes that the server holds in memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) * 1024
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) * 1024
 
     def kill(self) -> None:
         """SIGKILL, to the server and nothing else."""

@@ -1,6 +1,6 @@
 """How long does the page wait for another answer, and how does that compare with a whole forward pass?
 
-    python benchmarks/studio/what_if.py --run demo/before --edits demo/edits
+    python -m benchmarks.studio.what_if --run demo/before --edits demo/edits
 
 100 requests with random scores over HTTP for the run given and for a 3D ResNet-50 at 32x224x224 with random weights,
 interleaved with whole forward passes of the same network in this process on the same clip shape, one at a time.
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from running import machine, running
 
+from benchmarks.studio.running import machine, running
 from stabn.data.sampling import Sampling
 from stabn.data.tabletop import generate
 from stabn.data.transforms import Preprocessing
@@ -31,6 +31,7 @@ def measured(run: Path, project: Path, repeats: int, forwards: int) -> dict[str,
     model = open_run(run).model()
     assert isinstance(model, STABN)
     model.channels_last()
+    assert model.preprocessing is not None
     side = model.preprocessing["crop"]
     clip = torch.randn(1, 3, model.frames, side, side)
     waits, inside, whole = [], [], []

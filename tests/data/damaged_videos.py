@@ -27,6 +27,7 @@ def make_originals(folder: Path) -> list[Path]:
             path = folder / f"{name}{'-front' if front else ''}.mp4"
             with av.open(str(path), "w", options={"movflags": "+faststart"} if front else {}) as container:
                 stream = container.add_stream(codec, rate=12, options=options)
+                assert isinstance(stream, av.VideoStream)
                 stream.height, stream.width = size
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = Fraction(1, 12)
