@@ -56,6 +56,8 @@ CACHED = LoaderRecipe(cache=True)
 BALANCED = CorrectionRecipe(start="anew", frozen="nothing", views="any", loss="balanced")
 GAMMA = 10.0
 """With BALANCED: how edits take part from the first step."""
+WHERE = replace(BALANCED, gamma_where=100.0)
+"""The same, where edits also say where."""
 CURVES: dict[str, tuple[str, dict[str, Any]]] = (
     {f"{n} edits": (f"count-{n}", {"count": n}) for n in (5, 10, 25, 50, 100, 200)}
     | {f"boundaries off by {n}": (f"noise-{n}", {"boundary_noise": n}) for n in (1, 2, 3)}

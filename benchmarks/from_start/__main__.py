@@ -19,6 +19,7 @@ from benchmarks.settings import (
     CURVES,
     GAMMA,
     SETTINGS,
+    WHERE,
     arguments,
     boxes_of,
     edited,
@@ -37,7 +38,8 @@ from benchmarks.settings import (
 from stabn.nn.stabn import MECHANISMS
 from stabn.training.recipes import CorrectionRecipe
 
-EDITED: dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]] = {
+Arms = dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]]
+EDITED: Arms = {
     "edited": ("truth", {}, BALANCED, GAMMA),
     "edits of other clips": ("shuffled", {"shuffle": True}, BALANCED, GAMMA),
     "every frame 1": ("ones", {"constant": 1.0}, BALANCED, GAMMA),
@@ -48,15 +50,18 @@ EDITED: dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]] = {
     "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), GAMMA),
 }
 """By name: which edits, how they are simulated, how they enter the network, and gamma."""
-WHERE = {"edited, also where": EDITED["edited"]}
+BOXED: Arms = {
+    "edited, also where": ("truth", {}, WHERE, GAMMA),
+    "edited, also where, 30": ("truth", {}, replace(WHERE, gamma_where=30.0), GAMMA),
+}
 """Of Tabletop, whose truth has boxes: the edits also say where to look."""
-CURVE = {name: (edits, simulation, BALANCED, GAMMA) for name, (edits, simulation) in CURVES.items()}
-LEARNT = EDITED | CURVE | WHERE
+CURVE: Arms = {name: (edits, simulation, BALANCED, GAMMA) for name, (edits, simulation) in CURVES.items()}
+LEARNT = EDITED | CURVE | BOXED
 PLAIN: dict[str, dict[str, Any]] = {"3D ResNet": {"attention": False}, "ST-ABN, paper": {}}
 AGAINST = (
     {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"}
     | {name: "ST-ABN, paper" if "mechanism" in name else "control" for name in EDITED | CURVE}
-    | dict.fromkeys(WHERE, "edited")
+    | dict.fromkeys(BOXED, "edited")
 )
 
 
@@ -79,7 +84,7 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
         if not enough(name, simulation.get("count"), truth):
             continue
         project = edited(setting, control, which, seed, **simulation)
-        where = boxes_of(project, folder.parent / "tabletop") if name in WHERE else None
+        where = boxes_of(project, folder.parent / "tabletop") if name in BOXED else None
         how = {"gamma": gamma, "correction": correction, "where": where}
         finetuned(setting, control, project, out, seed, setting.optimiser, **how)
         found[name] = measured(out, asked.split, truth.classes) | {"edits": len(project.edits())}
@@ -96,7 +101,7 @@ if __name__ == "__main__":
     parser.add_argument("--mechanism", choices=MECHANISMS, help="of the control and all with edits; gated")
     parser.add_argument("--folds", type=int, help="collect mistakes out of fold, of so many parts; words: 2")
     asked = parser.parse_args()
-    if asked.data != "tabletop" and (boxed := [name for name in asked.arms if name in WHERE]):
+    if asked.data != "tabletop" and (boxed := [name for name in asked.arms if name in BOXED]):
         parser.error(f"--arms: got {', '.join(boxed)}, but only Tabletop's truth has boxes")
     asked.arms += [name for name in CURVE if asked.curve and name not in asked.arms]
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))

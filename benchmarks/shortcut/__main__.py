@@ -9,7 +9,8 @@ without it. `time` puts the mark into frames that do not matter: edits are the t
 object while the act goes on: edits are also the truth of where (boxes of the handled object, our extension). Edited are
 training clips of all classes that the network "recognises". "told" is the share of answers that are the mark's class.
 With `--start anew` the edits take part from the first step of the same training, as in benchmarks.from_start, and
-"control" is the network that learnt without them; else that one is fine-tuned, with edits and ("control") without.
+"control" is the network that learnt without them: `gated`, in space `gated-both`. Else that network, by the paper's
+mechanism, is fine-tuned, with edits and ("control") without.
 """
 
 import json
@@ -25,6 +26,7 @@ from benchmarks.settings import (
     ENGINE,
     GAMMA,
     SETTINGS,
+    WHERE,
     arguments,
     boxes_of,
     finetuned,
@@ -73,8 +75,9 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
     if asked.start == "anew":
         folder = folder / "from-start"
         setting = setting.lasting(asked.epochs or setting.epochs)
-        how = {"optimiser": setting.optimiser, "gamma": GAMMA, "correction": BALANCED}
-        before = trained(setting, folder / "before", source, seed, mechanism="gated")
+        correction, mechanism = (WHERE, "gated-both") if asked.where == "space" else (BALANCED, "gated")
+        how = {"optimiser": setting.optimiser, "gamma": GAMMA, "correction": correction}
+        before = trained(setting, folder / "before", source, seed, mechanism=mechanism)
         found, counts = {"control": looked_at(before, table, asked.split)}, asked.counts
     else:
         how = {"optimiser": setting.finetuning, "gamma": 20.0, "correction": LATER}

@@ -98,6 +98,29 @@ def test_a_map_that_is_off_by_as_much_costs_as_much_as_temporal_scores_that_are(
     assert spatial.item() == pytest.approx(temporal_loss(temporal, edited, has_edit, 7).item(), rel=1e-5)
 
 
+def test_balanced_gives_the_cells_of_the_object_in_each_frame_half_of_the_weight():
+    spatial = torch.tensor([[[[0.2, 0.4, 0.4, 0.6]], [[0.5, 0.5, 0.5, 0.5]]]], dtype=torch.float64)
+    edited = torch.tensor([[[[1.0, 0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]]], dtype=torch.float64)
+
+    def cost(*has_edit):
+        return spatial_loss(spatial, edited, torch.tensor([has_edit]), 10, "balanced").item()
+
+    # First frame: half of 0.64, and half of the mean of 0.16, 0.16, 0.36. Second: no object, half of 0.25.
+    first, second = 0.32 + 0.34 / 3, 0.125
+    assert cost(True, False) == pytest.approx(10 * first)
+    assert cost(True, True) == pytest.approx(10 * (first + second) / 2)
+    assert cost(False, False) == 0
+
+
+def test_cross_entropy_counts_in_space_as_in_time():
+    spatial = torch.tensor([[[[0.75, 0.5]], [[NAN, 0.1]]]], requires_grad=True)
+    edited = torch.tensor([[[[1.0, 0.0]], [[1.0, NAN]]]])
+    loss = spatial_loss(spatial, edited, torch.tensor([[True, False]]), 2, "cross-entropy")
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(4 / 3) + math.log(2))
+    assert torch.allclose(spatial.grad, torch.tensor([[[[-4 / 3, 2.0]], [[0.0, 0.0]]]]))
+
+
 def test_the_gradient_of_the_spatial_loss_is_the_hand_computed_one():
     spatial = torch.tensor([[[[0.2, 0.6]], [[0.1, 0.1]]], [[[0.5, 0.5]], [[1.0, 0.0]]]], requires_grad=True)
     edited = torch.tensor([[[[0.0, 1.0]], [[0.9, 0.9]]], [[[1.0, 0.0]], [[1.0, 1.0]]]])

@@ -13,7 +13,7 @@ from stabn.data.datasets import FrameScores, VideoDataset
 from stabn.data.sampling import Sampling
 from stabn.data.truth import ClipTruth
 from stabn.errors import UserError
-from stabn.nn import STABN, load_pretrained, temporal_loss
+from stabn.nn import STABN, Attention, Output, load_pretrained, temporal_loss
 from stabn.runs import open_run, preprocessing_of
 from stabn.training.finetune import finetune
 from stabn.training.module import Training
@@ -227,6 +227,28 @@ def test_fine_tuning_on_boxes_moves_the_maps_towards_them(run, project, tmp_path
         return float(maps[..., 0].mean() - maps[..., -1].mean())
 
     assert left_over_right(tmp_path / "after") > left_over_right(tmp_path / "control") + 0.1
+
+
+@pytest.mark.parametrize("form", ["squared", "balanced", "cross-entropy"])
+def test_edits_of_where_count_in_the_form_that_the_recipe_names(run, form):
+    table, model = run.source.table(), run.model()
+    sample = table.of_split("train")[0]
+    boxes = {sample.clip_id: [(64, 0, 128, 64)] * 60}
+    common = {"class_names": table.class_names, "boxes": boxes, "grid": 4}
+    batch = VideoDataset([sample], preprocessing_of(model, "run"), **common)[0]
+    recipe = CorrectionRecipe(loss=form, gamma_where=7.0)
+    module = Training(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=recipe)
+    seen = torch.full_like(batch.maps, 0.25)
+    output = Output(torch.zeros(1, 14), torch.zeros(1, 14), Attention(seen, torch.zeros(1, FRAMES)))
+    wanted = batch.maps[0, 0]
+    error = (0.25 - wanted).square()
+    expected = {
+        "squared": error.mean(),
+        "balanced": ((wanted * error).sum() / wanted.sum() + ((1 - wanted) * error).sum() / (1 - wanted).sum()) / 2,
+        "cross-entropy": -(wanted * math.log(0.25) + (1 - wanted) * math.log(0.75)).mean(),
+    }[form]
+    assert 0 < wanted.mean() < 0.5
+    assert module._losses(batch, output)["spatial_loss"].item() == pytest.approx(7 * expected.item(), rel=1e-5)
 
 
 def test_where_without_a_training_clip_is_refused(run, project, tmp_path):

@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from stabn.nn.attention import Output
 
+Form = Literal["squared", "cross-entropy", "balanced"]
+"""How disagreement with an edit counts."""
+
 
 def recognition_loss(
     output: Output, labels_b: Int[Tensor, " b"], label_smoothing: float | int = 0
@@ -45,7 +48,7 @@ def temporal_loss(
     edited_bt: Float[Tensor, "_ _"],
     has_edit_b: Bool[Tensor, " _"],
     gamma: float | int,
-    form: Literal["squared", "cross-entropy", "balanced"] = "squared",
+    form: Form = "squared",
 ) -> Float[Tensor, ""]:
     """L_temp(x) of Eq. 6, averaged over the whole batch; a clip without an edit contributes exactly 0.
 
@@ -68,17 +71,7 @@ def temporal_loss(
         ValueError: the shapes do not belong together, or gamma is negative or not finite.
     """
     _check_edit(temporal_bt, edited_bt, has_edit_b, gamma)
-    # Selected before the subtraction and not multiplied by 0 after it, because 0 * NaN is NaN, in gradients too.
-    has_edit_b1 = has_edit_b[:, None]
-    seen_bt, wanted_bt = torch.where(has_edit_b1, temporal_bt, 0), torch.where(has_edit_b1, edited_bt, 0)
-    if form == "squared":
-        return gamma * (seen_bt - wanted_bt).square().mean()
-    if form == "balanced":
-        share_bt = _share(wanted_bt) + _share(1 - wanted_bt)
-        return gamma * (share_bt * (seen_bt - wanted_bt).square()).sum(1).mean() / 2
-    # Without autocast, in which PyTorch refuses to take a logarithm of 16-bit shares. Rows of zeros cost exactly 0.
-    with torch.autocast(temporal_bt.device.type, enabled=False):
-        return gamma * F.binary_cross_entropy(seen_bt.float(), wanted_bt.float())
+    return gamma * _disagreement(temporal_bt, edited_bt, has_edit_b[:, None], form).mean()
 
 
 def spatial_loss(
@@ -86,6 +79,7 @@ def spatial_loss(
     edited_bthw: Float[Tensor, "_ _ _ _"],
     has_edit_bt: Bool[Tensor, "_ _"],
     gamma: float | int,
+    form: Form = "squared",
 ) -> Float[Tensor, ""]:
     """Eq. 6 for M_s(x), our extension, averaged over the whole batch; what has no edit contributes exactly 0.
 
@@ -99,6 +93,8 @@ def spatial_loss(
         edited_bthw: (B, T, h, w) in 0..1, M'_s(x), what a person wants; frames without an edit may hold anything.
         has_edit_bt: (B, T) bool, which frames have an edit.
         gamma: scale from 0, because the squared error is much smaller than the cross-entropies.
+        form: as in `temporal_loss`, over the cells of each frame. An object covers few of them, and a map that is low
+            everywhere costs little when they are counted alike.
 
     Returns:
         A scalar from 0.
@@ -107,15 +103,27 @@ def spatial_loss(
         ValueError: the shapes do not belong together, or gamma is negative or not finite.
     """
     _check_edit(spatial_bthw, edited_bthw, has_edit_bt, gamma)
-    has_edit_bt11 = has_edit_bt[..., None, None]  # selected before the subtraction, as in `temporal_loss`
-    difference_bthw = torch.where(has_edit_bt11, spatial_bthw, 0) - torch.where(has_edit_bt11, edited_bthw, 0)
+    cells = (spatial_bthw.flatten(2), edited_bthw.flatten(2))
     frames_b = has_edit_bt.sum(1).clamp(min=1)
-    return gamma * (difference_bthw.square().mean((2, 3)).sum(1) / frames_b).mean()
+    return gamma * (_disagreement(*cells, has_edit_bt[..., None], form).sum(1) / frames_b).mean()
 
 
-def _share(weight_bt: Tensor) -> Tensor:
-    """Of each clip's total; nothing of nothing is nothing."""
-    return weight_bt / weight_bt.sum(1, keepdim=True).clamp(min=1e-6)
+def _disagreement(seen: Tensor, wanted: Tensor, has_edit: Tensor, form: Form) -> Tensor:
+    """What the last dimension costs, by one of the forms; exactly 0 where nobody said what is wanted."""
+    # Selected before the subtraction and not multiplied by 0 after it, because 0 * NaN is NaN, in gradients too.
+    seen, wanted = torch.where(has_edit, seen, 0), torch.where(has_edit, wanted, 0)
+    if form == "squared":
+        return (seen - wanted).square().mean(-1)
+    if form == "balanced":
+        return ((_share(wanted) + _share(1 - wanted)) * (seen - wanted).square()).sum(-1) / 2
+    # Without autocast, in which PyTorch refuses to take a logarithm of 16-bit shares. Rows of zeros cost exactly 0.
+    with torch.autocast(seen.device.type, enabled=False):
+        return F.binary_cross_entropy(seen.float(), wanted.float(), reduction="none").mean(-1)
+
+
+def _share(weight: Tensor) -> Tensor:
+    """Of the last dimension's total; nothing of nothing is nothing."""
+    return weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
 def _check_edit(seen: Tensor, edited: Tensor, has_edit: Tensor, gamma: float | int) -> None:

@@ -115,12 +115,13 @@ class Training(LightningModule):
         losses = {"recognition": recognition_loss(output, batch.labels, self.optimiser.label_smoothing)}
         if self.gamma is not None:
             assert output.attention is not None
+            form = self.correction.loss
             if batch.maps is not None and batch.has_maps is not None:
                 losses["spatial_loss"] = spatial_loss(
-                    output.attention.spatial, batch.maps, batch.has_maps, self.correction.gamma_where
+                    output.attention.spatial, batch.maps, batch.has_maps, self.correction.gamma_where, form
                 )
             losses["temporal_loss"] = temporal_loss(
-                output.attention.temporal, batch.scores, batch.has_scores, self.gamma, self.correction.loss
+                output.attention.temporal, batch.scores, batch.has_scores, self.gamma, form
             )
         if not batch.clip_ids:
             # Only other processes have clips of this batch; they wait for gradients from this one.

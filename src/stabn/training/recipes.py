@@ -122,7 +122,7 @@ class CorrectionRecipe:
             too.
         frozen: extractor keeps its weights and batch-norm statistics; nothing lets the whole network learn.
         loss: squared is Eq. 6; balanced gives the frames that matter as much weight in all as the others, which counts
-            where they are few; cross-entropy is the binary one.
+            where they are few; cross-entropy is the binary one. The same for the cells of a frame with --where.
         views: edited shows a clip at exactly the frames that were edited; any at random frames like all clips, whose
             scores lie between the edited ones (uniform sampling only).
         guided: share of the edited clips, drawn anew at every step, whose perception branch sees the edited scores in
