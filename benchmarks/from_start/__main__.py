@@ -50,10 +50,7 @@ EDITED: Arms = {
     "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), GAMMA),
 }
 """By name: which edits, how they are simulated, how they enter the network, and gamma."""
-BOXED: Arms = {
-    "edited, also where": ("truth", {}, WHERE, GAMMA),
-    "edited, also where, 30": ("truth", {}, replace(WHERE, gamma_where=30.0), GAMMA),
-}
+BOXED: Arms = {"edited, also where": ("truth", {}, WHERE, GAMMA)}
 """Of Tabletop, whose truth has boxes: the edits also say where to look."""
 CURVE: Arms = {name: (edits, simulation, BALANCED, GAMMA) for name, (edits, simulation) in CURVES.items()}
 LEARNT = EDITED | CURVE | BOXED
