@@ -42,7 +42,12 @@ def many(tabletop: Path, tmp_path: Path) -> Path:
 
 
 def children(process: int) -> set[int]:
-    return {int(n) for file in Path(f"/proc/{process}/task").glob("*/children") for n in file.read_text().split()}
+    while True:
+        try:
+            files = Path(f"/proc/{process}/task").glob("*/children")
+            return {int(n) for file in files for n in file.read_text().split()}
+        except (FileNotFoundError, ProcessLookupError):
+            assert Path(f"/proc/{process}").exists()  # a thread ended meanwhile; its children are another's now
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to find a process's children")
