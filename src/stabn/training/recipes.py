@@ -7,6 +7,7 @@ from stabn.data.decoders import Decoder
 from stabn.data.reading import TIMEOUT
 from stabn.data.transforms import Augmentation
 from stabn.errors import UserError
+from stabn.nn.losses import Form
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class CorrectionRecipe:
     start: Literal["before", "anew"] = "before"
     mechanism: Literal["keep", "paper", "gated", "gated-both"] = "keep"
     frozen: Literal["extractor", "nothing"] = "extractor"
-    loss: Literal["squared", "cross-entropy", "balanced"] = "squared"
+    loss: Form = "squared"
     views: Literal["edited", "any"] = "edited"
     guided: float = 0.0
     gamma_where: float = 5.0
