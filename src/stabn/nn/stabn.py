@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,8 @@ from stabn.errors import UserError
 from stabn.nn.attention import Attention, Output
 from stabn.nn.backbones import ARCHITECTURES, ResNet3D, initialise, residual_layer
 
-MECHANISMS = ("paper", "gated", "gated-both")
+Mechanism = Literal["paper", "gated", "gated-both"]
+MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
 
 
 @dataclass(frozen=True, eq=False)

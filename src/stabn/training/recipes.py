@@ -8,6 +8,7 @@ from stabn.data.reading import TIMEOUT
 from stabn.data.transforms import Augmentation
 from stabn.errors import UserError
 from stabn.nn.losses import Form
+from stabn.nn.stabn import Mechanism
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class NetworkRecipe:
 
     architecture: str = "small"
     attention: bool = True
-    mechanism: Literal["paper", "gated", "gated-both"] = "paper"
+    mechanism: Mechanism = "paper"
     dropout: float = 0.5
     imagenet: str | None = None
     inflation: Literal["centre", "average"] = "centre"
@@ -132,7 +133,7 @@ class CorrectionRecipe:
     """
 
     start: Literal["before", "anew"] = "before"
-    mechanism: Literal["keep", "paper", "gated", "gated-both"] = "keep"
+    mechanism: Literal["keep", Mechanism] = "keep"
     frozen: Literal["extractor", "nothing"] = "extractor"
     loss: Form = "squared"
     views: Literal["edited", "any"] = "edited"
