@@ -1,18 +1,22 @@
 """Mistakes of networks that have not seen the clips."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_run import QUICK, SETTINGS
 
 from stabn import verbs
-from stabn.data.datasets import Sample
+from stabn.data.datasets import Sample, Table
 from stabn.errors import UserError
 from stabn.evaluation.predict import predict_split
 from stabn.files import read_json
 from stabn.outoffold import answer_out_of_fold, parts_of
 from stabn.projects import open_project
-from stabn.runs import open_run
+from stabn.runs import DataSource, open_run
+from stabn.training.fit import train
+from stabn.training.recipes import NetworkRecipe
 
 
 def samples_of(labels: list[int]) -> list[Sample]:
@@ -75,8 +79,71 @@ def test_networks_that_are_trained_are_not_trained_again(trained, collected, tmp
 
 
 def test_other_parts_than_those_of_before_are_refused(trained, collected):
-    with pytest.raises(UserError, match="holds networks of other parts"):
+    with pytest.raises(UserError, match="holds a finished run with other clips held out; choose another --out"):
         answer_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=3)
+
+
+def test_networks_of_another_recipe_are_refused(trained, collected, tabletop, tmp_path):
+    longer = tmp_path / "longer"
+    network, optimiser = NetworkRecipe("tiny"), replace(QUICK, epochs=1)
+    train(longer, DataSource(str(tabletop)), network=network, optimiser=optimiser, **SETTINGS)
+    with pytest.raises(UserError, match="edits-folds/0: holds a finished run with optimiser = .*, now asked for"):
+        answer_out_of_fold(open_run(longer), collected.with_name("edits-folds"), folds=2)
+
+
+def listed(folder: Path, table: Table, classes: int) -> DataSource:
+    """The clips of a table's first few classes as a CSV file, which numbers classes in the order of the alphabet."""
+    rows = ["path,label,split"]
+    for sample in table.samples:
+        if sample.label < classes:
+            rows.append(f'{sample.path},"{table.class_names[sample.label]}",{sample.split}')
+    file = folder / "clips.csv"
+    file.write_text("\n".join(rows) + "\n")
+    return DataSource(str(file))
+
+
+@pytest.mark.parametrize("classes", [14, 6])
+def test_a_table_that_numbers_its_classes_otherwise_or_lacks_some_is_answered_in_the_runs_classes(
+    trained, tmp_path, classes
+):
+    first = open_run(trained)
+    known = first.table(first.model())
+    source = listed(tmp_path, known, classes)
+    assert source.table().class_names != known.class_names[:classes]
+    run = open_run(trained, source)
+    answers = answer_out_of_fold(run, tmp_path / "folds", folds=2)
+    assert answers.probabilities.shape == (2 * classes, 14)
+    truth = {sample.path.stem: sample.label for sample in known.samples}
+    samples = run.table(run.model()).of_split("train")
+    paths = {sample.clip_id: sample.path.stem for sample in samples}
+    assert answers.labels.tolist() == [truth[paths[clip_id]] for clip_id in answers.clip_ids]
+    for part in range(2):
+        trained_on = open_run(tmp_path / "folds" / str(part))
+        assert trained_on.model().class_names == known.class_names
+        alone, _ = predict_split(trained_on, "train")
+        for clip_id in trained_on.recipe["held_out"]:
+            ours, theirs = answers.clip_ids.index(clip_id), alone.clip_ids.index(clip_id)
+            assert answers.correct[ours] == alone.correct[theirs]
+            np.testing.assert_allclose(answers.probabilities[ours], alone.probabilities[theirs], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--bound", 7), "--bound: got 7"),
+        (("--max_clips", 0), "--max_clips: got 0"),
+        (("--weakest", 0), "--weakest: got 0"),
+        (("--batch_size", 0), "batch_size, workers: got 0"),
+    ],
+)
+def test_a_mistake_is_told_before_networks_are_trained(trained, tmp_path, one_line, options, told):
+    assert told in one_line("collect", trained, "--out", tmp_path / "edits", "--folds", 2, *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plain_network_is_refused_before_networks_are_trained(plain, tmp_path, one_line):
+    assert "has no attention to correct" in one_line("collect", plain, "--out", tmp_path / "edits", "--folds", 2)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("folds", [1, -2, 15])

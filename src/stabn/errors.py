@@ -10,6 +10,10 @@ class UserError(ValueError):
     """
 
 
+class NotFiniteError(ValueError):
+    """NaN or infinity where a network's numbers are expected: its training diverged, or its precision is too coarse."""
+
+
 def first_of(names: Sequence[str], most: int) -> str:
     """The first few of many names, for a message."""
     return ", ".join([*names[:most], *["..."][: len(names) > most]])

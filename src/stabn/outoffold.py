@@ -15,7 +15,7 @@ from stabn.data.transforms import Augmentation
 from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions, predict
 from stabn.pace import EngineRecipe
-from stabn.runs import Run, finished, open_run, preprocessing_of
+from stabn.runs import Run, open_run, preprocessing_of
 from stabn.training.fit import optimiser_of, train
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe
 
@@ -49,7 +49,8 @@ def answer_out_of_fold(
 ) -> Predictions:
     """Train k networks by the run's own recipe, and let each answer the part it has not seen.
 
-    Networks that are trained already are not trained again, so an interrupted call goes on.
+    Networks that are trained already are not trained again, so an interrupted call goes on. They have the classes of
+    the run's network, of which the data may lack some.
 
     Args:
         run: a trained (not fine-tuned) run with attention.
@@ -62,7 +63,8 @@ def answer_out_of_fold(
         Answers with maps for the training split, in its order; without the clips that cannot be read.
 
     Raises:
-        UserError: the run has no recipe of a training, or there are fewer clips than parts.
+        UserError: the run has no recipe of a training, there are fewer clips than parts, or `folder` holds networks
+            that were trained otherwise.
     """
     if folds < 2:
         raise UserError(f"--folds: got {folds}, expected 0 (the run's own answers) or at least 2 parts")
@@ -82,24 +84,23 @@ def answer_out_of_fold(
     for part in range(folds):
         rows = np.flatnonzero(parts == part)
         out = folder / str(part)
-        held_out = tuple(sorted(samples[row].clip_id for row in rows))
-        if not finished(out):
-            train(
-                out,
-                run.source,
-                preprocessing=preprocessing_of(model, str(run.folder)),
-                network=NetworkRecipe(**recipe["network"]),
-                augmentation=Augmentation(**recipe["augmentation"]),
-                optimiser=optimiser_of(recipe["optimiser"]),
-                loader=LoaderRecipe(**recipe["loader"]),
-                engine=engine or EngineRecipe(),
-                seed=recipe["seed"],
-                held_out=held_out,
-            )
-        trained = open_run(out)
-        if tuple(trained.recipe.get("held_out", ())) != held_out:
-            raise UserError(f"{out}: holds networks of other parts; choose another --out, or remove that folder")
-        answers.append(_answers(trained, [samples[row] for row in rows], table.class_names, batch_size, engine))
+        held_out = [samples[row].clip_id for row in rows]
+        train(
+            out,
+            run.source,
+            preprocessing=preprocessing_of(model, str(run.folder)),
+            network=NetworkRecipe(**recipe["network"]),
+            augmentation=Augmentation(**recipe["augmentation"]),
+            optimiser=optimiser_of(recipe["optimiser"]),
+            loader=LoaderRecipe(**recipe["loader"]),
+            engine=engine or EngineRecipe(),
+            seed=recipe["seed"],
+            held_out=held_out,
+            class_names=table.class_names,
+            keep=True,
+        )
+        held = [samples[row] for row in rows]
+        answers.append(_answers(open_run(out), held, table.class_names, batch_size, engine))
     return _joined(answers, samples)
 
 

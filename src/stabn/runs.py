@@ -195,9 +195,7 @@ class Run:
                 f"{self.source.annotations}: has class {strangers[0]!r}, which the network of {self.folder} does not "
                 "know; give the data it was trained on, or train anew"
             )
-        numbers = [known.index(name) for name in table.class_names]
-        samples = tuple(replace(sample, label=numbers[sample.label]) for sample in table.samples)
-        return replace(table, class_names=known, samples=samples)
+        return table.numbered(known)
 
 
 def preprocessing_of(model: ResNet3D, source: str) -> Preprocessing:

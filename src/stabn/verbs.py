@@ -4,6 +4,7 @@ Each returns what it reports, as JSON values, and prints the same for people.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from stabn.evaluation.collect import collect as collect_project
 from stabn.nn import import_official as read_official
 from stabn.outoffold import answer_out_of_fold
 from stabn.pace import EngineRecipe
-from stabn.projects import check_vacant, open_project
+from stabn.projects import open_project
 from stabn.runs import DataSource, open_run
 from stabn.tables import print_table
 from stabn.tracking import TrackingRecipe
@@ -147,11 +148,9 @@ def collect(
         workers: processes that decode.
         engine: on what it runs.
     """
-    opened, answers = open_run(run, data), None
-    if folds:
-        check_vacant(out)
-        between = out.with_name(out.name + "-folds")
-        answers = answer_out_of_fold(opened, between, folds=folds, batch_size=batch_size, engine=engine)
+    opened = open_run(run, data)
+    between = out.with_name(out.name + "-folds")
+    out_of_fold = partial(answer_out_of_fold, opened, between, folds=folds, batch_size=batch_size, engine=engine)
     found = collect_project(
         opened,
         out,
@@ -162,7 +161,7 @@ def collect(
         batch_size=batch_size,
         workers=workers,
         engine=engine,
-        answers=answers,
+        answer=out_of_fold if folds else None,
         folds=folds,
     )
     rows = [(c["name"], c["count"], f"{c['top1']:.1%}", c["collected"]) for c in found["classes"]]

@@ -205,6 +205,15 @@ def test_a_table_checks_itself():
         Sample("", Path("a.mp4"), 0, "train")
 
 
+def test_a_table_takes_the_class_numbers_of_a_network():
+    first, second = Sample("a", Path("a.mp4"), 0, "train"), Sample("b", Path("b.mp4"), 1, "validation")
+    found = Table(("x", "y"), (first, second)).numbered(("y", "z", "x"))
+    assert found.class_names == ("y", "z", "x")
+    assert [sample.label for sample in found.samples] == [2, 0]
+    with pytest.raises(ValueError, match="class_names: got none called 'y'"):
+        Table(("x", "y"), (first, second)).numbered(("x", "z"))
+
+
 @pytest.mark.parametrize(
     ("frames", "scores", "message"),
     [

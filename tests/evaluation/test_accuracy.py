@@ -31,6 +31,22 @@ def test_top5_counts_the_truth_among_the_five_most_probable():
     assert accuracy(given, tuple("abcdefgh"))["perception"] == {"top1": 0.0, "top5": 0.5}
 
 
+@pytest.mark.parametrize("tensor", ["fc.weight", "conv_temp_att3.0.weight"])
+def test_answers_that_are_no_numbers_are_refused(trained, tensor):
+    run = open_run(trained)
+    model = run.model()
+    model.get_parameter(tensor).data.fill_(torch.nan)
+    samples = run.source.table().of_split("validation")
+    dataset = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
+    with pytest.raises(UserError, match="the network's answers are not finite .*--engine.precision 32-true"):
+        predict(model, dataset)
+
+
+def test_a_negative_seed_is_refused(trained, one_line):
+    told = one_line("evaluate", trained, "--attention", "shuffled-spatial", "--seed", -1)
+    assert told == "stabn evaluate: error: --seed: got -1, expected 0 or more"
+
+
 def test_predictions_are_those_of_the_network_clip_by_clip(trained):
     run = open_run(trained)
     model = run.model()

@@ -52,6 +52,17 @@ def test_a_verdict_claims_a_gain_only_where_the_interval_excludes_none():
     assert compare([wrong, right], NAMES, ["a", "b"])["methods"][0]["other classes"] is None
 
 
+@pytest.mark.parametrize(("clips", "differing", "sure"), [(1, 1, False), (5, 5, False), (40, 5, False), (40, 6, True)])
+def test_no_verdict_is_given_from_a_handful_of_clips_that_differ(clips, differing, sure):
+    labels = [0] * clips
+    before = Contestant("before", predictions(labels, [1] * differing + [0] * (clips - differing)))
+    after = Contestant("after", predictions(labels, labels))
+    told = compare([before, after], NAMES, [])["verdict"]
+    assert ("after is better than before" in told) == sure
+    p = 2 / 2**differing  # that coins fall all to one side, or all to the other
+    assert told.endswith(f", but too few clips differ (p {min(p, 1):.2g}).") == (not sure)
+
+
 def test_answers_about_different_clips_are_not_compared():
     one = Contestant("one", predictions([0, 1], [0, 1]))
     other = Contestant("other", predictions([0, 1, 2], [0, 1, 2]))
@@ -98,7 +109,7 @@ def test_every_run_is_set_against_the_control_and_the_first_group_by_group():
     assert ours["other classes"]["points"] == pytest.approx(0.25)
     assert ours["formerly wrong"]["points"] == pytest.approx(1 / 3, abs=1e-6)
     assert ours["formerly right"]["points"] == pytest.approx(0)
-    assert found["difference"] == {key: ours[key] for key in ("of", "against", *found["groups"])}
+    assert found["difference"] == {key: ours[key] for key in ("of", "against", *found["groups"], "mcnemar")}
     # The first one's answers made these groups, so a difference to it there would say nothing.
     assert entry(found, "after", "before")["formerly wrong"] is None
     assert entry(found, "before", "control")["formerly right"] is None

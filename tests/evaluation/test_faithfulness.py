@@ -13,7 +13,7 @@ from stabn.data.datasets import VideoDataset
 from stabn.errors import UserError
 from stabn.evaluation import localisation
 from stabn.evaluation.explainers import METHODS
-from stabn.evaluation.faithfulness import faithfulness, print_faithfulness
+from stabn.evaluation.faithfulness import differences, faithfulness, print_faithfulness
 from stabn.evaluation.perturbation import BASELINES, SCOPES
 from stabn.evaluation.predict import partners, predict, predict_each
 from stabn.nn import STABN, ResNet3D
@@ -106,6 +106,12 @@ def test_an_honest_network_passes_every_measure():
     assert against["frames"]["mean"]["comprehensiveness"]["verdict"] == "better"
     assert against["truth"]["temporal"]["average_precision"]["verdict"] == "better"
     assert against["truth"]["spatial"]["energy"]["verdict"] == "better"
+
+
+@pytest.mark.parametrize(("clips", "verdict"), [(1, "undecided"), (5, "undecided"), (6, "better")])
+def test_nothing_is_decided_by_a_handful_of_clips(clips, verdict):
+    ours, theirs = ({"truth": {"pointing": {"per_clip": [value] * clips}}} for value in (1.0, 0.0))
+    assert differences(ours, theirs)["truth"]["pointing"]["verdict"] == verdict
 
 
 def test_a_network_whose_maps_are_inverted_is_found_out():

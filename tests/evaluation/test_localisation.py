@@ -59,6 +59,26 @@ def test_the_best_threshold_is_one_for_all_clips():
     assert best_iou(0.5 + scores / 1000, decisive)[1].tolist() == ious.tolist()
 
 
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_the_best_threshold_is_the_best_of_all_scores(levels):
+    chance = np.random.default_rng(levels)
+    scores, decisive = chance.integers(levels, size=(40, 16)) / levels, chance.random((40, 16)) < 0.2
+    threshold, ious = best_iou(scores, decisive)
+    each = {
+        t: ((scores >= t) & decisive).sum(1) / np.maximum(((scores >= t) | decisive).sum(1), 1)
+        for t in np.unique(scores)
+    }
+    assert ious.mean() == pytest.approx(max(value.mean() for value in each.values()))
+    assert ious.tolist() == each[threshold].tolist()
+
+
+def test_a_threshold_between_rare_decisive_frames_and_all_others_is_found():
+    chance = np.random.default_rng(0)
+    decisive = np.arange(32) == chance.integers(32, size=(100, 1))
+    scores = np.where(decisive, 0.6 + 0.4 * chance.random((100, 32)), 0.5 * chance.random((100, 32)))
+    assert best_iou(scores, decisive)[1].tolist() == [1.0] * 100
+
+
 def test_the_cells_centres_inside_a_box_are_found_in_the_sources_pixels():
     # the view is the middle half of 40 x 80 pixels: 20 x 40, in 2 x 2 cells with centres at y 15, 25 and x 30, 50
     crop = (0.25, 0.25, 0.75, 0.75)

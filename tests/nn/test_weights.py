@@ -210,6 +210,16 @@ def test_weights_without_a_tensor_are_refused_by_its_name(folder):
         load_pretrained(folder)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_network_whose_training_diverged_is_refused_by_the_tensor_that_tells(folder, value):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["layer2.0.bn1.bias"][3] = value
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"tensor layer2.0.bn1.bias has NaN or infinity.* smaller --optim") as error:
+        load_pretrained(folder)
+    assert one_line(error).startswith(str(folder / "model.safetensors"))
+
+
 def test_the_other_kind_of_network_is_refused_by_from_pretrained(folder):
     with pytest.raises(UserError, match="kind: got 'stabn', expected 'resnet3d'; use load_pretrained"):
         ResNet3D.from_pretrained(folder)
@@ -281,6 +291,7 @@ def test_the_other_depths_are_recognised_by_their_blocks(tmp_path, architecture,
             r"tensor conv1.weight: got shape \[64, 3, 7, 7\], expected \[64, 3, 1, 7, 7\]",
         ),
         (lambda t: t.update({"bn1.bias": torch.zeros(64, dtype=torch.int64)}), "tensor bn1.bias: got torch.int64"),
+        (lambda t: t.update({"fc.bias": torch.tensor([0, 1, 2, 3, torch.nan])}), "tensor fc.bias has NaN or infinity"),
         (lambda t: t.update({"module.fc.bias": torch.zeros(5)}), "with and without 'module.'"),
         (
             lambda t: [t.pop(name) for name in list(t) if name.startswith("layer1.1.")],

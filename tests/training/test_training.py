@@ -284,6 +284,17 @@ def test_an_interrupted_fine_tuning_does_not_go_on_with_other_edits(run, project
         finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **FINETUNING)
 
 
+@pytest.mark.parametrize("attention", [True, False])
+def test_a_training_that_diverges_says_so(tabletop, tmp_path, one_line, attention):
+    options = ("--optimiser.name", "sgd", "--optimiser.learning_rate", "1e30", "--optimiser.epochs", 2)
+    network = ("--network.architecture", "tiny", "--network.attention", str(attention).lower())
+    small = ("--preprocessing.resize", 36, "--preprocessing.crop", 32, "--preprocessing.sampling.frames", FRAMES)
+    out = tmp_path / "run"
+    message = one_line("train", "--data.annotations", tabletop, "--out", out, *network, *small, *options)
+    assert message.startswith(f"stabn train: error: {out}: training diverged in epoch 1")
+    assert message.endswith("choose another --out and a smaller --optimiser.learning_rate")
+
+
 @pytest.mark.parametrize("steps", range(1, 11))
 def test_one_cycle_works_for_any_number_of_steps(steps):
     configured = Training(STABN("tiny", 3, 4), QUICK, total_steps=steps, seed=0).configure_optimizers()

@@ -87,6 +87,22 @@ class Table:
             raise UserError(f"split: got {split!r}, but the data has only: {known}; mark some clips as {split}")
         return chosen
 
+    def numbered(self, class_names: Sequence[str]) -> "Table":
+        """The same videos with the class numbers of a network; labels are matched by name.
+
+        Args:
+            class_names: K names, this table's among them, in the order of the network's outputs.
+
+        Raises:
+            ValueError: one of the table's classes is not among them.
+        """
+        strangers = [name for name in self.class_names if name not in class_names]
+        if strangers:
+            raise ValueError(f"class_names: got none called {strangers[0]!r}, expected all of the table's")
+        numbers = [class_names.index(name) for name in self.class_names]
+        samples = tuple(replace(sample, label=numbers[sample.label]) for sample in self.samples)
+        return replace(self, class_names=tuple(class_names), samples=samples)
+
 
 @dataclass(frozen=True)
 class FrameScores:

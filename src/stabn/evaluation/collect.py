@@ -1,5 +1,6 @@
 """Which clips people should correct."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from stabn.data.datasets import VideoDataset
 from stabn.data.video import probe
 from stabn.errors import UserError
-from stabn.evaluation.predict import Predictions, predict
+from stabn.evaluation.predict import Predictions, check_loading, predict
 from stabn.nn import STABN
 from stabn.pace import EngineRecipe
 from stabn.projects import check_vacant, write_project
@@ -26,7 +27,7 @@ def collect(
     batch_size: int = 16,
     workers: int = 0,
     engine: EngineRecipe | None = None,
-    answers: Predictions | None = None,
+    answer: Callable[[], Predictions] | None = None,
     folds: int = 0,
 ) -> dict[str, Any]:
     """Make an edit project of the misrecognised training clips of the weak classes.
@@ -44,9 +45,10 @@ def collect(
         batch_size: clips at once.
         workers: processes that decode.
         engine: on what it runs.
-        answers: for the training split in its order, with maps, without clips that cannot be read; by default the
-            run's own.
-        folds: of how many networks `answers` are (`stabn.outoffold`), for the project to remember; 0 for the run's own.
+        answer: gives answers for the training split in its order, with maps, without clips that cannot be read; asked
+            when all else is known to be right. By default the run's own.
+        folds: of how many networks these answers are (`stabn.outoffold`), for the project to remember; 0 for the run's
+            own.
 
     Returns:
         {"train_top1", "measured": number of clips, "bound", "classes": [{"name", "count", "top1", "collected"}],
@@ -61,6 +63,7 @@ def collect(
         raise UserError(f"--max_clips: got {max_clips}, expected at least 1")
     if weakest is not None and weakest < 1:
         raise UserError(f"--weakest: got {weakest}, expected at least 1 class")
+    check_loading(batch_size, workers)
     check_vacant(out)
     model = run.model()
     if not isinstance(model, STABN):
@@ -68,9 +71,11 @@ def collect(
     table = run.table(model)
     names, samples = table.class_names, table.of_split("train")
     preprocessing = preprocessing_of(model, str(run.folder))
-    if answers is None:
+    if answer is None:
         dataset = VideoDataset(samples, preprocessing, class_names=names)
         answers = predict(model, dataset, batch_size=batch_size, workers=workers, engine=engine, keep_maps=True)
+    else:
+        answers = answer()
     samples = answers.samples(samples)
     right = answers.correct
     accuracies = {k: float(right[answers.labels == k].mean()) for k in sorted(set(answers.labels.tolist()))}

@@ -18,6 +18,8 @@ GROUPS = ("edited classes", "other classes", "all")
 FORMER = ("formerly wrong", "formerly right")
 """Clips by the first contestant's answer: the share right now is what was mended, and what was not broken."""
 FRAME_AP = "frame average precision"
+SIGNIFICANT = 0.05
+"""McNemar's p has to be below this, too, before one run is called better than another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +184,7 @@ def compare(
             for than in ((against,) if against is contestants[0] else (against, contestants[0]))
             if of is not than
         ],
-        "difference": {key: last[key] for key in ("of", "against", *GROUPS)},
+        "difference": {key: last[key] for key in ("of", "against", *GROUPS, "mcnemar")},
         "verdict": verdict(last),
     }
 
@@ -192,15 +194,19 @@ def verdict(difference: Mapping[str, Any]) -> str:
     change = difference["all"]
     points, low, high = (round(100 * change[key], 1) + 0.0 for key in ("points", "low", "high"))
     figures = f"{points:+.1f} points of top-1 over all clips, 95 % interval {low:+.1f} to {high:+.1f}"
-    return sentence(difference, figures, within="In this run", who="This run")
+    # Of a few clips that differ all to one side every resample says the same: the interval knows nothing of chance.
+    p = difference["mcnemar"]["p"]
+    if p >= SIGNIFICANT and (low > 0 or high < 0):
+        figures += f", but too few clips differ (p {p:.2g})"
+    return sentence(difference, figures, within="In this run", who="This run", decided=p < SIGNIFICANT)
 
 
-def sentence(difference: Mapping[str, Any], figures: str, *, within: str, who: str) -> str:
+def sentence(difference: Mapping[str, Any], figures: str, *, within: str, who: str, decided: bool = True) -> str:
     """A verdict in words: better or worse where the interval over all clips excludes zero, and else neither."""
     change, of, against = difference["all"], difference["of"], difference["against"]
-    if change["low"] > 0:
+    if decided and change["low"] > 0:
         return f"{within}, {of} is better than {against}: {figures}."
-    if change["high"] < 0:
+    if decided and change["high"] < 0:
         return f"{within}, {of} is worse than {against}: {figures}."
     return f"{who} cannot tell {of} from {against}: {figures}."
 

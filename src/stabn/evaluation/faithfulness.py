@@ -24,6 +24,9 @@ FORMAT = "stabn-faithfulness/1"
 RANDOMISED = 32
 """At most so many clips are explained anew after every part that the network forgets."""
 
+FEWEST = 6
+"""Of fewer clips nothing is decided: that five all differ to one side happens by chance once in sixteen."""
+
 LOWER_IS_BETTER = ("deletion", "sufficiency")
 
 
@@ -152,7 +155,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, seed: int
 
     Returns:
         The same tree with {"mean", "low", "high", "verdict"} of ours minus theirs. The verdict, "better", "worse", or
-        "undecided" where the interval holds 0, knows that less is better in deletion and sufficiency.
+        "undecided" where the interval holds 0 or there are fewer clips than `FEWEST`, knows that less is better in deletion and sufficiency.
 
     Raises:
         ValueError: they were measured on different numbers of clips.
@@ -165,7 +168,8 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, seed: int
         if "per_clip" in value:
             interval = paired_interval(np.array(value["per_clip"]), np.array(other["per_clip"]), seed=seed)
             sign = -1 if name in LOWER_IS_BETTER else 1
-            verdict = "undecided" if not interval.excludes_zero else "better" if sign * interval.mean > 0 else "worse"
+            decided = interval.excludes_zero and len(value["per_clip"]) >= FEWEST
+            verdict = "undecided" if not decided else "better" if sign * interval.mean > 0 else "worse"
             found[name] = interval.as_json() | {"verdict": verdict}
         else:
             found[name] = differences(value, other, seed=seed)

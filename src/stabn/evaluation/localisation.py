@@ -43,21 +43,25 @@ def points_at(scores: Float[np.ndarray, "..."], wanted: Bool[np.ndarray, "..."])
 def best_iou(scores_nt: Float[np.ndarray, "n t"], decisive_nt: Bool[np.ndarray, "n t"]) -> tuple[float, np.ndarray]:
     """Temporal intersection over union of {score >= threshold} with the decisive frames, at the best threshold.
 
-    One threshold for all clips, the best of the percentiles of all scores. It is chosen on the clips that it is judged
-    on, so the figure is the best that a threshold could do; choosing all frames gives the share of decisive frames.
+    One threshold for all clips, the best of all scores. It is chosen on the clips that it is judged on, so the figure
+    is the best that a threshold could do; choosing all frames gives the share of decisive frames.
 
     Returns:
         The threshold, and (N,) float64, each clip's intersection over union.
     """
-    candidates = np.unique(np.quantile(scores_nt, np.linspace(0, 1, 101), method="nearest"))
-    each_kn = np.stack([_iou(scores_nt >= threshold, decisive_nt) for threshold in candidates])
-    best = int(each_kn.mean(axis=1).argmax())
-    return float(candidates[best]), each_kn[best]
-
-
-def _iou(chosen_nt: np.ndarray, decisive_nt: np.ndarray) -> np.ndarray:
-    union_n = (chosen_nt | decisive_nt).sum(axis=1)
-    return (chosen_nt & decisive_nt).sum(axis=1) / np.maximum(union_n, 1)
+    # As the threshold falls, frames are chosen one by one; each changes the figure of its own clip only.
+    order_nt = np.argsort(-scores_nt, axis=1, kind="stable")
+    hits_nt = np.take_along_axis(decisive_nt, order_nt, axis=1).cumsum(axis=1)
+    union_nt = np.arange(1, scores_nt.shape[1] + 1) + decisive_nt.sum(axis=1, keepdims=True) - hits_nt
+    gains = np.diff(hits_nt / union_nt, axis=1, prepend=0).ravel()
+    falling = np.take_along_axis(scores_nt, order_nt, axis=1).ravel()
+    together = np.argsort(-falling, kind="stable")
+    totals, thresholds = gains[together].cumsum(), falling[together]
+    complete = np.flatnonzero(np.append(np.diff(thresholds) < 0, True))  # frames of equal score are chosen at once
+    threshold = thresholds[complete[totals[complete].argmax()]]
+    chosen_nt = scores_nt >= threshold
+    shared_n, either_n = (chosen_nt & decisive_nt).sum(axis=1), (chosen_nt | decisive_nt).sum(axis=1)
+    return float(threshold), shared_n / np.maximum(either_n, 1)
 
 
 def centres_inside(box: Box, crop: Crop, size: tuple[int, int], height: int, width: int) -> Bool[np.ndarray, "h w"]:

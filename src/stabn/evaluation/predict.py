@@ -15,7 +15,7 @@ from stabn.data.datasets import ClipBatch, Sample, Skipped, VideoDataset, collat
 from stabn.data.reading import Reader, begin_reading
 from stabn.data.skipping import Tolerant
 from stabn.engine import build_answerer, progress_bar, quietly, share_of
-from stabn.errors import UserError
+from stabn.errors import NotFiniteError, UserError
 from stabn.nn import STABN, Attention, Output, ResNet3D
 from stabn.pace import EngineRecipe
 from stabn.records import Record
@@ -165,6 +165,16 @@ def predict(
     return predict_each(model, dataset, (attention,), keep_maps=keep_maps, **options)[attention]
 
 
+def check_loading(batch_size: int, workers: int) -> None:
+    """Whether clips can be read so many at once, by so many processes.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if batch_size < 1 or workers < 0:
+        raise UserError(f"batch_size, workers: got {batch_size} and {workers}, expected at least 1 and 0")
+
+
 def predict_each(
     model: STABN | ResNet3D,
     dataset: VideoDataset,
@@ -197,8 +207,9 @@ def predict_each(
             raise UserError(
                 f"attention: got {attention!r}, but this is the plain network, which has none; leave it out"
             )
-    if batch_size < 1 or workers < 0:
-        raise UserError(f"batch_size, workers: got {batch_size} and {workers}, expected at least 1 and 0")
+    check_loading(batch_size, workers)
+    if seed < 0:
+        raise UserError(f"--seed: got {seed}, expected 0 or more")
 
     def ask(clips: Dataset[ClipBatch], attentions: Sequence[str], **options: Any) -> _Answered:
         return _ask(_Asking(answerer, attentions, **options), clips, batch_size, workers, trainer)
@@ -243,7 +254,13 @@ def _ask(asking: "_Asking", clips: Dataset[ClipBatch], batch_size: int, workers:
         loader = DataLoader(
             clips, batch_size, sampler=own, num_workers=workers, collate_fn=collate, worker_init_fn=begin_reading
         )
-        batches: Any = trainer.predict(asking, loader)
+        try:
+            batches: Any = trainer.predict(asking, loader)
+        except NotFiniteError as error:
+            raise UserError(
+                f"the network's answers are not finite ({error}); give --engine.precision 32-true, or train it again "
+                "with a smaller --optimiser.learning_rate"
+            ) from error
     if trainer.world_size > 1:
         everyone: list[Any] = [None] * trainer.world_size
         distributed.all_gather_object(everyone, batches)
@@ -348,6 +365,8 @@ class _Asking(LightningModule):
         answers: dict[str, dict[str, Tensor]] = {}
         dtype = next(self.model.parameters()).dtype
         for attention, output in self._outputs(batch.clips.to(dtype), slice(start, self.done)).items():
+            if not bool(output.logits.isfinite().all()):
+                raise NotFiniteError("logits: got NaN or infinity, expected finite numbers")
             row = {"probabilities": output.logits.float().softmax(1), **told}
             if output.attention_logits is not None and output.attention is not None:
                 row["attention_probabilities"] = output.attention_logits.float().softmax(1)

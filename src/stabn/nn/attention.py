@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from stabn.errors import NotFiniteError
+
 
 @dataclass(frozen=True, eq=False)
 class Attention:
@@ -15,8 +17,8 @@ class Attention:
         temporal: (B, T) floating point in 0..1, M_t(x) of Eq. 2: one importance per frame.
 
     Raises:
-        ValueError: a shape or a value is wrong. Values are not looked at while a program traces or compiles the
-            network, nor on the meta device, because there are none.
+        ValueError: a shape or a value is wrong; `NotFiniteError` where it is NaN. Values are not looked at while a
+            program traces or compiles the network, nor on the meta device, because there are none.
     """
 
     # Plain tensors here and in Output: the values check themselves, with or without jaxtyping.
@@ -39,6 +41,8 @@ class Attention:
                 continue
             # Written so that NaN fails too; one number per tensor leaves the device.
             if not bool(((value >= 0) & (value <= 1)).all()):
+                if value.isnan().any():
+                    raise NotFiniteError(f"{name}: got NaN, expected 0..1")
                 raise ValueError(f"{name}: got values in {value.min():g}..{value.max():g}, expected 0..1")
 
     def inverse_spatial(self) -> "Attention":

@@ -81,11 +81,11 @@ def read_tensors(path: Path | str, *, inside: Iterable[str]) -> dict[str, Tensor
 
 
 def check_tensors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: str, remedy: str) -> None:
-    """Compare names, shapes and kinds of numbers with those of a network.
+    """Compare names, shapes and kinds of numbers with those of a network, and see that they are finite.
 
     Raises:
-        UserError: it names `source` and the first offending tensor: in the network's order one that is missing or
-            different, then in the file's order one that the network does not have.
+        UserError: it names `source` and the first offending tensor: in the network's order one that is missing,
+            different or not finite, then in the file's order one that the network does not have.
     """
     for name, wanted in expected.items():
         if name not in got:
@@ -97,6 +97,11 @@ def check_tensors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, 
             )
         if found.is_floating_point() != wanted.is_floating_point():
             raise UserError(f"{source}: tensor {name}: got {found.dtype}, expected {wanted.dtype}; {remedy}")
+        if found.is_floating_point() and not bool(found.isfinite().all()):
+            raise UserError(
+                f"{source}: tensor {name} has NaN or infinity, so that the network answers nothing: its training "
+                "diverged; train again, with a smaller --optimiser.learning_rate"
+            )
     for name, found in got.items():
         if name not in expected:
             raise UserError(f"{source}: unexpected tensor {name} of shape {list(found.shape)}; {remedy}")

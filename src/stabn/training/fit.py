@@ -4,7 +4,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from datetime import timedelta
@@ -18,11 +18,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from stabn.data.datasets import Table, VideoDataset
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine import build_trainer, progress_bar, quietly
-from stabn.errors import UserError
+from stabn.errors import NotFiniteError, UserError
 from stabn.files import alone, first_process, write_json
 from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
 from stabn.pace import EngineRecipe
-from stabn.runs import DataSource, found, write_run
+from stabn.runs import DataSource, finished, found, write_run
 from stabn.tracking import Recorder, TrackingRecipe
 from stabn.training.feeding import Feeding, total_steps
 from stabn.training.module import Training
@@ -53,15 +53,19 @@ def train(
     engine: EngineRecipe,
     seed: int,
     held_out: Collection[str] = (),
+    class_names: Sequence[str] | None = None,
+    keep: bool = False,
     tracking: TrackingRecipe = TrackingRecipe("none"),  # noqa: B008
 ) -> dict[str, Any]:
     """Train a network on the split "train" and write it to `out`; goes on where an interrupted training stopped.
 
     The network of the last epoch is kept: choosing an epoch by the validation split would spoil that split for the
     report. With `held_out`, ids of training clips, these are not learnt but take the place of the validation split.
+    With `class_names` the network has these classes, of which the data may lack some; else those of the data. With
+    `keep` a run that the same training has finished already is left as it is.
 
     Returns:
-        What was reached: the last epoch's entry of curves.json, and "skipped" as for `fit`.
+        What was reached: the last epoch's entry of curves.json, and "skipped" as for `fit`; nothing where it was kept.
 
     Raises:
         UserError: data or settings are wrong, or `out` holds something else.
@@ -78,7 +82,12 @@ def train(
     }
     if held_out:
         recipe["held_out"] = sorted(held_out)
-    table = data.table()
+    if class_names is not None:
+        recipe["class_names"] = list(class_names)
+    if keep and finished(out):
+        check_same(out, data, recipe)
+        return {}
+    table = data.table() if class_names is None else data.table().numbered(class_names)
     if len(table.class_names) < 2:
         raise UserError(f"{data.annotations}: has {len(table.class_names)} class, expected at least 2 to tell apart")
     tracking.check()
@@ -172,16 +181,31 @@ def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any)
     if before is not None:
         if before["complete"]:
             raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train anew")
-        # On what it runs, with how many workers, and who is told may change on the way; what is learnt may not.
-        learnt = {key: value for key, value in recipe.items() if key not in ("engine", "loader", "tracking")}
-        for part, wanted in (("recipe", learnt), ("data", asdict(data.absolute()))):
-            for key, value in wanted.items():
-                if before[part].get(key) != value:
-                    raise UserError(
-                        f"{out}: holds an unfinished run with {key} = {before[part].get(key)}, now asked for {value}; "
-                        "choose another --out, or remove it to train anew"
-                    )
+        check_same(out, data, recipe)
     write_run(out, data, recipe, complete=False, **origin)
+
+
+def check_same(out: Path, data: DataSource, recipe: Mapping[str, Any]) -> None:
+    """Find out whether the run in `out` learns from this data what this recipe says.
+
+    On what it runs, with how many workers, and who is told may be different.
+
+    Raises:
+        UserError: it does not, or `out` holds no run.
+    """
+    before = found(out)
+    if before is None:
+        raise UserError(f"{out}: holds no run; choose another --out")
+    state = "a finished run" if before["complete"] else "an unfinished run"
+    learnt = {key: value for key, value in recipe.items() if key not in ("engine", "loader", "tracking")}
+    for part, wanted in (("recipe", learnt), ("data", asdict(data.absolute()))):
+        for key, value in wanted.items():
+            known = before[part].get(key)
+            if known != value:
+                differ = f"{key} = {known}, now asked for {value}"
+                if key == "held_out":
+                    differ = "other clips held out"
+                raise UserError(f"{out}: holds {state} with {differ}; choose another --out, or remove it to train anew")
 
 
 def finish(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
@@ -245,6 +269,11 @@ def fit(
         bare = deepcopy(module.model) if engine.strategy == "fsdp" else None
         try:
             trainer.fit(module, datamodule=feeding, ckpt_path=last if last.exists() else None, weights_only=True)
+        except NotFiniteError as error:
+            raise UserError(
+                f"{out}: training diverged in epoch {trainer.current_epoch + 1} ({error}); choose another --out and a "
+                "smaller --optimiser.learning_rate"
+            ) from error
         except RuntimeError as error:
             if "shared memory" in str(error):
                 raise UserError(
@@ -311,6 +340,17 @@ class _Progress(Callback):
         write_json(self.path, progress)
 
 
+def _finite(name: str, value: float) -> float:
+    """The value of a loss or a measure.
+
+    Raises:
+        NotFiniteError: it is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise NotFiniteError(f"{name}: got {value}, expected a finite number")
+    return value
+
+
 class _Curves(Callback):
     """One entry per epoch: a line for the reader and a row of curves.json; kept in checkpoints, mid-epoch included."""
 
@@ -340,7 +380,7 @@ class _Curves(Callback):
     def _add_up(self) -> None:
         for told in self._told:
             for name, value in told.items():
-                self.sums[name] = self.sums.get(name, 0.0) + float(value)
+                self.sums[name] = self.sums.get(name, 0.0) + _finite(name, float(value))
         self._told = []
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -351,7 +391,7 @@ class _Curves(Callback):
         sums["loss"] = sums.pop("recognition")  # Eq. 4 alone, so that it compares with the validation loss
         entry |= {f"train_{name}": round(value / clips, 6) for name, value in sums.items()}
         entry |= {
-            name: round(float(value), 6)
+            name: round(_finite(name, float(value)), 6)
             for name, value in trainer.callback_metrics.items()
             if name.startswith("validation_")
         }
