@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from stabn.comparing.lineup import ask, judge, line_up, print_found
+from stabn.comparing.lineup import ask, check_truth, judge, line_up, print_found
 from stabn.comparing.looks import look, print_looks
 from stabn.comparing.page import write_comparison_page
-from stabn.data.truth import read_truth
+from stabn.data.truth import truth_of
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import accuracy, left_out, print_accuracy
 from stabn.evaluation.comparison import print_comparison
@@ -84,7 +84,7 @@ def evaluate(
         looked = faithfulness_of(
             opened,
             split,
-            truth=None if truth is None else read_truth(truth),
+            truth=truth,
             methods=None if methods is None else methods.split(","),
             baselines=baselines.split(","),
             steps=steps,
@@ -146,6 +146,8 @@ def compare(
     named = None if methods is None else [name.strip() for name in methods.split(",")]
     lineup = line_up(runs, methods=named, control=control, data=data)
     options = {"batch_size": batch_size, "workers": workers, "engine": engine}
+    if truth is not None:
+        check_truth(lineup, split, truth)
     answers = ask(lineup, split, **options)
     found = judge(lineup, answers, truth)
     print_found(found)
@@ -191,7 +193,9 @@ def report(
     runs = dict(zip(folders, open_runs(list(folders.values()), data), strict=True))
     check_report(runs, None if control is None else "control")
     project = None if edits is None else open_project(edits)
-    known = None if truth is None else read_truth(truth)
+    known = None
+    if truth is not None:
+        known = truth_of(truth, [sample.clip_id for sample in runs["before"].source.table().of_split(split)])
     answers = {name: predict_split(run, split)[0] for name, run in runs.items()}
     found = report_on(
         out,

@@ -321,8 +321,11 @@ def open_runs(runs: Sequence[Path], data: DataSource | None = None) -> list[Run]
     opened = [first, *(open_run(folder, data) for folder in runs[1:])]
     for run in opened[1:]:
         if run.source != first.source:
+            ours, theirs = asdict(run.source), asdict(first.source)
+            part = next(name for name in ours if ours[name] != theirs[name])
+            told = "" if part == "annotations" else f"--data.{part} "
             raise UserError(
-                f"{run.folder}: was trained on {run.source.annotations}, but {first.folder} on "
-                f"{first.source.annotations}; say with --data.annotations on what to compare them"
+                f"{run.folder}: was trained on {told}{ours[part]}, but {first.folder} on {theirs[part]}; say with "
+                "--data.annotations on what to compare them"
             )
     return opened

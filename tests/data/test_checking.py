@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from stabn.data.datasets import Sample, Table
 from stabn.data.guard import Guard
 from stabn.data.inspection import Inspector, is_variable
 from stabn.data.segments import Segment
+from stabn.data.truth import ClipTruth
 from stabn.files import read_json
 
 
@@ -192,6 +194,16 @@ def test_clips_of_a_part_of_their_file_are_judged_by_that_part(tmp_path, video):
     assert found["read"] == found["files"] == 1
     assert kinds(found) == {"too short": ["brief"], "no frame": ["nowhere", "behind"]}
     assert kinds(found, "remarks") == {"wrong count": ["beyond", "behind"]}
+
+
+def test_an_interval_beyond_the_end_of_its_video_is_reported(tmp_path, video):
+    samples = [Sample(name, video("mp4", 36), 0, "train") for name in ("inside", "across", "beyond")]
+    intervals = {"inside": (3.0, 9.0), "across": (30.0, 90.0), "beyond": (36.0, 40.0)}
+    truth = {name: ClipTruth(interval=interval) for name, interval in intervals.items()}
+    found = check(replace(table_of(*samples), truth=truth), tmp_path / "check")
+    (remark,) = [one for one in found["remarks"] if one["kind"] == "wrong count"]
+    assert remark["clip_id"] == "beyond"
+    assert "the table says when from frame 36 on, but it has 36" in remark["told"]
 
 
 def test_a_container_that_speaks_of_other_frames_than_it_shows_is_reported(tmp_path, video, ffmpeg):

@@ -355,6 +355,22 @@ def test_wrong_json_lines_are_named(folder, text, told):
         read_table(folder / "c.jsonl")
 
 
+@pytest.mark.parametrize("before", ["\n", "\r\n\r\n", "sep=;\n", "sep=;\r\n"])
+def test_what_spreadsheets_put_before_the_heading_is_passed_over(folder, before):
+    file = folder / "clips.csv"
+    file.write_text(before + "path;label;split\na.mp4;x;train\n", newline="")
+    assert [sample.clip_id for sample in read_table(file).samples] == ["a.mp4"]
+    file.write_text("sep=,\npath,label,split\na.mp4,,train\n")
+    with pytest.raises(UserError, match=r"clips.csv, line 3: "):
+        read_table(file)
+
+
+def test_a_text_in_the_column_of_paths_is_told_as_a_missing_video(folder):
+    (folder / "clips.csv").write_text(f"path,label,split\n{'word ' * 60},x,train\n")
+    with pytest.raises(UserError, match=r"no such video \(.*clips.csv, line 2\)"):
+        read_table(folder / "clips.csv")
+
+
 def test_tabs_may_stand_between_cells(tmp_path):
     for name in ("a, b.mp4", "c.mp4"):
         (tmp_path / name).write_bytes(b"")

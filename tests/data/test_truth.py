@@ -86,6 +86,28 @@ def test_a_truth_file_holds_relevance_intervals_and_boxes(tmp_path):
     }
 
 
+def test_boxes_may_be_fractional(tmp_path):
+    (tmp_path / "truth.jsonl").write_text('{"id": "a", "boxes": [[10.9, 0.2, 12.1, 0.8], null]}\n')
+    assert read_truth(tmp_path / "truth.jsonl")["a"].boxes == ((10.9, 0.2, 12.1, 0.8), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [('{"id": "nobody", "interval": [1, 4]}\n', "names no clip of this data, for instance 'nobody'"), ("", "is empty")],
+)
+def test_truth_of_other_clips_is_refused_by_every_verb_that_takes_it(trained, tmp_path, one_line, text, told):
+    other = tmp_path / "other.jsonl"
+    other.write_text(text)
+    verbs = (
+        ("evaluate", trained, "--faithfulness"),
+        ("compare", trained, trained),
+        ("compare", trained, trained, "--faithfulness"),
+    )
+    for verb in verbs:
+        message = one_line(*verb, "--truth", other)
+        assert message == f"stabn {verb[0]}: error: --truth: {other} {told}; give the truth of these clips"
+
+
 def test_the_truth_of_tabletop_is_read(tabletop):
     truth = read_truth(tabletop / "truth.jsonl")
     assert len(truth) == 42

@@ -38,7 +38,7 @@ def test_answers_that_are_no_numbers_are_refused(trained, tensor):
     model.get_parameter(tensor).data.fill_(torch.nan)
     samples = run.source.table().of_split("validation")
     dataset = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
-    with pytest.raises(UserError, match="the network's answers are not finite .*--engine.precision 32-true"):
+    with pytest.raises(UserError, match=r"the network's answers are not finite .*--engine.precision 32-true"):
         predict(model, dataset)
 
 

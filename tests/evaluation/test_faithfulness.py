@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from lanterns import FRAMES, SIDE, Honest, Inverted, Lanterns, Mixed
 
 from stabn.cli import main
 from stabn.data.datasets import VideoDataset
+from stabn.data.truth import ClipTruth
 from stabn.errors import UserError
 from stabn.evaluation import localisation
 from stabn.evaluation.explainers import METHODS
@@ -88,6 +90,22 @@ def test_shuffled_windows_are_those_of_the_same_place_in_the_other_clip(trained)
             assert np.allclose(found.probabilities[row], model.perceive(features, shown).softmax(1).mean(0), atol=1e-5)
 
 
+def test_a_single_clip_that_can_be_read_has_nobody_to_exchange_attention_with(trained):
+    run = open_run(trained)
+    model = run.model()
+    first, second = run.table(model).of_split("validation")[:2]
+    samples = (first, replace(second, path=Path("gone.mp4")))
+    data = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
+    found = predict_each(model, data, ("as-is", "shuffled-temporal", "inverse-spatial"))
+    assert list(found) == ["as-is", "inverse-spatial"]
+    assert all(answers.clip_ids == (first.clip_id,) for answers in found.values())
+    with pytest.raises(UserError, match="got 1 clip, expected at least two to exchange attention"):
+        predict(model, data, attention="shuffled-temporal")
+    whole = faithfulness(model, data, methods=["attention"], baselines=["mean"], steps=1)
+    assert whole["attention_replaced"] is None
+    assert [one["clip_id"] for one in whole["skipped"]] == [second.clip_id]
+
+
 def test_an_honest_network_passes_every_measure():
     found = looked(Honest(), Lanterns())
     assert found["top1"]["mean"] == 1
@@ -106,6 +124,15 @@ def test_an_honest_network_passes_every_measure():
     assert against["frames"]["mean"]["comprehensiveness"]["verdict"] == "better"
     assert against["truth"]["temporal"]["average_precision"]["verdict"] == "better"
     assert against["truth"]["spatial"]["energy"]["verdict"] == "better"
+
+
+def test_truth_by_which_nothing_can_be_measured_is_told(capsys):
+    data = Lanterns()
+    nowhere = {sample.clip_id: ClipTruth(interval=(5000, 7000)) for sample in data.samples}
+    found = faithfulness(Honest(), data, truth=nowhere, methods=["attention", "random"], baselines=["mean"], steps=2)
+    assert all(of["truth"] is None for of in found["methods"].values())
+    told = f"Of {len(data.samples)} clips it is known when it happens, but in each no frame that the network saw"
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("clips", "verdict"), [(1, "undecided"), (5, "undecided"), (6, "better")])

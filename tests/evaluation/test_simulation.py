@@ -176,6 +176,13 @@ def test_clips_without_truth_are_left_out():
     assert list(simulated_scores(CLIPS, truth, Simulation())) == ["3"]
 
 
+def test_an_interval_in_which_the_network_saw_no_frame_is_no_truth():
+    truth = {c.clip_id: ClipTruth(interval=(5000.0, 7000.0)) for c in CLIPS}
+    assert simulated_scores(CLIPS, truth, Simulation()) == {}
+    truth["3"] = ClipTruth(interval=(FRAMES[2], FRAMES[2] + 1))
+    assert list(simulated_scores(CLIPS, truth, Simulation())) == ["3"]
+
+
 def test_edits_say_that_and_how_they_were_simulated_and_are_made_once(project):
     settings = Simulation(boundary_noise=2, wrong=0.1, count=5, shuffle=True, seed=7)
     assert simulate_edits(project, TRUTH, settings) == 5

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stabn.data.truth import read_truth
+from stabn.data.truth import read_truth, truth_of, unused
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import left_out
 from stabn.evaluation.comparison import Contestant, compare, print_comparison
@@ -146,6 +146,16 @@ def ask(lineup: Lineup, split: str, **options: Any) -> list[list[Predictions]]:
     return [[predict_split(entry.run, split, **options)[0] for entry in entries] for entries in lineup.repetitions]
 
 
+def check_truth(lineup: Lineup, split: str, truth: Path) -> None:
+    """Find out before networks are asked whether a file has truth of every repetition's clips.
+
+    Raises:
+        UserError: it has not, or cannot be read, or the data has no such split.
+    """
+    for entries in lineup.repetitions:
+        truth_of(truth, [sample.clip_id for sample in entries[0].run.source.table().of_split(split)])
+
+
 def judge(lineup: Lineup, answers: Sequence[Sequence[Predictions]], truth: Path | None = None) -> dict[str, Any]:
     """One comparison, or what several repetitions say together.
 
@@ -161,7 +171,7 @@ def judge(lineup: Lineup, answers: Sequence[Sequence[Predictions]], truth: Path 
         "repetitions": the comparison of each. And "notes": sentences that a reader should know.
 
     Raises:
-        UserError: the truth cannot be read or is of other videos.
+        UserError: the truth cannot be read, or does not fit the videos.
     """
     given = None if truth is None else read_truth(truth)
     found, notes = [], []
@@ -171,6 +181,11 @@ def judge(lineup: Lineup, answers: Sequence[Sequence[Predictions]], truth: Path 
         known = entries[0].run.source.table().truth if given is None else given
         edited = entries[-1].run.edited_classes
         found.append(compare(contestants, lineup.class_names, edited, control=control, truth=known))
+        timed = sum(clip_id in known and known[clip_id].says_when for clip_id in answered[0].clip_ids)
+        looking = any(answer.temporal is not None for answer in answered)
+        measured = any(method["frame_average_precision"] is not None for method in found[-1]["methods"])
+        if timed and looking and not measured:
+            notes.append(unused(timed))
         skipped = answered[0].skipped_as_json
         found[-1]["skipped"] = skipped
         if skipped and (note := left_out(skipped, len(answered[0].clip_ids))) not in notes:

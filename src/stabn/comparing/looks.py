@@ -7,7 +7,6 @@ from typing import Any
 from tqdm import tqdm
 
 from stabn.comparing.lineup import Lineup
-from stabn.data.truth import read_truth
 from stabn.evaluation.faithfulness import faithfulness_of, print_faithfulness
 from stabn.evaluation.seeds import seed_interval
 from stabn.explain.contents import Cell, Change, Contrast, ContrastRow, Row
@@ -42,13 +41,12 @@ def look(lineup: Lineup, split: str, truth: Path | None = None, **options: Any) 
     Raises:
         UserError: as `faithfulness`.
     """
-    known = None if truth is None else read_truth(truth)
     entries = [entry for entries in lineup.repetitions for entry in entries]
     return [
         {
             "method": entry.method,
             "run": str(entry.run.folder),
-            **faithfulness_of(entry.run, split, truth=known, **options),
+            **faithfulness_of(entry.run, split, truth=truth, **options),
         }
         for entry in tqdm(entries, desc="faithfulness", unit="run", disable=None)
     ]

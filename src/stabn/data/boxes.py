@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-Box = tuple[int, int, int, int]
+Box = tuple[float, float, float, float]
 
 
 def box_map(
@@ -15,8 +15,8 @@ def box_map(
     A mirrored view has the mirrored map: `box_map(...).flip(-1)`.
 
     Args:
-        box: (left, top, right, bottom) in pixels of the source frame, right and bottom exclusive; it may reach beyond
-            the view. None: nothing is there.
+        box: (left, top, right, bottom) in pixels of the source frame, fractional, right and bottom exclusive; it may
+            reach beyond the view. None: nothing is there.
         crop: what the view shows, (left, top, right, bottom) as fractions of the source frame, as from
             `Preprocessing.crop_box`.
         size: (height, width) of the source frame in pixels.

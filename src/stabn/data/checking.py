@@ -25,6 +25,7 @@ from stabn.data.frames import FPS, frame_numbers
 from stabn.data.guard import Guard, StoppedError
 from stabn.data.inspection import Inspector
 from stabn.data.skipping import legible
+from stabn.data.truth import ClipTruth
 from stabn.errors import UserError
 from stabn.files import write_json, write_text
 
@@ -242,7 +243,7 @@ def _inspected_folder(path: str) -> dict[str, Any]:
 def _found(table: Table, records: Mapping[str, Mapping[str, Any]], frames: int | None) -> dict[str, Any]:
     """What check.json says."""
     twice = _twice(table.samples, records)
-    of = {sample.clip_id: list(_remarks(sample, records, frames, twice)) for sample in table.samples}
+    of = {sample.clip_id: list(_remarks(sample, records, frames, twice, table.truth)) for sample in table.samples}
     faulty = {clip_id for clip_id, remarks in of.items() if any(remark.kind in FAULTS for remark in remarks)}
     splits = sorted({sample.split for sample in table.samples}, key=lambda split: (split != "train", split))
     listed = Counter((sample.label, sample.split) for sample in table.samples)
@@ -281,6 +282,7 @@ def _remarks(
     records: Mapping[str, Mapping[str, Any]],
     frames: int | None,
     twice: Mapping[str, str],
+    truth: Mapping[str, ClipTruth],
 ) -> Iterator[Remark]:
     path = os.path.abspath(sample.path)
     record = records.get(path)
@@ -311,6 +313,10 @@ def _remarks(
             yield remark("no frame", f"{path}: has no frame in {segment}")
             return
         count = length
+    interval = truth[sample.clip_id].interval if sample.clip_id in truth else None
+    if interval is not None and interval[0] >= record["frames"]:
+        told = f"{path}: the table says when from frame {interval[0]:g} on, but it has {record['frames']}"
+        yield remark("wrong count", told)
     if record["announced"] not in (None, record["frames"]):
         told = f"{path}: its container speaks of {record['announced']} frames, but {record['frames']} are shown"
         yield remark("wrong count", told)

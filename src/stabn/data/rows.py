@@ -68,14 +68,17 @@ def separator(text: str) -> str:
 def _csv(file: Path) -> Rows:
     try:
         text = file.read_bytes().decode("utf-8-sig")
-        sign = separator(text)
+        sign = separator(text.lstrip())
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, skipinitialspace=True, strict=True)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); give a CSV file or an annotation folder") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: is not UTF-8 CSV ({error}); save it as UTF-8 CSV with a heading line") from None
-    (_, heading), *rest = [(line, cells) for line, cells in lines if any(cells)] or [(1, [])]
+    lines = [(line, cells) for line, cells in lines if any(cells)]
+    if lines and lines[0][1][0] == "sep=":  # with which some spreadsheets say what separates the cells
+        lines = lines[1:]
+    (_, heading), *rest = lines or [(1, [])]
     for line, cells in rest:
         if any(cells[len(heading) :]):
             raise UserError(

@@ -154,7 +154,7 @@ def read_table(
         clip_id, path = (row[named.id] if named.id else "") or name_of(relative, segment), root / relative
         if clip_id in samples:
             raise UserError(f"{where}: clip {clip_id!r} is there twice; remove one of them")
-        if not path.exists() and not may_miss(clip_id):
+        if not os.path.exists(path) and not may_miss(clip_id):  # Path.exists raises where a name is too long
             raise UserError(
                 f"{path}: no such video ({where}); correct the path, give --data.videos, or find all that are missing "
                 "with `stabn check-data` and leave them out with --data.exclude"

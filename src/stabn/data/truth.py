@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ class ClipTruth:
             `interval` where both are given.
         interval: (start, end) in source frames counted from 0, start inclusive, end exclusive, fractional; it may
             reach beyond the end of the video.
-        boxes: per source frame (left, top, right, bottom) in pixels of the source, or None where there is nothing.
+        boxes: per source frame (left, top, right, bottom) in pixels of the source, fractional, or None where there is
+            nothing.
 
     Raises:
         ValueError: nothing is known, or a value is out of its range.
@@ -110,6 +111,27 @@ def read_truth(path: Path | str) -> dict[str, ClipTruth]:
     return truth
 
 
+def unused(count: int) -> str:
+    """What to tell where it is known when things happen, and nothing can be measured by it."""
+    return (
+        f"Of {count} clips it is known when it happens, but in each no frame that the network saw is decisive, or all "
+        "are; the truth has to be in frames of the video."
+    )
+
+
+def truth_of(path: Path, clip_ids: Iterable[str]) -> dict[str, ClipTruth]:
+    """As `read_truth`, for the clips that are meant.
+
+    Raises:
+        UserError: as `read_truth`, or the file says nothing of any of these clips.
+    """
+    truth = read_truth(path)
+    if not any(clip_id in truth for clip_id in clip_ids):
+        told = f"names no clip of this data, for instance {min(truth)!r}" if truth else "is empty"
+        raise UserError(f"--truth: {path} {told}; give the truth of these clips")
+    return truth
+
+
 def _entry(value: Any) -> tuple[str, ClipTruth]:
     """One line of a truth file.
 
@@ -126,7 +148,7 @@ def _entry(value: Any) -> tuple[str, ClipTruth]:
     if boxes is not None:
         if not isinstance(boxes, list):
             raise ValueError(f"boxes: got {boxes!r}, expected a list")
-        boxes = tuple(None if box is None else tuple(map(int, _numbers("boxes", box, length=4))) for box in boxes)
+        boxes = tuple(None if box is None else _numbers("boxes", box, length=4) for box in boxes)
     return str(value["id"]), ClipTruth(relevance, interval, boxes)
 
 

@@ -1,12 +1,14 @@
 """Does a network look where and when it says? Every measure of docs/faithfulness.md for a network and a data set."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stabn.data.datasets import VideoDataset
-from stabn.data.truth import ClipTruth
+from stabn.data.truth import ClipTruth, truth_of, unused
 from stabn.errors import UserError
 from stabn.evaluation.explainers import Subject, check_methods, methods_of
 from stabn.evaluation.intervals import paired_interval, summary
@@ -83,10 +85,15 @@ def faithfulness(
     asked = ("as-is", *(name for name in ATTENTIONS if name != "as-is"), *SHUFFLED)
     asked = asked if isinstance(model, STABN) and len(dataset) > 1 else asked[:1]
     answers = predict_each(model, dataset, asked, engine=engine, **common)
+    if len(answers["as-is"].clip_ids) < 2:
+        answers = {"as-is": answers["as-is"]}
     dataset = dataset.only(answers["as-is"].samples(dataset.samples))
     subject = Subject.of(model, engine)
     chosen = _chosen(len(dataset), max_clips, seed)
     located = localise(subject, dataset, truth, methods, **common) if truth else None
+    timed = sum(s.clip_id in truth and truth[s.clip_id].says_when for s in dataset.samples) if truth else 0
+    if timed and (located is None or located[methods[0]]["temporal"] is None):
+        print(unused(timed), file=sys.stderr)
     curves = perturb(subject, dataset, chosen, methods, baselines=baselines, steps=steps, **common)
     few = [chosen[number] for number in _chosen(len(chosen), RANDOMISED, seed)]
     randomised = randomise(subject, dataset, few, methods, **common)
@@ -124,25 +131,26 @@ def faithfulness(
     }
 
 
-def faithfulness_of(
-    run: Run, split: str, *, truth: Mapping[str, ClipTruth] | None = None, **options: Any
-) -> dict[str, Any]:
+def faithfulness_of(run: Run, split: str, *, truth: Path | None = None, **options: Any) -> dict[str, Any]:
     """`faithfulness` of a run on a split of its data.
 
     Args:
         run: a run.
         split: train or validation.
-        truth: by clip id; by default what the data itself says.
+        truth: a file in place of what the data itself says.
         options: as for `faithfulness`.
 
     Raises:
-        UserError: as `faithfulness`, or the data does not fit the network or has no such split.
+        UserError: as `faithfulness`, or the data does not fit the network or has no such split, or the truth is of
+            other clips.
     """
     model = run.model()
     table = run.table(model)
     preprocessing = preprocessing_of(model, str(run.folder))
-    dataset = VideoDataset(table.of_split(split), preprocessing, class_names=table.class_names)
-    return faithfulness(model, dataset, truth=table.truth if truth is None else truth, **options)
+    samples = table.of_split(split)
+    known = table.truth if truth is None else truth_of(truth, [sample.clip_id for sample in samples])
+    dataset = VideoDataset(samples, preprocessing, class_names=table.class_names)
+    return faithfulness(model, dataset, truth=known, **options)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
@@ -155,7 +163,8 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, seed: int
 
     Returns:
         The same tree with {"mean", "low", "high", "verdict"} of ours minus theirs. The verdict, "better", "worse", or
-        "undecided" where the interval holds 0 or there are fewer clips than `FEWEST`, knows that less is better in deletion and sufficiency.
+        "undecided" where the interval holds 0 or there are fewer clips than `FEWEST`, knows that less is better in
+        deletion and sufficiency.
 
     Raises:
         ValueError: they were measured on different numbers of clips.

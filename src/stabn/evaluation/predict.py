@@ -194,7 +194,8 @@ def predict_each(
         attentions: keys of `ATTENTIONS` and `SHUFFLED`; the others are those of `predict`.
 
     Returns:
-        The answers by attention; their `temporal` and `spatial` are what the perception branch was shown.
+        The answers by attention; their `temporal` and `spatial` are what the perception branch was shown. Without
+        those of `SHUFFLED` where only one clip can be read and others are asked for, too.
 
     Raises:
         UserError: as `predict`.
@@ -221,13 +222,17 @@ def predict_each(
     clips: Dataset[ClipBatch] = Tolerant(dataset.read_by(reader))
     others: Attention | None = None
     skipped: tuple[Skipped, ...] = ()
-    if any(attention in SHUFFLED for attention in attentions):
+    own_only = tuple(attention for attention in attentions if attention not in SHUFFLED)
+    if len(own_only) < len(attentions):
         first = ask(clips, ("as-is",), keep_maps=True)
         own, skipped = first.rows["as-is"], first.skipped
         windows = np.arange(dataset.views)
         read = _read(dataset, skipped)
-        rows = (partners(len(read), seed)[:, None] * dataset.views + windows).ravel()
-        others = Attention(own["spatial"], own["temporal"]).rows(torch.from_numpy(rows))
+        if len(read) > 1 or not own_only:
+            rows = (partners(len(read), seed)[:, None] * dataset.views + windows).ravel()
+            others = Attention(own["spatial"], own["temporal"]).rows(torch.from_numpy(rows))
+        else:
+            attentions = own_only
         clips = Subset(clips, read)
     answered = ask(clips, attentions, keep_maps=keep_maps, others=others, windows=dataset.views)
     reader.close()

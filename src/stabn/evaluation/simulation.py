@@ -101,7 +101,8 @@ def simulate_edits(
     scores = simulated_scores(project.clips, truth, simulation)
     if not scores:
         raise UserError(
-            f"{project.folder}: no clip of it has truth; give the truth of the data that its run learned from"
+            f"{project.folder}: no clip of it has truth in the frames that were seen; give the truth of the data that "
+            "its run learned from, in frames"
         )
     done, time = project.edits(), now()
     edits = [
@@ -153,8 +154,11 @@ def simulated_scores(
 
 
 def has_truth(clip: ProjectClip, truth: Mapping[str, ClipTruth]) -> bool:
-    """Whether it is known when something happens in a clip."""
-    return clip.clip_id in truth and truth[clip.clip_id].says_when
+    """Whether it is known when something happens in a clip; an interval has to meet a frame that the network saw."""
+    if clip.clip_id not in truth or not truth[clip.clip_id].says_when:
+        return False
+    known = truth[clip.clip_id]
+    return known.relevance is not None or bool(known.scores(clip.frame_indices).any())
 
 
 def spread(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
