@@ -64,7 +64,7 @@ def differences() -> Figure:
         name if script == "human_knowledge" else f"{name}, from the start": found
         for script in ("human_knowledge", "from_start")
         for name, found in read_json(HERE / script / "results.json", remedy=f"run benchmarks.{script}").items()
-        if not name.endswith((", plain", ", number of edits")) and ", against" not in name  # networks of another row
+        if not name.endswith((", plain", ", number and noise")) and ", against" not in name  # networks of another row
         if len(found["results"]) >= ENOUGH
     }
     figure, axes = plt.subplots(len(results), 4, figsize=(14, 3.4 * len(results)), squeeze=False, sharey="row")
