@@ -43,7 +43,7 @@ def test_attention_cannot_be_mutated_but_replaced():
         (torch.zeros(1, 2, 3, 3), torch.zeros(2, 2), r"temporal: got shape \(2, 2\), expected \(1, 2\)"),
         (torch.full((1, 2, 3, 3), 1.5), torch.zeros(1, 2), r"spatial: got values in 1.5..1.5, expected 0..1"),
         (torch.zeros(1, 2, 3, 3), torch.tensor([[-0.1, 0.5]]), r"temporal: got values in -0.1..0.5, expected 0..1"),
-        (torch.zeros(1, 2, 3, 3), torch.tensor([[float("nan"), 0.5]]), r"temporal: got values in nan..nan"),
+        (torch.zeros(1, 2, 3, 3), torch.tensor([[float("nan"), 0.5]]), r"temporal: got NaN, expected 0\.\.1"),
         (torch.zeros(1, 2, 3, 3, dtype=torch.uint8), torch.zeros(1, 2), r"spatial: got torch.uint8"),
     ],
 )
