@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from stabn.comparing.lineup import ask, check_truth, judge, line_up, print_found
+from stabn.comparing.lineup import ask, judge, line_up, print_found, truth_for
 from stabn.comparing.looks import look, print_looks
 from stabn.comparing.page import write_comparison_page
 from stabn.data.truth import truth_of
@@ -146,10 +146,9 @@ def compare(
     named = None if methods is None else [name.strip() for name in methods.split(",")]
     lineup = line_up(runs, methods=named, control=control, data=data)
     options = {"batch_size": batch_size, "workers": workers, "engine": engine}
-    if truth is not None:
-        check_truth(lineup, split, truth)
+    known = None if truth is None else truth_for(lineup, split, truth)
     answers = ask(lineup, split, **options)
-    found = judge(lineup, answers, truth)
+    found = judge(lineup, answers, known)
     print_found(found)
     if faithfulness:
         found["faithfulness"] = look(lineup, split, truth, max_clips=max_clips, **options)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stabn.data.truth import read_truth, truth_of, unused
+from stabn.data.truth import ClipTruth, check_meant, read_truth, unused
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import left_out
 from stabn.evaluation.comparison import Contestant, compare, print_comparison
@@ -146,17 +146,21 @@ def ask(lineup: Lineup, split: str, **options: Any) -> list[list[Predictions]]:
     return [[predict_split(entry.run, split, **options)[0] for entry in entries] for entries in lineup.repetitions]
 
 
-def check_truth(lineup: Lineup, split: str, truth: Path) -> None:
-    """Find out before networks are asked whether a file has truth of every repetition's clips.
+def truth_for(lineup: Lineup, split: str, path: Path) -> dict[str, ClipTruth]:
+    """What a file says of every repetition's clips; to be asked before the networks are.
 
     Raises:
-        UserError: it has not, or cannot be read, or the data has no such split.
+        UserError: it says nothing of them, or cannot be read, or the data has no such split.
     """
+    truth = read_truth(path)
     for entries in lineup.repetitions:
-        truth_of(truth, [sample.clip_id for sample in entries[0].run.source.table().of_split(split)])
+        check_meant(path, truth, [sample.clip_id for sample in entries[0].run.source.table().of_split(split)])
+    return truth
 
 
-def judge(lineup: Lineup, answers: Sequence[Sequence[Predictions]], truth: Path | None = None) -> dict[str, Any]:
+def judge(
+    lineup: Lineup, answers: Sequence[Sequence[Predictions]], truth: Mapping[str, ClipTruth] | None = None
+) -> dict[str, Any]:
     """One comparison, or what several repetitions say together.
 
     The edited classes are those of the last run of each repetition.
@@ -164,28 +168,26 @@ def judge(lineup: Lineup, answers: Sequence[Sequence[Predictions]], truth: Path 
     Args:
         lineup: who takes part.
         answers: as `ask` gives them.
-        truth: a file in place of what the data itself says of its clips.
+        truth: by clip id, in place of what the data itself says of its clips.
 
     Returns:
         As `stabn.evaluation.comparison.compare`; over repetitions as `stabn.evaluation.seeds.over_seeds`, with
         "repetitions": the comparison of each. And "notes": sentences that a reader should know.
 
     Raises:
-        UserError: the truth cannot be read, or does not fit the videos.
+        UserError: the truth does not fit the videos.
     """
-    given = None if truth is None else read_truth(truth)
     found, notes = [], []
     for entries, answered in zip(lineup.repetitions, answers, strict=True):
         contestants = [Contestant(str(e.run.folder), a) for e, a in zip(entries, answered, strict=True)]
         control = next((c.name for c, e in zip(contestants, entries, strict=True) if e.method == lineup.control), None)
-        known = entries[0].run.source.table().truth if given is None else given
+        known = entries[0].run.source.table().truth if truth is None else truth
         edited = entries[-1].run.edited_classes
         found.append(compare(contestants, lineup.class_names, edited, control=control, truth=known))
-        timed = sum(clip_id in known and known[clip_id].says_when for clip_id in answered[0].clip_ids)
         looking = any(answer.temporal is not None for answer in answered)
         measured = any(method["frame_average_precision"] is not None for method in found[-1]["methods"])
-        if timed and looking and not measured:
-            notes.append(unused(timed))
+        if looking and not measured and (told := unused(known, answered[0].clip_ids)) and told not in notes:
+            notes.append(told)
         skipped = answered[0].skipped_as_json
         found[-1]["skipped"] = skipped
         if skipped and (note := left_out(skipped, len(answered[0].clip_ids))) not in notes:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,11 @@ def read_truth(path: Path | str) -> dict[str, ClipTruth]:
     return truth
 
 
-def unused(count: int) -> str:
-    """What to tell where it is known when things happen, and nothing can be measured by it."""
+def unused(truth: Mapping[str, ClipTruth], clip_ids: Iterable[str]) -> str | None:
+    """What to tell where nothing could be measured in time, though it is known when things happen; else None."""
+    count = sum(clip_id in truth and truth[clip_id].says_when for clip_id in clip_ids)
+    if not count:
+        return None
     return (
         f"Of {count} clips it is known when it happens, but in each no frame that the network saw is decisive, or all "
         "are; the truth has to be in frames of the video."
@@ -126,10 +129,19 @@ def truth_of(path: Path, clip_ids: Iterable[str]) -> dict[str, ClipTruth]:
         UserError: as `read_truth`, or the file says nothing of any of these clips.
     """
     truth = read_truth(path)
+    check_meant(path, truth, clip_ids)
+    return truth
+
+
+def check_meant(path: Path, truth: Mapping[str, ClipTruth], clip_ids: Iterable[str]) -> None:
+    """Find out whether what a file said is about these clips.
+
+    Raises:
+        UserError: it is about none of them.
+    """
     if not any(clip_id in truth for clip_id in clip_ids):
         told = f"names no clip of this data, for instance {min(truth)!r}" if truth else "is empty"
         raise UserError(f"--truth: {path} {told}; give the truth of these clips")
-    return truth
 
 
 def _entry(value: Any) -> tuple[str, ClipTruth]:

@@ -91,9 +91,9 @@ def faithfulness(
     subject = Subject.of(model, engine)
     chosen = _chosen(len(dataset), max_clips, seed)
     located = localise(subject, dataset, truth, methods, **common) if truth else None
-    timed = sum(s.clip_id in truth and truth[s.clip_id].says_when for s in dataset.samples) if truth else 0
-    if timed and (located is None or located[methods[0]]["temporal"] is None):
-        print(unused(timed), file=sys.stderr)
+    untimed = located is None or located[methods[0]]["temporal"] is None
+    if untimed and (note := unused(truth or {}, (sample.clip_id for sample in dataset.samples))):
+        print(note, file=sys.stderr)
     curves = perturb(subject, dataset, chosen, methods, baselines=baselines, steps=steps, **common)
     few = [chosen[number] for number in _chosen(len(chosen), RANDOMISED, seed)]
     randomised = randomise(subject, dataset, few, methods, **common)

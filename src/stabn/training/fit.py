@@ -22,7 +22,7 @@ from stabn.errors import NotFiniteError, UserError
 from stabn.files import alone, first_process, write_json
 from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
 from stabn.pace import EngineRecipe
-from stabn.runs import DataSource, finished, found, write_run
+from stabn.runs import DataSource, found, write_run
 from stabn.tracking import Recorder, TrackingRecipe
 from stabn.training.feeding import Feeding, total_steps
 from stabn.training.module import Training
@@ -84,8 +84,8 @@ def train(
         recipe["held_out"] = sorted(held_out)
     if class_names is not None:
         recipe["class_names"] = list(class_names)
-    if keep and finished(out):
-        check_same(out, data, recipe)
+    if keep and (before := found(out)) is not None and before["complete"]:
+        _check_same(out, before, data, recipe)
         return {}
     table = data.table() if class_names is None else data.table().numbered(class_names)
     if len(table.class_names) < 2:
@@ -181,21 +181,18 @@ def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any)
     if before is not None:
         if before["complete"]:
             raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train anew")
-        check_same(out, data, recipe)
+        _check_same(out, before, data, recipe)
     write_run(out, data, recipe, complete=False, **origin)
 
 
-def check_same(out: Path, data: DataSource, recipe: Mapping[str, Any]) -> None:
-    """Find out whether the run in `out` learns from this data what this recipe says.
+def _check_same(out: Path, before: Mapping[str, Any], data: DataSource, recipe: Mapping[str, Any]) -> None:
+    """Find out whether the run in `out`, whose run.json is `before`, learns from this data what this recipe says.
 
     On what it runs, with how many workers, and who is told may be different.
 
     Raises:
-        UserError: it does not, or `out` holds no run.
+        UserError: it does not.
     """
-    before = found(out)
-    if before is None:
-        raise UserError(f"{out}: holds no run; choose another --out")
     state = "a finished run" if before["complete"] else "an unfinished run"
     learnt = {key: value for key, value in recipe.items() if key not in ("engine", "loader", "tracking")}
     for part, wanted in (("recipe", learnt), ("data", asdict(data.absolute()))):
