@@ -12,7 +12,7 @@ from stabn.archive.answers import Row, compressed
 from stabn.archive.reading import View
 from stabn.data.transforms import Preprocessing
 from stabn.engine import build_answerer, quietly
-from stabn.errors import UserError
+from stabn.errors import NotFiniteError, UserError
 from stabn.nn import Output, ResNet3D
 from stabn.pace import EngineRecipe
 
@@ -60,7 +60,7 @@ class Network:
             raise UserError(
                 f"--batch-size: got {len(views)}, more than fits into the memory of {self.device}; give less"
             ) from None
-        except ValueError as error:  # an attention that is no number, maybe of one clip alone
+        except NotFiniteError as error:  # in the attention, and maybe in that of one clip alone
             if len(views) > 1:
                 return [row for view in views for row in self.rows([view])]
             return [{"error": f"the network gives no answer for this clip ({error}); {_EXACTER}"}]
