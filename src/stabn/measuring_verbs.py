@@ -6,7 +6,7 @@ from typing import Any, Literal
 from stabn.comparing.lineup import ask, judge, line_up, print_found, truth_for
 from stabn.comparing.looks import look, print_looks
 from stabn.comparing.page import write_comparison_page
-from stabn.data.truth import truth_of
+from stabn.data.truth import ClipTruth, truth_of
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import accuracy, left_out, print_accuracy
 from stabn.evaluation.comparison import print_comparison
@@ -16,7 +16,7 @@ from stabn.evaluation.predict import predict_split
 from stabn.pace import EngineRecipe
 from stabn.projects import open_project
 from stabn.reporting import check_report, report_on
-from stabn.runs import DataSource, open_run, open_runs
+from stabn.runs import DataSource, Run, open_run, open_runs
 
 
 def evaluate(
@@ -84,7 +84,7 @@ def evaluate(
         looked = faithfulness_of(
             opened,
             split,
-            truth=truth,
+            truth=_truth_of(opened, split, truth),
             methods=None if methods is None else methods.split(","),
             baselines=baselines.split(","),
             steps=steps,
@@ -151,7 +151,7 @@ def compare(
     found = judge(lineup, answers, known)
     print_found(found)
     if faithfulness:
-        found["faithfulness"] = look(lineup, split, truth, max_clips=max_clips, **options)
+        found["faithfulness"] = look(lineup, split, known, max_clips=max_clips, **options)
         if out is None:
             print_looks(found["faithfulness"])
     if out is not None:
@@ -192,9 +192,7 @@ def report(
     runs = dict(zip(folders, open_runs(list(folders.values()), data), strict=True))
     check_report(runs, None if control is None else "control")
     project = None if edits is None else open_project(edits)
-    known = None
-    if truth is not None:
-        known = truth_of(truth, [sample.clip_id for sample in runs["before"].source.table().of_split(split)])
+    known = _truth_of(runs["before"], split, truth)
     answers = {name: predict_split(run, split)[0] for name, run in runs.items()}
     found = report_on(
         out,
@@ -214,3 +212,10 @@ def report(
         print(left_out(skipped, len(measured.clip_ids)))
     print(f"{out}: written")
     return {"format": "stabn-comparison/1", "split": split, **found, "skipped": skipped}
+
+
+def _truth_of(run: Run, split: str, path: Path | None) -> dict[str, ClipTruth] | None:
+    """What a file, where one is given, says of the clips of a run's split."""
+    if path is None:
+        return None
+    return truth_of(path, [sample.clip_id for sample in run.source.table().of_split(split)])

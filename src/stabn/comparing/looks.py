@@ -1,12 +1,12 @@
 """Whether the networks of a comparison look where and when they say: measured, and as parts of the page."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from stabn.comparing.lineup import Lineup
+from stabn.data.truth import ClipTruth
 from stabn.evaluation.faithfulness import faithfulness_of, print_faithfulness
 from stabn.evaluation.seeds import seed_interval
 from stabn.explain.contents import Cell, Change, Contrast, ContrastRow, Row
@@ -26,13 +26,15 @@ Found = Sequence[Mapping[str, Any]]
 """What was found of one method's runs, one per seed."""
 
 
-def look(lineup: Lineup, split: str, truth: Path | None = None, **options: Any) -> list[dict[str, Any]]:
+def look(
+    lineup: Lineup, split: str, truth: Mapping[str, ClipTruth] | None = None, **options: Any
+) -> list[dict[str, Any]]:
     """Every run's faithfulness.
 
     Args:
         lineup: who takes part.
         split: train or validation.
-        truth: a file in place of what the data itself says.
+        truth: by clip id, in place of what the data itself says.
         options: as for `stabn.evaluation.faithfulness.faithfulness`.
 
     Returns:

@@ -2,13 +2,12 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stabn.data.datasets import VideoDataset
-from stabn.data.truth import ClipTruth, truth_of, unused
+from stabn.data.truth import ClipTruth, unused
 from stabn.errors import UserError
 from stabn.evaluation.explainers import Subject, check_methods, methods_of
 from stabn.evaluation.intervals import paired_interval, summary
@@ -131,24 +130,25 @@ def faithfulness(
     }
 
 
-def faithfulness_of(run: Run, split: str, *, truth: Path | None = None, **options: Any) -> dict[str, Any]:
+def faithfulness_of(
+    run: Run, split: str, *, truth: Mapping[str, ClipTruth] | None = None, **options: Any
+) -> dict[str, Any]:
     """`faithfulness` of a run on a split of its data.
 
     Args:
         run: a run.
         split: train or validation.
-        truth: a file in place of what the data itself says.
+        truth: by clip id, in place of what the data itself says.
         options: as for `faithfulness`.
 
     Raises:
-        UserError: as `faithfulness`, or the data does not fit the network or has no such split, or the truth is of
-            other clips.
+        UserError: as `faithfulness`, or the data does not fit the network or has no such split.
     """
     model = run.model()
     table = run.table(model)
     preprocessing = preprocessing_of(model, str(run.folder))
     samples = table.of_split(split)
-    known = table.truth if truth is None else truth_of(truth, [sample.clip_id for sample in samples])
+    known = table.truth if truth is None else truth
     dataset = VideoDataset(samples, preprocessing, class_names=table.class_names)
     return faithfulness(model, dataset, truth=known, **options)
 
