@@ -48,6 +48,7 @@ EDITED: Arms = {
     "edited, squared": ("truth", {}, replace(BALANCED, loss="squared"), 20.0),
     "edited, cross-entropy": ("truth", {}, replace(BALANCED, loss="cross-entropy"), 5.0),
     "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), GAMMA),
+    "edited, squared, paper's mechanism": ("truth", {}, replace(BALANCED, loss="squared", mechanism="paper"), 20.0),
 }
 """By name: which edits, how they are simulated, how they enter the network, and gamma."""
 BOXED: Arms = {"edited, also where": ("truth", {}, WHERE, GAMMA)}

@@ -6,16 +6,20 @@
 Per seed: one ST-ABN; the training clips of the weakest classes that it got wrong (words: that networks which had not
 seen them got wrong); the truth as edits; fine-tunings that differ in one thing each. "control" is the same fine-tuning
 without L_temp. The second group lets the whole network learn, with a control of its own. Accuracy with the inverse of
-the spatial attention (Eq. 7) is measured on all of them. With --curve also the number of edits and the noise in them.
+the spatial attention (Eq. 7) is measured on all of them. With --curve also the number of edits and the noise in them;
+with --gated what benchmarks.from_start adds, but for the first step: the gated mechanism and the balanced L_temp from
+fine-tuning on, for as long as other fine-tunings ("gated") and for as long as the first training ("gated, long").
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import (
+    BALANCED,
     CURVES,
+    GAMMA,
     SETTINGS,
     arguments,
     edited,
@@ -35,6 +39,7 @@ from stabn.training.recipes import CorrectionRecipe
 
 PAPER = CorrectionRecipe()
 WHOLE = CorrectionRecipe(frozen="nothing", views="any")
+GATED = replace(BALANCED, start="before", mechanism="gated")
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Arm:
     correction: CorrectionRecipe = PAPER
     gamma: float = 20.0
     control: bool = False
+    long: bool = False
 
 
 ARMS = {
@@ -62,15 +68,22 @@ CURVE = {
     name: Arm("whole network: control", edits, tuple(simulation.items()), WHOLE)
     for name, (edits, simulation) in CURVES.items()
 }
+FROM_HERE = {
+    f"{name}: {kind}": Arm(against, correction=GATED, gamma=GAMMA, control=kind == "control", long="long" in name)
+    for name in ("gated", "gated, long")
+    for kind, against in (("control", "before"), ("edited", f"{name}: control"))
+}
 
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     setting = SETTINGS[asked.data]
+    setting = setting.lasting(asked.epochs or setting.optimiser.epochs)
+    setting = replace(setting, folds=setting.folds if asked.folds is None else asked.folds)
     source = source_of(asked, folder, seed)
     before = trained(setting, folder / "before", source, seed)
     truth = edited(setting, before, "truth", seed)
     found = {"before": measured(before, asked.split, truth.classes)}
-    for name, arm in (ARMS | (CURVE if asked.curve else {})).items():
+    for name, arm in (ARMS | (CURVE if asked.curve else {}) | (FROM_HERE if asked.gated else {})).items():
         if asked.arms and name not in asked.arms:
             continue
         if not enough(name, dict(arm.simulation).get("count"), truth):
@@ -78,7 +91,8 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
         project = truth if arm.control else edited(setting, before, arm.edits, seed, **dict(arm.simulation))
         out = folder / folder_name(name)
         how = {"gamma": arm.gamma, "control": arm.control, "correction": arm.correction}
-        finetuned(setting, before, project, out, seed, setting.finetuning, **how)
+        optimiser = setting.optimiser if arm.long else setting.finetuning
+        finetuned(setting, before, project, out, seed, optimiser, **how)
         found[name] = measured(out, asked.split, truth.classes) | (
             {} if arm.control else {"edits": len(project.edits())}
         )
@@ -88,10 +102,13 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--curve", action="store_true", help="also fewer edits, and edits with noise")
+    parser.add_argument("--gated", action="store_true", help="also the gated mechanism from fine-tuning on")
+    parser.add_argument("--epochs", type=int, help="of the first training")
+    parser.add_argument("--folds", type=int, help="collect mistakes out of fold, of so many parts; words: 2")
     parser.add_argument("--arms", nargs="+", help="only these fine-tunings")
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
-    against = {"before": "control"} | {name: arm.against for name, arm in (ARMS | CURVE).items()}
+    against = {"before": "control"} | {name: arm.against for name, arm in (ARMS | CURVE | FROM_HERE).items()}
     found = over_seeds([result["methods"] for result in results], against)
     report(asked, __file__, {"summary": found, "results": results})
     print_summary(title_of(asked), found)
