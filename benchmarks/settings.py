@@ -120,6 +120,19 @@ SETTINGS = {
 }
 
 
+def setting_of(asked: argparse.Namespace, *, from_start: bool = False) -> Setting:
+    """The setting of the data that is asked for, with `--epochs` and `--folds` where the experiment has them.
+
+    Args:
+        asked: the options.
+        from_start: by default last as long as a training in which edits take part from its start.
+    """
+    setting = SETTINGS[asked.data]
+    epochs = asked.epochs or (setting.epochs if from_start else setting.optimiser.epochs)
+    folds = getattr(asked, "folds", None)
+    return replace(setting.lasting(epochs), folds=setting.folds if folds is None else folds)
+
+
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """The options that every experiment has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import (
-    SETTINGS,
     arguments,
     measured,
     over_seeds,
     per_seed,
     print_summary,
     report,
+    setting_of,
     source_of,
     title_of,
     trained,
@@ -34,8 +34,7 @@ DEPTHS = {"words": ("fine", "fine-deep"), "tabletop": ("small", "small-deep")}
 
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
-    setting = SETTINGS[asked.data]
-    setting = setting.lasting(asked.epochs or setting.optimiser.epochs)
+    setting = setting_of(asked)
     source = source_of(asked, folder, seed)
     found = {}
     for depth in asked.architectures or DEPTHS[asked.data]:

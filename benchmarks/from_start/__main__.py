@@ -18,7 +18,6 @@ from benchmarks.settings import (
     BALANCED,
     CURVES,
     GAMMA,
-    SETTINGS,
     WHERE,
     arguments,
     boxes_of,
@@ -31,6 +30,7 @@ from benchmarks.settings import (
     per_seed,
     print_summary,
     report,
+    setting_of,
     source_of,
     title_of,
     trained,
@@ -48,7 +48,6 @@ EDITED: Arms = {
     "edited, squared": ("truth", {}, replace(BALANCED, loss="squared"), 20.0),
     "edited, cross-entropy": ("truth", {}, replace(BALANCED, loss="cross-entropy"), 5.0),
     "edited, paper's mechanism": ("truth", {}, replace(BALANCED, mechanism="paper"), GAMMA),
-    "edited, squared, paper's mechanism": ("truth", {}, replace(BALANCED, loss="squared", mechanism="paper"), 20.0),
 }
 """By name: which edits, how they are simulated, how they enter the network, and gamma."""
 BOXED: Arms = {"edited, also where": ("truth", {}, WHERE, GAMMA)}
@@ -64,9 +63,7 @@ AGAINST = (
 
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
-    setting = SETTINGS[asked.data]
-    setting = setting.lasting(asked.epochs or setting.epochs)
-    setting = replace(setting, folds=setting.folds if asked.folds is None else asked.folds)
+    setting = setting_of(asked, from_start=True)
     source = source_of(asked, folder, seed)
     folder = folder / "from-start"
     control = trained(setting, folder / "control", source, seed, mechanism=asked.mechanism or "gated")

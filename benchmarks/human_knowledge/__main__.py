@@ -20,7 +20,6 @@ from benchmarks.settings import (
     BALANCED,
     CURVES,
     GAMMA,
-    SETTINGS,
     arguments,
     edited,
     enough,
@@ -31,6 +30,7 @@ from benchmarks.settings import (
     per_seed,
     print_summary,
     report,
+    setting_of,
     source_of,
     title_of,
     trained,
@@ -69,16 +69,14 @@ CURVE = {
     for name, (edits, simulation) in CURVES.items()
 }
 FROM_HERE = {
-    f"{name}: {kind}": Arm(against, correction=GATED, gamma=GAMMA, control=kind == "control", long="long" in name)
-    for name in ("gated", "gated, long")
+    f"{name}: {kind}": Arm(against, correction=GATED, gamma=GAMMA, control=kind == "control", long=long)
+    for name, long in (("gated", False), ("gated, long", True))
     for kind, against in (("control", "before"), ("edited", f"{name}: control"))
 }
 
 
 def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
-    setting = SETTINGS[asked.data]
-    setting = setting.lasting(asked.epochs or setting.optimiser.epochs)
-    setting = replace(setting, folds=setting.folds if asked.folds is None else asked.folds)
+    setting = setting_of(asked)
     source = source_of(asked, folder, seed)
     before = trained(setting, folder / "before", source, seed)
     truth = edited(setting, before, "truth", seed)
