@@ -24,23 +24,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from stabn import edit_verbs, verbs
-from stabn.data.datasets import VideoDataset
+from stabn.cli import data as data_verbs
+from stabn.cli import edits as edit_verbs
+from stabn.cli import train as verbs
+from stabn.data.annotations.source import DataSource
+from stabn.data.annotations.table import Columns
+from stabn.data.dataset import VideoDataset
 from stabn.data.sampling import Sampling
-from stabn.data.tables import Columns
 from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.edits.project import Project, open_project
+from stabn.engine.config import EngineRecipe
+from stabn.evaluation.attribution import Subject
 from stabn.evaluation.calibration import calibration
 from stabn.evaluation.comparison import frame_precisions
-from stabn.evaluation.explainers import Subject
 from stabn.evaluation.localisation import localise
 from stabn.evaluation.predict import predict_each
 from stabn.evaluation.seeds import seed_interval
 from stabn.files import read_json, write_json, write_text
 from stabn.nn import STABN
-from stabn.pace import EngineRecipe
-from stabn.projects import Project, open_project
-from stabn.runs import DataSource, Run, finished, open_run, preprocessing_of
-from stabn.training.recipes import (
+from stabn.runs import Run, finished, open_run, preprocessing_of
+from stabn.training.config import (
     SMALL_AUGMENTATION,
     SMALL_FINETUNING,
     SMALL_OPTIMISER,
@@ -154,7 +157,7 @@ def source_of(asked: argparse.Namespace, folder: Path, seed: int, **tabletop: An
     """The labelled videos of one seed: other training clips of the words, or another Tabletop altogether."""
     if asked.data == "tabletop":
         table = folder / "tabletop"
-        verbs.tabletop(table, train=asked.clips or 770, validation=280, seed=seed, workers=1, **tabletop)
+        data_verbs.tabletop(table, train=asked.clips or 770, validation=280, seed=seed, workers=1, **tabletop)
         return DataSource(str(table))
     if asked.table is None:
         raise SystemExit("--table: is needed for words; give the table of clips")
@@ -224,7 +227,7 @@ def edited(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any
         if setting.folds and project != truth and not link.exists():
             link.symlink_to("edits-truth-folds", target_is_directory=True)
         recognised = edits == "recognised"
-        verbs.collect(
+        edit_verbs.collect(
             run,
             project,
             weakest=read_json(run / "config.json", remedy="remove the run")["num_classes"] // 2,

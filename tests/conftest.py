@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from small_run import QUICK, SETTINGS
 
+from stabn.data.annotations.source import DataSource
 from stabn.data.tabletop import generate
-from stabn.runs import DataSource, Run, open_run
-from stabn.training.fit import train
-from stabn.training.recipes import NetworkRecipe
+from stabn.runs import Run, open_run
+from stabn.training.config import NetworkRecipe
+from stabn.training.train import train
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +43,7 @@ def run(trained: Path, tmp_path: Path) -> Run:
 @pytest.fixture
 def one_line(capsys: pytest.CaptureFixture[str]):
     """Runs the command line with a mistake in it and gives the one line that it answers."""
-    from stabn.cli import main
+    from stabn.cli.main import main
 
     def call(*arguments: object) -> str:
         with pytest.raises(SystemExit) as stopped:

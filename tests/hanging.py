@@ -5,8 +5,8 @@ import os
 import time
 from collections.abc import Generator
 
-from stabn.data.decoders import VideoFiles
-from stabn.data.inspection import Inspector
+from stabn.data.quality.inspect_video import Inspector
+from stabn.data.video.backends import VideoFiles
 
 
 class HangsOnSome(VideoFiles):

@@ -8,9 +8,9 @@ import pytest
 
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
-from stabn.pace import EngineRecipe
+from stabn.engine.config import EngineRecipe
+from stabn.training.config import LoaderRecipe, OptimiserRecipe
 from stabn.training.module import Training
-from stabn.training.recipes import LoaderRecipe, OptimiserRecipe
 
 FRAMES = 8
 QUICK = OptimiserRecipe(name="adamw", learning_rate=0.002, schedule="one-cycle", epochs=2, batch_size=4)

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from uvicorn import Server
 
-from stabn import verbs
-from stabn.cli import main
+from stabn.cli import train as verbs
+from stabn.cli.main import main
 from stabn.data.tabletop.acts import ACTS
 from stabn.nn import ARCHITECTURES
 from stabn.records import Edit
-from stabn.training.recipes import SMALL_FINETUNING, SMALL_OPTIMISER
+from stabn.training.config import SMALL_FINETUNING, SMALL_OPTIMISER
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 import torch
 
-from stabn import exporting
-from stabn.cli import main
+from stabn import export as exporting
+from stabn.cli.main import main
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
-from stabn.explain.recording import explain
-from stabn.exporting import Deployed, export
+from stabn.explain.video import explain
+from stabn.export import Deployed, export
 from stabn.nn import STABN, load_pretrained
 from stabn.runs import class_names_of, preprocessing_of
 

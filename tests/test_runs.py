@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from stabn.data.annotations.source import DataSource
 from stabn.errors import UserError
-from stabn.runs import DataSource, finished, found, write_run
+from stabn.runs import finished, found, write_run
 
 
 def write(folder: Path) -> None:

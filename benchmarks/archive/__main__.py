@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import command_of, machine
-from stabn.archive.clips import list_clips
-from stabn.archive.explaining import explain_archive
-from stabn.archive.work import Means
+from stabn.batch.clips import list_clips
+from stabn.batch.explain_batch import explain_archive
+from stabn.batch.worker import Means
 from stabn.data.sampling import Sampling
 from stabn.data.tabletop import NAMES, generate
 from stabn.data.transforms import Preprocessing
-from stabn.data.video import probe
+from stabn.data.video.clip import probe
+from stabn.engine.config import EngineRecipe
 from stabn.files import write_json
 from stabn.nn import STABN
-from stabn.pace import EngineRecipe
 
 PREPROCESSING = Preprocessing(Sampling("uniform", 16), resize=63, crop=56)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import ENGINE, SETTINGS, arguments, over_seeds, per_seed, print_summary, report, title_of
-from stabn.evaluation.explainers import methods_of
+from stabn.evaluation.attribution import methods_of
 from stabn.evaluation.faithfulness import faithfulness_of
 from stabn.files import read_json, write_json
 from stabn.runs import finished, open_run

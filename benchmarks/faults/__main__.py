@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 from benchmarks.faults.plain import Plain
 from benchmarks.settings import command_of, machine
-from stabn.data.decoders import VideoFiles
-from stabn.data.guard import Guard, StoppedError
-from stabn.data.reading import TIMEOUT, Reader
+from stabn.data.video.backends import VideoFiles
+from stabn.data.video.reader import TIMEOUT, Reader
+from stabn.data.video.subprocess_worker import Guard, StoppedError
 from stabn.errors import UserError
 from stabn.files import write_json
 

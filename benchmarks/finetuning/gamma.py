@@ -17,22 +17,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from stabn import edit_verbs, measuring_verbs, verbs
+from stabn.cli import data as data_verbs
+from stabn.cli import edits as edit_verbs
+from stabn.cli import evaluate as measuring_verbs
+from stabn.cli import train as verbs
+from stabn.data.annotations.source import DataSource
 from stabn.evaluation.seeds import seed_interval
 from stabn.files import write_json
-from stabn.runs import DataSource, finished
-from stabn.training.recipes import LoaderRecipe
+from stabn.runs import finished
+from stabn.training.config import LoaderRecipe
 
 GAMMAS = (1.0, 5.0, 30.0)
 
 
 def one_seed(folder: Path, seed: int) -> dict[str, Any]:
     table, before, edits, cached = folder / "tabletop", folder / "before", folder / "edits", LoaderRecipe(cache=True)
-    verbs.tabletop(table, seed=seed)
+    data_verbs.tabletop(table, seed=seed)
     if not finished(before):
         verbs.train(before, DataSource(str(table)), loader=cached, seed=seed)
     if not (edits / "project.json").exists():
-        verbs.collect(before, edits)
+        edit_verbs.collect(before, edits)
     edit_verbs.simulate_edits(edits, table / "truth.jsonl")
     runs = {"control": folder / "control"} | {f"gamma {gamma:g}": folder / f"gamma-{gamma:g}" for gamma in GAMMAS}
     for name, out in runs.items():

@@ -36,7 +36,7 @@ from benchmarks.settings import (
     trained,
 )
 from stabn.nn.stabn import MECHANISMS
-from stabn.training.recipes import CorrectionRecipe
+from stabn.training.config import CorrectionRecipe
 
 Arms = dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]]
 EDITED: Arms = {

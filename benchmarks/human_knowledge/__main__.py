@@ -35,7 +35,7 @@ from benchmarks.settings import (
     title_of,
     trained,
 )
-from stabn.training.recipes import CorrectionRecipe
+from stabn.training.config import CorrectionRecipe
 
 PAPER = CorrectionRecipe()
 WHOLE = CorrectionRecipe(frozen="nothing", views="any")

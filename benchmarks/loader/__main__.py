@@ -29,11 +29,11 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
 from benchmarks.settings import command_of, machine
-from stabn.data.datasets import Sample, VideoDataset
-from stabn.data.reading import Reader, begin_reading
+from stabn.data.dataset import Sample, VideoDataset
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Augmentation, Preprocessing
-from stabn.data.video import write_video
+from stabn.data.video.clip import write_video
+from stabn.data.video.reader import Reader, begin_reading
 from stabn.files import write_json
 
 WIDTH, HEIGHT, LONG, READ, SIDE = 426, 240, 40, 32, 224

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.settings import arguments, over_seeds, per_seed, report, title_of
-from stabn.data.datasets import VideoDataset
+from stabn.data.dataset import VideoDataset
 from stabn.files import read_json, write_json
 from stabn.nn import STABN, Attention
 from stabn.runs import open_run, preprocessing_of

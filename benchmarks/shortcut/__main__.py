@@ -39,12 +39,13 @@ from benchmarks.settings import (
     title_of,
     trained,
 )
-from stabn import edit_verbs, verbs
+from stabn.cli import edits as edit_verbs
+from stabn.data.annotations.source import DataSource
+from stabn.edits.project import open_project
 from stabn.evaluation.predict import predict_split
 from stabn.files import read_json, write_json
-from stabn.projects import open_project
-from stabn.runs import DataSource, open_run
-from stabn.training.recipes import CorrectionRecipe
+from stabn.runs import open_run
+from stabn.training.config import CorrectionRecipe
 
 COUNTS = (10, 50, 200)
 LATER = CorrectionRecipe(mechanism="gated", frozen="nothing", views="any")
@@ -86,7 +87,7 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
     for count in counts:
         edits = folder / f"edits-{count or asked.counts[-1]}"
         if not (edits / "project.json").exists():
-            verbs.collect(before, edits, weakest=14, recognised=True, engine=ENGINE)
+            edit_verbs.collect(before, edits, weakest=14, recognised=True, engine=ENGINE)
         edit_verbs.simulate_edits(edits, count=count or asked.counts[-1], seed=seed)
         project = open_project(edits)
         where = boxes_of(project, table) if asked.where == "space" else None

@@ -29,10 +29,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stabn.allocator import keep_freed_memory, keep_freed_memory_later
+from stabn.engine.device import bf16_pays
 from stabn.files import read_json, write_json
-from stabn.nn import STABN, answering, recognition_loss
-from stabn.pace import bf16_pays
+from stabn.memory import keep_freed_memory, keep_freed_memory_later
+from stabn.nn import STABN, recognition_loss
+from stabn.nn.fast_inference import answering
 
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

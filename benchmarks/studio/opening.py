@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.studio.running import machine, running
-from stabn.data.video import write_video
+from stabn.data.annotations.source import DataSource
+from stabn.data.video.clip import write_video
 from stabn.evaluation.collect import collect
-from stabn.runs import DataSource, open_run
+from stabn.runs import open_run
 
 REPEATS = 7
 

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from benchmarks.studio.running import machine, running
+from stabn.data.annotations.source import DataSource
 from stabn.data.sampling import Sampling
 from stabn.data.tabletop import generate
 from stabn.data.transforms import Preprocessing
 from stabn.evaluation.collect import collect
 from stabn.nn import STABN
-from stabn.runs import DataSource, open_run, write_run
+from stabn.runs import open_run, write_run
 
 
 def measured(run: Path, project: Path, repeats: int, forwards: int) -> dict[str, float]:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from benchmarks.settings import GRID_FRAMES, arguments, boxes_of, cut_out, over_seeds, per_seed, report, source_of
-from stabn.data.video import write_video
+from stabn.data.video.clip import write_video
+from stabn.edits.project import Project
 from stabn.files import read_json
-from stabn.projects import Project
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 12, "validation": 4, "test": 6}

@@ -3,7 +3,7 @@ from fractions import Fraction
 import pytest
 from data_videos import encode, numbered_frame
 
-from stabn.data.datasets import FrameScores, Sample, VideoDataset
+from stabn.data.dataset import FrameScores, Sample, VideoDataset
 from stabn.data.sampling import Sampling, uniform
 from stabn.data.segments import Segment, frames_of
 from stabn.data.transforms import Augmentation, Preprocessing

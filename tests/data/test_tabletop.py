@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from stabn.cli import main
+from stabn.cli.main import main
+from stabn.data.annotations.something_something import read_something_something
 from stabn.data.sampling import Sampling
-from stabn.data.something import read_something_something
 from stabn.data.tabletop import FPS, SIDE, Shortcut, draw_clip, generate, labels_of, plan_clip
 from stabn.data.tabletop.acts import ACTS
 from stabn.data.tabletop.shortcut import COLOURS, plan_mark
-from stabn.data.video import probe, read_clip
+from stabn.data.video.clip import probe, read_clip
 from stabn.errors import UserError
 
 NAMES = list(ACTS)

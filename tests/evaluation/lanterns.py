@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stabn.data.boxes import Box
-from stabn.data.datasets import ClipBatch, Sample, VideoDataset
+from stabn.data.dataset import ClipBatch, Sample, VideoDataset
+from stabn.data.ground_truth import ClipTruth
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
-from stabn.data.truth import ClipTruth
 from stabn.nn import STABN, Attention
 
 FRAMES, SIDE, CELLS = 8, 32, 2

@@ -6,7 +6,7 @@ import torch
 from hand_made import NAMES, predictions, sure
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from stabn.data.datasets import VideoDataset
+from stabn.data.dataset import VideoDataset
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import accuracy, confusion_matrix
 from stabn.evaluation.calibration import calibration

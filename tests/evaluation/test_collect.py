@@ -5,12 +5,12 @@ import pytest
 from safetensors.numpy import load_file
 from small_run import FRAMES, lines
 
-from stabn.data.datasets import VideoDataset
+from stabn.data.dataset import VideoDataset
+from stabn.edits.project import open_project
+from stabn.edits.simulate import simulate_edits
 from stabn.errors import UserError
 from stabn.evaluation.collect import collect
 from stabn.evaluation.predict import predict
-from stabn.evaluation.simulation import simulate_edits
-from stabn.projects import open_project
 from stabn.runs import open_run, preprocessing_of
 
 

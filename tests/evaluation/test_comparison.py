@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hand_made import NAMES, predictions, sure
 
-from stabn.data.truth import ClipTruth
+from stabn.cli.printing import print_comparison
+from stabn.data.ground_truth import ClipTruth
 from stabn.errors import UserError
 from stabn.evaluation.comparison import (
     FRAME_AP,
@@ -13,7 +14,6 @@ from stabn.evaluation.comparison import (
     frame_average_precision,
     frame_precisions,
     mcnemar,
-    print_comparison,
 )
 
 LABELS = [0] * 4 + [1] * 4

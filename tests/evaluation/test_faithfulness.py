@@ -9,17 +9,18 @@ import pytest
 import torch
 from lanterns import FRAMES, SIDE, Honest, Inverted, Lanterns, Mixed
 
-from stabn.cli import main
-from stabn.data.datasets import VideoDataset
-from stabn.data.truth import ClipTruth
+from stabn.cli.main import main
+from stabn.cli.printing import print_faithfulness
+from stabn.data.dataset import VideoDataset
+from stabn.data.ground_truth import ClipTruth
+from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation import localisation
-from stabn.evaluation.explainers import METHODS
-from stabn.evaluation.faithfulness import differences, faithfulness, print_faithfulness
+from stabn.evaluation.attribution import METHODS
+from stabn.evaluation.faithfulness import differences, faithfulness
 from stabn.evaluation.perturbation import BASELINES, SCOPES
 from stabn.evaluation.predict import partners, predict, predict_each
 from stabn.nn import STABN, ResNet3D
-from stabn.pace import EngineRecipe
 from stabn.runs import open_run, preprocessing_of
 
 REAL = localisation.probe

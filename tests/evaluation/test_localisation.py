@@ -6,10 +6,10 @@ import torch
 from lanterns import FRAMES, SIDE, Honest, Inverted, Lanterns
 
 from stabn.data.boxes import box_map
-from stabn.data.truth import ClipTruth
+from stabn.data.ground_truth import ClipTruth
 from stabn.errors import UserError
 from stabn.evaluation import localisation
-from stabn.evaluation.explainers import Subject
+from stabn.evaluation.attribution import Subject
 from stabn.evaluation.localisation import (
     average_precision,
     best_iou,

@@ -4,7 +4,7 @@ import torch
 from lanterns import FRAMES, Honest, Lanterns
 from torchmetrics.functional import spearman_corrcoef
 
-from stabn.evaluation.explainers import Subject, methods_of
+from stabn.evaluation.attribution import Subject, methods_of
 from stabn.evaluation.randomisation import cascade, forget, randomise, rank_correlation
 from stabn.nn import STABN, ResNet3D
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hand_made import NAMES, predictions
 
+from stabn.cli.printing import print_seeds
 from stabn.evaluation.comparison import Contestant, compare
-from stabn.evaluation.seeds import over_seeds, print_seeds, seed_interval, student_quantile
+from stabn.evaluation.seeds import over_seeds, seed_interval, student_quantile
 
 TABLE = {  # published in every textbook: degrees of freedom, then the two-sided 95 % and 99 % points
     1: (12.706, 63.657),

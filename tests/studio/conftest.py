@@ -11,7 +11,7 @@ from studio_client import Client, serving
 
 from stabn.evaluation.collect import collect
 from stabn.runs import open_run
-from stabn.studio.store import Store
+from stabn.studio.storage.events import Store
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from stabn.studio.store import Change
+from stabn.studio.storage.events import Change
 
 TIME = "2026-01-31T09:30:00+00:00"
 

@@ -11,10 +11,10 @@ from PIL import Image
 from small_run import FRAMES
 from studio_client import Client, change
 
-from stabn.consensus import alpha
-from stabn.data.video import read_clip, write_video
-from stabn.explain.recording import explain
-from stabn.projects import open_project
+from stabn.data.video.clip import read_clip, write_video
+from stabn.edits.agreement import alpha
+from stabn.edits.project import open_project
+from stabn.explain.video import explain
 from stabn.records import read_edits
 
 ONES, HALF = [1.0] * FRAMES, [0.5] * FRAMES

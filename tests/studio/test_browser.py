@@ -15,7 +15,7 @@ from stabn.runs import open_run
 from stabn.studio.app import build_app
 from stabn.studio.serve import listen, studio_on
 from stabn.studio.session import Studio
-from stabn.studio.store import Change
+from stabn.studio.storage.events import Change
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("STABN_CHROMIUM") or next(

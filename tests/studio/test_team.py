@@ -7,8 +7,8 @@ import pytest
 from small_run import FRAMES
 from studio_client import change, serving
 
+from stabn.edits.project import open_project
 from stabn.errors import UserError
-from stabn.projects import open_project
 from stabn.runs import open_run
 from stabn.studio.serve import studio_on
 

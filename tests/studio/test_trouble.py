@@ -21,13 +21,13 @@ from safetensors.numpy import load_file, save_file
 from small_run import FRAMES
 from studio_client import Client, change, serving
 
-from stabn import projects
-from stabn.data.video import write_video
+from stabn.data.video.clip import write_video
+from stabn.edits import project as projects
 from stabn.errors import UserError
 from stabn.runs import open_run
-from stabn.studio import clip_routes
-from stabn.studio.looking import Looking
+from stabn.studio.routes import clips as clip_routes
 from stabn.studio.serve import studio_on
+from stabn.studio.viewer import Looking
 
 
 def fewer_rows(file: Path) -> None:

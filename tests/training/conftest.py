@@ -3,8 +3,8 @@
 import pytest
 from small_run import FRAMES
 
+from stabn.edits.project import open_project
 from stabn.evaluation.collect import collect
-from stabn.projects import open_project
 
 
 @pytest.fixture

@@ -11,17 +11,20 @@ import torch
 from hanging import HangsOnSome
 from small_run import QUICK, SETTINGS, PowerError, power_fails_at
 
-from stabn import explaining_verbs, verbs
-from stabn.data.reading import Reader
-from stabn.data.video import write_video
+from stabn.cli import edits as edit_verbs
+from stabn.cli import explain as explaining_verbs
+from stabn.cli import train as verbs
+from stabn.data.annotations.source import DataSource
+from stabn.data.video.clip import write_video
+from stabn.data.video.reader import Reader
 from stabn.errors import UserError
 from stabn.evaluation.predict import predict_split
 from stabn.nn import load_pretrained
-from stabn.runs import DataSource, open_run
-from stabn.training import fit as fitting
-from stabn.training.fit import train
+from stabn.runs import open_run
+from stabn.training import train as fitting
+from stabn.training.config import LoaderRecipe, NetworkRecipe
 from stabn.training.module import Training
-from stabn.training.recipes import LoaderRecipe, NetworkRecipe
+from stabn.training.train import train
 
 TRAINING, VALIDATION = 12, 4
 BROKEN = ("1.mp4", "4.mp4")
@@ -188,7 +191,7 @@ def test_a_resumed_training_with_broken_clips_ends_as_one_that_was_not_interrupt
 
 @pytest.mark.parametrize("loader", [LoaderRecipe(cache=True, timeout=2), LoaderRecipe(workers=1, timeout=2)], ids=str)
 def test_a_video_that_hangs_or_crashes_the_decoder_is_left_out(clips, tmp_path, monkeypatch, capsys, loader):
-    monkeypatch.setattr("stabn.data.reading.VideoFiles", HangsOnSome)
+    monkeypatch.setattr("stabn.data.video.reader.VideoFiles", HangsOnSome)
     table = (clips / "clips.csv").read_text()
     for number, name in ((3, "hang-3.mp4"), (6, "crash-6.mp4")):
         (clips / f"{number}.mp4").rename(clips / name)
@@ -212,7 +215,7 @@ def run(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("attention", ["as-is", "shuffled-temporal"])
 @pytest.mark.parametrize("windows", [1, 2])
 def test_an_evaluation_goes_without_broken_clips_and_says_so(run, sound, clips, capsys, attention, windows):
-    from stabn.measuring_verbs import evaluate
+    from stabn.cli.evaluate import evaluate
 
     source = break_clips(clips, *BROKEN)
     found = evaluate(run, split="train", data=source, attention=attention, clips=windows)
@@ -239,14 +242,14 @@ def test_nothing_is_measured_where_no_clip_can_be_read(run, clips):
 
 
 def test_a_project_is_collected_from_the_clips_that_can_be_read(run, clips, tmp_path, capsys):
-    found = verbs.collect(run, tmp_path / "project", weakest=2, recognised=True, data=break_clips(clips, *BROKEN))
+    found = edit_verbs.collect(run, tmp_path / "project", weakest=2, recognised=True, data=break_clips(clips, *BROKEN))
     assert [one["clip_id"] for one in found["skipped"]] == list(BROKEN)
     assert sum(c["count"] for c in found["classes"]) == TRAINING - 2
     assert "Measured on 10 of 12 clips: 2 could not be read" in capsys.readouterr().out
 
 
 def test_a_comparison_says_which_clips_it_goes_without(run, clips, capsys):
-    from stabn.measuring_verbs import compare
+    from stabn.cli.evaluate import compare
 
     found = compare([run, run], split="train", data=break_clips(clips, *BROKEN))
     assert [one["clip_id"] for one in found["skipped"]] == list(BROKEN)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stabn.data.decoding import VideoInfo
-from stabn.data.video import probe
+from stabn.data.video.clip import probe
+from stabn.data.video.decode import VideoInfo
 from stabn.errors import UserError
 
 Unit = Literal["seconds", "frames"]

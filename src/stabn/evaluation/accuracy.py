@@ -11,7 +11,6 @@ from stabn.errors import first_of
 from stabn.evaluation.calibration import calibration
 from stabn.evaluation.intervals import bootstrap_interval
 from stabn.evaluation.predict import Predictions
-from stabn.tables import print_table
 
 
 def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
@@ -60,31 +59,10 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
     }
 
 
-def print_accuracy(found: Mapping[str, Any]) -> None:
-    """What `accuracy` found, as a table of the branches and one of the classes, with 95 % intervals."""
-    rows = []
-    for name, shown in (("perception", "perception branch"), ("attention_branch", "attention branch")):
-        if found[name] is not None:
-            shares = (_told({"share": found[name][k], **found["intervals"][name][k]}) for k in ("top1", "top5"))
-            error = found["calibration"][name]
-            rows.append((shown, *shares, _told({"share": error["error"], "low": error["low"], "high": error["high"]})))
-    print_table(("", "top-1", "top-5", "calibration error"), rows)
-    classes = [(c["name"], c["count"], _told({"share": c["top1"], **c})) for c in found["classes"]]
-    print_table(("class", "clips", "top-1"), classes)
-    if found["skipped"]:
-        print(left_out(found["skipped"], found["num_clips"]))
-
-
 def left_out(skipped: Sequence[Mapping[str, str]], measured: int) -> str:
     """What to say of clips that could not be read, as `accuracy` lists them, beside those that were measured."""
     first = first_of([one["path"] for one in skipped], 3)
     return f"Measured on {measured} of {measured + len(skipped)} clips: {len(skipped)} could not be read ({first})."
-
-
-def _told(value: Mapping[str, Any]) -> str:
-    if value["share"] is None:
-        return "-"
-    return f"{value['share']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
 
 
 def confusion_matrix(predictions: Predictions, classes: int) -> np.ndarray:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from stabn.data.datasets import VideoDataset
-from stabn.data.video import probe
+from stabn.data.dataset import VideoDataset
+from stabn.data.video.clip import probe
+from stabn.edits.project import check_vacant, write_project
+from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions, check_loading, predict
 from stabn.nn import STABN
-from stabn.pace import EngineRecipe
-from stabn.projects import check_vacant, write_project
 from stabn.runs import Run, preprocessing_of
 
 
@@ -47,8 +47,7 @@ def collect(
         engine: on what it runs.
         answer: gives answers for the training split in its order, with maps, without clips that cannot be read; asked
             when all else is known to be right. By default the run's own.
-        folds: of how many networks these answers are (`stabn.outoffold`), for the project to remember; 0 for the run's
-            own.
+        folds: number of cross-validation networks these answers come from, kept in the project; 0 for the run's own.
 
     Returns:
         {"train_top1", "measured": number of clips, "bound", "classes": [{"name", "count", "top1", "collected"}],

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from stabn.data.truth import ClipTruth
+from stabn.data.ground_truth import ClipTruth
 from stabn.errors import UserError
 from stabn.evaluation.calibration import calibration
 from stabn.evaluation.intervals import Interval, bootstrap_interval, paired_interval
 from stabn.evaluation.localisation import average_precision
 from stabn.evaluation.predict import Predictions
-from stabn.tables import print_table
 
 GROUPS = ("edited classes", "other classes", "all")
 FORMER = ("formerly wrong", "formerly right")
@@ -209,45 +208,6 @@ def sentence(difference: Mapping[str, Any], figures: str, *, within: str, who: s
     if decided and change["high"] < 0:
         return f"{within}, {of} is worse than {against}: {figures}."
     return f"{who} cannot tell {of} from {against}: {figures}."
-
-
-def print_comparison(found: Mapping[str, Any]) -> None:
-    """A comparison as one table and its verdict."""
-    # What an earlier version wrote has no differences; its table has dashes there.
-    changes = {d["of"]: d for d in found.get("differences", ()) if d["against"] == found["against"]}
-    rows = []
-    for method in found["methods"]:
-        precision, error = method["frame_average_precision"], method.get("calibration_error")
-        change = changes.get(method["name"])
-        mended, broken = (_of(method, key, group) for key, group in zip(("mended", "newly_wrong"), FORMER, strict=True))
-        rows.append(
-            (
-                method["name"],
-                *(_cell(method[group], "top1") for group in found["groups"]),
-                mended,
-                broken,
-                *(("-", "-") if change is None else (_cell(change["all"], "points"), f"{change['mcnemar']['p']:.2g}")),
-                "-" if error is None else f"{100 * error['error']:.1f}",
-                "-" if precision is None else f"{precision:.3f}",
-            )
-        )
-    columns = ("mended", "newly wrong", f"against {found['difference']['against']}", "p", "calib. error", "frame AP")
-    print_table(("top-1 in %", *found["groups"], *columns), rows)
-    print(found["verdict"])
-
-
-def _cell(share: Mapping[str, float] | None, key: str) -> str:
-    if share is None:
-        return "-"
-    sign = "+" if key == "points" else ""
-    middle, low, high = (f"{round(100 * share[name], 1) + 0.0:{sign}.1f}" for name in (key, "low", "high"))
-    return f"{middle} ({low} to {high})"
-
-
-def _of(method: Mapping[str, Any], key: str, group: str) -> str:
-    """Clips that changed, of those that could."""
-    clips = method.get(group)
-    return str(method[key]) if clips is None else f"{method[key]} of {clips['count']}"
 
 
 def _rounded(interval: Interval, name: str) -> dict[str, float]:

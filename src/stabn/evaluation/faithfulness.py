@@ -6,19 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from stabn.data.datasets import VideoDataset
-from stabn.data.truth import ClipTruth, unused
+from stabn.data.dataset import VideoDataset
+from stabn.data.ground_truth import ClipTruth, unused
+from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
-from stabn.evaluation.explainers import Subject, check_methods, methods_of
+from stabn.evaluation.attribution import Subject, check_methods, methods_of
 from stabn.evaluation.intervals import paired_interval, summary
 from stabn.evaluation.localisation import localise
-from stabn.evaluation.perturbation import BASELINES, SCOPES, perturb
+from stabn.evaluation.perturbation import BASELINES, perturb
 from stabn.evaluation.predict import ATTENTIONS, SHUFFLED, Predictions, predict_each
 from stabn.evaluation.randomisation import randomise
 from stabn.nn import STABN, ResNet3D
-from stabn.pace import EngineRecipe
 from stabn.runs import Run, preprocessing_of
-from stabn.tables import print_table
 
 FORMAT = "stabn-faithfulness/1"
 
@@ -202,94 +201,3 @@ def _replaced(answers: Mapping[str, Predictions], seed: int) -> dict[str, Any]:
         }
         for name, given in answers.items()
     }
-
-
-def print_faithfulness(found: Mapping[str, Any]) -> None:
-    """What `faithfulness` found, as one table per group."""
-    methods, baselines = found["methods"], found["baselines"]
-    if found["attention_replaced"] is not None:
-        rows = [
-            (name, _percent(value["top1"]), "" if name == "as-is" else _span(value["drop"], ".1f"))
-            for name, value in found["attention_replaced"].items()
-        ]
-        print_table(("attention replaced", "top-1", "drop in points"), rows)
-    if baselines:
-        columns = [(scope, direction) for scope in SCOPES for direction in ("deletion", "insertion")]
-        falls = ("comprehensiveness", "sufficiency")
-        rows = [
-            (
-                f"{name}, {baseline}",
-                *(f"{value[scope][baseline][direction]['auc']:.3f}" for scope, direction in columns),
-                *(f"{value['frames'][baseline][fall]['mean']:+.3f}" for fall in falls),
-            )
-            for name, value in methods.items()
-            for baseline in baselines
-        ]
-        heading = [f"{scope} {'del.' if direction == 'deletion' else 'ins.'}" for scope, direction in columns]
-        print_table((f"area, {len(found['perturbed'])} clips", *heading, "compreh.", "sufficiency"), rows)
-    _print_truth(methods)
-    _print_randomisation(methods, found["randomised"])
-    _print_differences(found["differences"].get("attention", {}), baselines)
-
-
-def _print_truth(methods: Mapping[str, Any]) -> None:
-    columns = {
-        ("temporal", "average_precision"): "frame AP",
-        ("temporal", "pointing"): "frame pointing",
-        ("temporal", "iou"): "frame IoU",
-        ("spatial", "pointing"): "box pointing",
-        ("spatial", "energy"): "energy in box",
-    }
-    told = {name: value["truth"] for name, value in methods.items() if value["truth"] is not None}
-    if not told:
-        return
-    first = next(iter(told.values()))
-    known = [(side, measure) for side, measure in columns if first[side] is not None]
-    rows = [(name, *(_span(value[side][measure]) for side, measure in known)) for name, value in told.items()]
-    rows.append(("by chance", *(f"{first[side][measure]['chance']:.3f}" for side, measure in known)))
-    print_table(("against the truth", *(columns[key] for key in known)), rows)
-
-
-def _print_randomisation(methods: Mapping[str, Any], clips: int) -> None:
-    first = next(iter(methods.values()))["randomisation"]["temporal"]
-    rows = [
-        (
-            f"{name}, {'time' if side == 'temporal' else 'space'}",
-            *(f"{step['mean']:+.2f}" for step in value["randomisation"][side]),
-            "" if value["randomisation"]["changes"][side] else "does not change",
-        )
-        for name, value in methods.items()
-        for side in ("temporal", "spatial")
-    ]
-    print_table((f"rank correlation, {clips} clips", *(step["part"] for step in first), ""), rows)
-
-
-def _print_differences(against: Mapping[str, Any], baselines: Sequence[str]) -> None:
-    """The temporal attention beside CAM and Grad-CAM, clip by clip."""
-    others = {name: value for name, value in against.items() if name in ("cam", "grad-cam")}
-    if not others:
-        return
-    rows = [
-        (
-            f"frames {direction}, {baseline}",
-            *(_judged(value["frames"][baseline][direction]) for value in others.values()),
-        )
-        for direction in ("deletion", "insertion")
-        for baseline in baselines
-    ]
-    if all("temporal" in value.get("truth", {}) for value in others.values()):
-        precisions = (_judged(value["truth"]["temporal"]["average_precision"]) for value in others.values())
-        rows.append(("frame AP", *precisions))
-    print_table(("attention minus", *others), rows)
-
-
-def _percent(value: Mapping[str, float]) -> str:
-    return f"{value['mean']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
-
-
-def _span(value: Mapping[str, float], form: str = ".3f") -> str:
-    return f"{value['mean']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
-
-
-def _judged(value: Mapping[str, Any]) -> str:
-    return f"{_span(value, '+.3f')} {value['verdict']}"

@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float
 from torchmetrics.functional.classification import binary_average_precision
 
 from stabn.data.boxes import Box, box_map
-from stabn.data.datasets import Sample, VideoDataset
+from stabn.data.dataset import Sample, VideoDataset
+from stabn.data.ground_truth import ClipTruth
 from stabn.data.transforms import Preprocessing
-from stabn.data.truth import ClipTruth
-from stabn.data.video import probe
+from stabn.data.video.clip import probe
 from stabn.errors import UserError
-from stabn.evaluation.explainers import Subject, batches, explain
+from stabn.evaluation.attribution import Subject, batches, explain
 from stabn.evaluation.intervals import summary
 
 Crop = tuple[float, float, float, float]

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from stabn.data.datasets import VideoDataset
-from stabn.evaluation.explainers import Subject, batches, explain
+from stabn.data.dataset import VideoDataset
+from stabn.evaluation.attribution import Subject, batches, explain
 from stabn.evaluation.intervals import summary
 from stabn.nn import Attention
 

@@ -11,13 +11,13 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from stabn.data.datasets import ClipBatch, Sample, Skipped, VideoDataset, collate
-from stabn.data.reading import Reader, begin_reading
-from stabn.data.skipping import Tolerant
-from stabn.engine import build_answerer, progress_bar, quietly, share_of
+from stabn.data.dataset import ClipBatch, Sample, Skipped, VideoDataset, collate
+from stabn.data.quality.unreadable import Tolerant
+from stabn.data.video.reader import Reader, begin_reading
+from stabn.engine.config import EngineRecipe
+from stabn.engine.trainer import build_answerer, progress_bar, quietly, share_of
 from stabn.errors import NotFiniteError, UserError
 from stabn.nn import STABN, Attention, Output, ResNet3D
-from stabn.pace import EngineRecipe
 from stabn.records import Record
 from stabn.runs import Run, preprocessing_of
 

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stabn.data.datasets import ClipBatch, VideoDataset
-from stabn.evaluation.explainers import Subject, batches, explain
+from stabn.data.dataset import ClipBatch, VideoDataset
+from stabn.evaluation.attribution import Subject, batches, explain
 from stabn.evaluation.intervals import bootstrap_interval
 from stabn.nn import STABN, ResNet3D
-from stabn.nn.backbones import initialise
+from stabn.nn.resnet3d import initialise
 
 ALIKE = 0.5
 """A rank correlation from which an explanation of a random network counts as that of the trained one."""

@@ -8,7 +8,6 @@ import numpy as np
 
 from stabn.evaluation.comparison import FORMER, FRAME_AP, GROUPS, sentence
 from stabn.evaluation.intervals import LEVEL, Interval
-from stabn.tables import print_table
 
 MEASURES = (*GROUPS, *FORMER, "calibration error", FRAME_AP)
 
@@ -139,34 +138,6 @@ def verdict(difference: Mapping[str, Any]) -> str:
     mean, low, high = (round(100 * change[key], 1) + 0.0 for key in ("mean", "low", "high"))
     figures = f"{mean:+.1f} points of top-1 over all clips, 95 % interval of the mean {low:+.1f} to {high:+.1f}"
     return sentence(difference, figures, within=f"Over {seeds} seeds", who=f"{seeds} seeds")
-
-
-def print_seeds(found: Mapping[str, Any]) -> None:
-    """Methods over seeds as one table and its verdict."""
-    differences = {d["of"]: d for d in found["differences"] if d["against"] == found["against"]}
-    rows = []
-    for method in found["methods"]:
-        difference = differences.get(method["name"])
-        rows.append(
-            (
-                method["name"],
-                *(_cell(method[name], 100) for name in (*GROUPS, *FORMER)),
-                "-" if difference is None else _cell(difference["all"], 100, signed=True),
-                _cell(method["calibration error"], 100),
-                _cell(method[FRAME_AP], 1, digits=3),
-            )
-        )
-    heading = (f"{found['seeds']} seeds, top-1 in %", *GROUPS, *FORMER, f"all, against {found['against']}")
-    print_table((*heading, "calibration error", "frame AP"), rows)
-    print(found["verdict"])
-
-
-def _cell(interval: Mapping[str, float] | None, scale: int, *, digits: int = 1, signed: bool = False) -> str:
-    if interval is None:
-        return "-"
-    mean = round(scale * interval["mean"], digits) + 0.0  # -0.0 becomes 0.0
-    half = scale * (interval["high"] - interval["low"]) / 2
-    return f"{mean:{'+' if signed else ''}.{digits}f} ± {half:.{digits}f}"
 
 
 def _value(entry: Mapping[str, Any], measure: str) -> float | None:

@@ -6,8 +6,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from stabn.data.video import Clip
-from stabn.explain.canvas import colour
+from stabn.data.video.clip import Clip
+from stabn.explain.drawing import colour
 from stabn.records import Record
 
 _FLAT = 1e-6  # a map with a smaller range has nothing to stretch

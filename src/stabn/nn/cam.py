@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stabn.nn.attention import Attention
-from stabn.nn.backbones import ResNet3D
+from stabn.nn.resnet3d import ResNet3D
 from stabn.nn.stabn import STABN
 
 

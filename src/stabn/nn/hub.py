@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stabn.errors import UserError
 from stabn.files import read_json, replacing, write_json
-from stabn.nn.tensors import check_tensors, first_line, read_tensors
+from stabn.nn.state_dict import check_tensors, first_line, read_tensors
 
 # Not typing.Self, which beartype refuses on the methods that the tests check one by one.
 Network = TypeVar("Network", bound="Pretrained")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stabn.errors import UserError
 from stabn.nn.attention import Attention, Output
-from stabn.nn.backbones import ARCHITECTURES, ResNet3D, initialise, residual_layer
+from stabn.nn.resnet3d import ARCHITECTURES, ResNet3D, initialise, residual_layer
 
 Mechanism = Literal["paper", "gated", "gated-both"]
 MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
@@ -172,7 +172,7 @@ class STABN(ResNet3D):
     def perceiver(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Perceiver:
         """`perceive` for many attentions of the same features.
 
-        Arguments and errors are those of `perceive`; here it is no cheaper, in `stabn.nn.answering` it is.
+        Arguments and errors are those of `perceive`; here it is no cheaper, in `stabn.nn.fast_inference` it is.
         """
         return Perceiver(partial(self.perceive, features_bcthw), features_bcthw.nbytes)
 

@@ -14,9 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from stabn.errors import UserError
-from stabn.studio.clip_routes import clip_routes
-from stabn.studio.edit_routes import edit_routes
-from stabn.studio.job_routes import job_routes
+from stabn.studio.routes.clips import clip_routes
+from stabn.studio.routes.edits import edit_routes
+from stabn.studio.routes.jobs import job_routes
 from stabn.studio.security import Guard, Limit
 from stabn.studio.session import Studio
 

@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from stabn.data.datasets import Sample, Table
+from stabn.data.dataset import Sample, Table
 from stabn.data.segments import Segment
+from stabn.edits.project import ARRAYS, Project, ProjectClip, adopt
 from stabn.errors import UserError
-from stabn.projects import ARRAYS, Project, ProjectClip, adopt
 from stabn.records import Record
-from stabn.studio.looking import Seen
+from stabn.studio.viewer import Seen
 
 ORDER = (
     "Confident mistakes first: the more the network preferred its wrong answer to the true class, the more there is "

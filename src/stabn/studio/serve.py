@@ -15,18 +15,18 @@ import uvicorn
 from filelock import FileLock, Timeout
 from sqlalchemy import URL
 
+from stabn.edits.project import Project, open_project
 from stabn.errors import UserError
 from stabn.nn import STABN
-from stabn.projects import Project, open_project, weights_of
-from stabn.runs import Run, preprocessing_of
+from stabn.runs import Run, preprocessing_of, weights_of
 from stabn.studio.app import build_app
 from stabn.studio.catalogue import Catalogue
-from stabn.studio.jobs import Jobs
-from stabn.studio.looking import Looking
+from stabn.studio.jobs.manager import Jobs
 from stabn.studio.session import Studio
-from stabn.studio.store import Store
-from stabn.studio.sync import EditsFile
+from stabn.studio.storage.edits_file import EditsFile
+from stabn.studio.storage.events import Store
 from stabn.studio.thumbnails import Thumbnails
+from stabn.studio.viewer import Looking
 
 HOST = "127.0.0.1"
 

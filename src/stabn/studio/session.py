@@ -8,11 +8,11 @@ from stabn.errors import UserError
 from stabn.records import Edit
 from stabn.runs import Run
 from stabn.studio.catalogue import Catalogue, Entry
-from stabn.studio.jobs import Jobs
-from stabn.studio.looking import Looking, View
-from stabn.studio.store import Store
-from stabn.studio.sync import EditsFile
+from stabn.studio.jobs.manager import Jobs
+from stabn.studio.storage.edits_file import EditsFile
+from stabn.studio.storage.events import Store
 from stabn.studio.thumbnails import Thumbnails
+from stabn.studio.viewer import Looking, View
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,9 @@ import threading
 from collections import OrderedDict
 
 from stabn.data.segments import frames_of
-from stabn.data.video import stream_clip
+from stabn.data.video.clip import stream_clip
 from stabn.studio.catalogue import Catalogue, Entry
-from stabn.studio.looking import as_png
+from stabn.studio.viewer import as_png
 
 KEPT = 2000
 SHORT_SIDE = 96

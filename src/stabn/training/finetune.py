@@ -10,20 +10,20 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 
-from stabn.data.datasets import FrameScores, VideoDataset
+from stabn.data.dataset import FrameScores, VideoDataset
+from stabn.data.ground_truth import ClipTruth
 from stabn.data.transforms import Augmentation
-from stabn.data.truth import ClipTruth
+from stabn.edits.project import Project
+from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.files import alone
 from stabn.nn import STABN
-from stabn.pace import EngineRecipe
-from stabn.projects import Project
 from stabn.runs import Run, preprocessing_of
-from stabn.tracking import Recorder, TrackingRecipe
-from stabn.training.feeding import Feeding, total_steps
-from stabn.training.fit import ELSEWHERE, as_json, begin, check_start, finish, fit, new_network
+from stabn.training.config import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimiserRecipe
+from stabn.training.datamodule import Feeding, total_steps
+from stabn.training.loggers import Recorder, TrackingRecipe
 from stabn.training.module import Training
-from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimiserRecipe
+from stabn.training.train import ELSEWHERE, as_json, begin, check_start, finish, fit, new_network
 
 
 def finetune(
@@ -60,7 +60,7 @@ def finetune(
         loader: how clips reach the network.
         engine: on what it runs.
         seed: of all chance.
-        use: what becomes of several people's edits of a clip, as in `stabn.consensus.merged`.
+        use: what becomes of several people's edits of a clip, as in `stabn.edits.merge.merged`.
         correction: how corrections enter the network.
         where: boxes by clip id, where the network should look (our extension); frames without one say nothing.
         tracking: where its course is written.

@@ -13,11 +13,11 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from stabn.data.datasets import ClipBatch
+from stabn.data.dataset import ClipBatch
+from stabn.engine.config import EngineRecipe
 from stabn.nn import STABN, Output, ResNet3D, recognition_loss, spatial_loss, temporal_loss
-from stabn.pace import EngineRecipe
-from stabn.training.recipes import CorrectionRecipe, OptimiserRecipe
-from stabn.training.together import Part, SharedDropout, part, processes, summed
+from stabn.training.config import CorrectionRecipe, OptimizerRecipe
+from stabn.training.distributed import Part, SharedDropout, part, processes, summed
 
 # A quarter, but not exactly: of four steps PyTorch would make a division by zero.
 _RISING = 0.2501
@@ -31,7 +31,7 @@ class Training(LightningModule):
 
     Args:
         model: ST-ABN or the plain network.
-        optimiser: how weights move.
+        optimizer: how weights move.
         total_steps: of the whole training.
         seed: of dropout.
         gamma: weight of L_temp (Eq. 6); None leaves it out.
@@ -39,13 +39,13 @@ class Training(LightningModule):
         frozen: modules that keep their weights and their batch-norm statistics.
 
     Attributes:
-        fused: the optimiser moves all weights in one call, which rounds otherwise in the last bit.
+        fused: the optimizer moves all weights in one call, which rounds otherwise in the last bit.
     """
 
     def __init__(
         self,
         model: STABN | ResNet3D,
-        optimiser: OptimiserRecipe,
+        optimizer: OptimizerRecipe,
         *,
         total_steps: int,
         seed: int,
@@ -55,7 +55,7 @@ class Training(LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.optimiser = optimiser
+        self.optimizer = optimizer
         self.total_steps = total_steps
         self.seed = seed
         self.gamma = gamma
@@ -98,12 +98,12 @@ class Training(LightningModule):
         if rows.total * frames * math.ceil(side / 32) ** 2 < 2:  # too few values for batch norm, or none at all
             return self._nothing()
         self._dropout.part = rows
-        again = batch_idx % self.optimiser.accumulate
+        again = batch_idx % self.optimizer.accumulate
         torch.manual_seed(zlib.crc32(f"{self.seed} {self.global_step}{f' {again}' if again else ''}".encode()))
         output = self._guided(batch, rows) if self.correction.guided else self.model(batch.clips.to(self.dtype))
         losses = self._losses(batch, output)
         told = {name: loss.detach() * rows.count for name, loss in losses.items()}
-        if self.optimiser.label_smoothing and batch.clip_ids:  # told is Eq. 4, so that all runs compare
+        if self.optimizer.label_smoothing and batch.clip_ids:  # told is Eq. 4, so that all runs compare
             told["recognition"] = recognition_loss(output, batch.labels).detach() * rows.count
         told["clips"] = torch.full((), rows.count, dtype=torch.int64, device=self.device)
         told["top1"] = (output.logits.argmax(1) == batch.labels).sum()
@@ -112,7 +112,7 @@ class Training(LightningModule):
 
     def _losses(self, batch: ClipBatch, output: Output) -> dict[str, Tensor]:
         """By name, each averaged over the clips of the batch."""
-        losses = {"recognition": recognition_loss(output, batch.labels, self.optimiser.label_smoothing)}
+        losses = {"recognition": recognition_loss(output, batch.labels, self.optimizer.label_smoothing)}
         if self.gamma is not None:
             assert output.attention is not None
             form = self.correction.loss
@@ -157,31 +157,31 @@ class Training(LightningModule):
         self.log("validation_top1", self.validation_top1, batch_size=clips, logger=False)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The recipe's optimiser and schedule."""
-        recipe = self.optimiser
+        """The recipe's optimizer and schedule."""
+        recipe = self.optimizer
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        optimiser: torch.optim.Optimizer
+        optimizer: torch.optim.Optimizer
         rates: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
         if self.fused and self.device.type in ("cpu", "cuda"):
             rates["fused"] = True
         if recipe.name == "sgd":
-            optimiser = torch.optim.SGD(parameters, momentum=recipe.momentum, **rates)
+            optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **rates)
         else:
-            optimiser = torch.optim.AdamW(parameters, **rates)
+            optimizer = torch.optim.AdamW(parameters, **rates)
         schedule: torch.optim.lr_scheduler.LRScheduler
         interval = "step"
         if recipe.schedule == "one-cycle":
             schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimiser, recipe.learning_rate, total_steps=self.total_steps, pct_start=_RISING
+                optimizer, recipe.learning_rate, total_steps=self.total_steps, pct_start=_RISING
             )
         elif recipe.schedule == "cosine":
             share = partial(cosine, total=self.total_steps, warmup=round(recipe.warmup * self.total_steps))
-            schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         else:
             milestones = list(recipe.milestones) if recipe.schedule == "step" else []
-            schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=0.1)
+            schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
             interval = "epoch"
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
 
 
 def cosine(step: int, *, total: int, warmup: int) -> float:

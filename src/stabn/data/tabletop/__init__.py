@@ -23,7 +23,7 @@ from tqdm import tqdm
 from stabn.data.tabletop.acts import ACTS
 from stabn.data.tabletop.clips import SIDE, SPLITS, Plan, draw_clip, labels_of, plan_clip
 from stabn.data.tabletop.shortcut import Shortcut, plan_mark
-from stabn.data.video import write_video
+from stabn.data.video.clip import write_video
 from stabn.errors import UserError
 from stabn.files import read_json, write_json, write_text
 

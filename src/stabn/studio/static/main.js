@@ -1,20 +1,20 @@
 // Start: session, name, header, and one screen per address after the "#".
 
-import { address, api, request } from "./api.js";
-import { colours } from "./colours.js";
-import { element, icon, openDialog, tip } from "./dom.js";
-import { Outbox } from "./outbox.js";
-import { askName, buildHeader } from "./shell.js";
-import { recall, remember } from "./settings.js";
+import { address, api, request } from "./lib/api.js";
+import { colours } from "./lib/colours.js";
+import { element, icon, openDialog, tip } from "./lib/dom.js";
+import { Outbox } from "./lib/outbox.js";
+import { askName, buildHeader } from "./lib/shell.js";
+import { recall, remember } from "./lib/settings.js";
 
 /** Address after "#/" -> module with `show(root, context, params)`; the place of the header it belongs to. */
 const SCREENS = {
-  "": { module: "./queue.js", place: "" },
-  clip: { module: "./editor.js", place: "" },
-  data: { module: "./data.js", place: "data" },
-  people: { module: "./people.js", place: "people" },
-  finetune: { module: "./finetune.js", place: "finetune" },
-  job: { module: "./outcome.js", place: "finetune" },
+  "": { module: "./screens/queue.js", place: "" },
+  clip: { module: "./editor/editor.js", place: "" },
+  data: { module: "./screens/data.js", place: "data" },
+  people: { module: "./screens/people.js", place: "people" },
+  finetune: { module: "./screens/finetune.js", place: "finetune" },
+  job: { module: "./screens/outcome.js", place: "finetune" },
 };
 
 const main = document.getElementById("main");

@@ -1,0 +1,205 @@
+"""One verb per job: `stabn VERB --help` teaches each of them."""
+
+import ast
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import yaml
+from docstring_parser import parse
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
+
+from stabn.errors import UserError
+from stabn.files import first_process, write_json
+
+VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "demo": ("demo.demo", ()),
+    "tabletop": ("data.tabletop", ("out",)),
+    "prepare": ("data.prepare", ("source",)),
+    "check-data": ("data.check_data", ("source",)),
+    "train": ("train.train", ()),
+    "evaluate": ("evaluate.evaluate", ("run",)),
+    "explain": ("explain.explain", ("run", "videos")),
+    "collect": ("edits.collect", ("run",)),
+    "studio": ("edits.studio", ("run",)),
+    "simulate-edits": ("edits.simulate_edits", ("project",)),
+    "check-edits": ("edits.check_edits", ("project",)),
+    "export-edits": ("edits.export_edits", ("project", "out")),
+    "import-edits": ("edits.import_edits", ("project", "file")),
+    "finetune": ("train.finetune", ("run",)),
+    "compare": ("evaluate.compare", ("runs",)),
+    "report": ("evaluate.report", ("before", "after")),
+    "doctor": ("machine.doctor", ()),
+    "import-official": ("export.import_official", ("checkpoint", "folder")),
+    "export": ("export.export", ("run",)),
+    "profile": ("machine.profile", ()),
+}
+"""Verb -> its function, of a module that is loaded for this verb alone, and which parameters are given by position."""
+
+
+LONGEST = 600
+"""Characters of a message; a parser's complaint may quote a whole file."""
+
+
+class _Parser(ArgumentParser):
+    """Mistakes on the command line end with one line and status 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        parser = getattr(ex, "subcommand_parser", None) or self
+        _fail(re.sub(r" \[options\].*", "", parser.prog), f"{_one_line(message)}; see --help")
+
+
+class _Recipe(ActionConfigFile):
+    """A file of options, whose mistakes are told with its name."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            text = Path(values).read_text(encoding="utf-8")
+            content = yaml.safe_load(text)
+            keys = list(_keys(content)) if isinstance(content, Mapping) else []
+        except OSError as error:
+            parser.error(f"--config: {values}: {error.strerror}; give a YAML file")
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
+            parser.error(f"{values}: is not YAML ({_one_line(str(error))}); correct it")
+        if content is None:
+            return
+        if not isinstance(content, Mapping):
+            parser.error(f"{values}: got {str(content)[:40]!r}, expected options, such as optimiser: {{epochs: 3}}")
+        known = {action.dest for action in parser._actions}
+        single = {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
+        for key in keys:
+            if key not in known and not any(key.startswith(f"{name}.") for name in single):
+                similar = get_close_matches(key, single, 1)
+                remedy = f"did you mean {similar[0]}?" if similar else "remove it"
+                parser.error(f"{values}: {key} is no option of this verb; {remedy}")
+        super().__call__(parser, cfg, values if Path(values).is_file() else text, option_string)  # a pipe is empty now
+
+
+def _keys(content: Mapping[Any, Any], above: str = "") -> Iterator[str]:
+    """The dotted names of all that a recipe sets."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _keys(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"
+
+
+def _one_line(message: str) -> str:
+    """A message without line breaks; from a decoding worker only what the worker said."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if len(lines) > 1 and "Traceback" in message:
+        return lines[-1].partition(": ")[2] or lines[-1]
+    message = " ".join(lines)
+    return message if len(message) <= LONGEST else f"{message[:LONGEST]} ..."
+
+
+def _fail(program: str, message: str) -> NoReturn:
+    print(f"{program}: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def function_of(verb: str) -> Callable[..., dict[str, Any]]:
+    """The function behind a verb."""
+    module, _, name = VERBS[verb][0].partition(".")
+    function: Callable[..., dict[str, Any]] = getattr(import_module(f"stabn.cli.{module}"), name)
+    return function
+
+
+def _summary(verb: str) -> str | None:
+    """The first line of a verb's docstring, read off the source: loading all verbs takes seconds."""
+    module, _, name = VERBS[verb][0].partition(".")
+    body = _source(module).body
+    (function,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return parse(ast.get_docstring(function) or "").short_description
+
+
+@cache
+def _source(module: str) -> ast.Module:
+    return ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+
+
+def _parser(verb: str | None = None) -> _Parser:
+    """The parser of the command line, which knows the options of one verb."""
+    parser = _Parser(
+        prog="stabn",
+        description="Video recognition that shows when and where it looked, and learns when you correct it.",
+        allow_abbrev=False,  # what looks like a short form is a slip
+        epilog="Start with `stabn demo --out demo`. Every verb takes --json FILE for what it reports.",
+    )
+    jobs = parser.add_subcommands(required=True, dest="verb")
+    for name in VERBS:
+        jobs.add_subcommand(name, _job(name) if name == verb else _Parser(), help=_summary(name))
+    return parser
+
+
+def _job(verb: str) -> _Parser:
+    """The parser of a verb's options: its function's parameters, explained by its docstring."""
+    function, positional = function_of(verb), VERBS[verb][1]
+    documented = parse(inspect.getdoc(function) or "")
+    described = {p.arg_name: p.description for p in documented.params}
+    words = filter(None, (documented.short_description, documented.long_description))
+    job = _Parser(description="\n".join(words), allow_abbrev=False)
+    for parameter in positional:
+        kind = inspect.signature(function).parameters[parameter].annotation
+        several = kind in (list[Path], list[Path] | None)
+        given = job.add_argument(parameter, type=Path, nargs="+" if several else None, help=described.get(parameter))
+        given.required = type(None) not in get_args(kind)
+    job.add_argument("--config", action=_Recipe, help="A recipe: a YAML file with any of these options.")
+    switches = [n for n, p in inspect.signature(function).parameters.items() if p.annotation is bool]
+    for switch in switches:
+        job.add_argument(f"--{switch}", type=bool, nargs="?", const=True, default=False, help=described.get(switch))
+    job.add_function_arguments(function, skip={*positional, *switches}, sub_configs=False)
+    job.add_argument("--json", type=Path | None, default=None, help="Also write what is reported to this file.")
+    return job
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb; status 0, 2 for a user's mistake, 130 when interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = _parser(words[0] if words else None)
+    if not first_process():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
+    chosen = parser.parse_args([_with_underscores(word) for word in words])
+    program = f"stabn {chosen.verb}"
+    try:
+        options: Namespace = parser.instantiate(chosen)[chosen.verb]
+    except ValueError as error:
+        _fail(program, f"{_one_line(str(error))}; see --help")
+    try:
+        report = options.pop("json")
+        options.pop("config", None)
+        if report is not None and (report.is_dir() or not _nearest(report).is_dir()):
+            raise UserError(f"--json: got {report}, where no file can be written; give a file in a folder")
+        result = function_of(chosen.verb)(**dict(options.items()))
+        if report is not None:
+            write_json(report, result)
+    except UserError as error:
+        _fail(program, _one_line(str(error)))
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; give the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader of our output went away; Python would complain once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _fail(program, f"{error.filename}: {error.strerror}; give another place, or make room there")
+
+
+def _with_underscores(word: str) -> str:
+    """--max-clips is --max_clips."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _nearest(path: Path) -> Path:
+    """The lowest parent that exists."""
+    return next(parent for parent in path.absolute().parents if parent.exists())

@@ -1,0 +1,1 @@
+"""What cannot be learnt from: damaged, unreadable and mislabelled videos."""

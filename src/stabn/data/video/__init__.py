@@ -1,0 +1,1 @@
+"""Video file -> clip: decoding, with times, errors and damage noticed."""

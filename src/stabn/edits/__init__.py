@@ -1,0 +1,1 @@
+"""Corrections of temporal attention: projects, merging, agreement, formats, simulation."""

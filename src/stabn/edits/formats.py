@@ -1,0 +1,343 @@
+"""Edits as other programs write and read them; docs/formats.md describes the files for people."""
+
+import csv
+import io
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+from urllib.parse import unquote
+
+from stabn.errors import UserError
+from stabn.records import Edit, check_known, format_edits, parse_edits
+
+
+@runtime_checkable
+class Clip(Protocol):
+    """What a format asks of a clip; `stabn.edits.project.ProjectClip` is one."""
+
+    @property
+    def path(self) -> str:
+        """The video file."""
+
+    @property
+    def label(self) -> str:
+        """The true class."""
+
+    @property
+    def frame_indices(self) -> tuple[int, ...]:
+        """The T source frames that the network saw."""
+
+    @property
+    def timestamps(self) -> tuple[float, ...]:
+        """Their T times in seconds."""
+
+
+Clips = Mapping[str, Clip]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way to write edits as text and to read them back as they were.
+
+    Attributes:
+        suffix: of its files.
+        media_type: for a web server.
+        write: (edits, clips by id) -> text. At most one edit per clip, author and time.
+        read: (text, name of its source for messages, clips by id) -> edits in the order of the text. Raises UserError
+            in one line that names source, place, value and remedy; a byte order mark and any line ends are taken.
+    """
+
+    suffix: str
+    media_type: str
+    write: Callable[[Iterable[Edit], Clips], str]
+    read: Callable[[str, str, Clips], tuple[Edit, ...]]
+
+
+def format_of(path: Path, name: str | None = None) -> Format:
+    """The format called `name`, or by default that of the file's suffix.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name is not None:
+        if name not in FORMATS:
+            raise UserError(f"--format: got {name!r}, expected one of {', '.join(FORMATS)}")
+        return FORMATS[name]
+    for known in FORMATS.values():
+        if path.suffix.lower() == known.suffix:
+            return known
+    suffixes = ", ".join(f"{known.suffix} ({name})" for name, known in FORMATS.items())
+    raise UserError(f"{path}: ends in none of {suffixes}; rename it or give --format")
+
+
+def _frames(clips: Clips) -> dict[str, tuple[int, ...]]:
+    return {clip_id: clip.frame_indices for clip_id, clip in clips.items()}
+
+
+# JSON Lines, as in PROJECT/edits.jsonl
+
+
+def _write_jsonl(edits: Iterable[Edit], clips: Clips) -> str:
+    return format_edits(edits)
+
+
+def _read_jsonl(text: str, source: str, clips: Clips) -> tuple[Edit, ...]:
+    return parse_edits(text, source, _frames(clips))
+
+
+# CSV: one row per frame; the rows of one clip, author and time are one edit
+
+COLUMNS = ("clip_id", "author", "time", "frame_index", "timestamp", "score", "comment")
+
+FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+"""How a cell begins that a spreadsheet would run; more apostrophes, so that one can be put before it and taken away."""
+
+
+def _cell(text: str) -> str:
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def _text(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def _write_csv(edits: Iterable[Edit], clips: Clips) -> str:
+    target = io.StringIO(newline="")
+    writer = csv.writer(target)
+    writer.writerow(COLUMNS)
+    for edit in edits:
+        whose, comment = [_cell(edit.clip_id), _cell(edit.author), edit.time], _cell(edit.comment)
+        for frame, time, score in zip(edit.frame_indices, edit.timestamps, edit.scores, strict=True):
+            writer.writerow([*whose, frame, time, score, comment])
+    return target.getvalue()
+
+
+def _read_csv(text: str, source: str, clips: Clips) -> tuple[Edit, ...]:
+    known = _frames(clips)
+    text = text.removeprefix("\ufeff")
+    # Spreadsheets of countries with a decimal comma put semicolons between the columns.
+    delimiter = ";" if "," not in text.partition("\n")[0] else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    groups: dict[tuple[str, ...], list[tuple[int, float, float, str]]] = {}
+    first_line: dict[tuple[str, ...], int] = {}
+    line = 1
+    try:
+        if sorted(reader.fieldnames or ()) != sorted(COLUMNS):
+            raise ValueError(
+                f"got columns {reader.fieldnames}, expected {', '.join(COLUMNS)}, between commas or semicolons"
+            )
+        for row in reader:
+            line = reader.line_num
+            if None in row or None in row.values():
+                raise ValueError(f"has another number of cells than the {len(COLUMNS)} columns")
+            key = tuple(_text(row[name]) for name in ("clip_id", "author", "time"))
+            frame, time = _number(row, "frame_index", int), _number(row, "timestamp", float)
+            score = _number(row, "score", float)
+            if not 0 <= score <= 1:
+                raise ValueError(f"score: got {row['score']!r}, expected a number in 0..1")
+            first_line.setdefault(key, line)
+            groups.setdefault(key, []).append((frame, time, score, _text(row["comment"])))
+        edits = []
+        for key, rows in groups.items():
+            line = first_line[key]
+            rows.sort(key=lambda row: row[0])  # a spreadsheet may have sorted them otherwise
+            frames, times, scores, comments = zip(*rows, strict=True)
+            if len(set(comments)) > 1:
+                raise ValueError(f"comment: got {comments[0]!r} and others in one edit, expected the same in its rows")
+            clip_id, author, when = key
+            edits.append(Edit(clip_id, frames, times, scores, author, when, comments[0]))
+            check_known(edits[-1], known)
+    except csv.Error as error:
+        raise UserError(
+            f"{source}, line {reader.reader.line_num}: is not CSV ({error}); correct or remove this row"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{source}, line {line}: {error}; correct or remove this row") from None
+    return tuple(edits)
+
+
+def _number(row: Mapping[str, str], name: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        return kind(row[name])
+    except ValueError:
+        raise ValueError(f"{name}: got {row[name]!r}, expected a number") from None
+
+
+# Label Studio: one task per clip, one annotation per edit, ranges of source frames from 1, both ends inside
+
+LEVELS = {"irrelevant": 0.0, "may matter": 0.5, "certainly matters": 1.0}
+"""Label -> score. Any other score is a label of its own, like "0.25"."""
+
+Span = tuple[int, int, float]
+"""First and last source frame, counted from 0, and the score in between."""
+
+
+def _write_label_studio(edits: Iterable[Edit], clips: Clips) -> str:
+    tasks: dict[str, dict[str, Any]] = {}
+    for edit in edits:
+        clip = clips[edit.clip_id]
+        data = {"clip_id": edit.clip_id, "video": clip.path, "label": clip.label, "fps": _fps(clip)}
+        task = tasks.setdefault(edit.clip_id, {"data": {**data, "edits": []}, "annotations": []})
+        number = len(task["annotations"])
+        task["data"]["edits"].append(edit.as_json())
+        regions = [_region(f"{number}-{i}", span, number) for i, span in enumerate(_spans(edit))]
+        task["annotations"].append({"result": regions})
+    return json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n"
+
+
+def _fps(clip: Clip) -> float | None:
+    """Label Studio finds frames by time, and has to be told how many a second has."""
+    seconds = clip.timestamps[-1] - clip.timestamps[0]
+    return round((clip.frame_indices[-1] - clip.frame_indices[0]) / seconds, 3) if seconds else None
+
+
+def _region(name: str, span: Span, edit: int) -> dict[str, Any]:
+    first, last, score = span
+    label = next((label for label, level in LEVELS.items() if level == score), str(score))
+    return {
+        "id": name,
+        "from_name": "relevance",
+        "to_name": "video",
+        "type": "timelinelabels",
+        "origin": "manual",
+        "value": {"ranges": [{"start": first + 1, "end": last + 1}], "timelinelabels": [label]},
+        "meta": {"edit": edit},
+    }
+
+
+def _spans(edit: Edit) -> list[Span]:
+    """A score holds until the next sampled frame; equal neighbours are one span."""
+    spans: list[Span] = []
+    frames = edit.frame_indices
+    for first, following, score in zip(frames, (*frames[1:], frames[-1] + 1), edit.scores, strict=True):
+        if first == following:
+            continue  # a short clip repeats its last frame
+        if spans and spans[-1][2] == score:
+            first = spans.pop()[0]
+        spans.append((first, following - 1, score))
+    return spans
+
+
+def _scores(frames: Sequence[int], spans: Sequence[Span]) -> tuple[float, ...]:
+    """The score of each frame; the highest where spans overlap, and 0 outside of all."""
+    return tuple(max((s for first, last, s in spans if first <= frame <= last), default=0.0) for frame in frames)
+
+
+def _read_label_studio(text: str, source: str, clips: Clips) -> tuple[Edit, ...]:
+    place, edits, remedy = source, [], "export the project from Label Studio as JSON"
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for clip_id, clip in clips.items():
+        by_name[Path(clip.path).name].append(clip_id)
+    try:
+        tasks = json.loads(text.removeprefix("\ufeff"))
+        for number, task in enumerate(_as(list, tasks, "tasks"), start=1):
+            place, remedy = f"{source}, task {number}", "correct or remove this task"
+            data = _as(dict, _as(dict, task, "task").get("data"), "data")
+            clip_id = _clip_id(data, clips, by_name)
+            for count, annotation in enumerate(_as(list, task.get("annotations"), "annotations"), start=1):
+                place = f"{source}, task {number}, annotation {count}"
+                edit = _annotated(_as(dict, annotation, "annotation"), data, clip_id, clips)
+                if edit is not None:
+                    edits.append(edit)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: {error}; {remedy}") from None
+    return tuple(edits)
+
+
+KINDS: dict[Any, str] = {list: "a list", dict: "an object", str: "a string"}
+
+
+def _as(kind: type, value: Any, name: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: got {str(value)[:80]!r}, expected {KINDS[kind]}")
+    return value
+
+
+def _clip_id(data: Mapping[str, Any], clips: Clips, by_name: Mapping[str, Sequence[str]]) -> str:
+    """Which clip a task is about: `clip_id` says it, or else the video's name."""
+    if "clip_id" in data:
+        clip_id = _as(str, data["clip_id"], "data.clip_id")
+        if clip_id not in clips:
+            raise ValueError(f"data.clip_id: got {clip_id!r}, which is not a clip of this edit project")
+        return clip_id
+    video = _as(str, data.get("video"), "data.video")
+    name = re.split(r"[/\\=]", unquote(video))[-1]
+    uploaded = re.sub(r"^[0-9a-f]{8}-", "", name)  # Label Studio puts this before the names of uploaded files
+    for found in (by_name.get(name, ()), by_name.get(uploaded, ())):
+        if len(found) == 1:
+            return found[0]
+    raise ValueError(f"data.video: got {video!r}, which is not the file of one clip; give its id as data.clip_id")
+
+
+def _annotated(annotation: Mapping[str, Any], data: Mapping[str, Any], clip_id: str, clips: Clips) -> Edit | None:
+    """The edit of an annotation, or None of one that was skipped or left empty.
+
+    Ranges win. Only where they still are what we wrote for an edit, that edit is meant, with all digits and with
+    repeated frames, which ranges cannot tell apart.
+    """
+    spans: list[Span] = []
+    written: Any = None
+    for result in _as(list, annotation.get("result"), "result"):
+        value = _as(dict, result, "result").get("value")
+        if isinstance(value, dict) and "timelinelabels" in value:
+            spans += _spans_of(value)
+            written = _as(dict, result.get("meta") or {}, "meta").get("edit", written)
+    if annotation.get("was_cancelled") or not spans:
+        return None
+    clip = clips[clip_id]
+    scores = _scores(clip.frame_indices, spans)
+    when = annotation.get("updated_at") or annotation.get("created_at")
+    # A copy of somebody's annotation belongs to who made it.
+    if written is None or annotation.get("parent_annotation") is not None:
+        when = _as(str, when, "updated_at")
+        edit = Edit(clip_id, clip.frame_indices, clip.timestamps, scores, _person(annotation), when)
+    else:
+        edits = _as(list, data.get("edits"), "data.edits")
+        if type(written) is not int or not 0 <= written < len(edits):
+            raise ValueError(f"meta.edit: got {written!r}, which is none of the {len(edits)} data.edits")
+        edit = Edit.from_json(edits[written])
+        if scores != _scores(edit.frame_indices, _spans(edit)):
+            edit = replace(edit, scores=scores, time=_as(str, when or edit.time, "updated_at"))
+    check_known(edit, {clip_id: clip.frame_indices})
+    return edit
+
+
+def _spans_of(value: Mapping[str, Any]) -> list[Span]:
+    spans = []
+    for label in _as(list, value["timelinelabels"], "timelinelabels"):
+        for bounds in _as(list, value.get("ranges"), "ranges"):
+            start, end = (_as(dict, bounds, "ranges").get(name) for name in ("start", "end"))
+            if type(start) is not int or type(end) is not int or not 1 <= start <= end:
+                raise ValueError(f"ranges: got {bounds}, expected whole frames from 1 with start up to end")
+            spans.append((start - 1, end - 1, _score(_as(str, label, "timelinelabels"))))
+    return spans
+
+
+def _score(label: str) -> float:
+    name = label.strip().lower()
+    try:
+        score = LEVELS[name] if name in LEVELS else float(name)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise ValueError(f"timelinelabels: got {label!r}, expected {', '.join(LEVELS)} or a number in 0..1")
+    return score
+
+
+def _person(annotation: Mapping[str, Any]) -> str:
+    who = annotation.get("completed_by")
+    if isinstance(who, dict):
+        return str(who.get("email") or who.get("id"))
+    return "Label Studio" if who is None else f"Label Studio user {who}"
+
+
+FORMATS = {
+    "jsonl": Format(".jsonl", "application/x-ndjson", _write_jsonl, _read_jsonl),
+    "csv": Format(".csv", "text/csv", _write_csv, _read_csv),
+    "label-studio": Format(".json", "application/json", _write_label_studio, _read_label_studio),
+}
+"""Name -> format; the names are those of --format and of the studio's addresses."""

@@ -1,0 +1,99 @@
+"""A video file becomes a record of what the network answered and where and when it looked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stabn.data.segments import Segment, frames_of
+from stabn.data.transforms import Preprocessing
+from stabn.data.video.clip import Clip, probe, read_clip
+from stabn.errors import UserError
+from stabn.explain.render import contact_sheet, write_explanation
+from stabn.files import replacing, write_json
+from stabn.nn import STABN, Output
+from stabn.records import Record
+
+
+def explain(
+    model: STABN,
+    preprocessing: Preprocessing,
+    path: Path,
+    class_names: Sequence[str],
+    *,
+    window: int = 0,
+    windows: int = 1,
+    label: int | None = None,
+    segment: Segment | None = None,
+) -> tuple[Record, Clip]:
+    """One window of a video, as the network saw it.
+
+    Args:
+        model: a network with attention, in evaluation mode.
+        preprocessing: how videos are prepared for it.
+        path: the video, or the folder of its frames.
+        class_names: K names.
+        window, windows: which of how many evenly placed windows.
+        label: the true class, if known.
+        segment: the part of the video that the window is taken from; None for all of it.
+
+    Returns:
+        The record, and the sampled frames at the size of the source.
+
+    Raises:
+        UserError: the video cannot be read, or the network's frames are not the preprocessing's.
+    """
+    if preprocessing.sampling.frames != model.frames:
+        raise UserError(
+            f"preprocessing.sampling.frames: got {preprocessing.sampling.frames}, but the network reads {model.frames}"
+            "; correct it in config.json"
+        )
+    info = probe(path)
+    within = frames_of(path, segment, path.stem)
+    indices = preprocessing.sampling.for_testing(len(within), windows)[window]
+    clip = read_clip(path, [within[index] for index in indices])
+    parameter = next(model.parameters())
+    view = preprocessing.test_view(clip.frames)[None].to(parameter.device, parameter.dtype)
+    with torch.inference_mode():
+        output: Output = model(view)
+    assert output.attention is not None
+    assert output.attention_logits is not None
+    record = Record(
+        clip_id=path.stem,
+        path=str(path),
+        class_names=tuple(class_names),
+        probabilities=_numbers(output.logits[0].softmax(0)),
+        attention_probabilities=_numbers(output.attention_logits[0].softmax(0)),
+        temporal=_numbers(output.attention.temporal[0]),
+        spatial=_numbers(output.attention.spatial[0]),
+        frame_indices=clip.frame_indices.numpy(),
+        timestamps=clip.timestamps.numpy(),
+        crop=preprocessing.crop_box(info.height, info.width),
+        label=label,
+    )
+    return record, clip
+
+
+def _numbers(value: torch.Tensor) -> np.ndarray:
+    return value.float().cpu().numpy()
+
+
+def distinct_names(videos: list[Path]) -> dict[str, Path]:
+    """A file name for each video, numbered where two have the same."""
+    named: dict[str, Path] = {}
+    for video in videos:
+        name, number = video.stem, 2
+        while name in named:
+            name, number = f"{video.stem}-copy{number}", number + 1
+        named[name] = video
+    return named
+
+
+def write_files(stem: Path, record: Record, clip: Clip) -> None:
+    """Write STEM.npz, .mp4, .png and last .json, each atomically."""
+    record.save_arrays(stem.with_name(f"{stem.name}.npz"))
+    write_explanation(stem.with_name(f"{stem.name}.mp4"), record, clip)
+    with replacing(stem.with_name(f"{stem.name}.png")) as temporary:
+        contact_sheet(record, clip).save(temporary)
+    write_json(stem.with_name(f"{stem.name}.json"), record.as_json())

@@ -1,0 +1,96 @@
+"""Networks from files: folders of our own, and checkpoints of the official code."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stabn.errors import UserError
+from stabn.nn.hub import CONFIG, read_config
+from stabn.nn.resnet3d import ARCHITECTURES, ResNet3D
+from stabn.nn.stabn import STABN
+from stabn.nn.state_dict import read_tensors
+
+OFFICIAL = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
+_REMEDY = "expected a checkpoint of the official ST-ABN code"
+
+
+def load_pretrained(folder: Path | str) -> STABN | ResNet3D:
+    """The network in a folder that `save_pretrained` wrote, whatever its kind; in evaluation mode, without network.
+
+    Raises:
+        UserError: the folder or a file in it is missing, damaged or of an unknown format; one line says which and why.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give one that save_pretrained or a training run wrote")
+    kinds: dict[str, type[ResNet3D]] = {"stabn": STABN, "resnet3d": ResNet3D}
+    kind, _ = read_config(folder)
+    if kind not in kinds:
+        raise UserError(f"{folder / CONFIG}: kind: got {kind!r}, expected one of {', '.join(kinds)}")
+    return kinds[kind].from_folder(folder)
+
+
+def import_official(
+    path: Path | str,
+    *,
+    class_names: Sequence[str] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> STABN:
+    """The network of a checkpoint that the official code's training wrote; in evaluation mode, on the CPU.
+
+    The file holds a state dict, alone or under "model_state_dict" or "state_dict"; names may carry "module.".
+    Architecture, number of classes and number of frames are read from the tensors' names and shapes, after which
+    every tensor is checked. Dtypes stay as they are. Counters of old PyTorch versions may be missing; they become 0.
+
+    Args:
+        path: the checkpoint; nothing in it is executed.
+        class_names: K names in the order of the outputs, or None.
+        preprocessing: how clips must be prepared for it, or None; the checkpoint does not say.
+
+    Raises:
+        UserError: the file is missing or no such checkpoint; the first offending tensor is named.
+    """
+    source = str(path)
+    content = read_tensors(path, inside=("model_state_dict", "state_dict"))
+    tensors = {name.removeprefix("module."): value for name, value in content.items()}
+    if len(tensors) != len(content):
+        raise UserError(f"{source}: holds tensors with and without 'module.' under one name; {_REMEDY}")
+    architecture = _architecture(tensors, source)
+    model = STABN.empty(
+        architecture=architecture,
+        num_classes=_rows(tensors, "fc.weight", source),
+        frames=_rows(tensors, "conv_temp_att3.0.weight", source),
+        class_names=class_names,
+        preprocessing=preprocessing,
+    )
+    for name, wanted in model.state_dict().items():
+        if name.endswith(".num_batches_tracked") and name not in tensors:
+            tensors[name] = torch.zeros((), dtype=wanted.dtype)
+    return model.filled(tensors, source=source, remedy=f"{_REMEDY}, here for {architecture}")
+
+
+def _architecture(tensors: Mapping[str, Tensor], source: str) -> str:
+    """Which official layout has these blocks; shapes are left to the later check, which names the tensor."""
+    blocks = {match.groups() for name in tensors if (match := re.match(r"layer([1-4])\.(\d+)\.", name))}
+    depths = tuple(sum(layer == str(number) for layer, _ in blocks) for number in (1, 2, 3, 4))
+    block = "bottleneck" if any(re.match(r"layer[1-4]\.\d+\.conv3\.", name) for name in tensors) else "basic"
+    for name in OFFICIAL:
+        if (ARCHITECTURES[name].block, ARCHITECTURES[name].depths) == (block, depths):
+            return name
+    known = "; ".join(f"{name} {ARCHITECTURES[name].block} {ARCHITECTURES[name].depths}" for name in OFFICIAL)
+    raise UserError(f"{source}: got {block} blocks {depths} in layer1..layer4, expected one of {known}; {_REMEDY}")
+
+
+def _rows(tensors: Mapping[str, Tensor], name: str, source: str) -> int:
+    if name not in tensors:
+        raise UserError(f"{source}: tensor {name} is missing, expected shape [rows, columns]; {_REMEDY}")
+    if tensors[name].ndim != 2 or not len(tensors[name]):
+        raise UserError(
+            f"{source}: tensor {name}: got {list(tensors[name].shape)}, expected [rows, columns]; {_REMEDY}"
+        )
+    return len(tensors[name])

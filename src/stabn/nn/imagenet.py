@@ -1,0 +1,157 @@
+"""A start from pictures: weights of a 2D ResNet trained on ImageNet, given a time axis."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from stabn.errors import UserError
+from stabn.nn.hub import download
+from stabn.nn.resnet3d import ResNet3D
+from stabn.nn.stabn import STABN
+from stabn.nn.state_dict import check_tensors, first_line, read_tensors
+
+_SHARED = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+
+
+@dataclass(frozen=True)
+class Inflated:
+    """What `load_imagenet` did to a network's tensors, by name in the network's order.
+
+    Attributes:
+        loaded: have the values of the 2D network.
+        left_random: kept what they had, for want of a counterpart.
+    """
+
+    loaded: tuple[str, ...]
+    left_random: tuple[str, ...]
+
+
+def load_imagenet(
+    model: ResNet3D, state_dict: Mapping[str, Tensor], *, inflation: Literal["centre", "average"] = "centre"
+) -> Inflated:
+    """Give a network the weights of a 2D ResNet of the same depth, in place.
+
+    A kernel gets its temporal taps in one of two ways:
+
+        "centre"    the 2D kernel in the middle tap, zeros in the others
+        "average"   the 2D kernel / n in each of the n taps (the official code's way)
+
+    On a clip that repeats one picture, "centre" answers in every frame exactly what the 2D network answers, because
+    the zeros beyond the clip's ends meet zero taps. "average" loses 1/n of each temporal convolution at the first
+    and last frame, and each further such layer carries the loss one frame inwards. Measured against the 2D layer3
+    features of the same picture (8 frames of 112 x 112, random weights and statistics, float64; mean absolute
+    difference relative to the mean feature; the clip's second half mirrors the first):
+
+        frame                 1      2      3      4
+        resnet18  centre      3e-16 everywhere
+        resnet18  average     0.26   0.087  0.027  0.0098
+        resnet50  centre      5e-16 everywhere
+        resnet50  average     0.15   0.020  0.0020 0.00016
+
+    Normalisation statistics are copied. The attention branch's own copy of layer4 starts from layer4's weights too.
+    The classifier is copied only when its shape fits. Everything else keeps the values it had. Nothing is changed
+    when an error is raised.
+
+    Args:
+        model: the network to fill, of any dtype and on any device.
+        state_dict: of the 2D ResNet, in the names that torchvision and timm share: conv1.weight, layer1.0.bn1.bias ...
+        inflation: "centre" or "average".
+
+    Returns:
+        Which tensors were loaded and which were not.
+
+    Raises:
+        UserError: the 2D network is of another depth or kind; the first offending tensor is named.
+        ValueError: `inflation` is neither.
+    """
+    if inflation not in ("centre", "average"):
+        raise ValueError(f"inflation: got {inflation!r}, expected 'centre' or 'average'")
+    own = model.state_dict()
+    base = {name: value for name, value in own.items() if name.split(".")[0] in _SHARED}
+    optional = {name for name in base if name.endswith(".num_batches_tracked") and name not in state_dict}
+    check_tensors(
+        {name: value for name, value in state_dict.items() if name.split(".")[0] != "fc"},
+        {n: v[:, :, 0] if v.ndim == 5 else v for n, v in base.items() if n not in optional},
+        source="2D state dict",
+        remedy=f"expected the plain 2D ResNet that belongs to {model.architecture}",
+    )
+    origins = {name: name for name in base if name not in optional}
+    if isinstance(model, STABN):
+        for name in own:
+            twin = name.replace("layer_att_common.", "layer4.", 1)
+            if twin != name and twin in origins:
+                origins[name] = twin
+    fc = ("fc.weight", "fc.bias")
+    if all(name in state_dict and state_dict[name].shape == own[name].shape for name in fc):
+        origins.update({name: name for name in fc})
+    with torch.no_grad():
+        for name, origin in origins.items():
+            own[name].copy_(_inflate(state_dict[origin], own[name], inflation))
+    counters = {name for name in own if name.endswith(".num_batches_tracked")}
+    return Inflated(
+        tuple(name for name in own if name in origins),
+        tuple(name for name in own if name not in origins and name not in counters),
+    )
+
+
+def _inflate(flat: Tensor, like: Tensor, inflation: str) -> Tensor:
+    if like.ndim != 5:
+        return flat
+    taps = like.shape[2]
+    flat = flat.to(like)[:, :, None]
+    if inflation == "average":
+        return flat.expand_as(like) / taps
+    kernel = torch.zeros_like(like)
+    kernel[:, :, taps // 2] = flat[:, :, 0]
+    return kernel
+
+
+def imagenet_state_dict(source: str) -> dict[str, Tensor]:
+    """The tensors of a 2D network, from wherever `source` says.
+
+    Args:
+        source: an existing .pth, .pt or .safetensors file; or the name of torchvision weights like
+            "ResNet50_Weights.IMAGENET1K_V2"; or a repository on the Hugging Face hub with a model.safetensors, like
+            "timm/resnet50.a1_in1k". Only the latter two need the network, unless they are in the local cache.
+
+    Returns:
+        Named tensors on the CPU.
+
+    Raises:
+        UserError: none of the three worked; the message says what was tried.
+    """
+    inside = ("state_dict", "model")
+    if Path(source).is_file() or Path(source).suffix in (".pth", ".pt", ".safetensors"):
+        return read_tensors(source, inside=inside)
+    if "_Weights." in source:
+        return _torchvision_state_dict(source)
+    if source.count("/") != 1:
+        raise UserError(
+            f"{source}: got neither an existing file, nor a torchvision name like ResNet50_Weights.IMAGENET1K_V2, nor "
+            "a hub repository like timm/resnet50.a1_in1k; a file path works without network"
+        )
+    return read_tensors(download(source, "model.safetensors"), inside=inside)
+
+
+def _torchvision_state_dict(name: str) -> dict[str, Tensor]:
+    # Imported here because it takes a second that nobody else should wait for.
+    from torchvision.models import get_weight
+
+    try:
+        weights = get_weight(name)
+    except (ValueError, KeyError):
+        raise UserError(
+            f"{name}: torchvision has no weights of this name, expected one like ResNet50_Weights.IMAGENET1K_V2; "
+            "a file path works too, without network"
+        ) from None
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{name}: torchvision cannot get these weights ({type(error).__name__}: {first_line(error)}); "
+            "check the network, or give a path to a local copy, which works without network"
+        ) from None

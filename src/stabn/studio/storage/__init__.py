@@ -1,0 +1,1 @@
+"""Edits as appended events in a database, and edits.jsonl beside it."""

@@ -1,0 +1,160 @@
+"""How networks are trained: every number of a recipe, checked when it is read."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stabn.data.transforms import Augmentation
+from stabn.data.video.backends import Decoder
+from stabn.data.video.reader import TIMEOUT
+from stabn.errors import UserError
+from stabn.nn.losses import Form
+from stabn.nn.stabn import Mechanism
+
+
+@dataclass(frozen=True)
+class NetworkRecipe:
+    """Which network.
+
+    Attributes:
+        architecture: small, tiny, fine (maps twice as fine), small-deep or fine-deep for a 2-core CPU; resnet18, 34,
+            50, 101 or 152 as in the official code.
+        attention: with the attention branch (ST-ABN); False trains the plain 3D ResNet, the baseline.
+        mechanism: paper is Eqs. 1 to 3; gated, ours, lets nothing past the temporal attention, and gated-both nothing
+            past the spatial one either.
+        dropout: before the classifiers of both branches, 0 to less than 1.
+        imagenet: weights of a 2D ResNet to inflate: a file, a torchvision name or a hub repository; null for random.
+        inflation: centre keeps the response to a static clip equal to the 2D network's; average is the official way.
+    """
+
+    architecture: str = "small"
+    attention: bool = True
+    mechanism: Mechanism = "paper"
+    dropout: float = 0.5
+    imagenet: str | None = None
+    inflation: Literal["centre", "average"] = "centre"
+
+
+@dataclass(frozen=True)
+class OptimiserRecipe:
+    """How weights move.
+
+    Attributes:
+        name: sgd with momentum, or adamw.
+        learning_rate: the highest one of the schedule.
+        momentum: of sgd.
+        weight_decay: of both.
+        schedule: step multiplies by 0.1 after each milestone; one-cycle rises for a quarter of all steps and falls;
+            cosine rises in a line over `warmup` and falls to 0 along half a cosine.
+        milestones: epochs after which the step schedule falls.
+        warmup: share of all steps over which the cosine schedule rises, 0 to less than 1.
+        label_smoothing: share of each label that is spread evenly over all classes, 0 to less than 1.
+        epochs: passes over the training clips.
+        batch_size: clips at once, over all processes; each gets a part of them.
+        accumulate: so many batches make a step: 8 with a batch_size of 8 are a step of 64 clips. Batch norm still sees
+            one batch at a time.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    schedule: Literal["step", "one-cycle", "cosine", "constant"] = "step"
+    milestones: tuple[int, ...] = ()
+    warmup: float = 0.05
+    label_smoothing: float = 0.0
+    epochs: int = 10
+    batch_size: int = 64
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UserError(f"optimiser.{name}: got {getattr(self, name)}, expected at least 1")
+        if not 0 < self.learning_rate < float("inf"):
+            raise UserError(f"optimiser.learning_rate: got {self.learning_rate}, expected a number above 0")
+        for name in ("momentum", "weight_decay", "warmup", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"optimiser.{name}: got {getattr(self, name)}, expected 0 to less than 1")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise UserError(f"optimiser.milestones: got {list(self.milestones)}, expected ascending epochs")
+
+
+@dataclass(frozen=True)
+class LoaderRecipe:
+    """How clips reach the network.
+
+    Attributes:
+        workers: processes that prepare clips, each with one that decodes; 0 prepares them in the training process; auto
+            is 0 on a CPU, which has none to spare, and one less than there are cores, at most 8, per GPU. `stabn
+            profile` tries what is best.
+        cache: keep all decoded videos in memory at network size (needs workers 0); for data sets of some hundred clips.
+        timeout: seconds after which a video that is still being decoded counts as broken; 0 waits as long as it takes,
+            and decodes without a process of its own.
+        broken: share of a split's clips that may be unreadable, 0 to 1, before training ends; null for a hundredth, or
+            ten where half of the clips are left.
+        decoder: auto takes torchcodec for what is read again where it is installed, and gives the same frames as pyav;
+            cuda is torchcodec on the GPU, whose colours are rounded otherwise.
+    """
+
+    workers: int | Literal["auto"] = "auto"
+    cache: bool = False
+    timeout: float = TIMEOUT
+    broken: float | None = None
+    decoder: Decoder = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.timeout < float("inf"):
+            raise UserError(f"loader.timeout: got {self.timeout}, expected seconds from 0")
+        if self.broken is not None and not 0 <= self.broken <= 1:
+            raise UserError(f"loader.broken: got {self.broken}, expected a share in 0..1")
+        if self.workers != "auto" and self.workers < 0:
+            raise UserError(f"loader.workers: got {self.workers}, expected 0 or more")
+        if self.cache and self.workers not in ("auto", 0):
+            raise UserError(f"loader.cache: needs loader.workers 0, got {self.workers}; each worker would keep a copy")
+
+
+@dataclass(frozen=True)
+class CorrectionRecipe:
+    """How corrections enter a network; the defaults are the paper's way, docs/results.md compares them.
+
+    Attributes:
+        start: before goes on from the run's weights; anew trains its network again from where that began, so that the
+            edits take part from the first step. Needs frozen nothing.
+        mechanism: keep leaves the network's own; the others, as in `network`, change it from here on, in the control
+            too.
+        frozen: extractor keeps its weights and batch-norm statistics; nothing lets the whole network learn.
+        loss: squared is Eq. 6; balanced gives the frames that matter as much weight in all as the others, which counts
+            where they are few; cross-entropy is the binary one. The same for the cells of a frame with --where.
+        views: edited shows a clip at exactly the frames that were edited; any at random frames like all clips, whose
+            scores lie between the edited ones (uniform sampling only).
+        guided: share of the edited clips, drawn anew at every step, whose perception branch sees the edited scores in
+            place of the network's own; 0 to 1.
+        gamma_where: weight of the agreement with --where, where there is one.
+    """
+
+    start: Literal["before", "anew"] = "before"
+    mechanism: Literal["keep", Mechanism] = "keep"
+    frozen: Literal["extractor", "nothing"] = "extractor"
+    loss: Form = "squared"
+    views: Literal["edited", "any"] = "edited"
+    guided: float = 0.0
+    gamma_where: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma_where < float("inf"):
+            raise UserError(f"correction.gamma_where: got {self.gamma_where}, expected a number above 0")
+        if self.start == "anew" and self.frozen != "nothing":
+            raise UserError("correction.frozen: got extractor, which knows nothing when it starts anew; give nothing")
+        if not 0 <= self.guided <= 1:
+            raise UserError(f"correction.guided: got {self.guided}, expected a share in 0..1")
+
+
+SMALL_AUGMENTATION = Augmentation(jitter=0.2, flip=True)
+SMALL_OPTIMISER = OptimiserRecipe(
+    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=10, batch_size=8
+)
+SMALL_FINETUNING = OptimiserRecipe(
+    name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=3, batch_size=8
+)
+GAMMA = 5.0
+"""The default weight of the agreement with the edits; docs/finetuning.md has the measurement behind it."""

@@ -1,0 +1,145 @@
+"""Batches in an order that depends on nothing but the seed and the epoch, from any batch on.
+
+A clip that cannot be read is missing from its batch (`stabn.data.quality.unreadable`); the number of batches stays.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, Sampler
+
+from stabn.data.dataset import ClipBatch, VideoDataset, collate
+from stabn.data.quality.unreadable import Tolerant
+from stabn.data.video.reader import Reader, begin_reading
+from stabn.engine.device import cores
+from stabn.engine.trainer import share_of
+from stabn.training.config import LoaderRecipe, OptimiserRecipe
+
+_MOST_WORKERS = 8
+
+
+class _Batches(Sampler[list[tuple[int, int]]]):
+    """This process's part of the shuffled batches of one epoch; `done` of them are passed over.
+
+    An incomplete last batch is left out.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, epoch: int, trainer: Trainer | None) -> None:
+        self.part = share_of(trainer, min(batch_size, length))
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = epoch
+        self.done = 0
+
+    def __len__(self) -> int:
+        return steps_per_epoch(self.length, self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist()
+        for start in range(self.done * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            yield [(self.epoch, order[start + row]) for row in self.part]
+
+
+def total_steps(length: int, optimiser: OptimiserRecipe) -> int:
+    """Steps of a whole training on so many clips; an epoch's last step may be of fewer batches."""
+    return math.ceil(steps_per_epoch(length, optimiser.batch_size) / optimiser.accumulate) * optimiser.epochs
+
+
+def steps_per_epoch(length: int, batch_size: int) -> int:
+    """Whole batches of an epoch; a data set smaller than a batch is one batch."""
+    return max(1, length // batch_size)
+
+
+class ResumableLoader(DataLoader[ClipBatch]):
+    """A loader of one epoch after the other, whose state is how many batches of the epoch it has given.
+
+    Lightning saves and restores the state. The processes that read stay from epoch to epoch.
+    """
+
+    def __init__(self, dataset: VideoDataset, batch_size: int, workers: int, trainer: Trainer | None = None) -> None:
+        self.sampled = _Batches(len(dataset), batch_size, dataset.seed, dataset.epoch, trainer)
+        super().__init__(
+            Tolerant(dataset),
+            batch_sampler=self.sampled,
+            num_workers=workers,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+            pin_memory=_pinned(trainer),
+            worker_init_fn=begin_reading,
+        )
+        self.given = 0
+
+    def at_epoch(self, epoch: int) -> "ResumableLoader":
+        """This loader, at the beginning of an epoch."""
+        self.sampled.epoch, self.sampled.done = epoch, 0
+        return self
+
+    def __iter__(self) -> Any:
+        self.given = self.sampled.done
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
+        self.sampled.done = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches were given."""
+        return {"given": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after so many batches."""
+        self.sampled.done = state["given"]
+
+
+def _pinned(trainer: Trainer | None) -> bool:
+    """Whether batches are put into page-locked memory, from which a GPU fetches them while it computes."""
+    return trainer is not None and trainer.strategy.root_device.type == "cuda"
+
+
+class Feeding(LightningDataModule):
+    """The training split, another order every epoch, and the validation split."""
+
+    def __init__(
+        self, training_set: VideoDataset, validation_set: VideoDataset, batch_size: int, loader: LoaderRecipe
+    ) -> None:
+        super().__init__()
+        self._reader = Reader(loader.timeout, loader.decoder)
+        self.training_set, self.validation_set = (s.read_by(self._reader) for s in (training_set, validation_set))
+        self.batch_size = batch_size
+        self.loader = loader
+        self._training: ResumableLoader | None = None
+
+    @property
+    def workers(self) -> int:
+        """How many processes prepare clips for this one."""
+        if self.loader.workers != "auto":
+            return self.loader.workers
+        if self.loader.cache or self.trainer is None or self.trainer.strategy.root_device.type == "cpu":
+            return 0
+        return max(1, min(_MOST_WORKERS, cores() // self.trainer.num_devices - 1))
+
+    def train_dataloader(self) -> ResumableLoader:
+        """The batches of the trainer's current epoch."""
+        if self._training is None:
+            self._training = ResumableLoader(self.training_set, self.batch_size, self.workers, self.trainer)
+        return self._training.at_epoch(0 if self.trainer is None else self.trainer.current_epoch)
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that read."""
+        self._training = None
+        self._reader.close()
+
+    def val_dataloader(self) -> DataLoader[ClipBatch]:
+        """This process's part of the validation clips, in order."""
+        return DataLoader(
+            Tolerant(self.validation_set),
+            self.batch_size,
+            sampler=share_of(self.trainer, len(self.validation_set)),
+            num_workers=self.workers,
+            collate_fn=collate,
+            pin_memory=_pinned(self.trainer),
+            worker_init_fn=begin_reading,
+        )

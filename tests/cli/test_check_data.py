@@ -1,0 +1,228 @@
+"""`stabn check-data`, what --data.exclude makes of its list, and `stabn doctor`."""
+
+import json
+import sys
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from small_run import QUICK, SETTINGS
+
+from stabn.cli import train as verbs
+from stabn.cli.evaluate import evaluate
+from stabn.cli.main import main
+from stabn.data.annotations.source import DataSource
+from stabn.data.video.clip import write_video
+from stabn.engine.doctor import examine, told
+from stabn.training.config import NetworkRecipe
+from stabn.training.train import train
+
+TRAINING, VALIDATION = 6, 4
+BROKEN = ("2.mp4", "7.mp4")
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A table of ten clips, two of which are cut short."""
+    lines = ["path,label,split"]
+    for number in range(TRAINING + VALIDATION):
+        frames = np.random.default_rng(number).integers(0, 256, (9, 36, 36, 3), dtype=np.uint8)
+        write_video(tmp_path / f"{number}.mp4", frames, 12, preset="ultrafast")
+        lines.append(f"{number}.mp4,{'ab'[number % 2]},{'train' if number < TRAINING else 'validation'}")
+    for name in BROKEN:
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:300])
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_what_is_found_is_printed_and_its_list_is_understood_by_training(clips, tmp_path, capsys):
+    main(["check-data", str(clips / "clips.csv"), "--out", str(tmp_path / "check"), "--frames", "4", "--workers", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in (lines[0], *lines[2:5])] == [
+        ["train", "validation"],
+        ["clips", "6", "4"],
+        ["usable", "5", "3"],
+        ["classes", "with", "usable", "clips", "2", "2"],
+    ]
+    told_of = [line for line in lines if line.startswith("unreadable: ")]
+    assert [line.partition(": is cut short")[0] for line in told_of] == [f"unreadable: {clips / n}" for n in BROKEN]
+    assert f"2 clips to leave out: train with --data.exclude {tmp_path / 'check' / 'exclude.txt'}" in lines
+    assert lines[-1].startswith(f"{tmp_path / 'check'}: 10 files, 10 of them read now; ")
+    found = json.loads((tmp_path / "check" / "check.json").read_text())
+    assert found["exclude"] == list(BROKEN)
+
+    source = DataSource(str(clips / "clips.csv"), exclude=str(tmp_path / "check" / "exclude.txt"))
+    settings = {**SETTINGS, "network": NetworkRecipe("tiny"), "optimiser": replace(QUICK, epochs=1, batch_size=3)}
+    capsys.readouterr()
+    told_of = verbs.train(tmp_path / "run", source, **settings)
+    assert not told_of.get("skipped")
+    assert not (tmp_path / "run" / "skipped.json").exists()
+    # The run knows what it was trained on, so the list need not be given again.
+    for split, count in (("train", TRAINING - 1), ("validation", VALIDATION - 1)):
+        measured = evaluate(tmp_path / "run", split=split)
+        assert measured["num_clips"] == count
+        assert not measured["skipped"]
+        assert not {one["clip_id"] for one in measured["predictions"]} & set(BROKEN)
+    assert "skipped" not in capsys.readouterr().err
+
+
+def test_without_a_broken_clip_nothing_is_to_be_left_out(clips, tmp_path, capsys):
+    (clips / "clips.csv").write_text("path,label,split\n0.mp4,a,train\n1.mp4,b,train\n")
+    main(["check-data", str(clips / "clips.csv"), "--out", str(tmp_path / "check")])
+    assert "leave out" not in capsys.readouterr().out
+    assert (tmp_path / "check" / "exclude.txt").read_text() == ""
+    assert (
+        len(DataSource(str(clips / "clips.csv"), exclude=str(tmp_path / "check" / "exclude.txt")).table().samples) == 2
+    )
+
+
+def test_missing_videos_are_reported_and_may_be_left_out(clips, tmp_path):
+    (clips / "0.mp4").unlink()
+    assert len(DataSource(str(clips / "clips.csv")).table().samples) == 10, "as long as they are few"
+    main(["check-data", str(clips / "clips.csv"), "--out", str(tmp_path / "check")])
+    source = DataSource(str(clips / "clips.csv"), exclude=str(tmp_path / "check" / "exclude.txt"))
+    assert [sample.clip_id for sample in source.table().samples] == [
+        f"{n}.mp4" for n in range(10) if f"{n}.mp4" not in ("0.mp4", *BROKEN)
+    ]
+    assert len(source.everything().samples) == 10
+
+
+@pytest.mark.parametrize(
+    "written", ["2.mp4\n7.mp4\n", "2.mp4\r\n7.mp4", "\ufeff2.mp4\n\n7.mp4\nof-another-split.mp4\n"]
+)
+def test_lists_of_clips_are_read_as_people_write_them(clips, written):
+    (clips / "list.txt").write_bytes(written.encode())
+    table = DataSource(str(clips / "clips.csv"), exclude=str(clips / "list.txt")).table()
+    assert [s.clip_id for s in table.samples] == [f"{n}.mp4" for n in range(10) if f"{n}.mp4" not in BROKEN]
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (None, "cannot be read (No such file or directory); give a file with a clip id per line"),
+        (b"nobody.mp4\n", "names no clip of this data, for instance 'nobody.mp4'; give its own list"),
+        (b"\xff\xfe1\x00", "cannot be read (it is not UTF-8 text); give a file with a clip id per line"),
+    ],
+)
+def test_a_list_of_no_use_is_refused_in_one_line(clips, tmp_path, one_line, written, message):
+    file = clips / "list.txt"
+    if written is not None:
+        file.write_bytes(written)
+    words = ("--data.annotations", clips / "clips.csv", "--data.exclude", file)
+    assert f"--data.exclude: {file} {message}" in one_line("train", "--out", tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_who_excludes_everything_is_told(clips, tmp_path, one_line):
+    (clips / "list.txt").write_text("".join(f"{number}.mp4\n" for number in range(TRAINING + VALIDATION)))
+    words = ("--data.annotations", clips / "clips.csv", "--data.exclude", clips / "list.txt")
+    assert "train" in one_line("train", "--out", tmp_path / "run", *words)
+
+
+def test_an_evaluation_may_leave_out_what_training_did_not(clips, tmp_path, capsys):
+    settings = {**SETTINGS, "network": NetworkRecipe("tiny"), "optimiser": replace(QUICK, epochs=1, batch_size=3)}
+    source = DataSource(str(clips / "clips.csv"))
+    train(tmp_path / "run", source, **settings)
+    (clips / "list.txt").write_text("7.mp4\n8.mp4\n")
+    found = evaluate(tmp_path / "run", data=replace(source, exclude=str(clips / "list.txt")))
+    assert [one["clip_id"] for one in found["predictions"]] == ["6.mp4", "9.mp4"]
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--out", "o"), ("SOURCE", "--data.annotations", "a"), ("SOURCE", "--workers", "0")], ids=str
+)
+def test_a_check_that_says_too_little_or_too_much_is_refused(clips, tmp_path, words, capsys):
+    given = [str(clips / "clips.csv") if word == "SOURCE" else word for word in words]
+    with pytest.raises(SystemExit) as stopped:
+        main(["check-data", *given, *([] if "--out" in words or not words else ["--out", str(tmp_path / "o")])])
+    assert stopped.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def torchcodec(monkeypatch: pytest.MonkeyPatch):
+    """torchcodec("loads"), torchcodec("broken") or torchcodec("absent")."""
+
+    def make(state: str) -> None:
+        for name in ("torchcodec", "torchcodec.decoders"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        package, decoders = ModuleType("torchcodec"), ModuleType("torchcodec.decoders")
+        package.__spec__, package.__path__ = ModuleSpec("torchcodec", None), []
+        if state == "absent":
+            monkeypatch.setattr("stabn.data.video.backends.find_spec", lambda name: None)
+            return
+        monkeypatch.setitem(sys.modules, "torchcodec", package)
+        if state == "loads":
+            monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
+            monkeypatch.setattr(package, "decoders", decoders, raising=False)
+        else:
+            monkeypatch.setattr(sys, "meta_path", [_Failing(), *sys.meta_path])
+
+    return make
+
+
+class _Failing:
+    """Finds torchcodec.decoders, and fails as it does where FFmpeg's libraries are not installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "torchcodec.decoders":
+            raise RuntimeError("Could not load libtorchcodec. Likely causes:\n 1. FFmpeg is not properly installed")
+
+
+@pytest.mark.parametrize(
+    ("state", "used", "why"),
+    [
+        ("absent", "pyav", "torchcodec is not installed"),
+        ("broken", "pyav", "torchcodec does not load (Could not load libtorchcodec. Likely causes:)"),
+        ("loads", "torchcodec", "torchcodec loads; files that PyAV has read once without a complaint are read by it"),
+    ],
+)
+def test_the_doctor_says_which_decoder_is_used_and_why(torchcodec, capsys, state, used, why):
+    torchcodec(state)
+    main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"decoder: {used}, because {why}" in lines
+    remedies = [line for line in lines if line.startswith("to add torchcodec")]
+    assert len(remedies) == (used == "pyav")
+    assert all("pip install torchcodec" in line and "FFmpeg's shared libraries" in line for line in remedies)
+    found = examine()["decoding"]
+    assert (found["used"], found["why"]) == (used, why)
+    assert (found["install"] is None) == (used == "torchcodec")
+
+
+def test_the_doctor_tells_what_this_machine_has():
+    found = examine()
+    assert found["format"] == "stabn-doctor/1"
+    assert json.loads(json.dumps(found)) == found
+    assert found["cores"] >= 1
+    assert found["torch"]["version"]
+    assert found["decoding"]["codecs"]["H.264"]
+    assert found["encoding"]["H.264"]
+    text = "\n".join(told(found))
+    for word in (
+        found["python"],
+        found["torch"]["version"],
+        found["decoding"]["pyav"],
+        "H.265",
+        "VP9",
+        "AV1",
+        "MPEG-4",
+    ):
+        assert word in text
+    assert all(name in text for name in found["extras"])
+
+
+def test_gpus_and_codecs_that_are_missing_are_named_as_such():
+    found = examine()
+    found["torch"] |= {"cuda": "13.2", "gpus": [{"name": "NVIDIA H100", "gib": 79.2}], "bf16": True}
+    found["decoding"]["codecs"]["AV1"] = False
+    found["extras"]["ray"] = None
+    lines = list(told(found))
+    assert "GPU: NVIDIA H100, 79.2 GiB, with bf16" in lines
+    assert any("not AV1" in line for line in lines)
+    assert any("ray not installed" in line for line in lines)
+    found["torch"] |= {"cuda": None, "gpus": []}
+    assert any(line.startswith("GPU: none that torch can use") for line in told(found))

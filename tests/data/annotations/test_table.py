@@ -1,0 +1,380 @@
+import json
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stabn.data.annotations.table import Columns, read_table, write_table
+from stabn.data.dataset import Sample, Table
+from stabn.data.ground_truth import ClipTruth
+from stabn.data.segments import Segment
+from stabn.errors import UserError
+
+SPOKEN = Columns(path="videos/{id}.mp4", label="colour", start="from", end="to")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.mp4", "my videos/b, c.mp4", "videos/7.mp4", "videos/8.mp4", "videos/take 9.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def table(folder, *rows, heading="path,label,split", columns=None, end="\n", mark=""):
+    (folder / "clips.csv").write_bytes((mark + end.join((heading, *rows)) + end).encode())
+    return read_table(folder / "clips.csv", columns=columns or Columns())
+
+
+def test_a_csv_file_lists_clips_with_classes_in_alphabetical_order(folder):
+    got = table(folder, "a.mp4,waving,train", '"my videos/b, c.mp4",bowing,validation')
+    assert got.class_names == ("bowing", "waving")
+    assert [s.clip_id for s in got.of_split("train")] == ["a.mp4"]
+    assert got.of_split("validation")[0].path == folder / "my videos" / "b, c.mp4"
+    assert got.truth == {}
+
+
+def test_spreadsheet_exports_with_windows_line_ends_byte_order_mark_and_more_columns_are_read(folder):
+    got = table(
+        folder,
+        "7,a.mp4,waving,train,good",
+        "",
+        ",,,,",
+        heading="id,path,label,split,remark",
+        end="\r\n",
+        mark="\ufeff",
+    )
+    assert [sample.clip_id for sample in got.samples] == ["7"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    ("heading", "rows"),
+    [
+        ("id,split,colour,from,to", ["7,train,red,21.25,27.5", "8,test,blue,,", "take 9,train,red,3,4"]),
+        ("id;split;colour;from;to", ["7;train;red;21,25;27,5", "8;test;blue;;", "take 9;train;red;3;4"]),
+        ("id;split;colour;from;to", ['7;train;"red";21.25;"27.5"', "8;test;blue", "take 9;train;red;3,0;4"]),
+        (
+            'colour, "split","to",from,"note, with a comma",id',
+            ['red,train, 27.5,21.25,"so, ""well""",7', "blue,test,,,,8", "red , train,4,3,,take 9"],
+        ),
+    ],
+)
+def test_columns_have_any_names_and_any_order_and_a_pattern_makes_the_paths(folder, heading, rows, mark, end):
+    got = table(folder, *rows, heading=heading, columns=SPOKEN, mark=mark, end=end)
+    assert got.class_names == ("blue", "red")
+    assert [(s.clip_id, s.label, s.split) for s in got.samples] == [
+        ("7", 1, "train"),
+        ("8", 0, "test"),
+        ("take 9", 1, "train"),
+    ]
+    assert [s.path.relative_to(folder).as_posix() for s in got.samples] == [
+        "videos/7.mp4",
+        "videos/8.mp4",
+        "videos/take 9.mp4",
+    ]
+    assert got.truth == {"7": ClipTruth(interval=(21.25, 27.5)), "take 9": ClipTruth(interval=(3.0, 4.0))}
+
+
+def test_columns_of_the_usual_names_are_found_without_being_named(folder):
+    heading = "id,path,label,split,relevant_start,relevant_end"
+    got = table(folder, "one,a.mp4,x,train,1,2.5", ",videos/7.mp4,y,test,,", heading=heading)
+    assert [s.clip_id for s in got.samples] == ["one", "videos/7.mp4"]
+    assert got.truth == {"one": ClipTruth(interval=(1.0, 2.5))}
+    other = table(folder, "one,a.mp4,x,train,1,2.5", heading=heading, columns=Columns(id="path"))
+    assert list(other.truth) == ["a.mp4"]
+
+
+def test_labels_that_are_numbers_are_names_all_the_same(folder):
+    got = table(folder, "a.mp4,10,train", "videos/7.mp4,2,train", "videos/8.mp4,02,train")
+    assert got.class_names == ("02", "10", "2")
+
+
+def test_one_video_may_be_several_clips_and_lie_anywhere(folder):
+    rows = [f"1,{folder / 'a.mp4'},x,train", f"2,../{folder.name}/a.mp4,y,train"]
+    got = table(folder, *rows, heading="id,path,label,split")
+    assert all(sample.path.samefile(folder / "a.mp4") for sample in got.samples)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "clips.csv").write_text("id,label,split\n7,x,train\n")
+    columns = Columns(path="{id}.mp4")
+    assert read_table(folder / "sub" / "clips.csv", folder / "videos", columns).samples[0].path.name == "7.mp4"
+
+
+def test_a_pattern_may_name_several_columns_and_one_that_is_used_elsewhere(folder):
+    (folder / "train" / "red").mkdir(parents=True)
+    (folder / "train" / "red" / "take 1.mp4").write_bytes(b"x")
+    columns = Columns(path="{split}/{colour}/take {clip no}.mp4", label="colour")
+    got = table(folder, "train,red,1", heading="split,colour,clip no", columns=columns)
+    assert got.samples[0].clip_id == "train/red/take 1.mp4"
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (["a.mp4,,train"], "line 2: label is empty"),
+        (["a.mp4,waving"], "line 2: split is empty; every clip needs path, label, split"),
+        (["a.mp4,waving,train", "a.mp4,waving,train"], "line 3: clip 'a.mp4' is there twice"),
+        (["z.mp4,waving,train"], "z.mp4: no such video .*line 2"),
+        (["my videos/b, c.mp4,waving,train"], "line 2: has 4 cells under 3 columns; put quotes"),
+        (['"a.mp4,waving,train', "a.mp4,waving,train"], "not UTF-8 CSV"),
+        ([], "holds no clip"),
+    ],
+)
+def test_a_wrong_line_is_named(folder, rows, told):
+    with pytest.raises(UserError, match=told):
+        table(folder, *rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("7,train,red,27.5,21.25", r"line 2: from, to: interval: got 27.5 to 21.25, expected 0 <= start < end"),
+        ("7,train,red,4,4", "got 4.0 to 4.0"),
+        ("7,train,red,-1,4", "got -1.0 to 4.0"),
+        ("7,train,red,nan,4", "got nan to 4.0"),
+        ("7,train,red,1,inf", "got 1.0 to inf"),
+        ("7,train,red,early,4", "line 2: from is 'early'; write a frame as a number"),
+        ("7,train,red,1,late", "line 2: to is 'late'"),
+        ("7,train,red,1,", "line 2: to is empty but from is 1; fill both cells or none"),
+        ("7,train,red,,3", "line 2: from is empty but to is 3"),
+        (",train,red,1,3", "line 2: id is empty"),
+        ("70,train,red,1,3", r"70\.mp4: no such video .*clips.csv, line 2"),
+    ],
+)
+def test_a_wrong_interval_or_name_is_told_with_its_line_and_value(folder, row, told):
+    with pytest.raises(UserError, match=told):
+        table(folder, row, heading="id,split,colour,from,to", columns=SPOKEN)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (Columns(label="word"), r"no column 'word', only path, label, split; say with --data\.columns\.label"),
+        (Columns(path="video"), r"no column 'video'.*--data\.columns\.path"),
+        (Columns(path="videos/{id}.mp4"), r"no column 'id'.*--data\.columns\.path"),
+        (Columns(path="{}"), "no column ''"),
+        (Columns(split="part"), "no column 'part'"),
+        (Columns(id="name"), "no column 'name'"),
+        (Columns(start="from", end="to"), r"no column 'from'.*--data\.columns\.start"),
+    ],
+)
+def test_a_column_that_is_not_there_is_named_beside_those_that_are(folder, columns, told):
+    with pytest.raises(UserError, match=told):
+        table(folder, "a.mp4,x,train", columns=columns)
+
+
+def test_half_of_an_interval_is_refused(folder):
+    with pytest.raises(UserError, match=r"got column 'split' for the start .* add --data\.columns\.end"):
+        table(folder, "a.mp4,x,train", columns=Columns(start="split"))
+    with pytest.raises(UserError, match=r"got column 'b' for the end .* add --data\.columns\.start"):
+        table(folder, "a.mp4,x,train", columns=Columns(end="b"))
+    with pytest.raises(UserError, match="'relevant_end' for the end"):
+        table(folder, "a.mp4,x,train,1", heading="path,label,split,relevant_end")
+
+
+def test_a_missing_column_or_file_is_named(folder):
+    with pytest.raises(UserError, match="no column 'split'"):
+        table(folder, "a.mp4,waving", heading="path,label")
+    with pytest.raises(UserError, match="2 columns 'label'"):
+        table(folder, "a.mp4,waving,train,x", heading="path,label,split,label")
+    with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
+        read_table(folder / "none.csv")
+    (folder / "clips.csv").write_bytes(b"path,label,split\n\xff\xfe,b,c\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_table(folder / "clips.csv")
+    (folder / "clips.csv").write_bytes(b"\n")
+    with pytest.raises(UserError, match=r"clips\.csv: is empty"):
+        read_table(folder / "clips.csv")
+
+
+def test_any_split_can_be_asked_for_and_one_that_is_not_there_is_told(folder):
+    got = table(folder, "a.mp4,x,test", "videos/7.mp4,x,session 2")
+    assert [s.clip_id for s in got.of_split("session 2")] == ["videos/7.mp4"]
+    with pytest.raises(UserError, match=r"split: got 'train', but the data has only: session 2, test; mark some"):
+        got.of_split("train")
+
+
+def test_the_table_in_the_documentation_is_read_as_it_says(folder):
+    text = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    (folder / "words.csv").write_text(re.search(r"```csv\n(id,split,word.*?)```", text, re.DOTALL)[1])
+    for number in range(1, 5):
+        (folder / "videos" / f"{number:04}.mp4").write_bytes(b"x")
+    command = re.search(r"stabn train .*?words\.csv (.*?)\n\n", text, re.DOTALL)[1].replace("\\\n", " ")
+    words = shlex.split(command.replace("--data.columns.", ""))
+    got = read_table(folder / "words.csv", columns=Columns(**dict(zip(words[::2], words[1::2], strict=True))))
+    assert got.class_names == ("blue", "red")
+    assert [sample.split for sample in got.samples] == ["train", "train", "validation", "test"]
+    assert set(got.truth) == {"0001", "0002", "0004"}
+
+
+def test_a_video_that_is_not_there_is_no_error_for_who_looks_for_such(folder):
+    (folder / "clips.csv").write_text("path,label,split\na.mp4,x,train\ngone.mp4,y,train\n")
+    with pytest.raises(UserError, match=r"gone\.mp4: no such video"):
+        read_table(folder / "clips.csv")
+    table = read_table(folder / "clips.csv", may_miss=lambda clip_id: clip_id == "gone.mp4")
+    assert [sample.path.name for sample in table.samples] == ["a.mp4", "gone.mp4"]
+
+
+# Segments, frame folders, order of classes, other kinds of files
+
+
+PARTS = "path,label,split"
+
+
+@pytest.mark.parametrize(
+    ("heading", "cells", "expected"),
+    [
+        ("segment_start_seconds,segment_end_seconds", "1.5,3", Segment(1.5, 3)),
+        ("segment_start_seconds,segment_end_seconds", ",3", Segment(0, 3)),
+        ("segment_start_seconds,segment_end_seconds", "1.5,", Segment(1.5)),
+        ("segment_start_seconds,segment_end_seconds", ",", None),
+        ("segment_end_seconds", "2", Segment(0, 2)),
+        ("segment_start_frames,segment_end_frames", "3,8", Segment(3, 8, "frames")),
+        ("segment_end_frames,segment_start_frames", "8.0,3.0", Segment(3, 8, "frames")),
+        ("segment_start_frames", "3", Segment(3, None, "frames")),
+    ],
+)
+def test_a_row_may_be_a_part_of_its_video(folder, heading, cells, expected):
+    got = table(folder, f"a.mp4,x,train,{cells}", heading=f"{PARTS},{heading}")
+    assert got.samples[0].segment == expected
+
+
+def test_columns_of_other_names_need_their_unit_and_decimal_commas_are_read(folder):
+    rows, heading = ["a.mp4;x;train;1,5;3,25"], "path;label;split;from;to"
+    columns = Columns(segment_start="from", segment_end="to")
+    with pytest.raises(
+        UserError, match=r"from and to may be in seconds or in frames; add --data\.columns\.segment_unit"
+    ):
+        table(folder, *rows, heading=heading, columns=columns)
+    got = table(folder, *rows, heading=heading, columns=replace(columns, segment_unit="seconds"))
+    assert got.samples[0].segment == Segment(1.5, 3.25)
+    with pytest.raises(UserError, match="may be in seconds or in frames"):
+        table(folder, "a.mp4,x,train,1,2", heading=f"{PARTS},segment_start,segment_end")
+    with pytest.raises(UserError, match="may be in seconds or in frames"):
+        table(folder, "a.mp4,x,train,1,2", heading=f"{PARTS},segment_start_seconds,segment_end_frames")
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ("3,3", "line 2: segment_start_frames, segment_end_frames: end: got 3.0, expected more frames than the start"),
+        ("-1,3", "start: got -1.0, expected frames from 0"),
+        ("1.5,3", "start: got 1.5, expected a whole number of frames"),
+        ("first,3", "line 2: segment_start_frames is 'first'; write a frame as a number"),
+        ("1,nan", "end: got nan"),
+    ],
+)
+def test_a_wrong_segment_is_told_with_its_line_and_value(folder, cells, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        table(folder, f"a.mp4,x,train,{cells}", heading=f"{PARTS},segment_start_frames,segment_end_frames")
+
+
+def test_parts_of_one_video_without_ids_have_names_of_their_own(folder):
+    heading = f"{PARTS},segment_start_seconds,segment_end_seconds"
+    rows = ("a.mp4,x,train,0,1.5", "a.mp4,y,train,1.5,", "a.mp4,y,train,,")
+    got = table(folder, *rows, heading=heading)
+    assert [s.clip_id for s in got.samples] == ["a.mp4#0-1.5", "a.mp4#1.5-", "a.mp4"]
+    with pytest.raises(UserError, match=r"line 3: clip 'a\.mp4#0-1\.5' is there twice"):
+        table(folder, rows[0], rows[0], heading=heading)
+
+
+def test_a_folder_may_stand_for_a_video(folder):
+    assert table(folder, "videos,x,train").samples[0].path == folder / "videos"
+
+
+def test_the_order_of_classes_lies_beside_the_table(folder):
+    beside = folder / "clips.csv.classes.json"
+    beside.write_text('["waving", "nobody does this", "bowing"]')
+    got = table(folder, "a.mp4,bowing,train", "videos/7.mp4,waving,train")
+    assert got.class_names == ("waving", "nobody does this", "bowing")
+    assert [s.label for s in got.samples] == [2, 0]
+    with pytest.raises(UserError, match=r"line 2: label is 'sitting', which is not in clips\.csv\.classes\.json"):
+        table(folder, "a.mp4,sitting,train")
+    beside.write_text('["waving", "waving"]')
+    with pytest.raises(UserError, match=r"classes\.json: has a class twice"):
+        table(folder, "a.mp4,waving,train")
+    beside.write_text("{")
+    with pytest.raises(UserError, match=r"classes\.json: is not JSON"):
+        table(folder, "a.mp4,waving,train")
+
+
+def test_what_is_written_is_read_again(folder):
+    samples = (
+        Sample("one, or so", folder / "my videos" / "b, c.mp4", 1, "train", Segment(0.1, 2)),
+        Sample('"two"', folder / "a.mp4", 0, "validation", Segment(3)),
+        Sample("three", folder / "videos", 1, "train"),
+    )
+    truth = {"three": ClipTruth(interval=(0.1 + 0.2, 7.0))}
+    written = Table(("zebra", "ant; or ä"), samples, truth)
+    write_table(folder / "out.csv", written, ordered=True)
+    assert read_table(folder / "out.csv") == written
+    assert (folder / "out.csv").read_text().splitlines()[:2] == [
+        "path,label,split,id,segment_start_seconds,segment_end_seconds,relevant_start,relevant_end",
+        '"my videos/b, c.mp4",ant; or ä,train,"one, or so",0.1,2,,',
+    ]
+    write_table(folder / "out.csv", replace(written, class_names=("a", "b")), ordered=False)
+    assert read_table(folder / "out.csv").class_names == ("a", "b")
+    assert not (folder / "out.csv.classes.json").exists()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_json_lines_and_json_lists_are_tables_too(folder, end, mark):
+    rows = [
+        {"path": "a.mp4", "label": 3, "split": "train", "id": 7, "other": {"x": [1]}},
+        {"split": "test", "label": " two ", "path": "my videos/b, c.mp4", "segment_end_frames": 4.0, "id": None},
+    ]
+    lines = end.join(map(json.dumps, rows)) + end + end
+    for name, text in (("c.jsonl", lines), ("c.json", lines), ("l.json", json.dumps(rows, indent=1))):
+        (folder / name).write_bytes((mark + text).encode())
+        got = read_table(folder / name)
+        assert got.class_names == ("3", "two")
+        assert [(s.clip_id, s.split, s.segment) for s in got.samples] == [
+            ("7", "train", None),
+            ("my videos/b, c.mp4#0-4", "test", Segment(0, 4, "frames")),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"path": "a.mp4"}\n{"path": }', r"c\.jsonl, line 2: is not JSON"),
+        ('{"path": "a.mp4"}\n["b.mp4"]', r"c\.jsonl, line 2: is .*expected an object"),
+        ('[{"path": "a.mp4"}, 3]', r"c\.jsonl, entry 1: is '3'; expected an object"),
+        ("", r"c\.jsonl: is empty"),
+        ('{"path": "a.mp4", "label": "x", "split": ""}', r"c\.jsonl, line 1: split is empty"),
+        ('{"path": "a.mp4", "label": "x"}', "has no column 'split', only path, label"),
+    ],
+)
+def test_wrong_json_lines_are_named(folder, text, told):
+    (folder / "c.jsonl").write_text(text)
+    with pytest.raises(UserError, match=told):
+        read_table(folder / "c.jsonl")
+
+
+@pytest.mark.parametrize("before", ["\n", "\r\n\r\n", "sep=;\n", "sep=;\r\n"])
+def test_what_spreadsheets_put_before_the_heading_is_passed_over(folder, before):
+    file = folder / "clips.csv"
+    file.write_text(before + "path;label;split\na.mp4;x;train\n", newline="")
+    assert [sample.clip_id for sample in read_table(file).samples] == ["a.mp4"]
+    file.write_text("sep=,\npath,label,split\na.mp4,,train\n")
+    with pytest.raises(UserError, match=r"clips.csv, line 3: "):
+        read_table(file)
+
+
+def test_a_text_in_the_column_of_paths_is_told_as_a_missing_video(folder):
+    (folder / "clips.csv").write_text(f"path,label,split\n{'word ' * 60},x,train\n")
+    with pytest.raises(UserError, match=r"no such video \(.*clips.csv, line 2\)"):
+        read_table(folder / "clips.csv")
+
+
+def test_tabs_may_stand_between_cells(tmp_path):
+    for name in ("a, b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    file = tmp_path / "clips.tsv"
+    file.write_bytes(b"\xef\xbb\xbfpath\tlabel\tsplit\r\na, b.mp4\tA\ttrain\r\nc.mp4\tB; b\tvalidation\r\n")
+    assert [sample.clip_id for sample in read_table(file).samples] == ["a, b.mp4", "c.mp4"]
+    assert read_table(file).class_names == ("A", "B; b")

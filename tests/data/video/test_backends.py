@@ -1,0 +1,310 @@
+"""All decoders show the frames that the FFmpeg command line shows, whatever the file is made of."""
+
+import inspect
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from data_videos import encode, numbered_frame, numbers_in
+
+from stabn.data.video.backends import VideoFiles, torchcodec_fault
+from stabn.data.video.clip import read_clip
+from stabn.data.video.decode import all_pictures, probe
+from stabn.errors import UserError
+
+COUNT = 20
+QUIET = ("-v", "error", "-y")
+X265 = ("-x265-params", "log-level=none:pools=1:frame-threads=1:keyint=10")
+MADE = {
+    "h264.mp4": ("-c:v", "libx264", "-bf", "3", "-g", "10"),
+    "h264-open-gop.mkv": ("-c:v", "libx264", "-x264-params", "open-gop=1:keyint=8:bframes=3"),
+    "h264-slices.ts": ("-c:v", "libx264", "-x264-params", "slices=3"),
+    "h264-ten-bits.mp4": ("-c:v", "libx264", "-pix_fmt", "yuv420p10le"),
+    "h265.mp4": ("-c:v", "libx265", *X265),
+    "h265-ten-bits.mkv": ("-c:v", "libx265", "-pix_fmt", "yuv420p10le", *X265),
+    "vp8.webm": ("-c:v", "libvpx", "-b:v", "1M", "-auto-alt-ref", "1", "-lag-in-frames", "10"),
+    "vp9.webm": ("-c:v", "libvpx-vp9", "-crf", "20", "-b:v", "0", "-cpu-used", "8"),
+    "av1.mp4": ("-c:v", "libsvtav1", "-preset", "12", "-svtav1-params", "lp=1"),
+    "mpeg4.mp4": ("-c:v", "mpeg4", "-bf", "2", "-q:v", "3"),
+    "mpeg4.avi": ("-c:v", "mpeg4", "-bf", "2", "-q:v", "3"),
+    "mpeg2.mpg": ("-c:v", "mpeg2video", "-q:v", "3"),
+    "mjpeg.mov": ("-c:v", "mjpeg", "-q:v", "3"),
+    "interlaced.mp4": ("-c:v", "libx264", "-flags", "+ilme+ildct", "-x264-params", "tff=1"),
+    "interlaced.mpg": ("-c:v", "mpeg2video", "-flags", "+ilme+ildct", "-q:v", "3"),
+    "variable.mp4": ("-vf", "setpts=(N+N*N/8)/25/TB", "-fps_mode", "vfr", "-c:v", "libx264"),
+    "variable.webm": ("-vf", "setpts=(N+N*N/8)/25/TB", "-fps_mode", "vfr", "-c:v", "libvpx-vp9", "-cpu-used", "8"),
+    "odd.webm": ("-vf", "pad=67:51:0:0", "-c:v", "libvpx-vp9", "-cpu-used", "8"),
+    "odd.mp4": ("-vf", "pad=67:51:0:0", "-pix_fmt", "yuv444p", "-c:v", "libx264"),
+    "fragments.mp4": ("-c:v", "libx264", "-g", "5", "-movflags", "frag_keyframe+empty_moov"),
+}
+"""File -> how the command line makes it."""
+REMADE = {
+    "turned-right.mp4": ("-display_rotation", "-90"),
+    "turned-left.mp4": ("-display_rotation", "90"),
+    "turned-over.mp4": ("-display_rotation", "180"),
+}
+"""Copies of h264.mp4."""
+UNTRUSTED = {name for name in MADE if name.startswith(("variable", "odd", "interlaced"))} | {*REMADE}
+UNTRUSTED |= {name for name in MADE if "ten-bits" in name or name.endswith((".ts", ".avi", ".mpg"))}
+"""What torchcodec is not asked about."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, ffmpeg):
+    """made("h264.mp4") is that file, encoded once by the command line."""
+    folder = tmp_path_factory.mktemp("made")
+    frames = np.stack([numbered_frame(i) for i in range(COUNT)]).tobytes()
+
+    def make(name: str) -> Path:
+        path = folder / name
+        if path.exists():
+            return path
+        if name in REMADE:
+            command = [ffmpeg, *QUIET, *REMADE[name], "-i", str(make("h264.mp4")), "-c", "copy", str(path)]
+        else:
+            source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "64x48", "-r", "25", "-i", "-")
+            depth = () if "-pix_fmt" in MADE[name] else ("-pix_fmt", "yuv420p")
+            command = [ffmpeg, *QUIET, *source, *MADE[name], *depth, "-threads", "1", str(path)]
+        found = subprocess.run(command, input=frames, capture_output=True)
+        if b"Unknown encoder" in found.stderr:
+            pytest.skip(f"this ffmpeg cannot make {name}")
+        assert found.returncode == 0, found.stderr.decode()
+        return path
+
+    return make
+
+
+def shown_by_command(ffmpeg: str, path: Path, width: int, height: int) -> np.ndarray:
+    command = [
+        ffmpeg,
+        "-v",
+        "error",
+        "-i",
+        str(path),
+        "-fps_mode",
+        "passthrough",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+    ]
+    found = subprocess.run([*command, "-"], capture_output=True, check=True)
+    return np.frombuffer(found.stdout, np.uint8).reshape(-1, height, width, 3)
+
+
+@pytest.mark.parametrize("name", [*MADE, *REMADE])
+def test_frames_are_those_of_the_ffmpeg_command(made, ffmpeg, name):
+    path = made(name)
+    info = probe(path)
+    expected = shown_by_command(ffmpeg, path, info.width, info.height)
+    ours = np.stack([picture.pixels for picture in all_pictures(path)])
+    assert ours.shape == expected.shape
+    assert np.abs(ours.astype(np.float32) - expected).mean() < 3  # they convert to RGB in different ways
+    if name not in REMADE:
+        assert numbers_in(ours.transpose(0, 3, 1, 2)) == numbers_in(expected.transpose(0, 3, 1, 2))
+        assert numbers_in(ours.transpose(0, 3, 1, 2)) == list(range(COUNT))
+
+
+@pytest.mark.skipif(torchcodec_fault() is not None, reason="needs torchcodec and FFmpeg's libraries")
+@pytest.mark.parametrize("name", [*MADE, *REMADE])
+def test_torchcodec_shows_the_same_frames_bit_by_bit(made, name):
+    path = made(name)
+    pyav, torchcodec = VideoFiles("pyav"), VideoFiles("torchcodec")
+    indices = [0, 3, 4, 11, COUNT - 1]
+    for _ in range(2):  # the second time by torchcodec, where it is trusted
+        ours, theirs = answers(torchcodec, path, indices), answers(pyav, path, indices)
+        assert [p.index for p in ours] == [p.index for p in theirs]
+        assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(ours, theirs, strict=True))
+        np.testing.assert_allclose([p.seconds for p in ours], [p.seconds for p in theirs], atol=1e-3)
+    assert bool(torchcodec._sound) == (name not in UNTRUSTED)
+
+
+def answers(files: VideoFiles, path: Path, indices: list[int]) -> list:
+    asked = files.sampled(path)
+    next(asked)
+    return asked.send(indices)
+
+
+def test_sound_alone_is_no_video(tmp_path, ffmpeg):
+    for name in ("sound.mp4", "sound.webm", "sound.mp3", "sound.wav"):
+        command = [ffmpeg, "-v", "error", "-f", "lavfi", "-i", "sine=duration=0.2", str(tmp_path / name)]
+        subprocess.run(command, check=True)
+        with pytest.raises(UserError, match="has no video stream"):
+            probe(tmp_path / name)
+
+
+def test_a_song_with_a_cover_is_no_video(tmp_path, ffmpeg):
+    inputs = [
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=duration=0.2",
+        "-f",
+        "lavfi",
+        "-i",
+        "color=red:size=32x32:duration=0.04:rate=25",
+    ]
+    outputs = ["-map", "0", "-map", "1", "-c:v", "mjpeg", "-frames:v", "1", "-disposition:v", "attached_pic"]
+    subprocess.run([ffmpeg, "-v", "error", *inputs, *outputs, str(tmp_path / "song.mp4")], check=True)
+    with pytest.raises(UserError, match="has no video stream"):
+        probe(tmp_path / "song.mp4")
+
+
+def test_a_video_of_no_length_is_refused(tmp_path, ffmpeg):
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(UserError, match="is empty"):
+        probe(tmp_path / "empty.mp4")
+    source = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=12:duration=1"]
+    output = ["-c:v", "libx264", "-frames:v", "0", "-movflags", "empty_moov", str(tmp_path / "none.mp4")]
+    subprocess.run([ffmpeg, "-v", "quiet", *source, *output], check=False)
+    with pytest.raises(UserError, match=r"none\.mp4: "):
+        probe(tmp_path / "none.mp4")
+
+
+def test_a_film_that_was_cut_without_encoding_shows_what_players_show(tmp_path, made, ffmpeg):
+    """Its first frames lean on frames that were cut off."""
+    for source in ("h264-open-gop.mkv", "h265.mp4"):
+        path = tmp_path / f"cut-{source}"
+        subprocess.run([ffmpeg, *QUIET, "-ss", "0.5", "-i", str(made(source)), "-c", "copy", str(path)], check=True)
+        numbers = numbers_in(picture.pixels.transpose(2, 0, 1) for picture in all_pictures(path))
+        assert numbers == list(range(numbers[0], COUNT))
+
+
+class FakeDecoder:
+    """torchcodec's `VideoDecoder`, by PyAV."""
+
+    asked: list[tuple[str, str]]
+    frames_too_many = 0
+    delay = 0.0
+
+    def __init__(self, path, *, dimension_order, device, seek_mode):
+        assert (dimension_order, seek_mode) == ("NHWC", "exact")
+        type(self).asked.append((Path(path).name, device))
+        if Path(path).name.startswith("strange"):
+            raise RuntimeError("it does not know this")
+        self.path = path
+        count = probe(path).num_frames + self.frames_too_many
+        self.metadata = SimpleNamespace(num_frames=count, begin_stream_seconds=0.5)
+
+    def get_frames_at(self, indices):
+        clip = read_clip(self.path, indices)
+        return SimpleNamespace(data=clip.frames.permute(0, 2, 3, 1), pts_seconds=clip.timestamps + 0.5 + self.delay)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """torchcodec as a module that loads."""
+    package, decoders = ModuleType("torchcodec"), ModuleType("torchcodec.decoders")
+    package.__spec__, decoders.__spec__ = (ModuleSpec(name, None) for name in ("torchcodec", "torchcodec.decoders"))
+    decoder = type("VideoDecoder", (FakeDecoder,), {"asked": []})
+    decoders.VideoDecoder = decoder
+    package.decoders = decoders
+    monkeypatch.setitem(sys.modules, "torchcodec", package)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
+    return decoder
+
+
+def test_what_pyav_has_found_sound_is_read_by_torchcodec(fake, video):
+    path = video("mp4", 36)
+    files = VideoFiles("auto")
+    first = answers(files, path, [30, 2, 2])
+    assert fake.asked == []
+    second = answers(files, path, [30, 2, 2])
+    assert fake.asked == [("36-12.mp4", "cpu")]
+    third = files.pictures(path, [2, 30])
+    assert len(fake.asked) == 2
+    for found in (second, third):
+        assert [p.index for p in found] == [2, 30]
+        assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(first, found, strict=True))
+        np.testing.assert_allclose([p.seconds for p in found], [p.seconds for p in first])
+    with pytest.raises(UserError, match=r"has no frame 36, only 0\.\.35"):
+        answers(files, path, [36])
+
+
+def test_torchcodec_is_left_out_where_it_cannot_promise_the_same_frames(fake, tmp_path):
+    frames = [numbered_frame(i) for i in range(6)]
+    turned = encode(tmp_path / "turned.mp4", frames, matrix=[0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30])
+    variable = encode(tmp_path / "variable.mp4", frames, pts=[0, 40, 240, 280, 1000, 1001])
+    single = encode(tmp_path / "single.mp4", frames[:1])
+    files = VideoFiles("auto")
+    for path in (turned, variable, single):
+        for _ in range(2):
+            assert [p.index for p in answers(files, path, [0])] == [0]
+    assert fake.asked == []
+
+
+@pytest.mark.parametrize("fault", [{"frames_too_many": 1}, {"delay": 0.2}, {}], ids=["count", "times", "refusal"])
+def test_where_torchcodec_finds_another_video_pyav_is_believed(fake, tmp_path, fault):
+    for name, value in fault.items():
+        setattr(fake, name, value)
+    name = "clip.mp4" if fault else "strange.mp4"
+    path = encode(tmp_path / name, [numbered_frame(i) for i in range(6)])
+    files = VideoFiles("auto")
+    for _ in range(3):
+        found = answers(files, path, [1, 5])
+        assert numbers_in(p.pixels.transpose(2, 0, 1) for p in found) == [1, 5]
+        if not files._sound:
+            files = VideoFiles("auto") if not fake.asked else files
+    assert len(fake.asked) == 1
+
+
+def test_a_file_that_changed_is_read_by_pyav_first(fake, tmp_path):
+    path = encode(tmp_path / "clip.mp4", [numbered_frame(i) for i in range(6)])
+    files = VideoFiles("auto")
+    answers(files, path, [0])
+    encode(path, [numbered_frame(i) for i in range(10, 14)])
+    assert numbers_in(p.pixels.transpose(2, 0, 1) for p in answers(files, path, [3])) == [13]
+    assert fake.asked == []
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(UserError, match="is cut short"):
+        answers(files, path, [0])
+
+
+def test_the_choice_is_obeyed(fake, video):
+    path = video("mp4", 36)
+    never, gpu = VideoFiles("pyav"), VideoFiles("cuda")
+    for files in (never, gpu):
+        answers(files, path, [0])
+        answers(files, path, [0])
+    assert fake.asked == [("36-12.mp4", "cuda")]
+
+
+def test_what_is_not_there_cannot_be_asked_for(monkeypatch):
+    monkeypatch.setattr("stabn.data.video.backends.find_spec", lambda name: None)
+    assert torchcodec_fault() == "torchcodec is not installed"
+    for decoder in ("torchcodec", "cuda"):
+        with pytest.raises(UserError, match=rf"got {decoder}, but torchcodec is not installed; give auto"):
+            VideoFiles(decoder)
+    assert VideoFiles("auto")._seeks is False
+
+
+def test_a_torchcodec_that_does_not_load_is_told_and_not_used(fake, monkeypatch, video):
+    def broken(*arguments, **options):
+        raise RuntimeError("Could not load libtorchcodec. Likely causes:\n 1. FFmpeg is not properly installed")
+
+    monkeypatch.delitem(sys.modules, "torchcodec.decoders")
+    monkeypatch.delattr(sys.modules["torchcodec"], "decoders")
+    monkeypatch.setattr("builtins.__import__", wrapped(__import__, broken))
+    assert torchcodec_fault() == "torchcodec does not load (Could not load libtorchcodec. Likely causes:)"
+    files = VideoFiles("auto")
+    for _ in range(3):
+        assert answers(files, video("mp4", 36), [5])[0].index == 5
+
+
+def wrapped(original, broken):
+    """`__import__` that fails for torchcodec.decoders."""
+
+    def importing(name, *arguments, **options):
+        return broken() if name == "torchcodec.decoders" else original(name, *arguments, **options)
+
+    return importing
+
+
+def test_the_fake_has_the_names_of_the_real_one():
+    real = pytest.importorskip("torchcodec.decoders", reason="needs torchcodec", exc_type=(ImportError, RuntimeError))
+    known = inspect.signature(real.VideoDecoder.__init__).parameters
+    assert {"dimension_order", "device", "seek_mode"} <= set(known)

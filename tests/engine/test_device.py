@@ -1,0 +1,206 @@
+"""What is chosen for a device; devices are made up, so that a machine without bfloat16 tests both."""
+
+import ctypes
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+
+from stabn.engine import device
+from stabn.engine.config import EngineRecipe
+from stabn.engine.trainer import build_answerer, build_trainer, quietly
+from stabn.memory import keep_freed_memory
+from stabn.nn import STABN, ResNet3D
+from stabn.nn.fast_inference import AnsweringSTABN, quick
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "bf16_pays", lambda _device: True)
+
+
+@pytest.fixture
+def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "bf16_pays", lambda _device: False)
+
+
+def test_auto_is_bfloat16_where_it_is_faster(with_bf16):
+    assert EngineRecipe(accelerator="cpu").chosen_precision() == "bf16-mixed"
+    assert EngineRecipe(accelerator="cpu").settled().precision == "bf16-mixed"
+
+
+def test_auto_is_float32_elsewhere(without_bf16):
+    assert EngineRecipe(accelerator="cpu").chosen_precision() == "32-true"
+
+
+def test_what_is_asked_for_is_taken(with_bf16):
+    for precision in ("32-true", "bf16-mixed", "16-mixed", "64-true"):
+        assert EngineRecipe(accelerator="cpu", precision=precision).chosen_precision() == precision
+
+
+def test_one_flag_gives_plain_float32(with_bf16):
+    plain = EngineRecipe(accelerator="cpu", fast=False)
+    model = STABN("tiny", 3, 4)
+    with quietly():
+        answerer, trainer = build_answerer(model, plain)
+    assert answerer is model
+    assert not model.training
+    assert trainer.precision == "32-true"
+
+
+def test_measurements_are_float32_unless_somebody_asks_for_less(with_bf16):
+    assert EngineRecipe(accelerator="cpu").measuring().chosen_precision() == "32-true"
+    asked = EngineRecipe(accelerator="cpu", precision="bf16-mixed")
+    assert asked.measuring() == asked
+
+
+def test_an_answerer_has_its_precision_in_its_weights_and_no_autocast_on_top(with_bf16):
+    with quietly():
+        answerer, trainer = build_answerer(STABN("tiny", 3, 4), EngineRecipe(accelerator="cpu"))
+    assert isinstance(answerer, AnsweringSTABN)
+    assert next(answerer.parameters()).dtype == torch.bfloat16
+    assert trainer.precision == "32-true"
+    clip = torch.randn(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with trainer.precision_plugin.forward_context():
+        assert answerer(clip).logits.dtype == torch.float32
+
+
+def test_training_takes_the_same_precision(with_bf16):
+    with quietly():
+        assert build_trainer(EngineRecipe(accelerator="cpu", devices="1")).precision == "bf16-mixed"
+
+
+def test_double_precision_and_networks_of_other_classes_stay_themselves():
+    class Own(ResNet3D):
+        pass
+
+    for model, precision in ((ResNet3D("tiny", 3, 4), "64-true"), (Own("tiny", 3, 4), "32-true")):
+        assert quick(model, precision, CPU) is model
+
+
+@pytest.mark.parametrize("able", [{"avx2": True, "amx_tile": False}, {"avx512_bf16": True}])
+def test_bfloat16_pays_on_no_processor_without_amx(monkeypatch, able):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert not device.bf16_pays(CPU)
+    assert not device.bf16_pays(torch.device("mps"))
+
+
+def test_what_is_chosen_is_told_once_in_one_line(with_bf16, capsys):
+    device._say.cache_clear()
+    for _ in range(2):
+        EngineRecipe(accelerator="cpu").announce()
+    EngineRecipe(accelerator="cpu", fast=False).announce()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "bf16-mixed" in lines[0]
+    assert "Winograd" not in lines[0]
+
+
+def test_what_is_chosen_without_bfloat16_is_told_too(without_bf16):
+    line = device.told(device.examine("cpu"))
+    assert "32-true" in line
+    assert "Winograd" in line
+    assert "--engine.fast false" in line
+
+
+def test_every_choice_has_a_reason(with_bf16):
+    assert device.reasons(device.examine("cpu"))[0].startswith("bf16-mixed: ")
+    assert "asked for" in device.reasons(device.examine("cpu", "32-true"))[0]
+
+
+def test_the_reasons_are_those_of_what_is_told(without_bf16):
+    found = device.examine("cpu")
+    reasons = device.reasons(found)
+    assert "slower" in reasons[0]
+    for line in reasons:
+        assert line.partition(":")[0] in device.told(found)
+
+
+def faults(steps: str) -> list[int]:
+    """What a fresh process prints whose memory is kept; `faults()` there are the pages that 320 MB in all asked for."""
+    program = f"""
+import resource
+from stabn.memory import keep_freed_memory, keep_freed_memory_later
+kept = keep_freed_memory()
+import torch
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(4_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+{steps}
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    kept, *found = map(int, done.stdout.split())
+    if not kept:
+        pytest.skip("not glibc")
+    return found
+
+
+def test_freed_memory_is_kept_and_used_again():
+    (found,) = faults("faults()\nprint(int(kept), faults())")
+    assert found < 20 * 4_000_000 * 4 / 4096 / 10
+
+
+def test_freed_memory_that_is_kept_later_goes_back_until_then():
+    steps = "keep_freed_memory_later()\nbefore = faults()\nkeep_freed_memory()\nfaults()"
+    before, after = faults(f"{steps}\nprint(int(kept), before, faults())")
+    assert after < before / 10
+
+
+def test_training_keeps_freed_memory_from_the_end_of_its_first_step_on(monkeypatch):
+    told = []
+    monkeypatch.setattr("stabn.engine.trainer.keep_freed_memory", lambda: told.append("kept"))
+    monkeypatch.setattr("stabn.engine.trainer.keep_freed_memory_later", lambda: told.append("later"))
+
+    class Tiny(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch, batch_idx):
+            told.append(f"batch {batch_idx}")
+            return self.layer(batch).sum()
+
+        def configure_optimisers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    def train(engine):
+        told.clear()
+        with quietly():
+            trainer = build_trainer(engine, accumulate_grad_batches=2, max_epochs=1, enable_checkpointing=False)
+            trainer.fit(Tiny(), torch.utils.data.DataLoader(torch.ones(6, 1)))
+        return told
+
+    batches = [f"batch {k}" for k in range(6)]
+    cpu = EngineRecipe(accelerator="cpu", devices="1")
+    assert train(cpu) == ["kept", "later", *batches[:2], "kept", *batches[2:]]
+    assert train(replace(cpu, fast=False)) == batches
+    assert train(replace(cpu, recompute=True)) == batches
+
+
+def test_an_old_glibc_gets_the_highest_threshold_that_it_takes(monkeypatch):
+    taken = {}
+
+    def mallopt(option: int, value: int) -> int:
+        if option == -3 and value > 2**25:
+            return 0
+        taken[option] = value
+        return 1
+
+    monkeypatch.setattr("stabn.memory.mallopt", lambda: mallopt)
+    assert keep_freed_memory() is True
+    assert taken == {-3: 2**25, -1: -1}
+    assert keep_freed_memory(2**24) is True
+    assert taken == {-3: 2**24, -1: 2**24}
+
+
+def test_without_glibc_nothing_is_done(monkeypatch):
+    monkeypatch.setattr("platform.libc_ver", lambda: ("musl", "1.2"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: pytest.fail("the C library was asked"))
+    assert keep_freed_memory() is False

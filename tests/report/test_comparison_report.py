@@ -1,0 +1,201 @@
+"""Runs side by side, from the command line to the page."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from stabn.cli.main import main
+from stabn.evaluation.compare_runs import described, line_up
+from stabn.nn import load_pretrained
+from stabn.report.faithfulness_section import parts_of
+
+
+@pytest.fixture
+def stubborn(trained, tmp_path):
+    """Makes a run whose network answers one class, whatever it sees; options change what run.json says."""
+
+    def make(name: str, label: int, **changes) -> Path:
+        folder = shutil.copytree(trained, tmp_path / name)
+        model = load_pretrained(folder)
+        with torch.no_grad():
+            model.fc.bias[label] += 100
+        model.save_pretrained(folder)
+        value = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(value | changes))
+        return folder
+
+    return make
+
+
+def names_of(folder: Path) -> list[str]:
+    return json.loads((folder / "config.json").read_text())["class_names"]
+
+
+def test_plain_networks_and_st_abn_stand_in_one_table_and_on_one_page(plain, trained, tmp_path, capsys):
+    page, told = tmp_path / "page.html", tmp_path / "c.json"
+    main(["compare", str(plain), str(trained), "--out", str(page), "--json", str(told)])
+    found = json.loads(told.read_text())
+    assert found["format"] == "stabn-comparison/1"
+    assert [method["name"] for method in found["methods"]] == [str(plain), str(trained)]
+    assert [method["frame_average_precision"] is None for method in found["methods"]] == [True, False]
+    assert found["notes"] == []
+    assert found["verdict"] in capsys.readouterr().out
+    html = page.read_text()
+    assert "plain network, tiny" in html
+    assert "ST-ABN, tiny" in html
+    assert f"stabn compare {plain} {trained} --split validation --out {page}" in html
+    assert str(plain.parent) not in html.split('id="settings"')[0]  # names are short, and the settings have the paths
+    assert not re.search(r"https?:", html)
+    for section in ("comparison", "differences", "calibration", "classes", "confusions"):
+        assert f'<section id="{section}">' in html
+    assert '<section id="explanations">' not in html
+
+
+def test_repetitions_are_judged_by_method_and_seed_by_seed(stubborn, tmp_path, capsys):
+    # Of 14 classes with a clip each, every one of these is right once: no method can be better.
+    runs = [stubborn(f"{method}{seed}", label) for method, label in (("a", 1), ("b", 5)) for seed in (0, 1)]
+    page, told = tmp_path / "page.html", tmp_path / "s.json"
+    words = ["--methods", "one,one, <two>,<two>", "--control", "one", "--out", str(page), "--json", str(told)]
+    main(["compare", *map(str, runs), *words])
+    found = json.loads(told.read_text())
+    assert found["format"] == "stabn-seeds/1"
+    assert found["seeds"] == len(found["repetitions"]) == 2
+    assert [method["name"] for method in found["methods"]] == ["one", "<two>"]
+    assert [method["runs"] for method in found["methods"]] == [list(map(str, runs[:2])), list(map(str, runs[2:]))]
+    assert found["difference"]["all"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "values": [0.0, 0.0]}
+    assert found["methods"][1]["formerly right"]["values"] == [0.0, 0.0]
+    assert "2 seeds cannot tell <two> from one" in capsys.readouterr().out
+    html = page.read_text()
+    assert "Methods over seeds" in html
+    assert "&lt;two&gt;" in html
+    assert "<two>" not in html
+
+
+def test_explanations_are_measured_if_asked_for(plain, trained, tmp_path):
+    page, told = tmp_path / "page.html", tmp_path / "f.json"
+    words = ["--faithfulness", "--max_clips", "1", "--out", str(page), "--json", str(told)]
+    main(["compare", str(plain), str(trained), *words])
+    measured = json.loads(told.read_text())["faithfulness"]
+    assert [one["run"] for one in measured] == [str(plain), str(trained)]
+    assert measured[0]["attention_replaced"] is None
+    html = page.read_text()
+    for heading in ("Without its own attention", "Insertion and deletion", "Against the truth"):
+        assert f"<h3>{heading}</h3>" in html
+    assert html.count("insertion and deletion curves") == 2 * len(measured[0]["baselines"])
+    one, three = parts_of(measured, ["plain", "ST-ABN"]), parts_of(measured * 3, ["plain", "ST-ABN"])
+    areas = [[t.insertion_area for r in parts.removals for row in r.traces for t in row] for parts in (one, three)]
+    assert areas[0] == pytest.approx(areas[1])
+    (drop,) = three.drops.rows
+    assert [change.points for change in drop.changes] == pytest.approx([c.points for c in one.drops.rows[0].changes])
+    assert all(change.high - change.low < 1e-9 for change in drop.changes)  # three seeds that are one
+    drawn = measured[1]["attention_replaced"]["inverse-spatial"]["drop"]["mean"]
+    assert drop.changes[0].points == pytest.approx(drawn / 100)
+    ahead = measured[1]["differences"]["attention"]["cam"]["frames"]["blur"]["deletion"]["mean"]
+    (row,) = [row for row in one.ahead[0].rows if row.name == "cam"]
+    assert row.changes[1].points == pytest.approx(-ahead)  # less area under deletion is better
+
+
+def test_edits_of_other_classes_are_told(stubborn, capsys, tmp_path):
+    one = stubborn("one", 0, edited_classes=["Lifting something"], origin="x", edited=["3"])
+    two = stubborn("two", 0, edited_classes=["Dropping something"], origin="x", edited=["4", "5"])
+    main(["compare", str(one), str(two), "--json", str(tmp_path / "c.json"), "--out", str(tmp_path / "c.html")])
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["edited_classes"] == ["Dropping something"]
+    (note,) = found["notes"]
+    assert "was fine-tuned on edits of other classes" in note
+    assert f"Note: {note}" in capsys.readouterr().out
+    assert note in (tmp_path / "c.html").read_text()
+
+
+def test_what_a_methods_runs_are_is_said_in_a_few_words(stubborn, trained, plain):
+    recipe = json.loads((trained / "run.json").read_text())["recipe"]
+    runs = [stubborn(str(n), 0, origin="x", edited=["3"] * n) for n in (1, 3)]
+    control = stubborn("c", 0, origin="x", edited=["3"], recipe=recipe | {"control": True})
+    entries = line_up([plain, trained, *runs, control]).repetitions[0]
+    assert described(entries[:1]) == "plain network, tiny"
+    assert described(entries[2:4]) == "ST-ABN, tiny, fine-tuned on 1 to 3 edits"
+    assert described(entries[4:]) == "ST-ABN, tiny, fine-tuned without the loss of 1 edit"
+
+
+class TestMistakesEndInOneLine:
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            (["a"], "got 1 run, expected at least two"),
+            (["a", "b", "--out", "page.pdf"], "page.pdf, expected a file that ends in .html"),
+            (["a", "b", "--control", "c"], "--control: got c, expected one of a, b"),
+            (["a", "b", "--methods", "x"], "got 1 names for 2 runs"),
+            (["a", "b", "--methods", "x,x"], "got 'x' alone"),
+            (["a", "b", "c", "--methods", "x,x,y"], r"unlike numbers of runs \(x 2, y 1\)"),
+            (["a", "b", "--methods", "x,y"], "got one run of each"),
+            (["a", "a", "b", "c", "--methods", "x,x,y,y"], "got a twice"),
+            (["a", "b", "c", "d", "--methods", "x,x,y,y", "--control", "a"], "got a, expected one of x, y"),
+            (["a", "b", "c", "d", "--methods", "x,x,y,y", "--control", "y"], "got y, the last one"),
+            (["a", "b", "--control", "b"], "got b, the last one"),
+            (["a", "b"], "a: no run there"),
+        ],
+    )
+    def test_runs_methods_and_controls(self, words, told, one_line, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert re.search(told, one_line("compare", *words))
+        assert not list(tmp_path.iterdir())
+
+    def test_networks_with_other_classes(self, one_line, trained, stubborn):
+        other = stubborn("other", 0)
+        config = json.loads((other / "config.json").read_text())
+        names = config["class_names"]
+        for changed, told in ((["Zapping", *names[1:]], "class "), (names[::-1], "another order")):
+            (other / "config.json").write_text(json.dumps(config | {"class_names": changed}))
+            answered = one_line("compare", trained, other)
+            assert told in answered
+            assert str(other) in answered
+
+    def test_splits_that_are_not_there(self, one_line, trained, plain):
+        assert "test" in one_line("compare", trained, plain, "--split", "test")
+
+    def test_runs_on_other_data_unless_they_are_other_seeds(self, one_line, trained, stubborn, tabletop, tmp_path):
+        copied = shutil.copytree(tabletop, tmp_path / "copied")
+        source = {"annotations": str(copied), "videos": None}
+        elsewhere = [stubborn(name, label, data=source) for name, label in (("one", 0), ("two", 1))]
+        assert "to compare them" in one_line("compare", trained, elsewhere[0])
+        here = [stubborn(name, label) for name, label in (("three", 0), ("four", 1))]
+        runs = [str(run) for pair in zip(here, elsewhere, strict=True) for run in pair]
+        main(["compare", *runs, "--methods", "a,a,b,b"])
+        told = one_line("compare", *here, *elsewhere, "--methods", "a,a,b,b")
+        assert "to compare them" in told
+
+
+class TestReportsOfRunsThatDoNotBelongTogether:
+    @pytest.fixture
+    def after(self, trained, stubborn):
+        def make(origin) -> Path:
+            edited = {"edited": ["3"], "edited_classes": names_of(trained)[:1]}
+            return stubborn("after", 0, origin=None if origin is None else str(origin), **edited)
+
+        return make
+
+    def test_a_run_of_another_origin_is_refused(self, one_line, trained, plain, after, tmp_path):
+        told = one_line("report", trained, after(plain), "--out", tmp_path / "r.html")
+        assert f"was fine-tuned from {plain} and not from {trained}" in told
+        assert not (tmp_path / "r.html").exists()
+
+    def test_a_run_that_was_not_fine_tuned_is_refused(self, one_line, trained, after, tmp_path):
+        assert "was not fine-tuned" in one_line("report", trained, after(None), "--out", tmp_path / "r.html")
+
+    def test_a_run_that_was_moved_is_reported_and_the_page_says_so(self, trained, after, tmp_path):
+        moved = after(tmp_path / "gone")
+        main(["report", str(trained), str(moved), "--out", str(tmp_path / "r.html"), "--examples", "0"])
+        assert (
+            f"fine-tuned names as its origin {tmp_path / 'gone'}, which is no longer there"
+            in (tmp_path / "r.html").read_text()
+        )
+
+    def test_its_own_origin_is_known_through_links_and_needs_no_note(self, trained, after, tmp_path):
+        (tmp_path / "link").symlink_to(trained)
+        fine = after(trained.resolve())
+        main(["report", str(tmp_path / "link"), str(fine), "--out", str(tmp_path / "r.html"), "--examples", "0"])
+        assert "no longer there" not in (tmp_path / "r.html").read_text()

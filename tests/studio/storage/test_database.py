@@ -1,0 +1,155 @@
+import sqlite3
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from postgres_cluster import postgres_database
+from sqlalchemy import URL, text
+from store_changes import at_once, change
+
+from stabn.errors import UserError
+from stabn.studio.storage import database as opening
+from stabn.studio.storage.events import Store
+from stabn.studio.storage.schema import VERSION_TABLE, Base
+
+# Databases that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("studio.db", "cannot be read, expected sqlite:"),
+        ("", "cannot be read"),
+        ("postgresql://ann:secret@host:port/db", "cannot be read"),
+        ("postgresql://ann:se@cret@host/db", "two @; write %40"),
+        ("mysql://ann:secret@host/db", "'mysql', expected sqlite:"),
+        ("sqlite://", "without a file"),
+        ("sqlite:///:memory:", "without a file"),
+        ("postgresql://ann:secret@127.0.0.1:1/db", "postgresql://ann:***@127.0.0.1:1/db: connection failed"),
+        ("postgres://ann:secret@127.0.0.1:1/db", "refused; check the address"),
+        ("postgresql://ann@127.0.0.1:1/db?password=secret", "refused; check the address"),
+        ("postgresql://ann@127.0.0.1:1/db?passwort=secret", 'invalid connection option "passwort"'),
+    ],
+)
+def test_a_wrong_address_is_told_in_one_line_without_the_password(url: str, told: str):
+    with pytest.raises(UserError, match=r"^[^\n]+$") as caught:
+        Store(url, "project")
+    assert told in str(caught.value)
+    assert "cret" not in str(caught.value)
+
+
+def test_postgresql_without_its_driver_names_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UserError, match=r"pip install 'stabn\[teams\]'$"):
+        Store("postgresql://ann:secret@127.0.0.1:1/db", "project")
+
+
+def test_a_postgresql_that_cannot_be_used_is_told(postgres: str):
+    with postgres_database(postgres) as url:
+        Store(url, "project").close()
+        mark = "&" if "?" in url else "?"
+        with pytest.raises(UserError, match="read-only transaction; check the address, and what the server allows"):
+            Store(f"{url}{mark}options=-c%20default_transaction_read_only%3Don", "project")
+    with pytest.raises(UserError, match=r'database "stabn_\w+" does not exist; check the address'):
+        Store(url, "project")
+
+
+def test_connections_that_the_server_dropped_are_made_anew(postgres: str):
+    with postgres_database(postgres) as url:
+        store = Store(url, "project")
+        store.append(change("request-1"))
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        store.append(change("request-2"))
+        assert len(store.events("17")) == 2
+        store.close()
+
+
+def test_files_that_are_no_writable_database_are_told(tmp_path: Path):
+    with pytest.raises(UserError, match=r"none/studio\.db: unable to open .*; make sure that its folder exists"):
+        Store(f"sqlite:///{tmp_path}/none/studio.db", "project")
+    with pytest.raises(UserError, match="unable to open"):
+        Store(f"sqlite:///{tmp_path}", "project")
+    (tmp_path / "text.db").write_text("This is a letter to my aunt. " * 100)
+    with pytest.raises(UserError, match=r"text\.db: file is not a database; move that file away"):
+        Store(f"sqlite:///{tmp_path}/text.db", "project")
+    Store(f"sqlite:///{tmp_path}/studio.db", "project").close()
+    with pytest.raises(UserError, match="readonly database; make the file and its folder writable"):
+        Store(f"sqlite:///file:{tmp_path}/studio.db?mode=ro&uri=true", "project")
+
+
+def test_a_file_may_have_any_name(tmp_path: Path):
+    file = tmp_path / "what? 100% #1 @home.db"
+    Store(URL.create("sqlite", database=str(file)), "project").close()
+    assert file.exists()
+
+
+LOCKS = {
+    "sqlite": "BEGIN IMMEDIATE",
+    "postgresql": "SELECT pg_advisory_lock(hashtextextended('stabn project', 0))",
+}
+
+
+def test_a_locked_database_is_told_and_works_once_it_is_free(database: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(opening, "WAIT", 0.1)
+    store, other = Store(database, "project"), Store(database, "project")
+    with other._database.reading() as session:
+        session.connection(execution_options={"begin": LOCKS["sqlite"]})
+        if other.kind == "postgresql":
+            session.execute(text(LOCKS["postgresql"]))
+        with pytest.raises(UserError, match=r"^[^\n]*lock[^\n]*; [^\n]*$"):
+            store.append(change())
+    other.close()
+    store.append(change())
+    store.close()
+
+
+# Migrations
+
+
+def test_the_migrations_make_what_the_models_say(store: Store):
+    with store._database.reading() as session:
+        options = {"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(session.connection(), opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_database_of_a_newer_program_is_left_alone(database: str):
+    store = Store(database, "project")
+    store.append(change())
+    with store._database.writing("test") as session:
+        session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    store.close()
+    with pytest.raises(UserError, match=r"written by a newer stabn \(form 9999\); upgrade stabn to open it$"):
+        Store(database, "project")
+
+
+def test_servers_that_start_at_once_make_one_database(database: str, capfd: pytest.CaptureFixture[str]):
+    def work(number: int) -> int:
+        store = Store(database, "project")
+        store.append(change(f"request-{number}"))
+        store.close()
+        return number
+
+    at_once(6, work)
+    store = Store(database, "project")
+    assert len(store.events("17")) == 6
+    store.close()
+    assert capfd.readouterr() == ("", "")  # alembic works in silence
+
+
+def test_sqlite_is_set_up_to_survive_the_loss_of_power(tmp_path: Path):
+    store = Store(f"sqlite:///{tmp_path / 'studio.db'}", "project")
+    with store._database.reading() as session:
+        asked = {
+            name: session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "busy_timeout")
+        }
+    assert asked == {"journal_mode": "wal", "synchronous": 2, "busy_timeout": 30_000}
+    store.close()
+    assert sqlite3.connect(tmp_path / "studio.db").execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,0 +1,244 @@
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stabn.errors import UserError
+from stabn.records import Edit, read_edits, write_edits
+from stabn.studio.storage import edits_file as sync
+from stabn.studio.storage.edits_file import EditsFile
+from stabn.studio.storage.events import Change, Store
+
+CLIPS = {"17": (0, 4), "18": (0, 2, 4)}
+ANN = Edit("17", (0, 4), (0.0, 1 / 3), (0.0, 0.5), "Ann", "2026-01-31T09:30:00+00:00", "")
+BO = replace(ANN, scores=(1.0, 0.1), author="Bo", comment="mine\u2028\n")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path / 'studio.db'}", "project")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "edits.jsonl"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def file(path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[EditsFile]:
+    monkeypatch.setattr(sync, "DELAY", 0.01)
+    monkeypatch.setattr(sync, "RETRY", 0.02)
+    file = EditsFile(path, store, lambda: CLIPS)
+    yield file
+    file.close()
+
+
+def keep(store: Store, edit: Edit, kind: str = "import", *, withdrawn: bool = False) -> None:
+    change = Change(f"request-{store.version()}", kind, **vars(edit) | ({"scores": None} if withdrawn else {}))
+    store.append(change)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_lines_of_the_file_become_events_once(path: Path, store: Store, file: EditsFile):
+    write_edits(path, [ANN, BO])
+    assert file.pull() == 2
+    assert store.current() == (ANN, BO)
+    write_edits(path, [BO, ANN, replace(ANN, clip_id="17", comment="added by hand")])
+    assert file.pull() == 1
+    assert file.pull() == 0
+    assert [event.comment for event in store.events("17")] == ["", BO.comment, "added by hand"]
+
+
+def test_the_file_holds_one_line_per_clip_and_person(path: Path, store: Store, file: EditsFile):
+    for edit in (ANN, BO, replace(ANN, scores=(1.0, 1.0))):
+        keep(store, edit)
+    file.push()
+    assert read_edits(path, CLIPS) == (BO, replace(ANN, scores=(1.0, 1.0)))
+    keep(store, BO, "clear", withdrawn=True)
+    file.push()
+    assert [edit.author for edit in read_edits(path)] == ["Ann"]
+
+
+def test_a_project_from_before_the_studio_keeps_its_lines_as_history(path: Path, store: Store, file: EditsFile):
+    older = replace(ANN, scores=(0.2, 0.2), time="2025-01-31T09:30:00+00:00")
+    write_edits(path, [older, BO, ANN])
+    file.push()
+    assert read_edits(path) == (BO, ANN)
+    assert store.history("17", "Ann").done == (None, older.scores)
+
+
+def test_what_another_program_adds_is_kept_when_the_file_is_written(path: Path, store: Store, file: EditsFile):
+    keep(store, ANN)
+    file.push()
+    write_edits(path, [*read_edits(path), BO])
+    keep(store, replace(ANN, scores=(1.0, 1.0)))
+    file.push()
+    assert {(edit.author, edit.scores) for edit in read_edits(path)} == {("Ann", (1.0, 1.0)), ("Bo", BO.scores)}
+    assert set(store.current()) == set(read_edits(path))
+
+
+def test_what_another_program_adds_while_we_write_is_kept(path: Path, store: Store, file: EditsFile, monkeypatch):
+    keep(store, ANN)
+    current = Store.current
+
+    def interrupted(self: Store) -> tuple[Edit, ...]:
+        edits = current(self)
+        if not path.read_text():
+            write_edits(path, [BO])
+        return edits
+
+    monkeypatch.setattr(Store, "current", interrupted)
+    file.push()
+    assert set(read_edits(path)) == {ANN, BO}
+
+
+def test_a_withdrawn_edit_does_not_come_back_from_a_file_that_was_not_written(
+    path: Path, store: Store, file: EditsFile
+):
+    keep(store, ANN)
+    file.push()
+    keep(store, ANN, "undo", withdrawn=True)  # and now the server is killed
+    EditsFile(path, store, lambda: CLIPS).close()
+    assert path.read_text() == ""
+    assert store.current() == ()
+
+
+def test_a_removed_line_and_a_removed_file_come_back(path: Path, store: Store, file: EditsFile):
+    keep(store, ANN)
+    keep(store, BO)
+    file.push()
+    write_edits(path, [ANN])
+    file.push()
+    assert read_edits(path) == (ANN, BO)
+    path.unlink()
+    file.push()
+    assert read_edits(path) == (ANN, BO)
+    assert len(store.events("17")) == 2
+
+
+def test_an_unchanged_file_is_not_written_again(path: Path, store: Store, file: EditsFile):
+    keep(store, ANN)
+    file.push()
+    before = path.stat()
+    file.push()
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_edits_of_clips_or_frames_that_the_project_does_not_know_are_left_out(
+    path: Path, store: Store, file: EditsFile
+):
+    strange = replace(ANN, clip_id="99")
+    other_frames = replace(ANN, frame_indices=(1, 5), author="Bo")
+    for edit in (strange, ANN, other_frames):
+        keep(store, edit)
+    file.push()
+    assert read_edits(path, CLIPS) == (ANN,)
+    assert file.left_out == (strange, other_frames)
+    assert len(store.current()) == 3
+
+
+def test_an_edit_is_written_once_its_clip_is_known(path: Path, store: Store):
+    clips = dict(CLIPS)
+    file = EditsFile(path, store, lambda: clips)
+    keep(store, replace(ANN, clip_id="99"))
+    file.push()
+    assert path.read_text() == ""
+    clips["99"] = (0, 4)
+    file.push()
+    assert [edit.clip_id for edit in read_edits(path)] == ["99"]
+    assert file.left_out == ()
+    file.close()
+
+
+DAMAGED = {
+    "half a line": json.dumps(ANN.as_json())[:-20],
+    "no text": "\udcff",
+    "a score too high": json.dumps(BO.as_json() | {"scores": [0, 2]}),
+    "another project's clip": json.dumps(BO.as_json() | {"clip_id": "99"}),
+    "other frames": json.dumps(BO.as_json() | {"frame_indices": [1, 5]}),
+    "nobody's": json.dumps(BO.as_json() | {"author": ""}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_told_and_never_overwritten(path: Path, store: Store, file: EditsFile, damage: str):
+    keep(store, ANN)
+    content = f"{json.dumps(BO.as_json())}\n{damage}\n".encode(errors="surrogateescape")
+    path.write_bytes(content)
+    for attempt in (file.pull, file.push):
+        with pytest.raises(UserError, match=r"^\S+edits\.jsonl[^\n]*$"):
+            attempt()
+    file.soon()
+    wait_until(lambda: file.problem is not None)
+    assert "edits.jsonl" in str(file.problem)
+    file.close()
+    assert path.read_bytes() == content
+    assert store.current() == (ANN,)
+
+
+def test_the_background_goes_on_once_a_damaged_file_is_mended(path: Path, store: Store, file: EditsFile):
+    path.write_text("{")
+    keep(store, ANN)
+    file.soon()
+    wait_until(lambda: file.problem is not None)
+    write_edits(path, [BO])
+    wait_until(lambda: file.problem is None)
+    assert set(read_edits(path)) == {ANN, BO}
+
+
+def test_a_file_that_cannot_be_read_or_written_is_told(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch):
+    file = EditsFile(tmp_path, store, lambda: CLIPS)
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+        file.push()
+    file.close()
+    assert "Is a directory" in str(file.problem)
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sync, "write_text", full)
+    file = EditsFile(tmp_path / "edits.jsonl", store, lambda: CLIPS)
+    with pytest.raises(UserError, match=r"edits\.jsonl: cannot be written \(No space left on device\); make"):
+        file.push()
+    file.close()
+    assert not (tmp_path / "edits.jsonl").exists()
+
+
+def test_changes_reach_the_file_in_the_background_within_half_a_second(path: Path, store: Store):
+    file = EditsFile(path, store, lambda: CLIPS)
+    keep(store, ANN)
+    asked = time.monotonic()
+    file.soon()
+    wait_until(lambda: path.read_text() != "")
+    assert 0.3 < time.monotonic() - asked < 5  # slow machines may be slow
+    file.close()
+    assert read_edits(path) == (ANN,)
+
+
+def test_closing_writes_what_is_left(path: Path, store: Store):
+    file = EditsFile(path, store, lambda: CLIPS)
+    keep(store, ANN)
+    file.close()
+    assert read_edits(path) == (ANN,)
+    file.close()
+
+
+def test_a_change_that_comes_while_the_file_is_written_is_not_forgotten(path: Path, store: Store, file: EditsFile):
+    for number in range(40):
+        keep(store, replace(ANN, comment=str(number)))
+        file.soon()
+    wait_until(lambda: "39" in path.read_text())
+    assert file.problem is None

@@ -1,0 +1,154 @@
+"""Mistakes of networks that have not seen the clips."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_run import QUICK, SETTINGS
+
+from stabn.cli import edits as edit_verbs
+from stabn.data.annotations.source import DataSource
+from stabn.data.dataset import Sample, Table
+from stabn.edits.project import open_project
+from stabn.errors import UserError
+from stabn.evaluation.predict import predict_split
+from stabn.files import read_json
+from stabn.runs import open_run
+from stabn.training.config import NetworkRecipe
+from stabn.training.cross_validation import answer_out_of_fold, parts_of
+from stabn.training.train import train
+
+
+def samples_of(labels: list[int]) -> list[Sample]:
+    return [Sample(f"c{i}", Path(f"c{i}.mp4"), label, "train") for i, label in enumerate(labels)]
+
+
+def test_every_part_has_its_share_of_every_class():
+    labels = np.repeat(np.arange(4), (10, 11, 3, 20))
+    parts = parts_of(samples_of(labels.tolist()), 5, seed=3)
+    for label in range(4):
+        counts = np.bincount(parts[labels == label], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    assert np.bincount(parts).max() - np.bincount(parts).min() <= 1
+
+
+def test_the_parts_depend_on_the_seed_alone():
+    samples = samples_of([0, 1] * 20)
+    assert (parts_of(samples, 4, seed=1) == parts_of(samples, 4, seed=1)).all()
+    assert (parts_of(samples, 4, seed=1) != parts_of(samples, 4, seed=2)).any()
+
+
+@pytest.fixture(scope="module")
+def collected(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out-of-fold") / "edits"
+    edit_verbs.collect(trained, out, bound=1.0, folds=2)
+    return out
+
+
+def test_each_clip_is_answered_by_a_network_that_did_not_learn_it(trained, collected):
+    run, folds = open_run(trained), collected.with_name("edits-folds")
+    held_out = [set(read_json(folds / str(part) / "run.json", remedy="")["recipe"]["held_out"]) for part in range(2)]
+    ids = {sample.clip_id for sample in run.table(run.model()).of_split("train")}
+    assert held_out[0] | held_out[1] == ids
+    assert not held_out[0] & held_out[1]
+    answers = answer_out_of_fold(run, folds, folds=2)
+    assert set(answers.clip_ids) == ids
+    for part in range(2):
+        alone, _ = predict_split(open_run(folds / str(part)), "train")
+        for clip_id in sorted(held_out[part])[:4]:
+            ours, theirs = answers.clip_ids.index(clip_id), alone.clip_ids.index(clip_id)
+            np.testing.assert_allclose(answers.probabilities[ours], alone.probabilities[theirs], atol=1e-5)
+            assert answers.labels[ours] == alone.labels[theirs]
+
+
+def test_the_project_holds_their_mistakes_and_says_so(trained, collected):
+    project = open_project(collected)
+    assert project.clips
+    assert all(clip.predicted != clip.label for clip in project.clips)
+    assert read_json(collected / "project.json", remedy="")["folds"] == 2
+    answers = answer_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=2)
+    assert len(project.clips) <= (~answers.correct).sum()
+
+
+def test_networks_that_are_trained_are_not_trained_again(trained, collected, tmp_path):
+    folds = collected.with_name("edits-folds")
+    before = {file: file.stat().st_mtime_ns for file in folds.rglob("model.safetensors")}
+    assert len(before) == 2
+    answer_out_of_fold(open_run(trained), folds, folds=2)
+    assert {file: file.stat().st_mtime_ns for file in folds.rglob("model.safetensors")} == before
+
+
+def test_other_parts_than_those_of_before_are_refused(trained, collected):
+    with pytest.raises(UserError, match="holds a finished run with other clips held out; choose another --out"):
+        answer_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=3)
+
+
+def test_networks_of_another_recipe_are_refused(trained, collected, tabletop, tmp_path):
+    longer = tmp_path / "longer"
+    network, optimiser = NetworkRecipe("tiny"), replace(QUICK, epochs=1)
+    train(longer, DataSource(str(tabletop)), network=network, optimiser=optimiser, **SETTINGS)
+    with pytest.raises(UserError, match=r"edits-folds/0: holds a finished run with optimiser = .*, now asked for"):
+        answer_out_of_fold(open_run(longer), collected.with_name("edits-folds"), folds=2)
+
+
+def listed(folder: Path, table: Table, classes: int) -> DataSource:
+    """The clips of a table's first few classes as a CSV file, which numbers classes in the order of the alphabet."""
+    rows = ["path,label,split"]
+    for sample in table.samples:
+        if sample.label < classes:
+            rows.append(f'{sample.path},"{table.class_names[sample.label]}",{sample.split}')
+    file = folder / "clips.csv"
+    file.write_text("\n".join(rows) + "\n")
+    return DataSource(str(file))
+
+
+@pytest.mark.parametrize("classes", [14, 6])
+def test_a_table_that_numbers_its_classes_otherwise_or_lacks_some_is_answered_in_the_runs_classes(
+    trained, tmp_path, classes
+):
+    first = open_run(trained)
+    known = first.table(first.model())
+    source = listed(tmp_path, known, classes)
+    assert source.table().class_names != known.class_names[:classes]
+    run = open_run(trained, source)
+    answers = answer_out_of_fold(run, tmp_path / "folds", folds=2)
+    assert answers.probabilities.shape == (2 * classes, 14)
+    truth = {sample.path.stem: sample.label for sample in known.samples}
+    samples = run.table(run.model()).of_split("train")
+    paths = {sample.clip_id: sample.path.stem for sample in samples}
+    assert answers.labels.tolist() == [truth[paths[clip_id]] for clip_id in answers.clip_ids]
+    for part in range(2):
+        trained_on = open_run(tmp_path / "folds" / str(part))
+        assert trained_on.model().class_names == known.class_names
+        alone, _ = predict_split(trained_on, "train")
+        for clip_id in trained_on.recipe["held_out"]:
+            ours, theirs = answers.clip_ids.index(clip_id), alone.clip_ids.index(clip_id)
+            assert answers.correct[ours] == alone.correct[theirs]
+            np.testing.assert_allclose(answers.probabilities[ours], alone.probabilities[theirs], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--bound", 7), "--bound: got 7"),
+        (("--max_clips", 0), "--max_clips: got 0"),
+        (("--weakest", 0), "--weakest: got 0"),
+        (("--batch_size", 0), "batch_size, workers: got 0"),
+    ],
+)
+def test_a_mistake_is_told_before_networks_are_trained(trained, tmp_path, one_line, options, told):
+    assert told in one_line("collect", trained, "--out", tmp_path / "edits", "--folds", 2, *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plain_network_is_refused_before_networks_are_trained(plain, tmp_path, one_line):
+    assert "has no attention to correct" in one_line("collect", plain, "--out", tmp_path / "edits", "--folds", 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folds", [1, -2, 15])
+def test_a_wrong_number_of_parts_is_refused(trained, tmp_path, one_line, folds):
+    message = one_line("collect", trained, "--out", tmp_path / "edits", "--folds", folds)
+    assert message.startswith(f"stabn collect: error: --folds: got {folds}")
+    assert not (tmp_path / "edits").exists()

@@ -1,0 +1,258 @@
+"""The other ways in which corrections may enter a network, beside the paper's."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_run import FRAMES, QUICK, SETTINGS
+
+from stabn.cli import train as verbs
+from stabn.data.dataset import FrameScores, VideoDataset
+from stabn.data.ground_truth import ClipTruth
+from stabn.data.sampling import Sampling
+from stabn.errors import UserError
+from stabn.nn import STABN, Attention, Output, load_pretrained, temporal_loss
+from stabn.runs import open_run, preprocessing_of
+from stabn.training.config import CorrectionRecipe, OptimiserRecipe
+from stabn.training.distributed import Part
+from stabn.training.finetune import finetune
+from stabn.training.module import Training
+
+FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engine", "seed")} | {
+    "optimiser": OptimiserRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=1, batch_size=4),
+    "gamma": 5.0,
+}
+
+
+def test_the_cross_entropy_form_computed_by_hand():
+    temporal = torch.tensor([[0.5, 0.25], [0.9, math.nan]])
+    edited = torch.tensor([[1.0, 0.0], [math.nan, 0.0]])
+    has_edit = torch.tensor([True, False])
+    expected = 3 * (-math.log(0.5) - math.log(0.75)) / 4
+    assert temporal_loss(temporal, edited, has_edit, 3.0, "cross-entropy").item() == pytest.approx(expected)
+    nobody = torch.tensor([False, False])
+    assert temporal_loss(temporal, edited, nobody, 3.0, "cross-entropy").item() == 0
+
+
+def test_the_cross_entropy_form_sends_no_gradient_to_clips_without_an_edit():
+    temporal = torch.tensor([[0.5, 0.25], [0.9, 0.1]], requires_grad=True)
+    loss = temporal_loss(temporal, torch.ones(2, 2), torch.tensor([True, False]), 1.0, "cross-entropy")
+    loss.backward()
+    assert temporal.grad[1].tolist() == [0, 0]
+    assert temporal.grad[0].tolist() == pytest.approx([-1 / 0.5 / 4, -1 / 0.25 / 4])
+
+
+def test_the_balanced_form_computed_by_hand():
+    temporal = torch.tensor([[0.5, 0.25, 0.0], [0.5, 0.5, 0.5], [0.9, math.nan, 0.0], [0.5, 0.5, 0.5]])
+    edited = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.5, 0.0], [math.nan, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    has_edit = torch.tensor([True, True, False, True])
+    first = 0.5 * 0.25 + 0.5 * (0.0625 + 0.0) / 2
+    second = 0.5 * (2 / 3) * 0.25 + 0.5 * (2 / 3) * 0.25
+    only_zeros = 0.5 * 0.25
+    expected = 3 * (first + second + only_zeros) / 4
+    assert temporal_loss(temporal, edited, has_edit, 3.0, "balanced").item() == pytest.approx(expected)
+
+
+def test_in_the_balanced_form_equal_scores_of_all_frames_are_pulled_apart_and_not_down():
+    temporal = torch.full((1, 10), 0.5, requires_grad=True)
+    edited = torch.zeros(1, 10)
+    edited[0, 3] = 1
+    temporal_loss(temporal, edited, torch.tensor([True]), 1.0, "balanced").backward()
+    assert temporal.grad.sum().item() == pytest.approx(0, abs=1e-6)
+    assert temporal.grad[0, 3] < 0 < temporal.grad[0, 4]
+
+
+def test_scores_of_other_frames_lie_on_the_line_between_edited_ones():
+    scores = FrameScores((2, 4, 8), (0.0, 1.0, 0.5))
+    assert scores.at(torch.tensor([0, 2, 3, 4, 6, 8, 11])).tolist() == [0.0, 0.0, 0.5, 1.0, 0.75, 0.5, 0.5]
+
+
+def test_a_repeated_last_frame_keeps_a_score_of_its_own_for_each_repetition(run):
+    table = run.source.table()
+    sample = table.of_split("train")[0]
+    scored = FrameScores((0, 1, 2, 3, 4, 5, 5, 5), (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.0))
+    item = VideoDataset(
+        [sample], preprocessing_of(run.model(), "run"), class_names=table.class_names, scores={sample.clip_id: scored}
+    )[0]
+    assert item.scores[0].tolist() == list(scored.scores)
+
+
+def test_edited_clips_may_be_seen_at_varied_frames(tabletop, run):
+    table = run.source.table()
+    preprocessing = preprocessing_of(run.model(), "run")
+    sample = table.of_split("train")[0]
+    scored = FrameScores(tuple(range(0, 24, 3)), (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    common = {"class_names": table.class_names, "scores": {sample.clip_id: scored}}
+    varied = VideoDataset([sample], preprocessing, augmentation=SETTINGS["augmentation"], vary_scored=True, **common)
+    items = [varied.with_epoch(epoch)[0] for epoch in range(3)]
+    assert len({tuple(item.frame_indices[0].tolist()) for item in items}) == 3
+    for item in items:
+        assert item.has_scores.all()
+        expected = np.interp(item.frame_indices[0], scored.frame_indices, scored.scores)
+        np.testing.assert_allclose(item.scores[0], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="vary_scored"):
+        VideoDataset([sample], preprocessing, vary_scored=True, **common)
+
+
+def batch_of(run):
+    table = run.source.table()
+    samples = table.of_split("train")[:2]
+    scores = {samples[0].clip_id: FrameScores(tuple(range(FRAMES)), (1.0,) + (0.0,) * (FRAMES - 1))}
+    dataset = VideoDataset(samples, preprocessing_of(run.model(), "run"), class_names=table.class_names, scores=scores)
+    from stabn.data.dataset import collate
+
+    return collate([dataset[0], dataset[1]])
+
+
+def test_a_guided_clip_is_perceived_through_its_edit_and_the_attention_stays_the_networks_own(run):
+    model, batch = run.model(), batch_of(run)
+    module = Training(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=CorrectionRecipe(guided=1.0))
+    model.eval()
+    with torch.no_grad():
+        output, own = module._guided(batch, Part(0, len(batch.labels), len(batch.labels))), model(batch.clips)
+        torch.testing.assert_close(output.attention.temporal, own.attention.temporal)
+        edited = replace(own.attention, temporal=torch.stack([batch.scores[0], own.attention.temporal[1]]))
+        torch.testing.assert_close(output.logits, model.perceive(model.encode(batch.clips), edited))
+        torch.testing.assert_close(output.logits[1], own.logits[1])
+        assert not torch.allclose(output.logits[0], own.logits[0])
+
+
+def test_the_control_is_never_guided(run, project, tmp_path, monkeypatch):
+    def never(self, batch, rows):
+        raise AssertionError("the edits' scores reached the control")
+
+    monkeypatch.setattr(Training, "_guided", never)
+    recipe = CorrectionRecipe(guided=0.5)
+    finetune(run, project, tmp_path / "control", control=True, correction=recipe, **FINETUNING)
+    with pytest.raises(AssertionError):
+        finetune(run, project, tmp_path / "after", control=False, correction=recipe, **FINETUNING)
+
+
+def test_a_network_of_which_nothing_is_frozen_learns_everywhere(run, project, tmp_path):
+    recipe = CorrectionRecipe(frozen="nothing", loss="cross-entropy", views="any", guided=0.5)
+    finetune(run, project, tmp_path / "after", control=False, correction=recipe, **FINETUNING)
+    before, after = load_pretrained(run.folder), load_pretrained(tmp_path / "after")
+    assert isinstance(after, STABN)
+    assert not torch.equal(before.conv1.weight, after.conv1.weight)
+    assert not torch.equal(before.bn1.running_mean, after.bn1.running_mean)
+
+
+def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run_again(run, project, tmp_path):
+    """So the run itself is the control."""
+    recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any")
+    again = {**FINETUNING, "optimiser": QUICK, "seed": run.recipe["seed"]}
+    found = verbs.finetune(run.folder, project.folder, tmp_path / "control", control=True, correction=recipe, **again)
+    assert found["unlike"] == []
+    before, control = run.model().state_dict(), load_pretrained(tmp_path / "control").state_dict()
+    assert all(torch.equal(before[name], control[name]) for name in before)
+
+
+def test_edits_take_part_from_the_start_and_who_has_no_control_is_told(run, project, tmp_path, capsys):
+    recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any", mechanism="gated")
+    other = {**FINETUNING, "seed": run.recipe["seed"] + 1}
+    verbs.finetune(run.folder, project.folder, tmp_path / "after", correction=recipe, **other)
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert "is no control for it: other optimiser, seed, mechanism; train one" in first
+    after = load_pretrained(tmp_path / "after")
+    assert after.mechanism == "gated"
+    assert (tmp_path / "after" / "curves.json").read_text().count("train_temporal_loss") == 1
+
+
+def test_starting_anew_with_a_frozen_extractor_is_refused():
+    with pytest.raises(UserError, match=r"correction\.frozen: got extractor"):
+        CorrectionRecipe(start="anew")
+
+
+def test_starting_a_fine_tuned_run_anew_is_refused(run, project, tmp_path):
+    finetune(run, project, tmp_path / "after", control=False, **FINETUNING)
+    recipe = CorrectionRecipe(start="anew", frozen="nothing")
+    with pytest.raises(UserError, match=r"--correction\.start: got anew"):
+        finetune(
+            open_run(tmp_path / "after"), project, tmp_path / "more", control=False, correction=recipe, **FINETUNING
+        )
+
+
+def test_varied_views_of_densely_sampled_clips_are_refused(run, project, tmp_path):
+    file = run.folder / "config.json"
+    file.write_text(file.read_text().replace('"uniform"', '"dense"'))
+    assert preprocessing_of(run.model(), "run").sampling == Sampling("dense", FRAMES)
+    with pytest.raises(UserError, match=r"--correction\.views: got any"):
+        finetune(
+            run, project, tmp_path / "after", control=False, correction=CorrectionRecipe(views="any"), **FINETUNING
+        )
+    assert not (tmp_path / "after").exists()
+
+
+def test_a_share_of_guided_clips_beyond_one_is_refused():
+    with pytest.raises(UserError, match=r"correction\.guided: got 1\.5"):
+        CorrectionRecipe(guided=1.5)
+
+
+def test_boxes_become_maps_of_what_the_view_shows_of_them(run):
+    table = run.source.table()
+    preprocessing = preprocessing_of(run.model(), "run")
+    sample = table.of_split("train")[0]
+    boxes = {sample.clip_id: [None] * 3 + [(64, 0, 128, 128)] * 60}
+    common = {"class_names": table.class_names, "boxes": boxes, "grid": 2}
+    item = VideoDataset([sample], preprocessing, **common)[0]
+    assert item.has_maps[0].tolist() == [index >= 3 for index in item.frame_indices[0].tolist()]
+    assert item.maps[0, -1].tolist() == [[0, 1], [0, 1]]
+    assert not item.maps[0, ~item.has_maps[0]].any()
+    augmentation = replace(SETTINGS["augmentation"], flip=True)
+    varied = VideoDataset([sample], preprocessing, augmentation=augmentation, **common)
+    sides = set()
+    for epoch in range(12):
+        left, right = varied.with_epoch(epoch)[0].maps[0, -1].mean(0).tolist()
+        # A crop of 32 of 36 pixels begins at 0..4, so the middle is at 14..18 of the view.
+        assert abs(left - right) >= 0.75
+        sides.add(left > right)
+    assert sides == {True, False}, "mirrored views have mirrored maps"
+
+
+def test_fine_tuning_on_boxes_moves_the_maps_towards_them(run, project, tmp_path):
+    where = {clip.clip_id: ClipTruth(boxes=((0, 0, 64, 128),) * 60) for clip in project.clips}
+    settings = FINETUNING | {"optimiser": replace(FINETUNING["optimiser"], learning_rate=0.01, epochs=4)}
+    recipe = CorrectionRecipe(gamma_where=50.0)
+    finetune(run, project, tmp_path / "after", control=False, correction=recipe, where=where, **settings)
+    finetune(run, project, tmp_path / "control", control=True, correction=recipe, where=where, **settings)
+
+    def left_over_right(folder):
+        model = load_pretrained(folder)
+        samples = [s for s in run.source.table().of_split("train") if s.clip_id in where]
+        dataset = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
+        with torch.inference_mode():
+            maps = torch.cat([model(dataset[i].clips).attention.spatial for i in range(len(dataset))])
+        return float(maps[..., 0].mean() - maps[..., -1].mean())
+
+    assert left_over_right(tmp_path / "after") > left_over_right(tmp_path / "control") + 0.1
+
+
+@pytest.mark.parametrize("form", ["squared", "balanced", "cross-entropy"])
+def test_edits_of_where_count_in_the_form_that_the_recipe_names(run, form):
+    table, model = run.source.table(), run.model()
+    sample = table.of_split("train")[0]
+    boxes = {sample.clip_id: [(64, 0, 128, 64)] * 60}
+    common = {"class_names": table.class_names, "boxes": boxes, "grid": 4}
+    batch = VideoDataset([sample], preprocessing_of(model, "run"), **common)[0]
+    recipe = CorrectionRecipe(loss=form, gamma_where=7.0)
+    module = Training(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=recipe)
+    seen = torch.full_like(batch.maps, 0.25)
+    output = Output(torch.zeros(1, 14), torch.zeros(1, 14), Attention(seen, torch.zeros(1, FRAMES)))
+    wanted = batch.maps[0, 0]
+    error = (0.25 - wanted).square()
+    expected = {
+        "squared": error.mean(),
+        "balanced": ((wanted * error).sum() / wanted.sum() + ((1 - wanted) * error).sum() / (1 - wanted).sum()) / 2,
+        "cross-entropy": -(wanted * math.log(0.25) + (1 - wanted) * math.log(0.75)).mean(),
+    }[form]
+    assert 0 < wanted.mean() < 0.5
+    assert module._losses(batch, output)["spatial_loss"].item() == pytest.approx(7 * expected.item(), rel=1e-5)
+
+
+def test_where_without_a_training_clip_is_refused(run, project, tmp_path):
+    where = {"nobody": ClipTruth(boxes=((0, 0, 64, 128),))}
+    with pytest.raises(UserError, match="--where: has no boxes of a training clip"):
+        finetune(run, project, tmp_path / "after", control=False, where=where, **FINETUNING)
+    assert not (tmp_path / "after").exists()
