@@ -46,11 +46,11 @@ from stabn.runs import Run, finished, open_run, preprocessing_of
 from stabn.training.config import (
     SMALL_AUGMENTATION,
     SMALL_FINETUNING,
-    SMALL_OPTIMISER,
+    SMALL_OPTIMIZER,
     CorrectionRecipe,
     LoaderRecipe,
     NetworkRecipe,
-    OptimiserRecipe,
+    OptimizerRecipe,
 )
 
 GRID_FRAMES = 75
@@ -78,7 +78,7 @@ class Setting:
         preprocessing: how videos become clips.
         augmentation: how training clips are varied.
         architecture: of the networks.
-        optimiser: of the first training.
+        optimizer: of the first training.
         finetuning: of every fine-tuning, whose gains are compared.
         epochs: of a training in which edits take part from its start, and of its control.
         folds: parts of the training split for collecting mistakes out of fold; 0 where the network errs often enough
@@ -89,14 +89,14 @@ class Setting:
     preprocessing: Preprocessing
     augmentation: Augmentation
     architecture: str
-    optimiser: OptimiserRecipe
-    finetuning: OptimiserRecipe
+    optimizer: OptimizerRecipe
+    finetuning: OptimizerRecipe
     epochs: int
     folds: int
 
     def lasting(self, epochs: int) -> "Setting":
         """The same with another number of epochs in every training but fine-tuning."""
-        return replace(self, optimiser=replace(self.optimiser, epochs=epochs))
+        return replace(self, optimizer=replace(self.optimizer, epochs=epochs))
 
 
 SETTINGS = {
@@ -105,8 +105,8 @@ SETTINGS = {
         preprocessing=Preprocessing(Sampling("uniform", 32), resize=36, crop=32, region=(0.225, 0.22, 0.775, 0.77)),
         augmentation=Augmentation(jitter=0.2, flip=False),
         architecture="fine",
-        optimiser=replace(SMALL_OPTIMISER, learning_rate=0.003, epochs=20),
-        finetuning=replace(SMALL_OPTIMISER, learning_rate=0.002, epochs=8),
+        optimizer=replace(SMALL_OPTIMIZER, learning_rate=0.003, epochs=20),
+        finetuning=replace(SMALL_OPTIMIZER, learning_rate=0.002, epochs=8),
         epochs=20,
         folds=2,
     ),
@@ -115,7 +115,7 @@ SETTINGS = {
         preprocessing=Preprocessing(Sampling("uniform", 16), resize=63, crop=56),
         augmentation=SMALL_AUGMENTATION,
         architecture="small",
-        optimiser=SMALL_OPTIMISER,
+        optimizer=SMALL_OPTIMIZER,
         finetuning=SMALL_FINETUNING,
         epochs=20,
         folds=0,
@@ -131,7 +131,7 @@ def setting_of(asked: argparse.Namespace, *, from_start: bool = False) -> Settin
         from_start: by default last as long as a training in which edits take part from its start.
     """
     setting = SETTINGS[asked.data]
-    epochs = asked.epochs or (setting.epochs if from_start else setting.optimiser.epochs)
+    epochs = asked.epochs or (setting.epochs if from_start else setting.optimizer.epochs)
     folds = getattr(asked, "folds", None)
     return replace(setting.lasting(epochs), folds=setting.folds if folds is None else folds)
 
@@ -203,7 +203,7 @@ def trained(setting: Setting, out: Path, source: DataSource, seed: int, **networ
             preprocessing=setting.preprocessing,
             network=NetworkRecipe(**{"architecture": setting.architecture, "dropout": 0.1, **network}),
             augmentation=setting.augmentation,
-            optimiser=setting.optimiser,
+            optimizer=setting.optimizer,
             loader=CACHED,
             engine=ENGINE,
             seed=seed,
@@ -258,7 +258,7 @@ def enough(name: str, count: int | None, truth: Project) -> bool:
 
 
 def finetuned(
-    setting: Setting, run: Path, project: Project, out: Path, seed: int, optimiser: OptimiserRecipe, **how: Any
+    setting: Setting, run: Path, project: Project, out: Path, seed: int, optimizer: OptimizerRecipe, **how: Any
 ) -> Path:
     """A run that is fine-tuned on a project's edits; trained if it is not there."""
     if not finished(out):
@@ -267,7 +267,7 @@ def finetuned(
             project.folder,
             out,
             augmentation=setting.augmentation,
-            optimiser=optimiser,
+            optimizer=optimizer,
             loader=CACHED,
             engine=ENGINE,
             seed=seed,

@@ -23,7 +23,7 @@ def tabletop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(tabletop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    train(folder, DataSource(str(tabletop)), network=NetworkRecipe("tiny"), optimiser=QUICK, **SETTINGS)
+    train(folder, DataSource(str(tabletop)), network=NetworkRecipe("tiny"), optimizer=QUICK, **SETTINGS)
     return folder
 
 
@@ -31,7 +31,7 @@ def trained(tabletop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain(tabletop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "plain"
     network = NetworkRecipe("tiny", attention=False)
-    train(folder, DataSource(str(tabletop)), network=network, optimiser=QUICK, **SETTINGS)
+    train(folder, DataSource(str(tabletop)), network=network, optimizer=QUICK, **SETTINGS)
     return folder
 
 

@@ -9,11 +9,11 @@ import pytest
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
-from stabn.training.config import LoaderRecipe, OptimiserRecipe
+from stabn.training.config import LoaderRecipe, OptimizerRecipe
 from stabn.training.module import Training
 
 FRAMES = 8
-QUICK = OptimiserRecipe(name="adamw", learning_rate=0.002, schedule="one-cycle", epochs=2, batch_size=4)
+QUICK = OptimizerRecipe(name="adamw", learning_rate=0.002, schedule="one-cycle", epochs=2, batch_size=4)
 SETTINGS = {
     "preprocessing": Preprocessing(Sampling("uniform", FRAMES), resize=36, crop=32),
     "augmentation": Augmentation(jitter=0.2, flip=True),

@@ -13,13 +13,13 @@ from stabn.cli.main import main
 from stabn.data.tabletop.acts import ACTS
 from stabn.nn import ARCHITECTURES
 from stabn.records import Edit
-from stabn.training.config import SMALL_FINETUNING, SMALL_OPTIMISER
+from stabn.training.config import SMALL_FINETUNING, SMALL_OPTIMIZER
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 QUICKER = {
-    "train": ["--network.architecture", "tiny", "--optimiser.epochs", "1", "--optimiser.batch_size", "4"],
-    "finetune": ["--optimiser.epochs", "1", "--optimiser.batch_size", "4"],
+    "train": ["--network.architecture", "tiny", "--optimizer.epochs", "1", "--optimizer.batch_size", "4"],
+    "finetune": ["--optimizer.epochs", "1", "--optimizer.batch_size", "4"],
 }
 
 
@@ -83,8 +83,8 @@ def test_every_recipe_for_training_is_understood_by_its_verb(recipe, tmp_path, m
     words = ["--out", str(tmp_path), "--config", str(ROOT / "recipes" / recipe)]
     main([verb, *(["run", "--edits", "e"] if verb == "finetune" else ["--data.annotations", "a"]), *words])
     value = yaml.safe_load((ROOT / "recipes" / recipe).read_text())
-    assert seen["optimiser"].learning_rate == value["optimiser"]["learning_rate"]
-    assert seen["optimiser"].epochs == value["optimiser"]["epochs"]
+    assert seen["optimizer"].learning_rate == value["optimizer"]["learning_rate"]
+    assert seen["optimizer"].epochs == value["optimizer"]["epochs"]
     if verb == "train":
         assert seen["network"].architecture in ARCHITECTURES
         assert seen["preprocessing"].sampling.frames == value["preprocessing"]["sampling"]["frames"]
@@ -92,9 +92,9 @@ def test_every_recipe_for_training_is_understood_by_its_verb(recipe, tmp_path, m
 
 def test_the_small_recipe_is_the_commands_default_and_the_demos():
     value = yaml.safe_load((ROOT / "recipes" / "tabletop-small.yaml").read_text())
-    assert {name: getattr(SMALL_OPTIMISER, name) for name in value["optimiser"]} == value["optimiser"]
+    assert {name: getattr(SMALL_OPTIMIZER, name) for name in value["optimizer"]} == value["optimizer"]
     value = yaml.safe_load((ROOT / "recipes" / "finetune-small.yaml").read_text())
-    assert {name: getattr(SMALL_FINETUNING, name) for name in value["optimiser"]} == value["optimiser"]
+    assert {name: getattr(SMALL_FINETUNING, name) for name in value["optimizer"]} == value["optimizer"]
 
 
 def test_the_edit_in_the_documentation_is_valid():

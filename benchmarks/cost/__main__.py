@@ -42,15 +42,15 @@ def one_step(architecture: str, attention: bool, repetitions: int) -> dict[str, 
     model.channels_last()
     model.keep_less()
     model.train()
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
     clips, labels = torch.randn(batch, 3, frames, side, side), torch.randint(0, classes, (batch,))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(repetitions + 1):
         begun = time.perf_counter()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         recognition_loss(model(clips), labels).backward()
-        optimiser.step()
+        optimizer.step()
         seconds.append(time.perf_counter() - begun)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": median(seconds[1:]), "mebibytes": (peak - before) / 1024}

@@ -81,7 +81,7 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
         project = edited(setting, control, which, seed, **simulation)
         where = boxes_of(project, folder.parent / "tabletop") if name in BOXED else None
         how = {"gamma": gamma, "correction": correction, "where": where}
-        finetuned(setting, control, project, out, seed, setting.optimiser, **how)
+        finetuned(setting, control, project, out, seed, setting.optimizer, **how)
         found[name] = measured(out, asked.split, truth.classes) | {"edits": len(project.edits())}
     return {"edited_classes": list(truth.classes), "edits": len(truth.clips), "methods": found}
 

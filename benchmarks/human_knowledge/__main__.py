@@ -89,8 +89,8 @@ def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, An
         project = truth if arm.control else edited(setting, before, arm.edits, seed, **dict(arm.simulation))
         out = folder / folder_name(name)
         how = {"gamma": arm.gamma, "control": arm.control, "correction": arm.correction}
-        optimiser = setting.optimiser if arm.long else setting.finetuning
-        finetuned(setting, before, project, out, seed, optimiser, **how)
+        optimizer = setting.optimizer if arm.long else setting.finetuning
+        finetuned(setting, before, project, out, seed, optimizer, **how)
         found[name] = measured(out, asked.split, truth.classes) | (
             {} if arm.control else {"edits": len(project.edits())}
         )

@@ -31,7 +31,7 @@ TRAIN = [
     "--preprocessing.resize=36",
     "--preprocessing.crop=32",
     "--network.architecture=tiny",
-    "--optimiser.batch_size=6",
+    "--optimizer.batch_size=6",
     "--engine.accelerator=cpu",
     "--tracking.kind=csv",
 ]
@@ -41,7 +41,7 @@ MOST = 16
 
 def command(data: Path, out: Path, processes: int, epochs: int) -> list[str]:
     together = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
-    words = ["train", "--data.annotations", str(data), "--out", str(out), *TRAIN, f"--optimiser.epochs={epochs}"]
+    words = ["train", "--data.annotations", str(data), "--out", str(out), *TRAIN, f"--optimizer.epochs={epochs}"]
     return [sys.executable, "-m", *together, "stabn.cli", *words, f"--engine.devices={processes}"]
 
 

@@ -77,11 +77,11 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
         folder = folder / "from-start"
         setting = setting.lasting(asked.epochs or setting.epochs)
         correction, mechanism = (WHERE, "gated-both") if asked.where == "space" else (BALANCED, "gated")
-        how = {"optimiser": setting.optimiser, "gamma": GAMMA, "correction": correction}
+        how = {"optimizer": setting.optimizer, "gamma": GAMMA, "correction": correction}
         before = trained(setting, folder / "before", source, seed, mechanism=mechanism)
         found, counts = {"control": looked_at(before, table, asked.split)}, asked.counts
     else:
-        how = {"optimiser": setting.finetuning, "gamma": 20.0, "correction": LATER}
+        how = {"optimizer": setting.finetuning, "gamma": 20.0, "correction": LATER}
         before = trained(setting, folder / "before", source, seed)
         found, counts = {"before": looked_at(before, table, asked.split)}, (0, *asked.counts)
     for count in counts:

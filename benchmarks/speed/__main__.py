@@ -70,7 +70,7 @@ class Arm:
         answering: the copy that only answers; without, the network itself.
         winograd: in that copy.
         dtype: of features and activations; bfloat16 is autocast while training.
-        fused: the optimiser moves all weights in one call.
+        fused: the optimizer moves all weights in one call.
         lean: normalisations are computed again for the gradients.
         recompute: all that is inside residual blocks is.
         compiled: by torch.compile; its start-up is in `start`, not in `seconds`.
@@ -106,7 +106,7 @@ ARMS = {
         "plain, memory kept": Arm(layout=False, fused=False, lean=False),
         "fast, all kept for gradients": Arm(lean=False, dtype=BEST),
         "fast, memory not kept": Arm(keep=False, dtype=BEST),
-        "fast, optimiser not fused": Arm(fused=False, dtype=BEST),
+        "fast, optimizer not fused": Arm(fused=False, dtype=BEST),
         "fast, recomputing": Arm(keep=False, recompute=True, dtype=BEST),
     },
 }
@@ -148,16 +148,16 @@ def _step(model: STABN, clips: torch.Tensor, arm: Arm, classes: int) -> Callable
     model.train()
     model.recompute = arm.recompute
     model.keep_less(arm.lean)
-    optimiser = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4, fused=arm.fused)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4, fused=arm.fused)
     labels = torch.arange(len(clips), device=DEVICE) % classes
     asked = torch.compile(model) if arm.compiled else model
 
     def step() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=arm.dtype == "bfloat16"):
             loss = recognition_loss(asked(clips), labels)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
 
     return step
 

@@ -46,7 +46,7 @@ def keep_freed_memory(most: int | None = None) -> bool:
 def keep_freed_memory_later() -> None:
     """Until `keep_freed_memory`, let every large block lie apart, and go back to the system.
 
-    Of what a first step leaves behind for good, such as what the optimiser remembers and how a convolution is computed,
+    Of what a first step leaves behind for good, such as what the optimizer remembers and how a convolution is computed,
     pieces would otherwise lie all over the heap, and large blocks would not fit between them.
     """
     set_option = mallopt()

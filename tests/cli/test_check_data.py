@@ -55,7 +55,7 @@ def test_what_is_found_is_printed_and_its_list_is_understood_by_training(clips, 
     assert found["exclude"] == list(BROKEN)
 
     source = DataSource(str(clips / "clips.csv"), exclude=str(tmp_path / "check" / "exclude.txt"))
-    settings = {**SETTINGS, "network": NetworkRecipe("tiny"), "optimiser": replace(QUICK, epochs=1, batch_size=3)}
+    settings = {**SETTINGS, "network": NetworkRecipe("tiny"), "optimizer": replace(QUICK, epochs=1, batch_size=3)}
     capsys.readouterr()
     told_of = verbs.train(tmp_path / "run", source, **settings)
     assert not told_of.get("skipped")
@@ -123,7 +123,7 @@ def test_who_excludes_everything_is_told(clips, tmp_path, one_line):
 
 
 def test_an_evaluation_may_leave_out_what_training_did_not(clips, tmp_path, capsys):
-    settings = {**SETTINGS, "network": NetworkRecipe("tiny"), "optimiser": replace(QUICK, epochs=1, batch_size=3)}
+    settings = {**SETTINGS, "network": NetworkRecipe("tiny"), "optimizer": replace(QUICK, epochs=1, batch_size=3)}
     source = DataSource(str(clips / "clips.csv"))
     train(tmp_path / "run", source, **settings)
     (clips / "list.txt").write_text("7.mp4\n8.mp4\n")

@@ -14,7 +14,7 @@ def quick(monkeypatch):
     finetune = verbs.finetune
 
     def briefly(*args, **kwargs):
-        return finetune(*args, **kwargs, optimiser=replace(SMALL_FINETUNING, epochs=1))
+        return finetune(*args, **kwargs, optimizer=replace(SMALL_FINETUNING, epochs=1))
 
     monkeypatch.setattr(verbs, "finetune", briefly)
 

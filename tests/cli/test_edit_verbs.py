@@ -13,7 +13,7 @@ from stabn.records import write_edits
 from stabn.runs import open_run
 
 TIME = "2026-01-31T09:30:00+00:00"
-QUICKER = ["--optimiser.epochs", "1", "--optimiser.batch_size", "8"]
+QUICKER = ["--optimizer.epochs", "1", "--optimizer.batch_size", "8"]
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def spoken(tabletop, tmp_path):
 
 
 TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", "8", "--preprocessing.resize", "36",
-        "--preprocessing.crop", "32", "--optimiser.epochs", "1", "--optimiser.batch_size", "8",
+        "--preprocessing.crop", "32", "--optimizer.epochs", "1", "--optimizer.batch_size", "8",
         "--engine.accelerator", "cpu"]  # fmt: skip
 
 

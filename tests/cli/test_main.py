@@ -17,7 +17,7 @@ from stabn.explain.video import explain
 from stabn.nn import STABN
 
 TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", "8", "--preprocessing.resize", "36",
-        "--preprocessing.crop", "32", "--optimiser.epochs", "1", "--optimiser.batch_size", "4"]  # fmt: skip
+        "--preprocessing.crop", "32", "--optimizer.epochs", "1", "--optimizer.batch_size", "4"]  # fmt: skip
 
 
 @pytest.fixture
@@ -149,13 +149,13 @@ def test_a_recipe_file_gives_options_and_the_command_line_overrides_them(tableto
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         "network: {architecture: tiny}\npreprocessing: {sampling: {mode: uniform, frames: 4}, resize: 36, crop: 32}\n"
-        "optimiser: {name: adamw, learning_rate: 0.001, epochs: 1, batch_size: 4}\n"
+        "optimizer: {name: adamw, learning_rate: 0.001, epochs: 1, batch_size: 4}\n"
     )
     where = ["--out", str(tmp_path / "run"), "--data.annotations", str(tabletop)]
     main(["train", "--config", str(recipe), *where, "--preprocessing.sampling.frames", "5"])
     assert STABN.from_pretrained(tmp_path / "run").frames == 5
     kept = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
-    assert kept["optimiser"]["learning_rate"] == 0.001
+    assert kept["optimizer"]["learning_rate"] == 0.001
 
 
 def test_training_works_from_a_csv_table_with_workers(tabletop, tmp_path):
@@ -176,8 +176,8 @@ def test_edits_are_checked_fine_tuned_compared_and_reported(run, project, tablet
     main(["simulate-edits", str(project.folder), "--truth", truth])
     main(["check-edits", str(project.folder)])
     assert "3 of 3 clips have an edit" in capsys.readouterr().out
-    common = ["finetune", str(run.folder), "--edits", str(project.folder), "--optimiser.epochs", "1",
-              "--optimiser.batch_size", "8"]  # fmt: skip
+    common = ["finetune", str(run.folder), "--edits", str(project.folder), "--optimizer.epochs", "1",
+              "--optimizer.batch_size", "8"]  # fmt: skip
     main([*common, "--out", str(tmp_path / "after")])
     main([*common, "--out", str(tmp_path / "control"), "--control", "true"])
     main(["compare", str(run.folder), str(tmp_path / "control"), str(tmp_path / "after"), "--control",
@@ -243,10 +243,10 @@ class TestMistakesEndInOneLineWithStatusTwo:
             ([], "verb"),
             (["dance"], "dance"),
             (["train"], "--out|out"),
-            (["train", "--out", "x", "--data.annotations", "y", "--optimiser.epochs", "many"], "many"),
-            (["train", "--out", "x", "--data.annotations", "y", "--optimiser.epochs", "0"], "epochs: got 0"),
-            (["train", "--out", "x", "--data.annotations", "y", "--optimiser.speed", "3"], "speed"),
-            (["train", "--out", "x", "--data.annotations", "y", "--optimiser.epoch", "3"], "unrecognized .*epoch 3"),
+            (["train", "--out", "x", "--data.annotations", "y", "--optimizer.epochs", "many"], "many"),
+            (["train", "--out", "x", "--data.annotations", "y", "--optimizer.epochs", "0"], "epochs: got 0"),
+            (["train", "--out", "x", "--data.annotations", "y", "--optimizer.speed", "3"], "speed"),
+            (["train", "--out", "x", "--data.annotations", "y", "--optimizer.epoch", "3"], "unrecognized .*epoch 3"),
             (["train", "--out", "x", "--data.annotations", "y", "--network.architecture", "vgg"], "vgg|y"),
             (["train", "--out", "x", "--config", "none.yaml"], "none.yaml"),
             (["train", "--out", "x", "--data.annotations", "y", "--preprocessing.crop", "100"], "crop: got 100"),
@@ -270,13 +270,13 @@ class TestMistakesEndInOneLineWithStatusTwo:
     @pytest.mark.parametrize(
         ("content", "told"),
         [
-            (b"optimiser:\n  epochs: [3\n", "recipe.yaml: is not YAML .*line 2"),
-            (b"optimiser:\n\tepochs: 3\n", "recipe.yaml: is not YAML .*line 2"),
+            (b"optimizer:\n  epochs: [3\n", "recipe.yaml: is not YAML .*line 2"),
+            (b"optimizer:\n\tepochs: 3\n", "recipe.yaml: is not YAML .*line 2"),
             (b"\xff\xfe\x00", "recipe.yaml: is not YAML"),
             (b"seed: 2026-13-01\n", "recipe.yaml: is not YAML .*month"),
             (b"a: &a {b: *a}\n", "recipe.yaml: is not YAML"),
             (b"- 3\n", "recipe.yaml: got '.3.', expected options"),
-            (b"optimiser:\n  epochz: 3\n", r"recipe.yaml: optimiser.epochz is .*; did you mean optimiser.epochs\?"),
+            (b"optimizer:\n  epochz: 3\n", r"recipe.yaml: optimizer.epochz is .*; did you mean optimizer.epochs\?"),
             (b"weather: fine\n", "recipe.yaml: weather is no option of this verb; remove it"),
         ],
     )

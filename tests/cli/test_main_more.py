@@ -12,7 +12,7 @@ from stabn.data.video.clip import write_video
 from stabn.edits.project import open_project
 from stabn.nn import STABN
 
-QUICK = ["--optimiser.epochs", "1", "--optimiser.batch_size", "4"]
+QUICK = ["--optimizer.epochs", "1", "--optimizer.batch_size", "4"]
 TINY = [*QUICK, "--network.architecture", "tiny", "--preprocessing.sampling.frames", str(FRAMES),
         "--preprocessing.resize", "36", "--preprocessing.crop", "32"]  # fmt: skip
 
@@ -113,7 +113,7 @@ class TestMistakesEndInOneLineWithStatusTwo:
         out = ["train", "--out", tmp_path / "r", "--data.annotations", own / "clips.csv", *TINY]
         assert "abacus" in one_line(*out, "--engine.accelerator", "abacus")
         assert "--seed" in one_line(*out, "--seed", "-1")
-        tiny = ["--preprocessing.sampling.frames", "1", "--optimiser.batch_size", "1"]
+        tiny = ["--preprocessing.sampling.frames", "1", "--optimizer.batch_size", "1"]
         assert "batch norm" in one_line(*out, *tiny)
         assert "batch_size" in one_line("evaluate", run, "--batch_size", "0")
         assert "--examples" in one_line("report", run, run, "--out", tmp_path / "r.html", "--examples", "-1")

@@ -31,7 +31,7 @@ from stabn.runs import class_names_of, open_run, preprocessing_of
 from stabn.studio.viewer import Looking
 
 TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", "8", "--preprocessing.resize", "36",
-        "--preprocessing.crop", "32", "--optimiser.epochs", "1", "--optimiser.batch_size", "8",
+        "--preprocessing.crop", "32", "--optimizer.epochs", "1", "--optimizer.batch_size", "8",
         "--engine.accelerator", "cpu"]  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def test_training_keeps_freed_memory_from_the_end_of_its_first_step_on(monkeypat
             told.append(f"batch {batch_idx}")
             return self.layer(batch).sum()
 
-        def configure_optimisers(self):
+        def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.1)
 
     def train(engine):

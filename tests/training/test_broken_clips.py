@@ -31,7 +31,7 @@ BROKEN = ("1.mp4", "4.mp4")
 RECIPE = {
     **SETTINGS,
     "network": NetworkRecipe("tiny"),
-    "optimiser": replace(QUICK, epochs=2, batch_size=3),
+    "optimizer": replace(QUICK, epochs=2, batch_size=3),
     "loader": LoaderRecipe(),
 }
 
@@ -137,7 +137,7 @@ def test_a_batch_of_broken_clips_is_a_step_that_moves_nothing(clips, tmp_path, m
         weights.append((bool(batch.clip_ids), self.model.fc.weight.detach().clone()))
 
     monkeypatch.setattr(Training, "on_train_batch_end", after)
-    train(tmp_path / "run", source, **RECIPE | {"optimiser": replace(RECIPE["optimiser"], batch_size=1)})
+    train(tmp_path / "run", source, **RECIPE | {"optimizer": replace(RECIPE["optimizer"], batch_size=1)})
     assert steps == [24]
     assert sum(not read for read, _ in weights) == 4
     for (_, before), (read, now) in pairwise(weights):

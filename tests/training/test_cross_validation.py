@@ -86,9 +86,9 @@ def test_other_parts_than_those_of_before_are_refused(trained, collected):
 
 def test_networks_of_another_recipe_are_refused(trained, collected, tabletop, tmp_path):
     longer = tmp_path / "longer"
-    network, optimiser = NetworkRecipe("tiny"), replace(QUICK, epochs=1)
-    train(longer, DataSource(str(tabletop)), network=network, optimiser=optimiser, **SETTINGS)
-    with pytest.raises(UserError, match=r"edits-folds/0: holds a finished run with optimiser = .*, now asked for"):
+    network, optimizer = NetworkRecipe("tiny"), replace(QUICK, epochs=1)
+    train(longer, DataSource(str(tabletop)), network=network, optimizer=optimizer, **SETTINGS)
+    with pytest.raises(UserError, match=r"edits-folds/0: holds a finished run with optimizer = .*, now asked for"):
         answer_out_of_fold(open_run(longer), collected.with_name("edits-folds"), folds=2)
 
 

@@ -18,10 +18,10 @@ TRAIN = [
     "--preprocessing.resize=36",
     "--preprocessing.crop=32",
     "--network.architecture=tiny",
-    "--optimiser.name=sgd",
-    "--optimiser.learning_rate=0.02",
-    "--optimiser.batch_size=5",
-    "--optimiser.epochs=3",
+    "--optimizer.name=sgd",
+    "--optimizer.learning_rate=0.02",
+    "--optimizer.batch_size=5",
+    "--optimizer.epochs=3",
     "--loader.cache=true",
     "--engine.accelerator=cpu",
     "--seed=3",
@@ -117,7 +117,7 @@ def test_one_of_two_processes_killed_and_all_started_again_end_with_the_same_wei
 
 def test_more_processes_than_clips_of_a_batch_are_refused(tabletop, tmp_path, capfd):
     words = train(tabletop, tmp_path / "out", 2)
-    words[words.index("--optimiser.batch_size=5")] = "--optimiser.batch_size=1"
+    words[words.index("--optimizer.batch_size=5")] = "--optimizer.batch_size=1"
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert "engine.devices: got 2 processes" in done.stderr

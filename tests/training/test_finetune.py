@@ -15,13 +15,13 @@ from stabn.data.sampling import Sampling
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, Output, load_pretrained, temporal_loss
 from stabn.runs import open_run, preprocessing_of
-from stabn.training.config import CorrectionRecipe, OptimiserRecipe
+from stabn.training.config import CorrectionRecipe, OptimizerRecipe
 from stabn.training.distributed import Part
 from stabn.training.finetune import finetune
 from stabn.training.module import Training
 
 FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engine", "seed")} | {
-    "optimiser": OptimiserRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=1, batch_size=4),
+    "optimizer": OptimizerRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=1, batch_size=4),
     "gamma": 5.0,
 }
 
@@ -142,7 +142,7 @@ def test_a_network_of_which_nothing_is_frozen_learns_everywhere(run, project, tm
 def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run_again(run, project, tmp_path):
     """So the run itself is the control."""
     recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any")
-    again = {**FINETUNING, "optimiser": QUICK, "seed": run.recipe["seed"]}
+    again = {**FINETUNING, "optimizer": QUICK, "seed": run.recipe["seed"]}
     found = verbs.finetune(run.folder, project.folder, tmp_path / "control", control=True, correction=recipe, **again)
     assert found["unlike"] == []
     before, control = run.model().state_dict(), load_pretrained(tmp_path / "control").state_dict()
@@ -154,7 +154,7 @@ def test_edits_take_part_from_the_start_and_who_has_no_control_is_told(run, proj
     other = {**FINETUNING, "seed": run.recipe["seed"] + 1}
     verbs.finetune(run.folder, project.folder, tmp_path / "after", correction=recipe, **other)
     first, *_ = capsys.readouterr().out.splitlines()
-    assert "is no control for it: other optimiser, seed, mechanism; train one" in first
+    assert "is no control for it: other optimizer, seed, mechanism; train one" in first
     after = load_pretrained(tmp_path / "after")
     assert after.mechanism == "gated"
     assert (tmp_path / "after" / "curves.json").read_text().count("train_temporal_loss") == 1
@@ -213,7 +213,7 @@ def test_boxes_become_maps_of_what_the_view_shows_of_them(run):
 
 def test_fine_tuning_on_boxes_moves_the_maps_towards_them(run, project, tmp_path):
     where = {clip.clip_id: ClipTruth(boxes=((0, 0, 64, 128),) * 60) for clip in project.clips}
-    settings = FINETUNING | {"optimiser": replace(FINETUNING["optimiser"], learning_rate=0.01, epochs=4)}
+    settings = FINETUNING | {"optimizer": replace(FINETUNING["optimizer"], learning_rate=0.01, epochs=4)}
     recipe = CorrectionRecipe(gamma_where=50.0)
     finetune(run, project, tmp_path / "after", control=False, correction=recipe, where=where, **settings)
     finetune(run, project, tmp_path / "control", control=True, correction=recipe, where=where, **settings)

@@ -23,7 +23,7 @@ from stabn.training.config import NetworkRecipe
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.train import train
 
-ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimiser": QUICK, **SETTINGS}
+ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **SETTINGS}
 STEPS = 14
 """Of the two epochs."""
 
@@ -117,7 +117,7 @@ def test_a_training_that_goes_on_has_every_step_once_in_the_same_files(tabletop,
 
 def test_whom_is_told_may_change_on_the_way(tabletop, tmp_path, monkeypatch):
     run, data, short = tmp_path / "run", DataSource(str(tabletop)), replace(QUICK, epochs=1)
-    arguments = ARGUMENTS | {"optimiser": short}
+    arguments = ARGUMENTS | {"optimizer": short}
     mended = power_fails_at(monkeypatch, 2)
     with pytest.raises(PowerError):
         train(run, data, tracking=TrackingRecipe(kind="csv", every=1), **arguments)
@@ -216,7 +216,7 @@ def servers(monkeypatch):
     return FakeServers(monkeypatch)
 
 
-SHORT = ARGUMENTS | {"optimiser": replace(QUICK, epochs=1)}
+SHORT = ARGUMENTS | {"optimizer": replace(QUICK, epochs=1)}
 
 
 def test_mlflow_and_weights_and_biases_are_told_the_same_and_go_on_with_the_same_run(
@@ -233,7 +233,7 @@ def test_mlflow_and_weights_and_biases_are_told_the_same_and_go_on_with_the_same
     assert servers.begun[1]["project"] == "cups"
     assert servers.begun[1]["name"] == "run"
     assert servers.parameters["network/architecture"] == "tiny"
-    assert servers.config["optimiser"]["batch_size"] == 4
+    assert servers.config["optimizer"]["batch_size"] == 4
     train(run, data, tracking=tracking, **SHORT)
     assert servers.known[-1] == (f"sqlite:///{run}/logs/mlflow.db", "r1")
     assert [one["id"] for one in servers.begun[1:]] == [servers.begun[1]["id"]] * 2

@@ -96,17 +96,17 @@ def test_a_part_counts_without_what_is_inside_it_and_warming_up_does_not_count(m
             last(100 if number in (0, WARM_UP + 2) else 1)
         with clock.profile("run_training_batch"):
             last(2)
-            with clock.profile("[LightningModule]Training.optimiser_step"):
+            with clock.profile("[LightningModule]Training.optimizer_step"):
                 last(4)
                 with clock.profile("[Strategy]SingleDeviceStrategy.training_step"):
                     last(8)
                 last(16)
     assert clock.batches == 2
-    assert clock.spent == dict.fromkeys(PARTS, 0.0) | {WAITING: 2, "forward": 16, "optimiser": 40}
+    assert clock.spent == dict.fromkeys(PARTS, 0.0) | {WAITING: 2, "forward": 16, "optimizer": 40}
     assert clock.lasted == 2 * (1 + 2 + 4 + 8 + 16)
 
 
-ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimiser": QUICK, **SETTINGS}
+ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **SETTINGS}
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -120,7 +120,7 @@ def test_the_parts_of_a_step_add_up_and_nothing_is_written(tabletop, tmp_path, m
     assert min(found["seconds_of_step"].values()) >= 0
     working = sum(spent for part, spent in found["seconds_of_step"].items() if part != WAITING)
     assert found["clips_per_second_wanted"] == pytest.approx(found["clips_per_step"] / working, rel=0.01)
-    assert all(found["seconds_of_step"][part] > 0 for part in ("forward", "backward", "optimiser"))
+    assert all(found["seconds_of_step"][part] > 0 for part in ("forward", "backward", "optimizer"))
     assert (found["clips_per_second_by_workers"] == {}) == cache
     told = capsys.readouterr().out
     assert all(part in told for part in PARTS)
@@ -130,7 +130,7 @@ def test_the_parts_of_a_step_add_up_and_nothing_is_written(tabletop, tmp_path, m
 @pytest.mark.parametrize("change", [{"accumulate": 8}, {"epochs": 1, "batch_size": 64}])
 def test_data_of_a_batch_or_two_can_be_measured_as_well(tabletop, monkeypatch, change):
     monkeypatch.setattr("stabn.training.profile._SECONDS", 0.1)
-    arguments = ARGUMENTS | {"optimiser": replace(QUICK, **change)}
+    arguments = ARGUMENTS | {"optimizer": replace(QUICK, **change)}
     found = profiling_verbs.profile(DataSource(str(tabletop)), steps=2, **arguments)
     assert found["steps"] == 2
 

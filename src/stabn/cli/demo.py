@@ -18,7 +18,7 @@ from stabn.data.annotations.source import DataSource
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
 from stabn.runs import finished
-from stabn.training.config import SMALL_OPTIMISER, LoaderRecipe
+from stabn.training.config import SMALL_OPTIMIZER, LoaderRecipe
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def demo(
 def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> list[Stage]:
     table, before, after, control = out / "tabletop", out / "before", out / "fine-tuned", out / "control"
     edits, truth, report = out / "edits", out / "tabletop" / "truth.jsonl", out / "report.html"
-    optimiser = replace(SMALL_OPTIMISER, epochs=epochs)
+    optimizer = replace(SMALL_OPTIMIZER, epochs=epochs)
     cached = LoaderRecipe(cache=True)
 
     def finetune(to: Path, *, control: bool) -> Callable[[], Any]:
@@ -97,7 +97,7 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
         write_json(out / "comparison.json", found)
 
     videos = [table / "videos" / f"{train + number}.mp4" for number in (1, 2, 3)]
-    settings = ("--optimiser.epochs", epochs, "--loader.cache", "true", "--seed", seed)
+    settings = ("--optimizer.epochs", epochs, "--loader.cache", "true", "--seed", seed)
     recipe = ("--config", "recipes/finetune-small.yaml", "--seed", seed)
     return [
         Stage(
@@ -111,7 +111,7 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
         Stage(
             _command("train", "--out", before, "--data.annotations", table, *settings),
             lambda: finished(before),
-            lambda: verbs.train(before, DataSource(str(table)), optimiser=optimiser, loader=cached, seed=seed),
+            lambda: verbs.train(before, DataSource(str(table)), optimizer=optimizer, loader=cached, seed=seed),
         ),
         measured("as-is", "evaluation.json"),
         measured("inverse-spatial", "evaluation-inverse-spatial.json"),

@@ -12,7 +12,7 @@ from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
 from stabn.engine.doctor import examine, told
 from stabn.errors import UserError
-from stabn.training.config import SMALL_AUGMENTATION, SMALL_OPTIMISER, LoaderRecipe, NetworkRecipe, OptimiserRecipe
+from stabn.training.config import SMALL_AUGMENTATION, SMALL_OPTIMIZER, LoaderRecipe, NetworkRecipe, OptimizerRecipe
 from stabn.training.datamodule import Feeding, total_steps
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.module import Training
@@ -38,7 +38,7 @@ def profile(
     preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
     network: NetworkRecipe = NetworkRecipe(dropout=0.1),  # noqa: B008
     augmentation: Augmentation = SMALL_AUGMENTATION,
-    optimiser: OptimiserRecipe = SMALL_OPTIMISER,
+    optimizer: OptimizerRecipe = SMALL_OPTIMIZER,
     loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008
     engine: EngineRecipe = EngineRecipe(),  # noqa: B008
     tracking: TrackingRecipe = TrackingRecipe(),  # noqa: B008
@@ -56,7 +56,7 @@ def profile(
         preprocessing: how videos become clips.
         network: which network.
         augmentation: how training clips are varied.
-        optimiser: how weights move.
+        optimizer: how weights move.
         loader: how clips reach the network.
         engine: on what it runs.
         tracking: as for `stabn train`; says nothing here.
@@ -67,7 +67,7 @@ def profile(
     if engine.devices not in ("auto", "1") or engine.nodes > 1:
         raise UserError(
             f"--engine.devices: got {engine.devices} on {engine.nodes} nodes, but one device is measured; give 1 and "
-            "nodes 1, and its share of optimiser.batch_size"
+            "nodes 1, and its share of optimizer.batch_size"
         )
     engine = replace(engine, devices="1")
     check_start(engine, seed)
@@ -75,8 +75,8 @@ def profile(
     seed_everything(seed, verbose=False)
     learnt, measured = training_data(table, preprocessing, augmentation, loader, seed)
     model = new_network(network, preprocessing, table.class_names)
-    module = Training(model, optimiser, total_steps=total_steps(len(learnt), optimiser) + WARM_UP + steps, seed=seed)
-    feeding = Feeding(learnt, measured, optimiser.batch_size, loader)
+    module = Training(model, optimizer, total_steps=total_steps(len(learnt), optimizer) + WARM_UP + steps, seed=seed)
+    feeding = Feeding(learnt, measured, optimizer.batch_size, loader)
     clip = time_clips(learnt, loader)
     rates = {} if loader.cache else try_workers(feeding)
     step = time_step(module, feeding, engine, steps)

@@ -71,7 +71,7 @@ class _Recipe(ActionConfigFile):
         if content is None:
             return
         if not isinstance(content, Mapping):
-            parser.error(f"{values}: got {str(content)[:40]!r}, expected options, such as optimiser: {{epochs: 3}}")
+            parser.error(f"{values}: got {str(content)[:40]!r}, expected options, such as optimizer: {{epochs: 3}}")
         known = {action.dest for action in parser._actions}
         single = {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
         for key in keys:

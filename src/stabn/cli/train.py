@@ -18,11 +18,11 @@ from stabn.training.config import (
     GAMMA,
     SMALL_AUGMENTATION,
     SMALL_FINETUNING,
-    SMALL_OPTIMISER,
+    SMALL_OPTIMIZER,
     CorrectionRecipe,
     LoaderRecipe,
     NetworkRecipe,
-    OptimiserRecipe,
+    OptimizerRecipe,
 )
 from stabn.training.finetune import finetune as finetune_run
 from stabn.training.finetune import unlike
@@ -37,7 +37,7 @@ def train(
     preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
     network: NetworkRecipe = NetworkRecipe(dropout=0.1),  # noqa: B008
     augmentation: Augmentation = SMALL_AUGMENTATION,
-    optimiser: OptimiserRecipe = SMALL_OPTIMISER,
+    optimizer: OptimizerRecipe = SMALL_OPTIMIZER,
     loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008
     engine: EngineRecipe = EngineRecipe(),  # noqa: B008
     tracking: TrackingRecipe = TrackingRecipe(),  # noqa: B008
@@ -51,7 +51,7 @@ def train(
         preprocessing: how videos become clips.
         network: which network.
         augmentation: how training clips are varied.
-        optimiser: how weights move.
+        optimizer: how weights move.
         loader: how clips reach the network.
         engine: on what it runs.
         tracking: where its course is written.
@@ -63,7 +63,7 @@ def train(
         preprocessing=preprocessing,
         network=network,
         augmentation=augmentation,
-        optimiser=optimiser,
+        optimizer=optimizer,
         loader=loader,
         engine=engine,
         tracking=tracking,
@@ -84,7 +84,7 @@ def finetune(
     where: Path | None = None,
     data: DataSource | None = None,
     augmentation: Augmentation = SMALL_AUGMENTATION,
-    optimiser: OptimiserRecipe = SMALL_FINETUNING,
+    optimizer: OptimizerRecipe = SMALL_FINETUNING,
     loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008
     engine: EngineRecipe = EngineRecipe(),  # noqa: B008
     tracking: TrackingRecipe = TrackingRecipe(),  # noqa: B008
@@ -103,14 +103,14 @@ def finetune(
         where: JSON lines with "id" and "boxes" per source frame: also where to look, not only when (our extension).
         data: the labelled videos; by default those of the run.
         augmentation: how training clips are varied.
-        optimiser: how weights move; recipes/paper-finetune.yaml has the paper's numbers.
+        optimizer: how weights move; recipes/paper-finetune.yaml has the paper's numbers.
         loader: how clips reach the network.
         engine: on what it runs.
         tracking: where its course is written.
         seed: of all chance.
     """
     opened = open_run(run, data)
-    other = unlike(opened, correction=correction, augmentation=augmentation, optimiser=optimiser, seed=seed)
+    other = unlike(opened, correction=correction, augmentation=augmentation, optimizer=optimizer, seed=seed)
     if other and not control:
         told = f"{run} is no control for it: other {', '.join(other)}; train one by the same with --control"
         print(told, flush=True)
@@ -124,7 +124,7 @@ def finetune(
         correction=correction,
         where=None if where is None else read_truth(where),
         augmentation=augmentation,
-        optimiser=optimiser,
+        optimizer=optimizer,
         loader=loader,
         engine=engine,
         tracking=tracking,

@@ -264,7 +264,7 @@ def _ask(asking: "_Asking", clips: Dataset[ClipBatch], batch_size: int, workers:
         except NotFiniteError as error:
             raise UserError(
                 f"the network's answers are not finite ({error}); give --engine.precision 32-true, or train it again "
-                "with a smaller --optimiser.learning_rate"
+                "with a smaller --optimizer.learning_rate"
             ) from error
     if trainer.world_size > 1:
         everyone: list[Any] = [None] * trainer.world_size

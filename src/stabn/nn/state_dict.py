@@ -100,7 +100,7 @@ def check_tensors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, 
         if found.is_floating_point() and not found.is_meta and not bool(found.isfinite().all()):
             raise UserError(
                 f"{source}: tensor {name} has NaN or infinity, so that the network answers nothing: its training "
-                "diverged; train again, with a smaller --optimiser.learning_rate"
+                "diverged; train again, with a smaller --optimizer.learning_rate"
             )
     for name, found in got.items():
         if name not in expected:

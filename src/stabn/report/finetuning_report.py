@@ -268,11 +268,11 @@ def setting(run: Run) -> str:
     """How a run was trained, in a line."""
     if not run.recipe:
         return "a network without a recipe"
-    optimiser = run.recipe["optimiser"]
+    optimizer = run.recipe["optimizer"]
     gamma = f", gamma {run.recipe['gamma']:g}" if "gamma" in run.recipe and not run.recipe["control"] else ""
     return (
-        f"{optimiser['name']}, learning rate {optimiser['learning_rate']:g}, {optimiser['epochs']} epochs, "
-        f"batch {optimiser['batch_size']}{gamma}, seed {run.recipe['seed']}"
+        f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}, {optimizer['epochs']} epochs, "
+        f"batch {optimizer['batch_size']}{gamma}, seed {run.recipe['seed']}"
     )
 
 

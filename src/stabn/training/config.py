@@ -35,7 +35,7 @@ class NetworkRecipe:
 
 
 @dataclass(frozen=True)
-class OptimiserRecipe:
+class OptimizerRecipe:
     """How weights move.
 
     Attributes:
@@ -69,14 +69,14 @@ class OptimiserRecipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
-                raise UserError(f"optimiser.{name}: got {getattr(self, name)}, expected at least 1")
+                raise UserError(f"optimizer.{name}: got {getattr(self, name)}, expected at least 1")
         if not 0 < self.learning_rate < float("inf"):
-            raise UserError(f"optimiser.learning_rate: got {self.learning_rate}, expected a number above 0")
+            raise UserError(f"optimizer.learning_rate: got {self.learning_rate}, expected a number above 0")
         for name in ("momentum", "weight_decay", "warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"optimiser.{name}: got {getattr(self, name)}, expected 0 to less than 1")
+                raise UserError(f"optimizer.{name}: got {getattr(self, name)}, expected 0 to less than 1")
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise UserError(f"optimiser.milestones: got {list(self.milestones)}, expected ascending epochs")
+            raise UserError(f"optimizer.milestones: got {list(self.milestones)}, expected ascending epochs")
 
 
 @dataclass(frozen=True)
@@ -150,10 +150,10 @@ class CorrectionRecipe:
 
 
 SMALL_AUGMENTATION = Augmentation(jitter=0.2, flip=True)
-SMALL_OPTIMISER = OptimiserRecipe(
+SMALL_OPTIMIZER = OptimizerRecipe(
     name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=10, batch_size=8
 )
-SMALL_FINETUNING = OptimiserRecipe(
+SMALL_FINETUNING = OptimizerRecipe(
     name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=3, batch_size=8
 )
 GAMMA = 5.0

@@ -17,7 +17,7 @@ from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions, predict
 from stabn.runs import Run, open_run, preprocessing_of
 from stabn.training.config import LoaderRecipe, NetworkRecipe
-from stabn.training.train import optimiser_of, train
+from stabn.training.train import optimizer_of, train
 
 
 def parts_of(samples: Sequence[Sample], folds: int, seed: int) -> np.ndarray:
@@ -91,7 +91,7 @@ def answer_out_of_fold(
             preprocessing=preprocessing_of(model, str(run.folder)),
             network=NetworkRecipe(**recipe["network"]),
             augmentation=Augmentation(**recipe["augmentation"]),
-            optimiser=optimiser_of(recipe["optimiser"]),
+            optimizer=optimizer_of(recipe["optimizer"]),
             loader=LoaderRecipe(**recipe["loader"]),
             engine=engine or EngineRecipe(),
             seed=recipe["seed"],

@@ -16,7 +16,7 @@ from stabn.data.quality.unreadable import Tolerant
 from stabn.data.video.reader import Reader, begin_reading
 from stabn.engine.device import cores
 from stabn.engine.trainer import share_of
-from stabn.training.config import LoaderRecipe, OptimiserRecipe
+from stabn.training.config import LoaderRecipe, OptimizerRecipe
 
 _MOST_WORKERS = 8
 
@@ -44,9 +44,9 @@ class _Batches(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, order[start + row]) for row in self.part]
 
 
-def total_steps(length: int, optimiser: OptimiserRecipe) -> int:
+def total_steps(length: int, optimizer: OptimizerRecipe) -> int:
     """Steps of a whole training on so many clips; an epoch's last step may be of fewer batches."""
-    return math.ceil(steps_per_epoch(length, optimiser.batch_size) / optimiser.accumulate) * optimiser.epochs
+    return math.ceil(steps_per_epoch(length, optimizer.batch_size) / optimizer.accumulate) * optimizer.epochs
 
 
 def steps_per_epoch(length: int, batch_size: int) -> int:

@@ -88,7 +88,7 @@ class SharedStatistics(LayerSync):
             return self._native.apply(model)
         for module in model.modules():
             if type(module) is nn.BatchNorm3d:
-                module.__class__ = _SharedBatchNorm3d  # keeps the parameters that the optimiser already knows
+                module.__class__ = _SharedBatchNorm3d  # keeps the parameters that the optimizer already knows
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:

@@ -19,7 +19,7 @@ from stabn.errors import UserError
 from stabn.files import alone
 from stabn.nn import STABN
 from stabn.runs import Run, preprocessing_of
-from stabn.training.config import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimiserRecipe
+from stabn.training.config import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimizerRecipe
 from stabn.training.datamodule import Feeding, total_steps
 from stabn.training.loggers import Recorder, TrackingRecipe
 from stabn.training.module import Training
@@ -34,7 +34,7 @@ def finetune(
     gamma: float,
     control: bool,
     augmentation: Augmentation,
-    optimiser: OptimiserRecipe,
+    optimizer: OptimizerRecipe,
     loader: LoaderRecipe,
     engine: EngineRecipe,
     seed: int,
@@ -56,7 +56,7 @@ def finetune(
         gamma: weight of L_temp (Eq. 6).
         control: the same without L_temp.
         augmentation: how training clips are varied.
-        optimiser: how weights move.
+        optimizer: how weights move.
         loader: how clips reach the network.
         engine: on what it runs.
         seed: of all chance.
@@ -108,7 +108,7 @@ def finetune(
         "where": hashlib.sha256(json.dumps(sorted(boxes.items())).encode()).hexdigest() if boxes else None,
         "control": control,
         "augmentation": asdict(augmentation),
-        "optimiser": as_json(optimiser),
+        "optimizer": as_json(optimizer),
         "loader": asdict(loader),
         "engine": asdict(engine),
         "tracking": asdict(tracking),
@@ -154,14 +154,14 @@ def finetune(
         model.mechanism = correction.mechanism
     module = Training(
         model,
-        optimiser,
-        total_steps=total_steps(len(training_set), optimiser),
+        optimizer,
+        total_steps=total_steps(len(training_set), optimizer),
         seed=seed,
         gamma=None if control else gamma,
         correction=replace(correction, guided=0.0) if control else correction,
         frozen=model.extractor if correction.frozen == "extractor" else (),
     )
-    feeding = Feeding(training_set, validation_set, optimiser.batch_size, loader)
+    feeding = Feeding(training_set, validation_set, optimizer.batch_size, loader)
     with alone(out, remedy=ELSEWHERE):
         reached = fit(module, feeding, out, engine, Recorder(tracking, out, recipe))
         finish(out, run.source, recipe, **origin)
@@ -169,7 +169,7 @@ def finetune(
 
 
 def unlike(
-    run: Run, *, correction: CorrectionRecipe, augmentation: Augmentation, optimiser: OptimiserRecipe, seed: int
+    run: Run, *, correction: CorrectionRecipe, augmentation: Augmentation, optimizer: OptimizerRecipe, seed: int
 ) -> list[str]:
     """What of the run's own training is different in one that starts anew, so that the run itself is no control of it.
 
@@ -177,7 +177,7 @@ def unlike(
     """
     if correction.start != "anew" or "network" not in run.recipe:
         return []
-    here = {"augmentation": asdict(augmentation), "optimiser": as_json(optimiser), "seed": seed}
+    here = {"augmentation": asdict(augmentation), "optimizer": as_json(optimizer), "seed": seed}
     found = [key for key, value in json.loads(json.dumps(here)).items() if value != run.recipe.get(key)]
     if correction.mechanism not in ("keep", NetworkRecipe(**run.recipe["network"]).mechanism):
         found.append("mechanism")

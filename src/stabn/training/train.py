@@ -23,7 +23,7 @@ from stabn.files import alone, first_process
 from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
 from stabn.runs import found, write_run
 from stabn.training.callbacks import SkippedClips, _Curves, _Progress, _Timed
-from stabn.training.config import LoaderRecipe, NetworkRecipe, OptimiserRecipe
+from stabn.training.config import LoaderRecipe, NetworkRecipe, OptimizerRecipe
 from stabn.training.datamodule import Feeding, total_steps
 from stabn.training.distributed import SharedStatistics, processes
 from stabn.training.loggers import Recorder, TrackingRecipe
@@ -43,7 +43,7 @@ def train(
     preprocessing: Preprocessing,
     network: NetworkRecipe,
     augmentation: Augmentation,
-    optimiser: OptimiserRecipe,
+    optimizer: OptimizerRecipe,
     loader: LoaderRecipe,
     engine: EngineRecipe,
     seed: int,
@@ -69,7 +69,7 @@ def train(
         "network": asdict(network),
         "preprocessing": preprocessing.as_json(),
         "augmentation": asdict(augmentation),
-        "optimiser": as_json(optimiser),
+        "optimizer": as_json(optimizer),
         "loader": asdict(loader),
         "engine": asdict(engine),
         "tracking": asdict(tracking),
@@ -91,11 +91,11 @@ def train(
     model = new_network(network, preprocessing, table.class_names)
     training_set, validation_set = training_data(table, preprocessing, augmentation, loader, seed, held_out)
     side = math.ceil(preprocessing.crop / 32)
-    if min(optimiser.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:
-        raise UserError("optimiser.batch_size: got one frame of one clip per step; batch norm needs more")
+    if min(optimizer.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:
+        raise UserError("optimizer.batch_size: got one frame of one clip per step; batch norm needs more")
     begin(out, data, recipe)
-    module = Training(model, optimiser, total_steps=total_steps(len(training_set), optimiser), seed=seed)
-    feeding = Feeding(training_set, validation_set, optimiser.batch_size, loader)
+    module = Training(model, optimizer, total_steps=total_steps(len(training_set), optimizer), seed=seed)
+    feeding = Feeding(training_set, validation_set, optimizer.batch_size, loader)
     with alone(out, remedy=ELSEWHERE):
         reached = fit(module, feeding, out, engine, Recorder(tracking, out, recipe))
         finish(out, data, recipe)
@@ -156,14 +156,14 @@ def check_start(engine: EngineRecipe, seed: int) -> None:
         build_trainer(engine)
 
 
-def as_json(optimiser: OptimiserRecipe) -> dict[str, Any]:
+def as_json(optimizer: OptimizerRecipe) -> dict[str, Any]:
     """A recipe's part as JSON gives it back."""
-    return asdict(optimiser) | {"milestones": list(optimiser.milestones)}
+    return asdict(optimizer) | {"milestones": list(optimizer.milestones)}
 
 
-def optimiser_of(value: Mapping[str, Any]) -> OptimiserRecipe:
+def optimizer_of(value: Mapping[str, Any]) -> OptimizerRecipe:
     """The recipe that `as_json` wrote."""
-    return OptimiserRecipe(**{**value, "milestones": tuple(value["milestones"])})
+    return OptimizerRecipe(**{**value, "milestones": tuple(value["milestones"])})
 
 
 def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
@@ -245,14 +245,14 @@ def fit(
         trainer = build_trainer(
             engine,
             plugins=[SharedStatistics()],
-            accumulate_grad_batches=module.optimiser.accumulate,
+            accumulate_grad_batches=module.optimizer.accumulate,
             default_root_dir=out,
-            max_epochs=module.optimiser.epochs,
+            max_epochs=module.optimizer.epochs,
             callbacks=callbacks,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,
         )
-        fewest = min(module.optimiser.batch_size, *clips.values())
+        fewest = min(module.optimizer.batch_size, *clips.values())
         if trainer.world_size > fewest:
             raise UserError(
                 f"engine.devices: got {trainer.world_size} processes in all, but a batch, or the validation split, has "
@@ -264,7 +264,7 @@ def fit(
         except NotFiniteError as error:
             raise UserError(
                 f"{out}: training diverged in epoch {trainer.current_epoch + 1} ({error}); choose another --out and a "
-                "smaller --optimiser.learning_rate"
+                "smaller --optimizer.learning_rate"
             ) from error
         except RuntimeError as error:
             if "shared memory" in str(error):

@@ -102,7 +102,7 @@ def test_the_command_of_a_job_is_one_that_stabn_understands(undisturbed, monkeyp
     monkeypatch.setattr(verbs, "finetune_run", noted)
     main(shlex.split(undisturbed["command"])[1:])
     recipe = open_run(undisturbed["run"]).recipe
-    assert seen["optimiser"].epochs == recipe["optimiser"]["epochs"] == 4
+    assert seen["optimizer"].epochs == recipe["optimizer"]["epochs"] == 4
     for name in ("gamma", "control", "seed", "use"):
         assert seen[name] == recipe[name], name
     for name in ("augmentation", "loader", "engine"):

@@ -92,7 +92,7 @@ class Task:
             "out": folder / RUNS["fine-tune"],
             "use": self.use,
             "gamma": f"{self.gamma:g}",
-            "optimiser.epochs": self.epochs,
+            "optimizer.epochs": self.epochs,
             "engine.devices": ONE_DEVICE.devices,
             **self.data.options(),
         }
@@ -201,7 +201,7 @@ def _train(run: Run, project: Project, out: Path, task: Task, *, control: bool) 
         gamma=task.gamma,
         control=control,
         augmentation=SMALL_AUGMENTATION,
-        optimiser=replace(SMALL_FINETUNING, epochs=task.epochs),
+        optimizer=replace(SMALL_FINETUNING, epochs=task.epochs),
         loader=LoaderRecipe(),
         engine=ONE_DEVICE,
         seed=0,
