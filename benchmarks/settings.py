@@ -42,8 +42,8 @@ from stabn.evaluation.predict import predict_each
 from stabn.evaluation.seeds import seed_interval
 from stabn.files import read_json, write_json, write_text
 from stabn.nn import STABN
-from stabn.runs import Run, finished, open_run, preprocessing_of
-from stabn.training.config import (
+from stabn.runs import Run, is_finished, open_run, network_preprocessing
+from stabn.training.recipes import (
     SMALL_AUGMENTATION,
     SMALL_FINETUNING,
     SMALL_OPTIMIZER,
@@ -157,7 +157,7 @@ def source_of(asked: argparse.Namespace, folder: Path, seed: int, **tabletop: An
     """The labelled videos of one seed: other training clips of the words, or another Tabletop altogether."""
     if asked.data == "tabletop":
         table = folder / "tabletop"
-        data_verbs.tabletop(table, train=asked.clips or 770, validation=280, seed=seed, workers=1, **tabletop)
+        data_verbs.tabletop_command(table, train=asked.clips or 770, validation=280, seed=seed, workers=1, **tabletop)
         return DataSource(str(table))
     if asked.table is None:
         raise SystemExit("--table: is needed for words; give the table of clips")
@@ -196,8 +196,8 @@ def cut_out(rows: Sequence[dict[str, Any]], word: str, frames: int) -> None:
 
 def trained(setting: Setting, out: Path, source: DataSource, seed: int, **network: Any) -> Path:
     """A run by the setting's recipe; trained if it is not there."""
-    if not finished(out):
-        verbs.train(
+    if not is_finished(out):
+        verbs.train_command(
             out,
             source,
             preprocessing=setting.preprocessing,
@@ -227,7 +227,7 @@ def edited(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any
         if setting.folds and project != truth and not link.exists():
             link.symlink_to("edits-truth-folds", target_is_directory=True)
         recognised = edits == "recognised"
-        edit_verbs.collect(
+        edit_verbs.collect_command(
             run,
             project,
             weakest=read_json(run / "config.json", remedy="remove the run")["num_classes"] // 2,
@@ -236,7 +236,7 @@ def edited(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any
             folds=setting.folds,
             engine=ENGINE,
         )
-    edit_verbs.simulate_edits(project, seed=seed, **simulation)
+    edit_verbs.simulate_edits_command(project, seed=seed, **simulation)
     return open_project(project)
 
 
@@ -261,8 +261,8 @@ def finetuned(
     setting: Setting, run: Path, project: Project, out: Path, seed: int, optimizer: OptimizerRecipe, **how: Any
 ) -> Path:
     """A run that is fine-tuned on a project's edits; trained if it is not there."""
-    if not finished(out):
-        verbs.finetune(
+    if not is_finished(out):
+        verbs.finetune_command(
             run,
             project.folder,
             out,
@@ -293,7 +293,7 @@ def measured(folder: Path, split: str, edited: Sequence[str] = (), clips: int = 
     model = run.model()
     table = run.table(model)
     dataset = VideoDataset(
-        table.of_split(split), preprocessing_of(model, str(folder)), class_names=table.class_names, clips=clips
+        table.of_split(split), network_preprocessing(model, str(folder)), class_names=table.class_names, clips=clips
     )
     attentions = ("as-is", "inverse-spatial", "inverse-temporal") if isinstance(model, STABN) else ("as-is",)
     answers = predict_each(model, dataset, attentions, engine=ENGINE)

@@ -24,25 +24,25 @@ from stabn.cli import train as verbs
 from stabn.data.annotations.source import DataSource
 from stabn.evaluation.seeds import seed_interval
 from stabn.files import write_json
-from stabn.runs import finished
-from stabn.training.config import LoaderRecipe
+from stabn.runs import is_finished
+from stabn.training.recipes import LoaderRecipe
 
 GAMMAS = (1.0, 5.0, 30.0)
 
 
 def one_seed(folder: Path, seed: int) -> dict[str, Any]:
     table, before, edits, cached = folder / "tabletop", folder / "before", folder / "edits", LoaderRecipe(cache=True)
-    data_verbs.tabletop(table, seed=seed)
-    if not finished(before):
-        verbs.train(before, DataSource(str(table)), loader=cached, seed=seed)
+    data_verbs.tabletop_command(table, seed=seed)
+    if not is_finished(before):
+        verbs.train_command(before, DataSource(str(table)), loader=cached, seed=seed)
     if not (edits / "project.json").exists():
-        edit_verbs.collect(before, edits)
-    edit_verbs.simulate_edits(edits, table / "truth.jsonl")
+        edit_verbs.collect_command(before, edits)
+    edit_verbs.simulate_edits_command(edits, table / "truth.jsonl")
     runs = {"control": folder / "control"} | {f"gamma {gamma:g}": folder / f"gamma-{gamma:g}" for gamma in GAMMAS}
     for name, out in runs.items():
-        if not finished(out):
+        if not is_finished(out):
             gamma = GAMMAS[0] if name == "control" else float(name.split()[1])
-            verbs.finetune(
+            verbs.finetune_command(
                 before,
                 edits,
                 out,
@@ -51,7 +51,9 @@ def one_seed(folder: Path, seed: int) -> dict[str, Any]:
                 loader=cached,
                 seed=seed,
             )
-    found = measuring_verbs.compare([before, *runs.values()], control=runs["control"], truth=table / "truth.jsonl")
+    found = measuring_verbs.compare_command(
+        [before, *runs.values()], control=runs["control"], truth=table / "truth.jsonl"
+    )
     names = ["before", *runs]
     return {
         "seed": seed,

@@ -45,7 +45,7 @@ from stabn.edits.project import open_project
 from stabn.evaluation.predict import predict_split
 from stabn.files import read_json, write_json
 from stabn.runs import open_run
-from stabn.training.config import CorrectionRecipe
+from stabn.training.recipes import CorrectionRecipe
 
 COUNTS = (10, 50, 200)
 LATER = CorrectionRecipe(mechanism="gated", frozen="nothing", views="any")
@@ -87,8 +87,8 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
     for count in counts:
         edits = folder / f"edits-{count or asked.counts[-1]}"
         if not (edits / "project.json").exists():
-            edit_verbs.collect(before, edits, weakest=14, recognised=True, engine=ENGINE)
-        edit_verbs.simulate_edits(edits, count=count or asked.counts[-1], seed=seed)
+            edit_verbs.collect_command(before, edits, weakest=14, recognised=True, engine=ENGINE)
+        edit_verbs.simulate_edits_command(edits, count=count or asked.counts[-1], seed=seed)
         project = open_project(edits)
         where = boxes_of(project, table) if asked.where == "space" else None
         out = folder / (f"edited-{count}" if count else "control")

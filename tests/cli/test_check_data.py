@@ -12,12 +12,12 @@ import pytest
 from small_run import QUICK, SETTINGS
 
 from stabn.cli import train as verbs
-from stabn.cli.evaluate import evaluate
+from stabn.cli.evaluate import evaluate_command
 from stabn.cli.main import main
 from stabn.data.annotations.source import DataSource
 from stabn.data.video.clip import write_video
-from stabn.engine.doctor import examine, told
-from stabn.training.config import NetworkRecipe
+from stabn.engine.doctor import inspect_machine, machine_report
+from stabn.training.recipes import NetworkRecipe
 from stabn.training.train import train
 
 TRAINING, VALIDATION = 6, 4
@@ -57,12 +57,12 @@ def test_what_is_found_is_printed_and_its_list_is_understood_by_training(clips, 
     source = DataSource(str(clips / "clips.csv"), exclude=str(tmp_path / "check" / "exclude.txt"))
     settings = {**SETTINGS, "network": NetworkRecipe("tiny"), "optimizer": replace(QUICK, epochs=1, batch_size=3)}
     capsys.readouterr()
-    told_of = verbs.train(tmp_path / "run", source, **settings)
+    told_of = verbs.train_command(tmp_path / "run", source, **settings)
     assert not told_of.get("skipped")
     assert not (tmp_path / "run" / "skipped.json").exists()
     # The run knows what it was trained on, so the list need not be given again.
     for split, count in (("train", TRAINING - 1), ("validation", VALIDATION - 1)):
-        measured = evaluate(tmp_path / "run", split=split)
+        measured = evaluate_command(tmp_path / "run", split=split)
         assert measured["num_clips"] == count
         assert not measured["skipped"]
         assert not {one["clip_id"] for one in measured["predictions"]} & set(BROKEN)
@@ -127,7 +127,7 @@ def test_an_evaluation_may_leave_out_what_training_did_not(clips, tmp_path, caps
     source = DataSource(str(clips / "clips.csv"))
     train(tmp_path / "run", source, **settings)
     (clips / "list.txt").write_text("7.mp4\n8.mp4\n")
-    found = evaluate(tmp_path / "run", data=replace(source, exclude=str(clips / "list.txt")))
+    found = evaluate_command(tmp_path / "run", data=replace(source, exclude=str(clips / "list.txt")))
     assert [one["clip_id"] for one in found["predictions"]] == ["6.mp4", "9.mp4"]
 
 
@@ -188,20 +188,20 @@ def test_the_doctor_says_which_decoder_is_used_and_why(torchcodec, capsys, state
     remedies = [line for line in lines if line.startswith("to add torchcodec")]
     assert len(remedies) == (used == "pyav")
     assert all("pip install torchcodec" in line and "FFmpeg's shared libraries" in line for line in remedies)
-    found = examine()["decoding"]
+    found = inspect_machine()["decoding"]
     assert (found["used"], found["why"]) == (used, why)
     assert (found["install"] is None) == (used == "torchcodec")
 
 
 def test_the_doctor_tells_what_this_machine_has():
-    found = examine()
+    found = inspect_machine()
     assert found["format"] == "stabn-doctor/1"
     assert json.loads(json.dumps(found)) == found
     assert found["cores"] >= 1
     assert found["torch"]["version"]
     assert found["decoding"]["codecs"]["H.264"]
     assert found["encoding"]["H.264"]
-    text = "\n".join(told(found))
+    text = "\n".join(machine_report(found))
     for word in (
         found["python"],
         found["torch"]["version"],
@@ -216,13 +216,13 @@ def test_the_doctor_tells_what_this_machine_has():
 
 
 def test_gpus_and_codecs_that_are_missing_are_named_as_such():
-    found = examine()
+    found = inspect_machine()
     found["torch"] |= {"cuda": "13.2", "gpus": [{"name": "NVIDIA H100", "gib": 79.2}], "bf16": True}
     found["decoding"]["codecs"]["AV1"] = False
     found["extras"]["ray"] = None
-    lines = list(told(found))
+    lines = list(machine_report(found))
     assert "GPU: NVIDIA H100, 79.2 GiB, with bf16" in lines
     assert any("not AV1" in line for line in lines)
     assert any("ray not installed" in line for line in lines)
     found["torch"] |= {"cuda": None, "gpus": []}
-    assert any(line.startswith("GPU: none that torch can use") for line in told(found))
+    assert any(line.startswith("GPU: none that torch can use") for line in machine_report(found))

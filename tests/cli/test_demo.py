@@ -4,34 +4,34 @@ from dataclasses import replace
 import pytest
 
 from stabn.cli import train as verbs
-from stabn.cli.demo import demo
+from stabn.cli.demo import demo_command
 from stabn.errors import UserError
-from stabn.training.config import SMALL_FINETUNING
+from stabn.training.recipes import SMALL_FINETUNING
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    finetune = verbs.finetune
+    finetune = verbs.finetune_command
 
     def briefly(*args, **kwargs):
         return finetune(*args, **kwargs, optimizer=replace(SMALL_FINETUNING, epochs=1))
 
-    monkeypatch.setattr(verbs, "finetune", briefly)
+    monkeypatch.setattr(verbs, "finetune_command", briefly)
 
 
 def test_the_demo_runs_the_whole_loop_and_repeats_no_finished_stage(quick, tmp_path, capsys, monkeypatch):
     out, settings = tmp_path / "demo", {"train": 14, "validation": 14, "epochs": 1}
-    train = verbs.train
+    train = verbs.train_command
 
     def unplugged(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verbs, "train", unplugged)
+    monkeypatch.setattr(verbs, "train_command", unplugged)
     with pytest.raises(KeyboardInterrupt):
-        demo(out, **settings)
-    monkeypatch.setattr(verbs, "train", train)
+        demo_command(out, **settings)
+    monkeypatch.setattr(verbs, "train_command", train)
     capsys.readouterr()
-    found = demo(out, **settings)
+    found = demo_command(out, **settings)
     told = capsys.readouterr()
     assert "stabn tabletop" in told.err.splitlines()[0]
     assert "done before" in told.err.splitlines()[0]
@@ -44,8 +44,8 @@ def test_the_demo_runs_the_whole_loop_and_repeats_no_finished_stage(quick, tmp_p
     assert (out / "evaluation-inverse-spatial.json").exists()
     assert len(list((out / "explanations").glob("*.mp4"))) == 3
     stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    demo(out, **settings)
+    demo_command(out, **settings)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == stamps
     with pytest.raises(UserError, match="other settings"):
-        demo(out, **settings | {"epochs": 2})
+        demo_command(out, **settings | {"epochs": 2})
     assert json.loads((out / "comparison.json").read_text())["methods"] == found["methods"]

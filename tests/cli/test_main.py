@@ -13,7 +13,7 @@ from stabn.cli.main import VERBS, function_of, main
 from stabn.data.video.clip import probe, write_video
 from stabn.edits.project import open_project
 from stabn.engine import device
-from stabn.explain.video import explain
+from stabn.explain.explain_video import explain_video
 from stabn.nn import STABN
 
 TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", "8", "--preprocessing.resize", "36",
@@ -97,10 +97,10 @@ def test_explaining_says_how_it_computes_and_does_so_in_the_precision_asked_for(
 
     def look(model, *rest, **options):
         asked.append(next(model.parameters()).dtype)
-        return explain(model, *rest, **options)
+        return explain_video(model, *rest, **options)
 
     monkeypatch.setattr("stabn.cli.explain.explain_video", look)
-    device._say.cache_clear()
+    device._log_once.cache_clear()
     found = {}
     for precision in ("32-true", "64-true"):
         out = tmp_path / precision

@@ -13,7 +13,7 @@ from PIL import Image
 from pyarrow import parquet
 from pyarrow import table as arrow_table
 
-from stabn.cli.data import prepare
+from stabn.cli.data import prepare_command
 from stabn.cli.main import main
 from stabn.data.annotations.detect import FORMATS, read_source, recognise
 from stabn.data.annotations.something_something import read_something_something
@@ -26,8 +26,8 @@ from stabn.data.segments import Segment, frames_of
 from stabn.data.transforms import Preprocessing
 from stabn.data.video.clip import read_chunks, write_video
 from stabn.errors import UserError
-from stabn.explain.video import explain
-from stabn.runs import class_names_of, open_run, preprocessing_of
+from stabn.explain.explain_video import explain_video
+from stabn.runs import network_class_names, open_run, network_preprocessing
 from stabn.studio.viewer import Looking
 
 TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", "8", "--preprocessing.resize", "36",
@@ -41,7 +41,7 @@ def prepared(tmp_path, capsys):
 
     def call(*sources, **options):
         out = tmp_path / "out" / "table.csv"
-        report = json.loads(json.dumps(prepare(list(sources), out, **options), allow_nan=False))
+        report = json.loads(json.dumps(prepare_command(list(sources), out, **options), allow_nan=False))
         return report, capsys.readouterr().out, DataSource(str(out)).table()
 
     return call
@@ -53,7 +53,7 @@ def refused(tmp_path):
 
     def call(*sources, out=tmp_path / "out" / "table.csv", **options):
         with pytest.raises(UserError) as caught:
-            prepare(list(sources), out, **options)
+            prepare_command(list(sources), out, **options)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -224,11 +224,11 @@ def test_training_explaining_and_collecting_see_the_segment_alone(truth, tmp_pat
     run = tmp_path / "run"
     main(["train", "--out", str(run), "--data.annotations", str(tmp_path / "out" / "table.csv"), *TINY])
     model = open_run(run).model()
-    preprocessing = preprocessing_of(model, str(run))
+    preprocessing = network_preprocessing(model, str(run))
     sample = open_run(run).table(model).samples[3]
     assert sample.segment == Segment(36, 48, "frames")
     expected = [36 + i for i in preprocessing.sampling.for_testing(12, 1)[0]]
-    record, clip = explain(model, preprocessing, sample.path, class_names_of(model), segment=sample.segment)
+    record, clip = explain_video(model, preprocessing, sample.path, network_class_names(model), segment=sample.segment)
     assert record.frame_indices.tolist() == expected == clip.frame_indices.tolist()
     looking = Looking(model, preprocessing)
     try:
@@ -264,7 +264,7 @@ def test_paths_are_relative_below_the_tables_folder_and_absolute_elsewhere(truth
     videos_list(tmp_path / "a", truth)
     monkeypatch.chdir(tmp_path)
     for out, start in (("a/table.csv", "my videos/"), ("b/table.csv", f"{tmp_path}/a/my videos/")):
-        prepare([Path("a/train.txt"), Path("a/validation.txt")], Path(out))
+        prepare_command([Path("a/train.txt"), Path("a/validation.txt")], Path(out))
         with open(out, newline="") as content:
             rows = list(csv.DictReader(content))
         assert list(rows[0]) == ["path", "label", "split", "id"]
@@ -310,14 +310,14 @@ def test_a_second_run_takes_the_place_of_the_first(truth, tmp_path, monkeypatch,
     put_frames(broken, 0)
     (broken / "a1.jpg").touch()
     (broken / "b1.jpg").touch()
-    prepare([Path()], missing="skip")
+    prepare_command([Path()], missing="skip")
     assert sorted(path.name for path in root.iterdir()) == ["table.csv", "table.csv.left-out.csv", "train", "val"]
     (broken / "a1.jpg").unlink()
     (broken / "b1.jpg").unlink()
-    prepare([Path()])
+    prepare_command([Path()])
     assert sorted(path.name for path in root.iterdir()) == ["table.csv", "train", "val"]
     assert "a folder per class in a folder per split" in capsys.readouterr().out
-    prepare([Path("table.csv")], Path("again.csv"))
+    prepare_command([Path("table.csv")], Path("again.csv"))
     assert DataSource("again.csv").table().samples == DataSource("table.csv").table().samples
 
 

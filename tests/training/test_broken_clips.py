@@ -22,8 +22,8 @@ from stabn.evaluation.predict import predict_split
 from stabn.nn import load_pretrained
 from stabn.runs import open_run
 from stabn.training import train as fitting
-from stabn.training.config import LoaderRecipe, NetworkRecipe
-from stabn.training.module import Training
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe
+from stabn.training.module import TrainingModule
 from stabn.training.train import train
 
 TRAINING, VALIDATION = 12, 4
@@ -69,14 +69,14 @@ def told_of(text: str) -> list[str]:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many steps the trainings of a test took."""
     counted: list[int] = []
-    monkeypatch.setattr(Training, "on_train_end", lambda self: counted.append(self.global_step), raising=False)
+    monkeypatch.setattr(TrainingModule, "on_train_end", lambda self: counted.append(self.global_step), raising=False)
     return counted
 
 
 @pytest.mark.parametrize("loader", [LoaderRecipe(), LoaderRecipe(cache=True), LoaderRecipe(workers=2)], ids=str)
 def test_a_broken_clip_is_left_out_named_once_and_counted(clips, tmp_path, capsys, steps, loader):
     source = break_clips(clips, *BROKEN, "13.mp4")
-    told = verbs.train(tmp_path / "run", source, **RECIPE | {"loader": loader})
+    told = verbs.train_command(tmp_path / "run", source, **RECIPE | {"loader": loader})
     said = capsys.readouterr()
     assert told["skipped"] == 3
     assert said.out.rstrip().endswith(f"; 3 clips could not be read, see {tmp_path / 'run' / 'skipped.json'}")
@@ -100,7 +100,7 @@ def test_a_broken_clip_is_left_out_named_once_and_counted(clips, tmp_path, capsy
 
 def test_a_missing_video_is_a_broken_one_and_many_are_a_wrong_folder(clips, tmp_path):
     (clips / "1.mp4").unlink()
-    told = verbs.train(tmp_path / "run", DataSource(str(clips / "clips.csv")), **RECIPE)
+    told = verbs.train_command(tmp_path / "run", DataSource(str(clips / "clips.csv")), **RECIPE)
     assert told["skipped"] == 1
     (skipped,) = json.loads((tmp_path / "run" / "skipped.json").read_text())["clips"]
     assert skipped["reason"].startswith(f"{clips / '1.mp4'}: no such file")
@@ -114,13 +114,13 @@ def test_a_missing_video_is_a_broken_one_and_many_are_a_wrong_folder(clips, tmp_
 
 def test_no_other_clip_takes_the_place_of_a_broken_one(clips, tmp_path, monkeypatch):
     seen: list[tuple[str, ...]] = []
-    step = Training.training_step
+    step = TrainingModule.training_step
 
     def watching(self, batch, batch_idx):
         seen.append(batch.clip_ids)
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(Training, "training_step", watching)
+    monkeypatch.setattr(TrainingModule, "training_step", watching)
     train(tmp_path / "run", break_clips(clips, *BROKEN), **RECIPE)
     whole = {f"{number}.mp4" for number in range(TRAINING)}
     for epoch in (seen[:4], seen[4:]):
@@ -136,7 +136,7 @@ def test_a_batch_of_broken_clips_is_a_step_that_moves_nothing(clips, tmp_path, m
     def after(self, outputs, batch, batch_idx):
         weights.append((bool(batch.clip_ids), self.model.fc.weight.detach().clone()))
 
-    monkeypatch.setattr(Training, "on_train_batch_end", after)
+    monkeypatch.setattr(TrainingModule, "on_train_batch_end", after)
     train(tmp_path / "run", source, **RECIPE | {"optimizer": replace(RECIPE["optimizer"], batch_size=1)})
     assert steps == [24]
     assert sum(not read for read, _ in weights) == 4
@@ -215,10 +215,10 @@ def run(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("attention", ["as-is", "shuffled-temporal"])
 @pytest.mark.parametrize("windows", [1, 2])
 def test_an_evaluation_goes_without_broken_clips_and_says_so(run, sound, clips, capsys, attention, windows):
-    from stabn.cli.evaluate import evaluate
+    from stabn.cli.evaluate import evaluate_command
 
     source = break_clips(clips, *BROKEN)
-    found = evaluate(run, split="train", data=source, attention=attention, clips=windows)
+    found = evaluate_command(run, split="train", data=source, attention=attention, clips=windows)
     said = capsys.readouterr()
     assert found["num_clips"] == TRAINING - 2
     assert [one["clip_id"] for one in found["skipped"]] == list(BROKEN)
@@ -242,16 +242,18 @@ def test_nothing_is_measured_where_no_clip_can_be_read(run, clips):
 
 
 def test_a_project_is_collected_from_the_clips_that_can_be_read(run, clips, tmp_path, capsys):
-    found = edit_verbs.collect(run, tmp_path / "project", weakest=2, recognised=True, data=break_clips(clips, *BROKEN))
+    found = edit_verbs.collect_command(
+        run, tmp_path / "project", weakest=2, recognised=True, data=break_clips(clips, *BROKEN)
+    )
     assert [one["clip_id"] for one in found["skipped"]] == list(BROKEN)
     assert sum(c["count"] for c in found["classes"]) == TRAINING - 2
     assert "Measured on 10 of 12 clips: 2 could not be read" in capsys.readouterr().out
 
 
 def test_a_comparison_says_which_clips_it_goes_without(run, clips, capsys):
-    from stabn.cli.evaluate import compare
+    from stabn.cli.evaluate import compare_command
 
-    found = compare([run, run], split="train", data=break_clips(clips, *BROKEN))
+    found = compare_command([run, run], split="train", data=break_clips(clips, *BROKEN))
     assert [one["clip_id"] for one in found["skipped"]] == list(BROKEN)
     assert "Note: Measured on 10 of 12 clips" in capsys.readouterr().out
 
@@ -259,7 +261,7 @@ def test_a_comparison_says_which_clips_it_goes_without(run, clips, capsys):
 def test_explaining_a_single_broken_video_is_an_error(run, clips, tmp_path):
     break_clips(clips, "1.mp4")
     with pytest.raises(UserError, match=r"1\.mp4: is cut short"):
-        explaining_verbs.explain(run, [clips / "1.mp4"], tmp_path / "explained")
+        explaining_verbs.explain_command(run, [clips / "1.mp4"], tmp_path / "explained")
 
 
 def test_reading_in_another_process_gives_the_same_clips(sound):

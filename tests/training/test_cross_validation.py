@@ -15,8 +15,8 @@ from stabn.errors import UserError
 from stabn.evaluation.predict import predict_split
 from stabn.files import read_json
 from stabn.runs import open_run
-from stabn.training.config import NetworkRecipe
-from stabn.training.cross_validation import answer_out_of_fold, parts_of
+from stabn.training.recipes import NetworkRecipe
+from stabn.training.cross_validation import predict_out_of_fold, assign_folds
 from stabn.training.train import train
 
 
@@ -26,7 +26,7 @@ def samples_of(labels: list[int]) -> list[Sample]:
 
 def test_every_part_has_its_share_of_every_class():
     labels = np.repeat(np.arange(4), (10, 11, 3, 20))
-    parts = parts_of(samples_of(labels.tolist()), 5, seed=3)
+    parts = assign_folds(samples_of(labels.tolist()), 5, seed=3)
     for label in range(4):
         counts = np.bincount(parts[labels == label], minlength=5)
         assert counts.max() - counts.min() <= 1
@@ -35,14 +35,14 @@ def test_every_part_has_its_share_of_every_class():
 
 def test_the_parts_depend_on_the_seed_alone():
     samples = samples_of([0, 1] * 20)
-    assert (parts_of(samples, 4, seed=1) == parts_of(samples, 4, seed=1)).all()
-    assert (parts_of(samples, 4, seed=1) != parts_of(samples, 4, seed=2)).any()
+    assert (assign_folds(samples, 4, seed=1) == assign_folds(samples, 4, seed=1)).all()
+    assert (assign_folds(samples, 4, seed=1) != assign_folds(samples, 4, seed=2)).any()
 
 
 @pytest.fixture(scope="module")
 def collected(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out-of-fold") / "edits"
-    edit_verbs.collect(trained, out, bound=1.0, folds=2)
+    edit_verbs.collect_command(trained, out, bound=1.0, folds=2)
     return out
 
 
@@ -52,7 +52,7 @@ def test_each_clip_is_answered_by_a_network_that_did_not_learn_it(trained, colle
     ids = {sample.clip_id for sample in run.table(run.model()).of_split("train")}
     assert held_out[0] | held_out[1] == ids
     assert not held_out[0] & held_out[1]
-    answers = answer_out_of_fold(run, folds, folds=2)
+    answers = predict_out_of_fold(run, folds, folds=2)
     assert set(answers.clip_ids) == ids
     for part in range(2):
         alone, _ = predict_split(open_run(folds / str(part)), "train")
@@ -67,7 +67,7 @@ def test_the_project_holds_their_mistakes_and_says_so(trained, collected):
     assert project.clips
     assert all(clip.predicted != clip.label for clip in project.clips)
     assert read_json(collected / "project.json", remedy="")["folds"] == 2
-    answers = answer_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=2)
+    answers = predict_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=2)
     assert len(project.clips) <= (~answers.correct).sum()
 
 
@@ -75,13 +75,13 @@ def test_networks_that_are_trained_are_not_trained_again(trained, collected, tmp
     folds = collected.with_name("edits-folds")
     before = {file: file.stat().st_mtime_ns for file in folds.rglob("model.safetensors")}
     assert len(before) == 2
-    answer_out_of_fold(open_run(trained), folds, folds=2)
+    predict_out_of_fold(open_run(trained), folds, folds=2)
     assert {file: file.stat().st_mtime_ns for file in folds.rglob("model.safetensors")} == before
 
 
 def test_other_parts_than_those_of_before_are_refused(trained, collected):
     with pytest.raises(UserError, match="holds a finished run with other clips held out; choose another --out"):
-        answer_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=3)
+        predict_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=3)
 
 
 def test_networks_of_another_recipe_are_refused(trained, collected, tabletop, tmp_path):
@@ -89,7 +89,7 @@ def test_networks_of_another_recipe_are_refused(trained, collected, tabletop, tm
     network, optimizer = NetworkRecipe("tiny"), replace(QUICK, epochs=1)
     train(longer, DataSource(str(tabletop)), network=network, optimizer=optimizer, **SETTINGS)
     with pytest.raises(UserError, match=r"edits-folds/0: holds a finished run with optimizer = .*, now asked for"):
-        answer_out_of_fold(open_run(longer), collected.with_name("edits-folds"), folds=2)
+        predict_out_of_fold(open_run(longer), collected.with_name("edits-folds"), folds=2)
 
 
 def listed(folder: Path, table: Table, classes: int) -> DataSource:
@@ -112,7 +112,7 @@ def test_a_table_that_numbers_its_classes_otherwise_or_lacks_some_is_answered_in
     source = listed(tmp_path, known, classes)
     assert source.table().class_names != known.class_names[:classes]
     run = open_run(trained, source)
-    answers = answer_out_of_fold(run, tmp_path / "folds", folds=2)
+    answers = predict_out_of_fold(run, tmp_path / "folds", folds=2)
     assert answers.probabilities.shape == (2 * classes, 14)
     truth = {sample.path.stem: sample.label for sample in known.samples}
     samples = run.table(run.model()).of_split("train")

@@ -14,11 +14,11 @@ from stabn.data.ground_truth import ClipTruth
 from stabn.data.sampling import Sampling
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, Output, load_pretrained, temporal_loss
-from stabn.runs import open_run, preprocessing_of
-from stabn.training.config import CorrectionRecipe, OptimizerRecipe
-from stabn.training.distributed import Part
+from stabn.runs import open_run, network_preprocessing
+from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
+from stabn.training.distributed import BatchShard
 from stabn.training.finetune import finetune
-from stabn.training.module import Training
+from stabn.training.module import TrainingModule
 
 FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engine", "seed")} | {
     "optimizer": OptimizerRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=1, batch_size=4),
@@ -74,14 +74,14 @@ def test_a_repeated_last_frame_keeps_a_score_of_its_own_for_each_repetition(run)
     sample = table.of_split("train")[0]
     scored = FrameScores((0, 1, 2, 3, 4, 5, 5, 5), (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.0))
     item = VideoDataset(
-        [sample], preprocessing_of(run.model(), "run"), class_names=table.class_names, scores={sample.clip_id: scored}
+        [sample], network_preprocessing(run.model(), "run"), class_names=table.class_names, scores={sample.clip_id: scored}
     )[0]
     assert item.scores[0].tolist() == list(scored.scores)
 
 
 def test_edited_clips_may_be_seen_at_varied_frames(tabletop, run):
     table = run.source.table()
-    preprocessing = preprocessing_of(run.model(), "run")
+    preprocessing = network_preprocessing(run.model(), "run")
     sample = table.of_split("train")[0]
     scored = FrameScores(tuple(range(0, 24, 3)), (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
     common = {"class_names": table.class_names, "scores": {sample.clip_id: scored}}
@@ -100,7 +100,7 @@ def batch_of(run):
     table = run.source.table()
     samples = table.of_split("train")[:2]
     scores = {samples[0].clip_id: FrameScores(tuple(range(FRAMES)), (1.0,) + (0.0,) * (FRAMES - 1))}
-    dataset = VideoDataset(samples, preprocessing_of(run.model(), "run"), class_names=table.class_names, scores=scores)
+    dataset = VideoDataset(samples, network_preprocessing(run.model(), "run"), class_names=table.class_names, scores=scores)
     from stabn.data.dataset import collate
 
     return collate([dataset[0], dataset[1]])
@@ -108,10 +108,10 @@ def batch_of(run):
 
 def test_a_guided_clip_is_perceived_through_its_edit_and_the_attention_stays_the_networks_own(run):
     model, batch = run.model(), batch_of(run)
-    module = Training(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=CorrectionRecipe(guided=1.0))
+    module = TrainingModule(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=CorrectionRecipe(guided=1.0))
     model.eval()
     with torch.no_grad():
-        output, own = module._guided(batch, Part(0, len(batch.labels), len(batch.labels))), model(batch.clips)
+        output, own = module._guided(batch, BatchShard(0, len(batch.labels), len(batch.labels))), model(batch.clips)
         torch.testing.assert_close(output.attention.temporal, own.attention.temporal)
         edited = replace(own.attention, temporal=torch.stack([batch.scores[0], own.attention.temporal[1]]))
         torch.testing.assert_close(output.logits, model.perceive(model.encode(batch.clips), edited))
@@ -123,7 +123,7 @@ def test_the_control_is_never_guided(run, project, tmp_path, monkeypatch):
     def never(self, batch, rows):
         raise AssertionError("the edits' scores reached the control")
 
-    monkeypatch.setattr(Training, "_guided", never)
+    monkeypatch.setattr(TrainingModule, "_guided", never)
     recipe = CorrectionRecipe(guided=0.5)
     finetune(run, project, tmp_path / "control", control=True, correction=recipe, **FINETUNING)
     with pytest.raises(AssertionError):
@@ -143,7 +143,9 @@ def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run
     """So the run itself is the control."""
     recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any")
     again = {**FINETUNING, "optimizer": QUICK, "seed": run.recipe["seed"]}
-    found = verbs.finetune(run.folder, project.folder, tmp_path / "control", control=True, correction=recipe, **again)
+    found = verbs.finetune_command(
+        run.folder, project.folder, tmp_path / "control", control=True, correction=recipe, **again
+    )
     assert found["unlike"] == []
     before, control = run.model().state_dict(), load_pretrained(tmp_path / "control").state_dict()
     assert all(torch.equal(before[name], control[name]) for name in before)
@@ -152,7 +154,7 @@ def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run
 def test_edits_take_part_from_the_start_and_who_has_no_control_is_told(run, project, tmp_path, capsys):
     recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any", mechanism="gated")
     other = {**FINETUNING, "seed": run.recipe["seed"] + 1}
-    verbs.finetune(run.folder, project.folder, tmp_path / "after", correction=recipe, **other)
+    verbs.finetune_command(run.folder, project.folder, tmp_path / "after", correction=recipe, **other)
     first, *_ = capsys.readouterr().out.splitlines()
     assert "is no control for it: other optimizer, seed, mechanism; train one" in first
     after = load_pretrained(tmp_path / "after")
@@ -177,7 +179,7 @@ def test_starting_a_fine_tuned_run_anew_is_refused(run, project, tmp_path):
 def test_varied_views_of_densely_sampled_clips_are_refused(run, project, tmp_path):
     file = run.folder / "config.json"
     file.write_text(file.read_text().replace('"uniform"', '"dense"'))
-    assert preprocessing_of(run.model(), "run").sampling == Sampling("dense", FRAMES)
+    assert network_preprocessing(run.model(), "run").sampling == Sampling("dense", FRAMES)
     with pytest.raises(UserError, match=r"--correction\.views: got any"):
         finetune(
             run, project, tmp_path / "after", control=False, correction=CorrectionRecipe(views="any"), **FINETUNING
@@ -192,7 +194,7 @@ def test_a_share_of_guided_clips_beyond_one_is_refused():
 
 def test_boxes_become_maps_of_what_the_view_shows_of_them(run):
     table = run.source.table()
-    preprocessing = preprocessing_of(run.model(), "run")
+    preprocessing = network_preprocessing(run.model(), "run")
     sample = table.of_split("train")[0]
     boxes = {sample.clip_id: [None] * 3 + [(64, 0, 128, 128)] * 60}
     common = {"class_names": table.class_names, "boxes": boxes, "grid": 2}
@@ -221,7 +223,7 @@ def test_fine_tuning_on_boxes_moves_the_maps_towards_them(run, project, tmp_path
     def left_over_right(folder):
         model = load_pretrained(folder)
         samples = [s for s in run.source.table().of_split("train") if s.clip_id in where]
-        dataset = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
+        dataset = VideoDataset(samples, network_preprocessing(model, "run"), class_names=model.class_names)
         with torch.inference_mode():
             maps = torch.cat([model(dataset[i].clips).attention.spatial for i in range(len(dataset))])
         return float(maps[..., 0].mean() - maps[..., -1].mean())
@@ -235,9 +237,9 @@ def test_edits_of_where_count_in_the_form_that_the_recipe_names(run, form):
     sample = table.of_split("train")[0]
     boxes = {sample.clip_id: [(64, 0, 128, 64)] * 60}
     common = {"class_names": table.class_names, "boxes": boxes, "grid": 4}
-    batch = VideoDataset([sample], preprocessing_of(model, "run"), **common)[0]
+    batch = VideoDataset([sample], network_preprocessing(model, "run"), **common)[0]
     recipe = CorrectionRecipe(loss=form, gamma_where=7.0)
-    module = Training(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=recipe)
+    module = TrainingModule(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=recipe)
     seen = torch.full_like(batch.maps, 0.25)
     output = Output(torch.zeros(1, 14), torch.zeros(1, 14), Attention(seen, torch.zeros(1, FRAMES)))
     wanted = batch.maps[0, 0]

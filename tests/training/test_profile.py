@@ -13,13 +13,13 @@ from stabn.data.dataset import Sample, VideoDataset
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.training import profile as profiling
-from stabn.training.config import LoaderRecipe, NetworkRecipe
-from stabn.training.profile import PARTS, REST, WAITING, WARM_UP, Circumstances, ClipTime, StepTime, _Clock, advice
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe
+from stabn.training.profile import PARTS, REST, WAITING, WARM_UP, ProfileContext, ClipTime, StepTime, _Clock, advise
 
 FED = StepTime({WAITING: 0.01, "forward": 0.5, "backward": 0.49}, clips=8, steps=20, peak_gib=4)
 HUNGRY = StepTime({WAITING: 1.0, "forward": 0.5, "backward": 0.5}, clips=8, steps=20, peak_gib=4)
 CLIP = ClipTime(reading=0.3, fitting=0.1, short_side=1080, num_frames=300, whole_bytes=2**20)
-HERE = Circumstances(
+HERE = ProfileContext(
     workers=0,
     resize=256,
     clips=10_000,
@@ -33,30 +33,30 @@ HERE = Circumstances(
 
 
 def test_a_network_that_hardly_waits_needs_nothing():
-    assert advice(FED, CLIP, {0: 100.0, 1: 200.0}, HERE) == []
+    assert advise(FED, CLIP, {0: 100.0, 1: 200.0}, HERE) == []
 
 
 def test_the_fewest_workers_that_suffice_are_advised():
     rates = {0: 3.0, 1: 5.0, 2: 9.0, 4: 17.0}
-    (told,) = advice(HUNGRY, CLIP, rates, HERE)
+    (told,) = advise(HUNGRY, CLIP, rates, HERE)
     assert told.startswith(
         "--loader.workers 2: the network waits 50% of the time; it could take 8.0 clips/s, and with 2 "
     )
 
 
 def test_a_worker_is_advised_even_where_this_process_alone_is_fast():
-    (told,) = advice(HUNGRY, CLIP, {0: 100.0, 1: 90.0}, HERE)
+    (told,) = advise(HUNGRY, CLIP, {0: 100.0, 1: 90.0}, HERE)
     assert told.startswith("--loader.workers 1: ")
 
 
 def test_a_small_data_set_is_best_kept_in_memory():
-    cache, workers = advice(HUNGRY, CLIP, {0: 3.0, 2: 9.0}, replace(HERE, clips=1000))
+    cache, workers = advise(HUNGRY, CLIP, {0: 3.0, 2: 9.0}, replace(HERE, clips=1000))
     assert cache.startswith("--loader.cache true --loader.workers 0: all videos at network size take 1.0 of 64 GiB")
     assert workers.startswith("--loader.workers 2: ")
 
 
 def test_where_no_number_of_workers_suffices_other_remedies_follow():
-    cache, workers, smaller = advice(HUNGRY, CLIP, {0: 1.0, 1: 2.0, 2: 3.0}, HERE)
+    cache, workers, smaller = advise(HUNGRY, CLIP, {0: 1.0, 1: 2.0, 2: 3.0}, HERE)
     assert workers.startswith("--loader.workers 2: ")
     assert cache.startswith("--loader.cache true --loader.workers 0: ")
     assert "9.8 of 64 GiB" in cache
@@ -66,7 +66,7 @@ def test_where_no_number_of_workers_suffices_other_remedies_follow():
 
 def test_the_last_remedy_is_a_better_machine():
     small = replace(CLIP, short_side=256, whole_bytes=2**30)
-    (told,) = advice(HUNGRY, small, {0: 1.0, 2: 3.0}, replace(HERE, workers=2))
+    (told,) = advise(HUNGRY, small, {0: 1.0, 2: 3.0}, replace(HERE, workers=2))
     assert told.startswith("more or faster cores: the network waits 50% of the time")
 
 
@@ -80,7 +80,7 @@ def test_the_last_remedy_is_a_better_machine():
     ],
 )
 def test_switches_that_are_off_are_named(change, told):
-    found = advice(FED, CLIP, {}, replace(HERE, **change))
+    found = advise(FED, CLIP, {}, replace(HERE, **change))
     assert [line.partition(":")[0] for line in found] == ([] if told is None else [told])
 
 
@@ -114,7 +114,7 @@ def test_the_parts_of_a_step_add_up_and_nothing_is_written(tabletop, tmp_path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("stabn.training.profile._SECONDS", 0.2)
     arguments = ARGUMENTS | {"loader": LoaderRecipe(cache=cache)}
-    found = profiling_verbs.profile(DataSource(str(tabletop)), steps=3, **arguments)
+    found = profiling_verbs.profile_command(DataSource(str(tabletop)), steps=3, **arguments)
     assert list(tmp_path.iterdir()) == []
     assert set(found["seconds_of_step"]) == {*PARTS, REST}
     assert min(found["seconds_of_step"].values()) >= 0
@@ -131,14 +131,14 @@ def test_the_parts_of_a_step_add_up_and_nothing_is_written(tabletop, tmp_path, m
 def test_data_of_a_batch_or_two_can_be_measured_as_well(tabletop, monkeypatch, change):
     monkeypatch.setattr("stabn.training.profile._SECONDS", 0.1)
     arguments = ARGUMENTS | {"optimizer": replace(QUICK, **change)}
-    found = profiling_verbs.profile(DataSource(str(tabletop)), steps=2, **arguments)
+    found = profiling_verbs.profile_command(DataSource(str(tabletop)), steps=2, **arguments)
     assert found["steps"] == 2
 
 
 def test_only_one_device_is_measured(tabletop):
     arguments = ARGUMENTS | {"engine": EngineRecipe(accelerator="cpu", devices="2")}
     with pytest.raises(UserError, match=r"--engine\.devices: got 2 on 1 nodes, but one device is measured; give 1"):
-        profiling_verbs.profile(DataSource(str(tabletop)), **arguments)
+        profiling_verbs.profile_command(DataSource(str(tabletop)), **arguments)
 
 
 def test_whole_turns_of_all_workers_are_counted(monkeypatch):
@@ -163,4 +163,4 @@ def test_whole_turns_of_all_workers_are_counted(monkeypatch):
 
 def test_no_steps_are_refused(tabletop):
     with pytest.raises(UserError, match="--steps: got 0, expected at least 1"):
-        profiling_verbs.profile(DataSource(str(tabletop)), steps=0, **ARGUMENTS)
+        profiling_verbs.profile_command(DataSource(str(tabletop)), steps=0, **ARGUMENTS)

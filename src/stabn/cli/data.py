@@ -17,15 +17,15 @@ from stabn.data.dataset import Table
 from stabn.data.quality.check import FAULTS, REMARKS, check
 from stabn.data.tabletop import Shortcut, generate
 from stabn.data.video.reader import TIMEOUT
-from stabn.engine.device import cores
-from stabn.errors import UserError, first_of
-from stabn.files import replacing
+from stabn.engine.device import core_count
+from stabn.errors import UserError, join_names
+from stabn.files import atomic_write
 
 _OURS = b"path,label,split,id"
 """How the tables begin that we write."""
 
 
-def prepare(
+def prepare_command(
     source: list[Path],
     out: Path = Path("table.csv"),
     videos: Path | None = None,
@@ -188,13 +188,13 @@ def _check_usable(listing: Listing, missing: str, videos: Path | None) -> None:
 
 
 def _write_left_out(file: Path, problems: Sequence[Problem]) -> None:
-    with replacing(file) as temporary, temporary.open("w", encoding="utf-8", errors="replace", newline="") as content:
+    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", errors="replace", newline="") as content:
         writer = csv.writer(content, lineterminator="\n")
         writer.writerow(("clip", "problem", "where", "told"))
         writer.writerows((problem.clip, problem.kind, problem.where, problem.told) for problem in problems)
 
 
-def tabletop(
+def tabletop_command(
     out: Path,
     train: int = 770,
     validation: int = 280,
@@ -235,7 +235,7 @@ SHOWN = 5
 """Of each kind of fault or remark, how many are printed."""
 
 
-def check_data(
+def check_data_command(
     out: Path,
     source: Path | None = None,
     data: DataSource | None = None,
@@ -261,7 +261,7 @@ def check_data(
     """
     if (source is None) == (data is None):
         raise UserError("source, --data: got both or none, expected one of them; give the table of your clips")
-    workers = cores() if workers is None else workers
+    workers = core_count() if workers is None else workers
     if workers < 1 or timeout <= 0 or (frames is not None and frames < 1):
         raise UserError(
             f"--workers, --timeout, --frames: got {workers}, {timeout} and {frames}, expected at least 1, more than 0, "
@@ -281,7 +281,7 @@ def check_data(
             print(f"{kind}: and {len(named) - SHOWN} more, see {out / 'check.json'}")
     for split, names in found["empty_classes"].items():
         if names:
-            print(f"split {split}: {len(names)} classes without a usable clip: {first_of(names, SHOWN)}")
+            print(f"split {split}: {len(names)} classes without a usable clip: {join_names(names, SHOWN)}")
     excluded = len(found["exclude"])
     if excluded:
         print(f"{excluded} clips to leave out: train with --data.exclude {out / 'exclude.txt'}")

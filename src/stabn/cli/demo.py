@@ -17,8 +17,8 @@ from stabn.cli.printing import print_comparison
 from stabn.data.annotations.source import DataSource
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
-from stabn.runs import finished
-from stabn.training.config import SMALL_OPTIMIZER, LoaderRecipe
+from stabn.runs import is_finished
+from stabn.training.recipes import SMALL_OPTIMIZER, LoaderRecipe
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Stage:
     work: Callable[[], Any]
 
 
-def demo(
+def demo_command(
     out: Path = Path("demo"), train: int = 770, validation: int = 280, epochs: int = 10, seed: int = 0
 ) -> dict[str, Any]:
     """Run the whole loop on generated videos, in minutes on two cores; ends with a table and a report.
@@ -82,18 +82,18 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
     cached = LoaderRecipe(cache=True)
 
     def finetune(to: Path, *, control: bool) -> Callable[[], Any]:
-        return lambda: verbs.finetune(before, edits, to, control=control, loader=cached, seed=seed)
+        return lambda: verbs.finetune_command(before, edits, to, control=control, loader=cached, seed=seed)
 
     def measured(attention: Any, name: str) -> Stage:
         file = out / name
         return Stage(
             _command("evaluate", before, "--attention", attention, "--json", file),
             file.exists,
-            lambda: write_json(file, measuring_verbs.evaluate(before, attention=attention)),
+            lambda: write_json(file, measuring_verbs.evaluate_command(before, attention=attention)),
         )
 
     def compared() -> None:
-        found = measuring_verbs.report(before, after, report, control=control, edits=edits, truth=truth)
+        found = measuring_verbs.report_command(before, after, report, control=control, edits=edits, truth=truth)
         write_json(out / "comparison.json", found)
 
     videos = [table / "videos" / f"{train + number}.mp4" for number in (1, 2, 3)]
@@ -106,38 +106,38 @@ def _stages(out: Path, train: int, validation: int, epochs: int, seed: int) -> l
                 (table / "tabletop.json").exists()
                 and read_json(table / "tabletop.json", remedy="remove the folder")["complete"]
             ),
-            lambda: data_verbs.tabletop(table, train=train, validation=validation, seed=seed),
+            lambda: data_verbs.tabletop_command(table, train=train, validation=validation, seed=seed),
         ),
         Stage(
             _command("train", "--out", before, "--data.annotations", table, *settings),
-            lambda: finished(before),
-            lambda: verbs.train(before, DataSource(str(table)), optimizer=optimizer, loader=cached, seed=seed),
+            lambda: is_finished(before),
+            lambda: verbs.train_command(before, DataSource(str(table)), optimizer=optimizer, loader=cached, seed=seed),
         ),
         measured("as-is", "evaluation.json"),
         measured("inverse-spatial", "evaluation-inverse-spatial.json"),
         Stage(
             _command("explain", before, *videos, "--out", out / "explanations"),
             lambda: all((out / "explanations" / f"{video.stem}.json").exists() for video in videos),
-            lambda: explaining_verbs.explain(before, videos, out / "explanations"),
+            lambda: explaining_verbs.explain_command(before, videos, out / "explanations"),
         ),
         Stage(
             _command("collect", before, "--out", edits),
             (edits / "project.json").exists,
-            lambda: edit_verbs.collect(before, edits),
+            lambda: edit_verbs.collect_command(before, edits),
         ),
         Stage(
             _command("simulate-edits", edits, "--truth", truth),
             lambda: False,
-            lambda: edit_verbs.simulate_edits(edits, truth),
+            lambda: edit_verbs.simulate_edits_command(edits, truth),
         ),
         Stage(
             _command("finetune", before, "--edits", edits, "--out", after, *recipe),
-            lambda: finished(after),
+            lambda: is_finished(after),
             finetune(after, control=False),
         ),
         Stage(
             _command("finetune", before, "--edits", edits, "--out", control, "--control", *recipe),
-            lambda: finished(control),
+            lambda: is_finished(control),
             finetune(control, control=True),
         ),
         Stage(

@@ -10,8 +10,8 @@ from typing import Any
 from stabn.cli.printing import print_table
 from stabn.data.annotations.source import DataSource
 from stabn.data.ground_truth import ClipTruth, read_truth
-from stabn.edits.agreement import agreement
-from stabn.edits.formats import format_of
+from stabn.edits.agreement import measure_agreement
+from stabn.edits.formats import choose_format
 from stabn.edits.project import open_project
 from stabn.edits.simulate import Simulation, has_truth
 from stabn.edits.simulate import simulate_edits as simulate
@@ -19,12 +19,12 @@ from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import left_out
 from stabn.evaluation.collect import collect as collect_project
-from stabn.files import replacing
+from stabn.files import atomic_write
 from stabn.runs import open_run
-from stabn.training.cross_validation import answer_out_of_fold
+from stabn.training.cross_validation import predict_out_of_fold
 
 
-def studio(
+def studio_command(
     run: Path,
     edits: Path | None = None,
     bound: float = 0.5,
@@ -71,7 +71,7 @@ def studio(
         return {"project": str(folder), "edits": len(desk.store.current())}
 
 
-def simulate_edits(
+def simulate_edits_command(
     project: Path,
     truth: Path | None = None,
     boundary_noise: int = 0,
@@ -126,7 +126,7 @@ def simulate_edits(
     }
 
 
-def check_edits(project: Path) -> dict[str, Any]:
+def check_edits_command(project: Path) -> dict[str, Any]:
     """Check a project's edits file, count what is corrected, and measure how far people agree.
 
     Args:
@@ -139,7 +139,7 @@ def check_edits(project: Path) -> dict[str, Any]:
     people = sorted(Counter(edit.author for edit in edits).items())
     if people:
         print_table(("person", "clips"), people)
-    agreed = agreement(edits, {clip.clip_id: clip.label for clip in opened.clips})
+    agreed = measure_agreement(edits, {clip.clip_id: clip.label for clip in opened.clips})
     if len(people) > 1:
         rows = [("all", agreed.project), *agreed.classes.items()]
         print_table(("class", "agreement"), [(name, "-" if a is None else f"{a:.2f}") for name, a in rows])
@@ -153,7 +153,7 @@ def check_edits(project: Path) -> dict[str, Any]:
     }
 
 
-def export_edits(project: Path, out: Path, format: str | None = None) -> dict[str, Any]:
+def export_edits_command(project: Path, out: Path, format: str | None = None) -> dict[str, Any]:
     """Write everybody's edits to a file for other programs: the last edit of each person for each clip.
 
     Args:
@@ -161,20 +161,20 @@ def export_edits(project: Path, out: Path, format: str | None = None) -> dict[st
         out: the new file; .jsonl, .csv, or .json for Label Studio.
         format: jsonl, csv or label-studio, where the file's name does not say it.
     """
-    chosen, opened = format_of(out, format), open_project(project)
+    chosen, opened = choose_format(out, format), open_project(project)
     edits = opened.current()
     if not edits:
         raise UserError(f"{opened.edits_file}: holds no edit; correct some clips first")
     if out.exists():
         raise UserError(f"{out}: exists; choose another file, so that nobody's work is overwritten")
     text = chosen.write(edits, {clip.clip_id: clip for clip in opened.clips})
-    with replacing(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.write_bytes(text.encode())  # line ends as the format has them
     print(f"{out}: {len(edits)} edits of {len({edit.author for edit in edits})} people written")
     return {"project": str(project), "file": str(out), "edits": len(edits)}
 
 
-def import_edits(project: Path, file: Path, format: str | None = None) -> dict[str, Any]:
+def import_edits_command(project: Path, file: Path, format: str | None = None) -> dict[str, Any]:
     """Add the edits of a file to a project, all or none; what the project knows already is not added again.
 
     Args:
@@ -182,7 +182,7 @@ def import_edits(project: Path, file: Path, format: str | None = None) -> dict[s
         file: as `stabn export-edits` writes it, or a JSON export of Label Studio.
         format: jsonl, csv or label-studio, where the file's name does not say it.
     """
-    chosen, opened = format_of(file, format), open_project(project)
+    chosen, opened = choose_format(file, format), open_project(project)
     try:
         text = file.read_bytes().decode("utf-8")
     except OSError as error:
@@ -198,7 +198,7 @@ def import_edits(project: Path, file: Path, format: str | None = None) -> dict[s
     return {"project": str(project), "imported": len(new), "unchanged": len(edits) - len(new)}
 
 
-def collect(
+def collect_command(
     run: Path,
     out: Path,
     bound: float = 0.5,
@@ -230,7 +230,7 @@ def collect(
     """
     opened = open_run(run, data)
     between = out.with_name(out.name + "-folds")
-    out_of_fold = partial(answer_out_of_fold, opened, between, folds=folds, batch_size=batch_size, engine=engine)
+    out_of_fold = partial(predict_out_of_fold, opened, between, folds=folds, batch_size=batch_size, engine=engine)
     found = collect_project(
         opened,
         out,

@@ -19,7 +19,7 @@ from stabn.report.finetuning_report import check_report, report_on
 from stabn.runs import Run, open_run, open_runs
 
 
-def evaluate(
+def evaluate_command(
     run: Path,
     split: str = "validation",
     clips: int = 1,
@@ -108,7 +108,7 @@ def evaluate(
     }
 
 
-def compare(
+def compare_command(
     runs: list[Path],
     control: Path | None = None,
     split: str = "validation",
@@ -160,7 +160,7 @@ def compare(
     return {"format": "stabn-comparison/1" if named is None else "stabn-seeds/1", "split": split, **found}
 
 
-def report(
+def report_command(
     before: Path,
     after: Path,
     out: Path,

@@ -15,15 +15,14 @@ from stabn.data.video.clip import probe
 from stabn.data.video.reader import TIMEOUT
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
-from stabn.explain.video import distinct_names, write_files
-from stabn.explain.video import explain as explain_video
+from stabn.explain.explain_video import distinct_file_names, explain_video, write_record_files
 from stabn.memory import keep_freed_memory
 from stabn.nn import STABN, load_pretrained
-from stabn.nn.fast_inference import quick
-from stabn.runs import class_names_of, preprocessing_of
+from stabn.nn.fast_inference import for_inference
+from stabn.runs import network_class_names, network_preprocessing
 
 
-def explain(
+def explain_command(
     run: Path,
     videos: list[Path] | None,
     out: Path,
@@ -74,7 +73,7 @@ def explain(
             raise UserError(f"--batch: got {batch} beside {'videos' if videos else '--clips'}; leave one of them out")
         # Lightning and Parquet, which explaining a video would otherwise wait for
         from stabn.batch.explain_batch import explain_archive
-        from stabn.batch.worker import Means
+        from stabn.batch.worker import BatchOptions
         from stabn.cli.printing import print_summary
 
         told = explain_archive(
@@ -84,7 +83,7 @@ def explain(
             source=data,
             split=split,
             part_clips=part_clips,
-            means=Means(batch_size, workers, timeout, engine, again=retry_errors),
+            means=BatchOptions(batch_size, workers, timeout, engine, again=retry_errors),
             ray=ray,
             ray_address=ray_address,
             price_per_hour=price_per_hour,
@@ -102,7 +101,7 @@ def explain(
         raise UserError(
             f"{run}: is the plain network, which has no attention to show; train with network.attention true"
         )
-    names, preprocessing = class_names_of(model), preprocessing_of(model, str(run))
+    names, preprocessing = network_class_names(model), network_preprocessing(model, str(run))
     for video in videos:
         probe(video)  # every mistake is found before the first file is written
     here = replace(engine, accelerator="cpu")
@@ -112,13 +111,13 @@ def explain(
     precision = here.chosen_precision()
     if precision == "64-true":
         model.double()
-    model = quick(model, precision, torch.device("cpu"), fast=engine.fast)
+    model = for_inference(model, precision, torch.device("cpu"), fast=engine.fast)
     records = []
-    for name, video in distinct_names(videos).items():
+    for name, video in distinct_file_names(videos).items():
         for window in range(clips):
             stem = out / (name if clips == 1 else f"{name}-{window + 1}")
             record, clip = explain_video(model, preprocessing, video, names, window=window, windows=clips)
-            write_files(stem, record, clip)
+            write_record_files(stem, record, clip)
             records.append({"files": str(stem), **record.as_json()})
             print(f"{video}: {record.top(1)[0][0]} ({record.top(1)[0][1]:.0%}) -> {stem}.mp4, .png, .json, .npz")
     return {"format": "stabn-explanations/1", "run": str(run), "records": records}

@@ -15,7 +15,7 @@ from stabn.nn import load_pretrained
 from stabn.runs import open_run
 
 
-def export(
+def export_command(
     run: Path, out: Path, input: Input = "float32", batch: Literal["dynamic"] | int = "dynamic"
 ) -> dict[str, Any]:
     """Write a run's network as one file for other programs, and compare its answers with the network's own.
@@ -56,7 +56,7 @@ def export(
     }
 
 
-def import_official(
+def import_official_command(
     checkpoint: Path,
     folder: Path,
     class_names: Path | None = None,

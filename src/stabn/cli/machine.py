@@ -10,20 +10,20 @@ from stabn.data.annotations.source import DataSource
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
-from stabn.engine.doctor import examine, told
+from stabn.engine.doctor import inspect_machine, machine_report
 from stabn.errors import UserError
-from stabn.training.config import SMALL_AUGMENTATION, SMALL_OPTIMIZER, LoaderRecipe, NetworkRecipe, OptimizerRecipe
-from stabn.training.datamodule import Feeding, total_steps
+from stabn.training.recipes import SMALL_AUGMENTATION, SMALL_OPTIMIZER, LoaderRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.datamodule import ClipDataModule, total_steps
 from stabn.training.loggers import TrackingRecipe
-from stabn.training.module import Training
-from stabn.training.profile import WARM_UP, advice, circumstances, time_clips, time_step, try_workers
-from stabn.training.train import check_start, new_network, training_data
+from stabn.training.module import TrainingModule
+from stabn.training.profile import WARM_UP, advise, profile_context, time_clips, time_step, try_workers
+from stabn.training.train import check_can_train, build_network, build_datasets
 
 
-def doctor() -> dict[str, Any]:
+def doctor_command() -> dict[str, Any]:
     """Say what this machine offers: decoders, torch, GPUs, cores, encoders; and what could be installed."""
-    found = examine()
-    for line in told(found):
+    found = inspect_machine()
+    for line in machine_report(found):
         print(line)
     return found
 
@@ -32,7 +32,7 @@ _BAR = 40
 """Characters of a whole step."""
 
 
-def profile(
+def profile_command(
     data: DataSource,
     steps: int = 20,
     preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
@@ -70,17 +70,17 @@ def profile(
             "nodes 1, and its share of optimizer.batch_size"
         )
     engine = replace(engine, devices="1")
-    check_start(engine, seed)
+    check_can_train(engine, seed)
     table = data.table()
     seed_everything(seed, verbose=False)
-    learnt, measured = training_data(table, preprocessing, augmentation, loader, seed)
-    model = new_network(network, preprocessing, table.class_names)
-    module = Training(model, optimizer, total_steps=total_steps(len(learnt), optimizer) + WARM_UP + steps, seed=seed)
-    feeding = Feeding(learnt, measured, optimizer.batch_size, loader)
+    learnt, measured = build_datasets(table, preprocessing, augmentation, loader, seed)
+    model = build_network(network, preprocessing, table.class_names)
+    module = TrainingModule(model, optimizer, total_steps=total_steps(len(learnt), optimizer) + WARM_UP + steps, seed=seed)
+    feeding = ClipDataModule(learnt, measured, optimizer.batch_size, loader)
     clip = time_clips(learnt, loader)
     rates = {} if loader.cache else try_workers(feeding)
     step = time_step(module, feeding, engine, steps)
-    told = advice(step, clip, rates, circumstances(feeding, engine))
+    told = advise(step, clip, rates, profile_context(feeding, engine))
     print(f"a step of {step.clips} clips, the mean of {step.steps}:")
     rows = [
         (part, f"{1000 * spent:.1f}", f"{spent / step.total:.0%}", ("#" * round(_BAR * spent / step.total)).ljust(_BAR))

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import logging
 import os
 import re
 import sys
@@ -17,29 +18,29 @@ from docstring_parser import parse
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from stabn.errors import UserError
-from stabn.files import first_process, write_json
+from stabn.files import is_first_process, write_json
 
 VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "demo": ("demo.demo", ()),
-    "tabletop": ("data.tabletop", ("out",)),
-    "prepare": ("data.prepare", ("source",)),
-    "check-data": ("data.check_data", ("source",)),
-    "train": ("train.train", ()),
-    "evaluate": ("evaluate.evaluate", ("run",)),
-    "explain": ("explain.explain", ("run", "videos")),
-    "collect": ("edits.collect", ("run",)),
-    "studio": ("edits.studio", ("run",)),
-    "simulate-edits": ("edits.simulate_edits", ("project",)),
-    "check-edits": ("edits.check_edits", ("project",)),
-    "export-edits": ("edits.export_edits", ("project", "out")),
-    "import-edits": ("edits.import_edits", ("project", "file")),
-    "finetune": ("train.finetune", ("run",)),
-    "compare": ("evaluate.compare", ("runs",)),
-    "report": ("evaluate.report", ("before", "after")),
-    "doctor": ("machine.doctor", ()),
-    "import-official": ("export.import_official", ("checkpoint", "folder")),
-    "export": ("export.export", ("run",)),
-    "profile": ("machine.profile", ()),
+    "demo": ("demo.demo_command", ()),
+    "tabletop": ("data.tabletop_command", ("out",)),
+    "prepare": ("data.prepare_command", ("source",)),
+    "check-data": ("data.check_data_command", ("source",)),
+    "train": ("train.train_command", ()),
+    "evaluate": ("evaluate.evaluate_command", ("run",)),
+    "explain": ("explain.explain_command", ("run", "videos")),
+    "collect": ("edits.collect_command", ("run",)),
+    "studio": ("edits.studio_command", ("run",)),
+    "simulate-edits": ("edits.simulate_edits_command", ("project",)),
+    "check-edits": ("edits.check_edits_command", ("project",)),
+    "export-edits": ("edits.export_edits_command", ("project", "out")),
+    "import-edits": ("edits.import_edits_command", ("project", "file")),
+    "finetune": ("train.finetune_command", ("run",)),
+    "compare": ("evaluate.compare_command", ("runs",)),
+    "report": ("evaluate.report_command", ("before", "after")),
+    "doctor": ("machine.doctor_command", ()),
+    "import-official": ("export.import_official_command", ("checkpoint", "folder")),
+    "export": ("export.export_command", ("run",)),
+    "profile": ("machine.profile_command", ()),
 }
 """Verb -> its function, of a module that is loaded for this verb alone, and which parameters are given by position."""
 
@@ -162,9 +163,10 @@ def _job(verb: str) -> _Parser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; status 0, 2 for a user's mistake, 130 when interrupted."""
+    _show_notes()
     words = sys.argv[1:] if arguments is None else arguments
     parser = _parser(words[0] if words else None)
-    if not first_process():
+    if not is_first_process():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
     chosen = parser.parse_args([_with_underscores(word) for word in words])
     program = f"stabn {chosen.verb}"
@@ -198,6 +200,21 @@ def _with_underscores(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value
+
+
+class _NoteHandler(logging.Handler):
+    """Prints log messages as plain lines on the standard error of the moment, which tests and notebooks replace."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def _show_notes() -> None:
+    """Show what the package logs from level INFO on; calling it again changes nothing."""
+    logger = logging.getLogger("stabn")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _NoteHandler) for handler in logger.handlers):
+        logger.addHandler(_NoteHandler())
 
 
 def _nearest(path: Path) -> Path:

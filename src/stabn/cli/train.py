@@ -14,7 +14,7 @@ from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.edits.project import open_project
 from stabn.engine.config import EngineRecipe
 from stabn.runs import open_run
-from stabn.training.config import (
+from stabn.training.recipes import (
     GAMMA,
     SMALL_AUGMENTATION,
     SMALL_FINETUNING,
@@ -25,13 +25,13 @@ from stabn.training.config import (
     OptimizerRecipe,
 )
 from stabn.training.finetune import finetune as finetune_run
-from stabn.training.finetune import unlike
+from stabn.training.finetune import differences_from_run
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.train import SKIPPED
 from stabn.training.train import train as train_run
 
 
-def train(
+def train_command(
     out: Path,
     data: DataSource,
     preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
@@ -73,7 +73,7 @@ def train(
     return {"run": str(out), **reached}
 
 
-def finetune(
+def finetune_command(
     run: Path,
     edits: Path,
     out: Path,
@@ -110,7 +110,7 @@ def finetune(
         seed: of all chance.
     """
     opened = open_run(run, data)
-    other = unlike(opened, correction=correction, augmentation=augmentation, optimizer=optimizer, seed=seed)
+    other = differences_from_run(opened, correction=correction, augmentation=augmentation, optimizer=optimizer, seed=seed)
     if other and not control:
         told = f"{run} is no control for it: other {', '.join(other)}; train one by the same with --control"
         print(told, flush=True)
