@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from stabn.data.video.clip import Clip, probe, read_clip
-from stabn.explain.drawing import fitted, font, wrapped
-from stabn.explain.heatmap import shown_range
-from stabn.explain.render import colour, contact_sheet, overlay, readable_size, write_comparison, write_explanation
+from stabn.explain.drawing import attention_colour, fit_text, font, wrap_text
+from stabn.explain.heatmap import overlay, readable_size, shown_range
+from stabn.explain.render import contact_sheet, write_comparison, write_explanation
 from stabn.records import Record
 
 LONG = "Pretending to pick something up and then putting it back down behind something that nobody can see"
@@ -45,7 +45,7 @@ def explained(
 
 
 def test_colours_run_from_blue_at_0_to_red_at_1():
-    blue, red = colour(np.array([0.0, 1.0])).astype(int)
+    blue, red = attention_colour(np.array([0.0, 1.0])).astype(int)
     assert blue[2] > 150
     assert blue[2] > 2 * blue[0]
     assert red[0] > 150
@@ -53,14 +53,14 @@ def test_colours_run_from_blue_at_0_to_red_at_1():
 
 
 def test_colours_keep_the_shape_and_take_the_ends_outside_of_0_to_1():
-    assert colour(np.zeros((2, 5))).shape == (2, 5, 3)
-    assert colour(np.array([-3.0, 9.0])).tolist() == colour(np.array([0.0, 1.0])).tolist()
+    assert attention_colour(np.zeros((2, 5))).shape == (2, 5, 3)
+    assert attention_colour(np.array([-3.0, 9.0])).tolist() == attention_colour(np.array([0.0, 1.0])).tolist()
 
 
 def test_the_heat_map_covers_exactly_the_crop():
     frames = torch.full((2, 3, 40, 80), 200, dtype=torch.uint8)
     drawn = overlay(frames, np.ones((2, 4, 4), np.float32), (0.25, 0.1, 0.75, 0.9), 1.0, stretch=False)
-    heated = (drawn == colour(1.0)).all(-1)
+    heated = (drawn == attention_colour(1.0)).all(-1)
     expected = np.zeros((2, 40, 80), bool)
     expected[:, 4:36, 20:60] = True
     assert (heated == expected).all()
@@ -84,24 +84,26 @@ def test_the_map_lies_the_right_way_round():
     spatial = np.zeros((1, 2, 2), np.float32)
     spatial[0, 0, 1] = 1  # above, at the right
     drawn = overlay(torch.zeros((1, 3, 32, 32), dtype=torch.uint8), spatial, WHOLE, 1.0)[0]
-    assert drawn[0, -1].tolist() == colour(1.0).tolist()
-    assert all(drawn[y, x].tolist() == colour(0.0).tolist() for y, x in ((0, 0), (-1, 0), (-1, -1)))
+    assert drawn[0, -1].tolist() == attention_colour(1.0).tolist()
+    assert all(drawn[y, x].tolist() == attention_colour(0.0).tolist() for y, x in ((0, 0), (-1, 0), (-1, -1)))
 
 
 def test_stretching_spends_all_colours_on_the_clips_own_range():
     spatial = np.array([[[0.45, 0.55]], [[0.5, 0.5]]], np.float32)
     frames = torch.zeros((2, 3, 8, 8), dtype=torch.uint8)
     stretched = overlay(frames, spatial, WHOLE, 1.0)
-    assert stretched[0, 0, 0].tolist() == colour(0.0).tolist()
-    assert stretched[0, 0, -1].tolist() == colour(1.0).tolist()
-    assert np.abs(stretched[1, 0, 0].astype(int) - colour(0.5)).max() <= 2  # by the clip's range, not the frame's
-    assert overlay(frames, spatial, WHOLE, 1.0, stretch=False)[0, 0, 0].tolist() == colour(0.45).tolist()
+    assert stretched[0, 0, 0].tolist() == attention_colour(0.0).tolist()
+    assert stretched[0, 0, -1].tolist() == attention_colour(1.0).tolist()
+    assert (
+        np.abs(stretched[1, 0, 0].astype(int) - attention_colour(0.5)).max() <= 2
+    )  # by the clip's range, not the frame's
+    assert overlay(frames, spatial, WHOLE, 1.0, stretch=False)[0, 0, 0].tolist() == attention_colour(0.45).tolist()
 
 
 def test_a_constant_map_is_not_stretched():
     assert shown_range(np.full((2, 3, 3), 0.5), stretch=True) == (0, 1)
     drawn = overlay(torch.zeros((1, 3, 4, 4), dtype=torch.uint8), np.full((1, 2, 2), 0.25), WHOLE, 1.0)
-    assert (drawn == colour(0.25)).all()
+    assert (drawn == attention_colour(0.25)).all()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_a_sheet_draws_each_score_as_a_bar_of_its_height_and_colour():
     for score, share in ((1.0, 1.0), (0.25, 0.25)):
         record, clip = explained([0, 1, 2], temporal=score)
         pixels = np.asarray(contact_sheet(record, clip))
-        filled = (pixels == colour(score)).all(-1).sum(0)
+        filled = (pixels == attention_colour(score)).all(-1).sum(0)
         assert filled[30] == pytest.approx(44 * share, abs=2)
 
 
@@ -224,10 +226,10 @@ def test_a_comparison_of_nothing_is_refused(tmp_path: Path):
 
 def test_text_that_does_not_fit_ends_in_an_ellipsis():
     face = font(14)
-    assert fitted("short", face, 200) == "short"
-    assert fitted(LONG, face, 200).endswith("…")
-    assert face.getlength(fitted(LONG, face, 200)) <= 200
-    lines = wrapped(LONG, face, 200, 2)
+    assert fit_text("short", face, 200) == "short"
+    assert fit_text(LONG, face, 200).endswith("…")
+    assert face.getlength(fit_text(LONG, face, 200)) <= 200
+    lines = wrap_text(LONG, face, 200, 2)
     assert len(lines) == 2
     assert lines[1].endswith("…")
-    assert " ".join(wrapped(LONG, face, 200, 9)) == LONG
+    assert " ".join(wrap_text(LONG, face, 200, 9)) == LONG

@@ -28,7 +28,7 @@ _STOPS = (
 )
 
 
-def colour(values: np.ndarray | int | float) -> UInt8[np.ndarray, "*shape 3"]:
+def attention_colour(values: np.ndarray | int | float) -> UInt8[np.ndarray, "*shape 3"]:
     """The colours of attention values, from blue (0) over pale yellow to red (1).
 
     Args:
@@ -42,9 +42,9 @@ def colour(values: np.ndarray | int | float) -> UInt8[np.ndarray, "*shape 3"]:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def ink_of(value: int | float) -> tuple[int, int, int]:
-    """`colour` of one value, as Pillow wants it."""
-    red, green, blue = (int(channel) for channel in colour(value))
+def attention_rgb(value: int | float) -> tuple[int, int, int]:
+    """`attention_colour` of one value, as Pillow wants it."""
+    red, green, blue = (int(channel) for channel in attention_colour(value))
     return red, green, blue
 
 
@@ -57,7 +57,7 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(file), size)
 
 
-def fitted(text: str, face: ImageFont.FreeTypeFont, width: int | float) -> str:
+def fit_text(text: str, face: ImageFont.FreeTypeFont, width: int | float) -> str:
     """The text, or its beginning and an ellipsis if it is wider than `width` pixels."""
     text = " ".join(text.split())
     if face.getlength(text) <= width:
@@ -67,16 +67,16 @@ def fitted(text: str, face: ImageFont.FreeTypeFont, width: int | float) -> str:
     return text.rstrip() + "…"
 
 
-def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int | float, most: int) -> list[str]:
+def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: int | float, most: int) -> list[str]:
     """The text broken at spaces into at most `most` lines of `width` pixels; what does not fit ends in an ellipsis."""
     words, lines = text.split(), list[str]()
     while words and len(lines) < most - 1:
         count = 1
         while count < len(words) and face.getlength(" ".join(words[: count + 1])) <= width:
             count += 1
-        lines.append(fitted(" ".join(words[:count]), face, width))
+        lines.append(fit_text(" ".join(words[:count]), face, width))
         words = words[count:]
-    return [*lines, fitted(" ".join(words), face, width)] if words else lines
+    return [*lines, fit_text(" ".join(words), face, width)] if words else lines
 
 
 def draw_bars(
@@ -104,7 +104,7 @@ def draw_bars(
         draw.rectangle((x0, top, x1, bottom), fill=TRACK)
         # a score of 0 keeps a sliver: "not important" must look different from "no frame"
         y = min(bottom - 1, bottom - round(float(score) * (bottom - top)))
-        draw.rectangle((x0, y, x1, bottom), fill=MUTED if plain else ink_of(float(score)))
+        draw.rectangle((x0, y, x1, bottom), fill=MUTED if plain else attention_rgb(float(score)))
     if current:
         x0, x1 = edges[min(current)], edges[max(current) + 1] - gap - 1
         draw.rectangle((x0 - 2, top - 2, x1 + 2, bottom + 2), outline=INK, width=2)
@@ -115,6 +115,6 @@ def draw_bars(
 def draw_scale(image: Image.Image, box: Box) -> None:
     """Draw the colour scale from 0 at the left to 1 at the right."""
     left, top, right, bottom = box
-    row = colour(np.linspace(0, 1, right - left))
+    row = attention_colour(np.linspace(0, 1, right - left))
     image.paste(Image.fromarray(np.broadcast_to(row, (bottom - top, *row.shape)).copy()), (left, top))
     ImageDraw.Draw(image).rectangle((left - 1, top - 1, right, bottom), outline=EDGE)

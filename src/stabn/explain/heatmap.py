@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from stabn.data.video.clip import Clip
-from stabn.explain.drawing import colour
+from stabn.explain.drawing import attention_colour
 from stabn.records import Record
 
 _FLAT = 1e-6  # a map with a smaller range has nothing to stretch
@@ -77,12 +77,12 @@ def overlay(
         size = (bottom - top, right - left)
         heat = torch.nn.functional.interpolate(small[None, None], size, mode="bilinear", align_corners=False)[0, 0]
         seen = frame[top:bottom, left:right]
-        blend = (1 - opacity) * seen + opacity * colour(heat.numpy()).astype(np.float32)
+        blend = (1 - opacity) * seen + opacity * attention_colour(heat.numpy()).astype(np.float32)
         picture[top:bottom, left:right] = blend.round().astype(np.uint8)
     return pictures
 
 
-def overlaid(record: Record, clip: Clip, size: tuple[int, int], *, stretch: bool) -> np.ndarray:
+def overlay_record(record: Record, clip: Clip, size: tuple[int, int], *, stretch: bool) -> np.ndarray:
     """`overlay` of a record on its clip, drawn at a size (width, height).
 
     Frames are resized before the maps are laid over them, so that enlarged pictures have smooth maps.

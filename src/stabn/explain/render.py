@@ -22,17 +22,14 @@ from stabn.explain.drawing import (
     RIGHT,
     TRACK,
     WRONG,
-    colour,
     draw_bars,
     draw_scale,
-    fitted,
+    fit_text,
     font,
-    wrapped,
+    wrap_text,
 )
-from stabn.explain.heatmap import overlaid, overlay, readable_size, shown_range
+from stabn.explain.heatmap import overlay_record, readable_size, shown_range
 from stabn.records import Record
-
-__all__ = ["colour", "contact_sheet", "overlay", "readable_size", "write_comparison", "write_explanation"]
 
 _HOLD = 1 / 3  # seconds that a film rests on its last frame
 _PAD = 20
@@ -61,7 +58,7 @@ def contact_sheet(record: Record, clip: Clip, *, stretch: bool = True) -> Image.
     if source_height > 1.4 * source_width:  # tall pictures: narrower, but wide enough for their captions
         wide = max(136, round(wide * 1.4 * source_width / source_height))
     size = (wide, max(1, round(wide * source_height / source_width)))
-    pictures = overlaid(record, clip, size, stretch=stretch)
+    pictures = overlay_record(record, clip, size, stretch=stretch)
 
     gap, bar, above, below = 10, 44, 20, 22
     cell_width, cell_height = size[0], above + bar + 4 + size[1] + below
@@ -84,7 +81,7 @@ def contact_sheet(record: Record, clip: Clip, *, stretch: bool = True) -> Image.
         repeated = i > 0 and record.frame_indices[i] == record.frame_indices[i - 1]
         caption = f"frame {record.frame_indices[i]} · {record.timestamps[i]:.2f} s" + (" · again" if repeated else "")
         face = font(12)
-        draw.text((middle, base + 8 + size[1]), fitted(caption, face, cell_width), fill=MUTED, font=face, anchor="ma")
+        draw.text((middle, base + 8 + size[1]), fit_text(caption, face, cell_width), fill=MUTED, font=face, anchor="ma")
     return image
 
 
@@ -178,7 +175,7 @@ def _write_film(
 ) -> None:
     size = readable_size(clip.frames.shape[3], clip.frames.shape[2])
     moments = _moments(records[0][1])
-    pictures = [overlaid(record, clip, size, stretch=stretch) for _, record in records]
+    pictures = [overlay_record(record, clip, size, stretch=stretch) for _, record in records]
     width = max(size[0], 480 if len(records) == 1 else 400)
     lines = max(len(_name_lines(record, width)) for _, record in records)
     marked = None if relevance is None else (relevance_name, relevance)
@@ -201,7 +198,7 @@ def _write_film(
 
 
 def _name_lines(record: Record, width: int) -> list[str]:
-    return wrapped(record.class_names[record.predicted], font(17, bold=True), width - 72, 2)
+    return wrap_text(record.class_names[record.predicted], font(17, bold=True), width - 72, 2)
 
 
 def _panel(
@@ -223,7 +220,7 @@ def _panel(
     draw = ImageDraw.Draw(image)
     y = 0
     if name:
-        draw.text((0, y), fitted(name, font(13), width), fill=MUTED, font=font(13), anchor="la")
+        draw.text((0, y), fit_text(name, font(13), width), fill=MUTED, font=font(13), anchor="la")
         y += 24
     probability = f"{record.probabilities[record.predicted]:.0%}"
     draw.text((width, y), probability, fill=INK, font=font(17, bold=True), anchor="ra")
@@ -245,7 +242,7 @@ def _panel(
     draw_bars(draw, (2, bars_top, width - 3, bars_top + 56), record.temporal, moment.positions)
     y = bars_top + 56 + 20
     if marked is not None:
-        draw.text((0, y), fitted(marked[0], font(12), width), fill=MUTED, font=font(12), anchor="la")
+        draw.text((0, y), fit_text(marked[0], font(12), width), fill=MUTED, font=font(12), anchor="la")
         draw_bars(draw, (2, y + 20, width - 3, y + 42), marked[1], moment.positions, plain=True)
     _draw_legend(image, (0, y + strip + 4), width, record, stretch=stretch)
     return image
@@ -261,7 +258,7 @@ def _draw_verdict(draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, re
     if not right:
         x = at[0] + face.getlength(sign + "  ")
         truth = f"truth: {record.class_names[record.label]}"
-        draw.text((x, at[1]), fitted(truth, font(14), width - (x - at[0])), fill=INK, font=font(14), anchor="la")
+        draw.text((x, at[1]), fit_text(truth, font(14), width - (x - at[0])), fill=INK, font=font(14), anchor="la")
 
 
 def _draw_legend(image: Image.Image, at: tuple[int, int], width: int, record: Record, *, stretch: bool) -> int:
@@ -292,7 +289,7 @@ def _sheet_heading(record: Record, width: int, *, stretch: bool) -> Image.Image:
     image = Image.new("RGB", (width, 62 + 24 * len(top) + 24), PAPER)
     draw = ImageDraw.Draw(image)
     title = font(20, bold=True)
-    draw.text((0, 0), fitted(record.clip_id, title, width), fill=INK, font=title, anchor="la")
+    draw.text((0, 0), fit_text(record.clip_id, title, width), fill=INK, font=title, anchor="la")
     if record.label is not None:
         _draw_verdict(draw, (0, 32), width, record)
     y, bar = 62 if record.label is not None else 36, 150
@@ -302,7 +299,7 @@ def _sheet_heading(record: Record, width: int, *, stretch: bool) -> Image.Image:
         draw.rectangle((0, y + 2, max(1, round(bar * probability)), y + 14), fill=EDGE if rank else INK)
         draw.text((bar + 54, y), f"{probability:.1%}", fill=INK, font=face, anchor="ra")
         is_truth = record.label is not None and name == record.class_names[record.label]
-        text = fitted(name + ("  ✓" if is_truth else ""), face, width - bar - 66)
+        text = fit_text(name + ("  ✓" if is_truth else ""), face, width - bar - 66)
         draw.text((bar + 66, y), text, fill=INK, font=face, anchor="la")
         y += 24
     x = _draw_legend(image, (0, y + 6), width, record, stretch=stretch) + 24

@@ -11,12 +11,12 @@ from stabn.data.transforms import Preprocessing
 from stabn.data.video.clip import Clip, probe, read_clip
 from stabn.errors import UserError
 from stabn.explain.render import contact_sheet, write_explanation
-from stabn.files import replacing, write_json
+from stabn.files import atomic_write, write_json
 from stabn.nn import STABN, Output
 from stabn.records import Record
 
 
-def explain(
+def explain_video(
     model: STABN,
     preprocessing: Preprocessing,
     path: Path,
@@ -79,7 +79,7 @@ def _numbers(value: torch.Tensor) -> np.ndarray:
     return value.float().cpu().numpy()
 
 
-def distinct_names(videos: list[Path]) -> dict[str, Path]:
+def distinct_file_names(videos: list[Path]) -> dict[str, Path]:
     """A file name for each video, numbered where two have the same."""
     named: dict[str, Path] = {}
     for video in videos:
@@ -90,10 +90,10 @@ def distinct_names(videos: list[Path]) -> dict[str, Path]:
     return named
 
 
-def write_files(stem: Path, record: Record, clip: Clip) -> None:
+def write_record_files(stem: Path, record: Record, clip: Clip) -> None:
     """Write STEM.npz, .mp4, .png and last .json, each atomically."""
     record.save_arrays(stem.with_name(f"{stem.name}.npz"))
     write_explanation(stem.with_name(f"{stem.name}.mp4"), record, clip)
-    with replacing(stem.with_name(f"{stem.name}.png")) as temporary:
+    with atomic_write(stem.with_name(f"{stem.name}.png")) as temporary:
         contact_sheet(record, clip).save(temporary)
     write_json(stem.with_name(f"{stem.name}.json"), record.as_json())
