@@ -17,9 +17,9 @@ from typing import Any
 
 from benchmarks.settings import ENGINE, SETTINGS, arguments, over_seeds, per_seed, print_summary, report, title_of
 from stabn.evaluation.attribution import methods_of
-from stabn.evaluation.faithfulness import faithfulness_of
+from stabn.evaluation.faithfulness import run_faithfulness
 from stabn.files import read_json, write_json
-from stabn.runs import finished, open_run
+from stabn.runs import is_finished, open_run
 
 RUNS = {
     "before": "before",
@@ -42,7 +42,7 @@ def looked(asked: argparse.Namespace, run: Path) -> dict[str, dict[str, float]]:
     file = run / f"faithfulness-{asked.split}-{asked.perturbed}.json"
     if not file.exists():
         opened = open_run(run)
-        found = faithfulness_of(
+        found = run_faithfulness(
             opened,
             asked.split,
             methods=[method for method in METHODS if method in methods_of(opened.model())],
@@ -69,7 +69,7 @@ def one_seed(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found = {}
     for name in asked.runs:
         run = folder / RUNS[name].format(architecture=SETTINGS[asked.data].architecture)
-        if not finished(run):
+        if not is_finished(run):
             print(f"{run}: {name} left out, is not trained", file=sys.stderr)
             continue
         for method, values in looked(asked, run).items():

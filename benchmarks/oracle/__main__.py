@@ -19,7 +19,7 @@ from benchmarks.settings import arguments, over_seeds, per_seed, report, title_o
 from stabn.data.dataset import VideoDataset
 from stabn.files import read_json, write_json
 from stabn.nn import STABN, Attention
-from stabn.runs import open_run, preprocessing_of
+from stabn.runs import network_preprocessing, open_run
 
 RUNS = ("before", "control", "edited", "whole-network-control", "whole-network-edited")
 
@@ -33,7 +33,9 @@ def asked_with(folder: Path, split: str) -> dict[str, float]:
     model = run.model()
     assert isinstance(model, STABN)
     table = run.table(model)
-    dataset = VideoDataset(table.of_split(split), preprocessing_of(model, str(folder)), class_names=table.class_names)
+    dataset = VideoDataset(
+        table.of_split(split), network_preprocessing(model, str(folder)), class_names=table.class_names
+    )
     right: dict[str, list[bool]] = {"own": [], "truth": [], "uniform": []}
     for item in (dataset[i] for i in range(len(dataset))):
         known = table.truth[item.clip_ids[0]].scores(item.frame_indices[0].numpy())

@@ -12,7 +12,7 @@ from stabn.evaluation.accuracy import accuracy, confusion_matrix
 from stabn.evaluation.calibration import calibration
 from stabn.evaluation.predict import predict
 from stabn.nn import load_pretrained
-from stabn.runs import open_run, preprocessing_of
+from stabn.runs import network_preprocessing, open_run
 
 
 def test_accuracy_is_what_one_counts_by_hand():
@@ -37,7 +37,7 @@ def test_answers_that_are_no_numbers_are_refused(trained, tensor):
     model = run.model()
     model.get_parameter(tensor).data.fill_(torch.nan)
     samples = run.source.table().of_split("validation")
-    dataset = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
+    dataset = VideoDataset(samples, network_preprocessing(model, "run"), class_names=model.class_names)
     with pytest.raises(UserError, match=r"the network's answers are not finite .*--engine.precision 32-true"):
         predict(model, dataset)
 
@@ -51,7 +51,7 @@ def test_predictions_are_those_of_the_network_clip_by_clip(trained):
     run = open_run(trained)
     model = run.model()
     samples = run.source.table().of_split("validation")
-    dataset = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
+    dataset = VideoDataset(samples, network_preprocessing(model, "run"), class_names=model.class_names)
     answers = predict(model, dataset, batch_size=3, keep_maps=True)
     assert answers.clip_ids == tuple(s.clip_id for s in samples)
     with torch.inference_mode():
@@ -67,7 +67,7 @@ def test_several_windows_average_their_softmax_scores(trained):
     model = run.model()
     samples = run.source.table().of_split("validation")[:4]
     common = {"class_names": model.class_names, "clips": 3}
-    dataset = VideoDataset(samples, preprocessing_of(model, "run"), **common)
+    dataset = VideoDataset(samples, network_preprocessing(model, "run"), **common)
     answers = predict(model, dataset, batch_size=3)
     assert answers.temporal is None
     with torch.inference_mode():
@@ -80,7 +80,9 @@ def test_inverse_spatial_attention_is_equation_7(trained):
     run = open_run(trained)
     model = run.model()
     dataset = VideoDataset(
-        run.source.table().of_split("validation")[:5], preprocessing_of(model, "run"), class_names=model.class_names
+        run.source.table().of_split("validation")[:5],
+        network_preprocessing(model, "run"),
+        class_names=model.class_names,
     )
     as_is, inverse = (predict(model, dataset, attention=name, keep_maps=True) for name in ("as-is", "inverse-spatial"))
     assert np.allclose(inverse.spatial, 1 - as_is.spatial, atol=1e-6)
@@ -96,7 +98,9 @@ def test_the_plain_network_answers_but_has_no_attention_to_change(plain):
     run = open_run(plain)
     model = load_pretrained(plain)
     dataset = VideoDataset(
-        run.source.table().of_split("validation")[:3], preprocessing_of(model, "run"), class_names=model.class_names
+        run.source.table().of_split("validation")[:3],
+        network_preprocessing(model, "run"),
+        class_names=model.class_names,
     )
     assert predict(model, dataset).attention_probabilities is None
     with pytest.raises(UserError, match="plain network"):

@@ -4,9 +4,9 @@ import torch
 from lanterns import FRAMES
 
 from stabn.errors import UserError
-from stabn.evaluation.attribution import DUMMIES, METHODS, Subject, explain, methods_of
+from stabn.evaluation.attribution import METHODS, REFERENCE_METHODS, ExplainedNetwork, attribute_clips, methods_of
 from stabn.nn import STABN, ResNet3D
-from stabn.nn.cam import between_extremes, branch_cam, cam, grad_cam, share_of_highest
+from stabn.nn.cam import branch_cam, cam, grad_cam, normalise_by_maximum, normalise_by_range
 
 
 def clip(side: int = 56, seed: int = 0) -> torch.Tensor:
@@ -21,23 +21,23 @@ def network(kind):
 @pytest.mark.parametrize("kind", [STABN, ResNet3D])
 @pytest.mark.parametrize("side", [56, 40])
 def test_all_methods_of_a_network_answer_on_the_grid_of_its_features(kind, side):
-    found = explain(network(kind), clip(side), methods_of(network(kind)), clip_ids=("a", "b"))
+    found = attribute_clips(network(kind), clip(side), methods_of(network(kind)), clip_ids=("a", "b"))
     size = -(-side // 16)
     for method, attention in found.items():
         assert attention.spatial.shape == (2, FRAMES, size, size), method
         assert attention.temporal.shape == (2, FRAMES)
         assert not attention.spatial.requires_grad
-    assert tuple(found) == (METHODS if kind is STABN else ("cam", "grad-cam", *DUMMIES))
+    assert tuple(found) == (METHODS if kind is STABN else ("cam", "grad-cam", *REFERENCE_METHODS))
 
 
 def test_methods_are_those_of_their_sources_on_the_same_cells():
     model, x, k = network(STABN), clip(), torch.tensor([3, 1])
-    found = explain(model, x, METHODS, clip_ids=("a", "b"), classes_b=k)
+    found = attribute_clips(model, x, METHODS, clip_ids=("a", "b"), classes_b=k)
     assert torch.equal(found["attention"].spatial, model(x).attention.spatial)
-    assert torch.equal(found["attention-branch"].spatial, between_extremes(branch_cam(model, x, k)).spatial)
+    assert torch.equal(found["attention-branch"].spatial, normalise_by_range(branch_cam(model, x, k)).spatial)
     for name, own in (
-        ("cam", between_extremes(cam(model, x, k))),
-        ("grad-cam", share_of_highest(grad_cam(model, x, k))),
+        ("cam", normalise_by_range(cam(model, x, k))),
+        ("grad-cam", normalise_by_maximum(grad_cam(model, x, k))),
     ):
         assert torch.equal(found[name].temporal, own.temporal)
         # every cell of layer4 lies over 2 x 2 of the features'
@@ -47,12 +47,12 @@ def test_methods_are_those_of_their_sources_on_the_same_cells():
 def test_dummies_know_the_clips_name_at_most():
     model = network(ResNet3D)
     one, same, other = (
-        explain(model, clip(seed=n), DUMMIES, clip_ids=ids, seed=5)
+        attribute_clips(model, clip(seed=n), REFERENCE_METHODS, clip_ids=ids, seed=5)
         for n, ids in ((0, ("a", "b")), (1, ("b", "a")), (0, ("c", "d")))
     )
     assert torch.equal(one["random"].spatial, same["random"].spatial.flip(0))
     assert not torch.equal(one["random"].temporal, other["random"].temporal)
-    reseeded = explain(model, clip(), DUMMIES, clip_ids=("a", "b"), seed=6)
+    reseeded = attribute_clips(model, clip(), REFERENCE_METHODS, clip_ids=("a", "b"), seed=6)
     assert not torch.equal(one["random"].temporal, reseeded["random"].temporal)
     assert one["uniform"].spatial.unique().tolist() == one["uniform"].temporal.unique().tolist() == [0.5]
     centre = one["centre"]
@@ -66,15 +66,15 @@ def test_dummies_know_the_clips_name_at_most():
 
 def test_a_method_that_the_network_does_not_have_is_refused():
     with pytest.raises(UserError, match="--methods: got 'attention', expected some of cam, grad-cam, random"):
-        explain(network(ResNet3D), clip(), ["attention"], clip_ids=("a", "b"))
+        attribute_clips(network(ResNet3D), clip(), ["attention"], clip_ids=("a", "b"))
     with pytest.raises(UserError, match="--methods: got 'cam' twice"):
-        explain(network(ResNet3D), clip(), ["cam", "cam"], clip_ids=("a", "b"))
+        attribute_clips(network(ResNet3D), clip(), ["cam", "cam"], clip_ids=("a", "b"))
 
 
 def test_a_subject_is_a_copy_that_answers_like_the_network():
     model = network(STABN).train()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    subject = Subject.of(model)
+    subject = ExplainedNetwork.of(model)
     with torch.no_grad():
         subject.model.fc.bias.zero_()
     assert model.training

@@ -9,16 +9,16 @@ from stabn.data.dataset import VideoDataset
 from stabn.edits.project import open_project
 from stabn.edits.simulate import simulate_edits
 from stabn.errors import UserError
-from stabn.evaluation.collect import collect
+from stabn.evaluation.collect import collect_project
 from stabn.evaluation.predict import predict
-from stabn.runs import open_run, preprocessing_of
+from stabn.runs import network_preprocessing, open_run
 
 
 def test_collect_takes_exactly_the_misrecognised_training_clips_of_the_weak_classes(run, tmp_path):
-    found = collect(run, tmp_path / "p", bound=0.6)
+    found = collect_project(run, tmp_path / "p", bound=0.6)
     model = run.model()
     samples = run.source.table().of_split("train")
-    answers = predict(model, VideoDataset(samples, preprocessing_of(model, "r"), class_names=model.class_names))
+    answers = predict(model, VideoDataset(samples, network_preprocessing(model, "r"), class_names=model.class_names))
     expected = set()
     for k in range(14):
         of_class = answers.labels == k
@@ -37,7 +37,7 @@ def test_collect_takes_exactly_the_misrecognised_training_clips_of_the_weak_clas
 
 
 def test_a_limit_takes_clips_evenly_from_the_weak_classes(run, tmp_path):
-    found = collect(run, tmp_path / "p", bound=1.0, max_clips=5)
+    found = collect_project(run, tmp_path / "p", bound=1.0, max_clips=5)
     assert sum(c["collected"] for c in found["classes"]) == found["collected"] == 5
     assert max(c["collected"] for c in found["classes"]) == 1
 
@@ -48,21 +48,21 @@ def test_a_limit_takes_clips_evenly_from_the_weak_classes(run, tmp_path):
 )
 def test_impossible_collections_are_refused(run, tmp_path, options, told):
     with pytest.raises(UserError, match=told):
-        collect(run, tmp_path / "p", **options)
+        collect_project(run, tmp_path / "p", **options)
     assert not (tmp_path / "p").exists()
 
 
 def test_the_plain_network_and_a_full_folder_are_refused(run, plain, tmp_path):
     with pytest.raises(UserError, match="no attention to correct"):
-        collect(open_run(plain), tmp_path / "p")
+        collect_project(open_run(plain), tmp_path / "p")
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "edits.jsonl").write_text("precious")
     with pytest.raises(UserError, match="holds edits"):
-        collect(run, tmp_path / "p")
+        collect_project(run, tmp_path / "p")
 
 
 def test_the_simulated_editor_writes_the_truth_of_the_frames_the_network_saw_once(run, tabletop, tmp_path):
-    collect(run, tmp_path / "p", bound=1.0, max_clips=4)
+    collect_project(run, tmp_path / "p", bound=1.0, max_clips=4)
     project = open_project(tmp_path / "p")
     truth = {entry["id"]: entry["relevance"] for entry in lines(tabletop / "truth.jsonl")}
     known = run.table(run.model()).truth
@@ -74,7 +74,7 @@ def test_the_simulated_editor_writes_the_truth_of_the_frames_the_network_saw_onc
 
 
 def test_the_last_edit_of_a_clip_counts_and_earlier_ones_stay(run, tmp_path):
-    collect(run, tmp_path / "p", bound=1.0, max_clips=2)
+    collect_project(run, tmp_path / "p", bound=1.0, max_clips=2)
     project = open_project(tmp_path / "p")
     clip = project.clips[0]
     for value in (0.0, 1.0):
@@ -85,7 +85,7 @@ def test_the_last_edit_of_a_clip_counts_and_earlier_ones_stay(run, tmp_path):
 
 @pytest.mark.parametrize("damage", ["missing", "format", "clips"])
 def test_a_folder_that_is_no_project_is_refused(run, tmp_path, damage):
-    collect(run, tmp_path / "p", bound=1.0, max_clips=2)
+    collect_project(run, tmp_path / "p", bound=1.0, max_clips=2)
     if damage == "missing":
         (tmp_path / "p" / "project.json").unlink()
     elif damage == "format":
@@ -97,16 +97,16 @@ def test_a_folder_that_is_no_project_is_refused(run, tmp_path, damage):
 
 
 def test_the_weakest_classes_are_collected_whatever_the_bound(run, tmp_path):
-    found = collect(run, tmp_path / "project", bound=0.01, weakest=3)
-    everything = collect(run, tmp_path / "all", weakest=14)
+    found = collect_project(run, tmp_path / "project", bound=0.01, weakest=3)
+    everything = collect_project(run, tmp_path / "all", weakest=14)
     assert len(found["classes"]) == 3
     worst = sorted(entry["top1"] for entry in everything["classes"])[:3]
     assert sorted(entry["top1"] for entry in found["classes"]) == worst
 
 
 def test_recognised_clips_are_collected_as_a_control(run, tmp_path):
-    collect(run, tmp_path / "right", weakest=14, recognised=True)
-    collect(run, tmp_path / "wrong", weakest=14)
+    collect_project(run, tmp_path / "right", weakest=14, recognised=True)
+    collect_project(run, tmp_path / "wrong", weakest=14)
     right, wrong = (open_project(tmp_path / name).clips for name in ("right", "wrong"))
     assert all(clip.predicted == clip.label for clip in right)
     assert all(clip.predicted != clip.label for clip in wrong)
@@ -115,4 +115,4 @@ def test_recognised_clips_are_collected_as_a_control(run, tmp_path):
 
 def test_a_wrong_number_of_weakest_classes_is_refused(run, tmp_path):
     with pytest.raises(UserError, match="--weakest: got 0"):
-        collect(run, tmp_path / "project", weakest=0)
+        collect_project(run, tmp_path / "project", weakest=0)

@@ -9,17 +9,17 @@ from stabn.data.ground_truth import ClipTruth
 from stabn.errors import UserError
 from stabn.evaluation.comparison import (
     FRAME_AP,
-    Contestant,
-    compare,
+    NamedPredictions,
+    compare_predictions,
     frame_average_precision,
     frame_precisions,
-    mcnemar,
+    mcnemar_test,
 )
 
 LABELS = [0] * 4 + [1] * 4
-BEFORE = Contestant("before", predictions(LABELS, [1, 1, 0, 0, 1, 1, 1, 0]))
-CONTROL = Contestant("control", predictions(LABELS, [0, 1, 0, 0, 0, 1, 1, 0]))
-AFTER = Contestant("after", predictions(LABELS, [0, 0, 0, 1, 1, 1, 1, 0]))
+BEFORE = NamedPredictions("before", predictions(LABELS, [1, 1, 0, 0, 1, 1, 1, 0]))
+CONTROL = NamedPredictions("control", predictions(LABELS, [0, 1, 0, 0, 0, 1, 1, 0]))
+AFTER = NamedPredictions("after", predictions(LABELS, [0, 0, 0, 1, 1, 1, 1, 0]))
 
 
 def entry(found, of, against):
@@ -29,9 +29,9 @@ def entry(found, of, against):
 
 def test_a_comparison_counts_mended_and_newly_wrong_clips_and_splits_the_classes():
     labels = [0] * 4 + [1] * 4
-    before = Contestant("before", predictions(labels, [1, 1, 0, 0, 1, 1, 1, 0]))
-    after = Contestant("after", predictions(labels, [0, 0, 0, 1, 1, 1, 1, 0]))
-    found = compare([before, after], NAMES, ["a"])
+    before = NamedPredictions("before", predictions(labels, [1, 1, 0, 0, 1, 1, 1, 0]))
+    after = NamedPredictions("after", predictions(labels, [0, 0, 0, 1, 1, 1, 1, 0]))
+    found = compare_predictions([before, after], NAMES, ["a"])
     assert [m["all"]["top1"] for m in found["methods"]] == [0.625, 0.75]
     assert [m["edited classes"]["top1"] for m in found["methods"]] == [0.5, 0.75]
     assert [m["other classes"]["top1"] for m in found["methods"]] == [0.75, 0.75]
@@ -44,30 +44,33 @@ def test_a_comparison_counts_mended_and_newly_wrong_clips_and_splits_the_classes
 
 def test_a_verdict_claims_a_gain_only_where_the_interval_excludes_none():
     labels = [0, 1] * 50
-    wrong = Contestant("control", predictions(labels, [2] * 100))
-    right = Contestant("after", predictions(labels, labels))
-    assert "after is better than control" in compare([wrong, right], NAMES, ["a"], control="control")["verdict"]
-    assert "worse" in compare([right, wrong], NAMES, ["a"])["verdict"]
-    assert "cannot tell" in compare([wrong, wrong], NAMES, ["a"])["verdict"]
-    assert compare([wrong, right], NAMES, ["a", "b"])["methods"][0]["other classes"] is None
+    wrong = NamedPredictions("control", predictions(labels, [2] * 100))
+    right = NamedPredictions("after", predictions(labels, labels))
+    assert (
+        "after is better than control"
+        in compare_predictions([wrong, right], NAMES, ["a"], control="control")["verdict"]
+    )
+    assert "worse" in compare_predictions([right, wrong], NAMES, ["a"])["verdict"]
+    assert "cannot tell" in compare_predictions([wrong, wrong], NAMES, ["a"])["verdict"]
+    assert compare_predictions([wrong, right], NAMES, ["a", "b"])["methods"][0]["other classes"] is None
 
 
 @pytest.mark.parametrize(("clips", "differing", "sure"), [(1, 1, False), (5, 5, False), (40, 5, False), (40, 6, True)])
 def test_no_verdict_is_given_from_a_handful_of_clips_that_differ(clips, differing, sure):
     labels = [0] * clips
-    before = Contestant("before", predictions(labels, [1] * differing + [0] * (clips - differing)))
-    after = Contestant("after", predictions(labels, labels))
-    told = compare([before, after], NAMES, [])["verdict"]
+    before = NamedPredictions("before", predictions(labels, [1] * differing + [0] * (clips - differing)))
+    after = NamedPredictions("after", predictions(labels, labels))
+    told = compare_predictions([before, after], NAMES, [])["verdict"]
     assert ("after is better than before" in told) == sure
     p = 2 / 2**differing  # that coins fall all to one side, or all to the other
     assert told.endswith(f", but too few clips differ (p {min(p, 1):.2g}).") == (not sure)
 
 
 def test_answers_about_different_clips_are_not_compared():
-    one = Contestant("one", predictions([0, 1], [0, 1]))
-    other = Contestant("other", predictions([0, 1, 2], [0, 1, 2]))
+    one = NamedPredictions("one", predictions([0, 1], [0, 1]))
+    other = NamedPredictions("other", predictions([0, 1, 2], [0, 1, 2]))
     with pytest.raises(ValueError, match="other clips"):
-        compare([one, other], NAMES, ["a"])
+        compare_predictions([one, other], NAMES, ["a"])
 
 
 def test_frame_average_precision_is_one_for_the_right_order_and_computed_by_hand_otherwise():
@@ -82,7 +85,7 @@ def test_frame_average_precision_is_one_for_the_right_order_and_computed_by_hand
 
 
 def test_formerly_wrong_and_formerly_right_clips_are_counted_apart():
-    found = compare([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
+    found = compare_predictions([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
     before, control, after = found["methods"]
     assert before["formerly wrong"] is None
     assert before["formerly right"] is None
@@ -96,7 +99,7 @@ def test_formerly_wrong_and_formerly_right_clips_are_counted_apart():
 
 
 def test_every_run_is_set_against_the_control_and_the_first_group_by_group():
-    found = compare([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
+    found = compare_predictions([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
     assert found["against"] == "control"
     assert [(d["of"], d["against"]) for d in found["differences"]] == [
         ("before", "control"),
@@ -118,9 +121,9 @@ def test_every_run_is_set_against_the_control_and_the_first_group_by_group():
 def test_differences_are_paired_clip_by_clip():
     rng = np.random.default_rng(0)
     hard = rng.random(200) < 0.5
-    common = Contestant("one", predictions([0] * 200, np.where(hard, 1, 0)))
-    better = Contestant("two", predictions([0] * 200, np.where(hard & (rng.random(200) < 0.9), 1, 0)))
-    found = compare([common, better], NAMES, ["a"])
+    common = NamedPredictions("one", predictions([0] * 200, np.where(hard, 1, 0)))
+    better = NamedPredictions("two", predictions([0] * 200, np.where(hard & (rng.random(200) < 0.9), 1, 0)))
+    found = compare_predictions([common, better], NAMES, ["a"])
     change, shares = found["difference"]["all"], [m["all"] for m in found["methods"]]
     assert shares[0]["high"] > shares[1]["low"]  # apart, the two cannot be told from each other
     assert change["low"] > 0
@@ -142,18 +145,18 @@ def test_differences_are_paired_clip_by_clip():
 def test_mcnemars_test_is_the_published_one(ours, theirs, p):
     one = np.array([True] * ours + [False] * theirs + [True, False] * 10)
     other = np.array([False] * ours + [True] * theirs + [True, False] * 10)
-    assert mcnemar(one, other) == {"only_ours": ours, "only_theirs": theirs, "p": pytest.approx(p, abs=5e-5)}
-    assert mcnemar(other, one)["p"] == mcnemar(one, other)["p"]
+    assert mcnemar_test(one, other) == {"only_ours": ours, "only_theirs": theirs, "p": pytest.approx(p, abs=5e-5)}
+    assert mcnemar_test(other, one)["p"] == mcnemar_test(one, other)["p"]
 
 
 def test_mcnemars_test_takes_whole_data_sets():
     right = np.arange(25000) < 13000
-    assert mcnemar(right, ~right)["p"] == pytest.approx(2.6e-10, rel=0.05)  # two-sided at (1000 - 1) / sqrt(25000)
-    assert mcnemar(right, np.zeros(25000, bool))["p"] == 0.0
+    assert mcnemar_test(right, ~right)["p"] == pytest.approx(2.6e-10, rel=0.05)  # two-sided at (1000 - 1) / sqrt(25000)
+    assert mcnemar_test(right, np.zeros(25000, bool))["p"] == 0.0
 
 
 def test_mcnemars_counts_stand_beside_every_difference():
-    found = compare([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
+    found = compare_predictions([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
     assert entry(found, "after", "control")["mcnemar"] == {"only_ours": 2, "only_theirs": 1, "p": 1.0}
     assert entry(found, "control", "before")["mcnemar"] == {"only_ours": 1, "only_theirs": 1, "p": 1.0}
 
@@ -168,8 +171,8 @@ def test_frame_precision_has_an_interval_and_a_paired_difference():
     better[:, 1] += 1
     answers = [predictions([0] * count, [0] * count, temporal=t, frame_indices=frames) for t in (worse, better)]
     assert np.isnan(frame_precisions(answers[0], truth)[3])  # it is known only where, not when
-    first, last = Contestant("worse", answers[0]), Contestant("better", answers[1])
-    found = compare([first, last], NAMES, ["a"], truth=truth)
+    first, last = NamedPredictions("worse", answers[0]), NamedPredictions("better", answers[1])
+    found = compare_predictions([first, last], NAMES, ["a"], truth=truth)
     low, high = found["methods"]
     assert high["frame_average_precision"] == 1.0
     assert high["frame_average_precision_interval"] == {"low": 1.0, "high": 1.0, "count": count - 1}
@@ -177,14 +180,16 @@ def test_frame_precision_has_an_interval_and_a_paired_difference():
     change = entry(found, "better", "worse")[FRAME_AP]
     assert change["points"] == pytest.approx(1 - low["frame_average_precision"], abs=1e-6)
     assert change["low"] > 0
-    assert compare([first, last], NAMES, ["a"])["methods"][0]["frame_average_precision_interval"] is None
+    assert compare_predictions([first, last], NAMES, ["a"])["methods"][0]["frame_average_precision_interval"] is None
 
 
 def test_networks_without_attention_have_no_frame_precision_to_differ_in():
     frames = np.tile(np.arange(2), (1, 1))
     seeing = predictions([0], [0], temporal=np.array([[0.1, 0.9]], np.float32), frame_indices=frames)
-    plain = Contestant("plain", predictions([0], [0]))
-    found = compare([plain, Contestant("seeing", seeing)], NAMES, [], truth={"0": ClipTruth((0.0, 1.0))})
+    plain = NamedPredictions("plain", predictions([0], [0]))
+    found = compare_predictions(
+        [plain, NamedPredictions("seeing", seeing)], NAMES, [], truth={"0": ClipTruth((0.0, 1.0))}
+    )
     assert [m["frame_average_precision"] for m in found["methods"]] == [None, 1.0]
     assert found["differences"][0][FRAME_AP] is None
     assert found["methods"][0]["edited classes"] is None
@@ -198,12 +203,12 @@ def test_truth_of_another_video_is_refused():
 
 def test_calibration_errors_stand_beside_the_accuracies():
     surest = predictions([0, 0], [0, 1], probabilities=sure([0.9, 0.9], [0, 1]))
-    found = compare([Contestant("one", surest)], NAMES, ["a"])
+    found = compare_predictions([NamedPredictions("one", surest)], NAMES, ["a"])
     assert found["methods"][0]["calibration_error"]["error"] == pytest.approx(0.4, abs=1e-6)
 
 
 def test_the_table_says_what_was_mended_of_how_many(capsys):
-    found = compare([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
+    found = compare_predictions([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
     print_comparison(found)
     told = capsys.readouterr().out
     assert "2 of 3" in told
@@ -213,7 +218,7 @@ def test_the_table_says_what_was_mended_of_how_many(capsys):
 
 
 def test_what_an_earlier_version_wrote_is_still_printed(capsys):
-    found = compare([BEFORE, AFTER], NAMES, ["a"])
+    found = compare_predictions([BEFORE, AFTER], NAMES, ["a"])
     for method in found["methods"]:
         for new in ("formerly wrong", "formerly right", "calibration_error", "frame_average_precision_interval"):
             del method[new]

@@ -17,11 +17,11 @@ from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation import localisation
 from stabn.evaluation.attribution import METHODS
-from stabn.evaluation.faithfulness import differences, faithfulness
+from stabn.evaluation.faithfulness import explanation_differences, faithfulness
 from stabn.evaluation.perturbation import BASELINES, SCOPES
-from stabn.evaluation.predict import partners, predict, predict_each
+from stabn.evaluation.predict import predict, predict_each, random_derangement
 from stabn.nn import STABN, ResNet3D
-from stabn.runs import open_run, preprocessing_of
+from stabn.runs import network_preprocessing, open_run
 
 REAL = localisation.probe
 
@@ -41,13 +41,13 @@ def looked(model, data, **options):
 
 def test_every_clip_gets_another_one_each_once():
     for count in (2, 3, 10, 101):
-        given = partners(count, seed=count)
+        given = random_derangement(count, seed=count)
         assert sorted(given) == list(range(count))
         assert (given != np.arange(count)).all()
-        assert np.array_equal(given, partners(count, seed=count))
-    assert not np.array_equal(partners(10, 0), partners(10, 1))
+        assert np.array_equal(given, random_derangement(count, seed=count))
+    assert not np.array_equal(random_derangement(10, 0), random_derangement(10, 1))
     with pytest.raises(UserError, match="at least two"):
-        partners(1)
+        random_derangement(1)
 
 
 @pytest.mark.parametrize("batch_size", [3, 16])
@@ -55,10 +55,10 @@ def test_shuffled_attention_is_that_of_another_clip_of_the_whole_split(trained, 
     run = open_run(trained)
     model = run.model()
     samples = run.source.table().of_split("validation")[:7]
-    data = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
+    data = VideoDataset(samples, network_preprocessing(model, "run"), class_names=model.class_names)
     asked = ("as-is", "inverse-spatial", "shuffled-spatial", "shuffled-temporal")
     found = predict_each(model, data, asked, batch_size=batch_size, keep_maps=True, seed=4)
-    partner = partners(7, 4)
+    partner = random_derangement(7, 4)
     own, spatial, temporal = (found[name] for name in ("as-is", "shuffled-spatial", "shuffled-temporal"))
     assert np.allclose(spatial.spatial, own.spatial[partner], atol=1e-6)
     assert np.array_equal(spatial.temporal, own.temporal)
@@ -80,9 +80,9 @@ def test_shuffled_windows_are_those_of_the_same_place_in_the_other_clip(trained)
     run = open_run(trained)
     model = run.model()
     samples = run.source.table().of_split("validation")[:3]
-    data = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names, clips=2)
+    data = VideoDataset(samples, network_preprocessing(model, "run"), class_names=model.class_names, clips=2)
     found = predict(model, data, attention="shuffled-spatial", batch_size=2)
-    partner = partners(3)
+    partner = random_derangement(3)
     with torch.inference_mode():
         for row in range(3):
             features = model.encode(data[row].clips)
@@ -96,7 +96,7 @@ def test_a_single_clip_that_can_be_read_has_nobody_to_exchange_attention_with(tr
     model = run.model()
     first, second = run.table(model).of_split("validation")[:2]
     samples = (first, replace(second, path=Path("gone.mp4")))
-    data = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
+    data = VideoDataset(samples, network_preprocessing(model, "run"), class_names=model.class_names)
     found = predict_each(model, data, ("as-is", "shuffled-temporal", "inverse-spatial"))
     assert list(found) == ["as-is", "inverse-spatial"]
     assert all(answers.clip_ids == (first.clip_id,) for answers in found.values())
@@ -139,7 +139,7 @@ def test_truth_by_which_nothing_can_be_measured_is_told(capsys):
 @pytest.mark.parametrize(("clips", "verdict"), [(1, "undecided"), (5, "undecided"), (6, "better")])
 def test_nothing_is_decided_by_a_handful_of_clips(clips, verdict):
     ours, theirs = ({"truth": {"pointing": {"per_clip": [value] * clips}}} for value in (1.0, 0.0))
-    assert differences(ours, theirs)["truth"]["pointing"]["verdict"] == verdict
+    assert explanation_differences(ours, theirs)["truth"]["pointing"]["verdict"] == verdict
 
 
 def test_a_network_whose_maps_are_inverted_is_found_out():
@@ -274,7 +274,7 @@ def test_several_windows_per_clip_are_refused(trained):
     run = open_run(trained)
     model = run.model()
     samples = run.source.table().of_split("validation")[:2]
-    data = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names, clips=2)
+    data = VideoDataset(samples, network_preprocessing(model, "run"), class_names=model.class_names, clips=2)
     with pytest.raises(UserError, match="one window"):
         faithfulness(model, data)
 

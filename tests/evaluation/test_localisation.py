@@ -9,14 +9,14 @@ from stabn.data.boxes import box_map
 from stabn.data.ground_truth import ClipTruth
 from stabn.errors import UserError
 from stabn.evaluation import localisation
-from stabn.evaluation.attribution import Subject
+from stabn.evaluation.attribution import ExplainedNetwork
 from stabn.evaluation.localisation import (
     average_precision,
     best_iou,
-    centres_inside,
-    energy_inside,
-    localise,
-    points_at,
+    cells_in_box,
+    energy_in_box,
+    measure_localisation,
+    pointing_game,
 )
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -38,9 +38,9 @@ def test_average_precision_is_what_one_computes_by_hand():
 
 def test_the_pointing_game_asks_about_the_highest_score_alone():
     decisive = np.array([False, True, False, True])
-    assert points_at(np.array([0.1, 0.2, 0.3, 0.4]), decisive) == 1
-    assert points_at(np.array([0.1, 0.2, 0.5, 0.4]), decisive) == 0
-    assert points_at(np.array([0.5, 0.5, 0.5, 0.1]), decisive) == pytest.approx(1 / 3)
+    assert pointing_game(np.array([0.1, 0.2, 0.3, 0.4]), decisive) == 1
+    assert pointing_game(np.array([0.1, 0.2, 0.5, 0.4]), decisive) == 0
+    assert pointing_game(np.array([0.5, 0.5, 0.5, 0.1]), decisive) == pytest.approx(1 / 3)
 
 
 def test_the_best_threshold_is_one_for_all_clips():
@@ -82,26 +82,26 @@ def test_a_threshold_between_rare_decisive_frames_and_all_others_is_found():
 def test_the_cells_centres_inside_a_box_are_found_in_the_sources_pixels():
     # the view is the middle half of 40 x 80 pixels: 20 x 40, in 2 x 2 cells with centres at y 15, 25 and x 30, 50
     crop = (0.25, 0.25, 0.75, 0.75)
-    assert centres_inside((30, 15, 31, 16), crop, (40, 80), 2, 2).tolist() == [[True, False], [False, False]]
-    assert centres_inside((29, 14, 30, 15), crop, (40, 80), 2, 2).sum() == 0
-    assert centres_inside((40, 0, 80, 40), crop, (40, 80), 2, 2).tolist() == [[False, True], [False, True]]
+    assert cells_in_box((30, 15, 31, 16), crop, (40, 80), 2, 2).tolist() == [[True, False], [False, False]]
+    assert cells_in_box((29, 14, 30, 15), crop, (40, 80), 2, 2).sum() == 0
+    assert cells_in_box((40, 0, 80, 40), crop, (40, 80), 2, 2).tolist() == [[False, True], [False, True]]
 
 
 def test_energy_inside_counts_cut_cells_by_their_area():
     weights = np.array([[0.5, 0.1], [0.3, 0.1]])
     half = box_map((0, 0, 3, 4), WHOLE, (4, 4), 2, 2).double().numpy()  # all of the left cells, half of the right ones
-    assert energy_inside(weights, half) == pytest.approx(0.8 + 0.5 * 0.2)
+    assert energy_in_box(weights, half) == pytest.approx(0.8 + 0.5 * 0.2)
     corner = box_map((0, 0, 1, 1), WHOLE, (4, 4), 2, 2).double().numpy()
-    assert energy_inside(weights, corner) == pytest.approx(0.25 * 0.5)
+    assert energy_in_box(weights, corner) == pytest.approx(0.25 * 0.5)
     # by chance the box's share of the view, and so for a map without energy
-    assert energy_inside(np.ones((2, 2)), half) == pytest.approx(0.75)
-    assert energy_inside(np.zeros((2, 2)), half) == pytest.approx(0.75)
+    assert energy_in_box(np.ones((2, 2)), half) == pytest.approx(0.75)
+    assert energy_in_box(np.zeros((2, 2)), half) == pytest.approx(0.75)
 
 
 def test_a_network_that_looks_where_it_should_is_told_from_dummies_and_from_its_inverse():
     data = Lanterns()
     methods = ["attention", "random", "centre", "uniform"]
-    found = localise(Subject.of(Honest()), data, data.truth(), methods)
+    found = measure_localisation(ExplainedNetwork.of(Honest()), data, data.truth(), methods)
     ours = found["attention"]
     assert ours["temporal"]["clips"] == ours["spatial"]["clips"] == [sample.clip_id for sample in data.samples]
     for side, measure in (
@@ -120,7 +120,7 @@ def test_a_network_that_looks_where_it_should_is_told_from_dummies_and_from_its_
     uniform = found["uniform"]
     assert uniform["temporal"]["average_precision"]["mean"] == uniform["temporal"]["pointing"]["mean"] == 0.25
     assert uniform["spatial"]["pointing"]["mean"] == uniform["spatial"]["energy"]["mean"] == 0.25
-    inverse = localise(Subject.of(Inverted()), data, data.truth(), ["attention"])["attention"]
+    inverse = measure_localisation(ExplainedNetwork.of(Inverted()), data, data.truth(), ["attention"])["attention"]
     assert inverse["temporal"]["average_precision"]["mean"] == 0.25  # two frames of eight, together in the last place
     assert inverse["temporal"]["average_precision"]["high"] < found["random"]["temporal"]["average_precision"]["low"]
     assert inverse["temporal"]["pointing"]["mean"] == inverse["spatial"]["pointing"]["mean"] == 0
@@ -131,7 +131,9 @@ def test_another_clips_attention_has_a_worse_average_precision():
     data = Lanterns()
     known = data.truth()
     others = dict(zip(known, [*list(known.values())[1:], known["clip 0"]], strict=True))
-    own, other = (localise(Subject.of(Honest()), data, truth, ["attention"]) for truth in (known, others))
+    own, other = (
+        measure_localisation(ExplainedNetwork.of(Honest()), data, truth, ["attention"]) for truth in (known, others)
+    )
     measures = [found["attention"]["temporal"]["average_precision"] for found in (own, other)]
     assert measures[0]["low"] > measures[1]["high"]
 
@@ -143,27 +145,37 @@ def test_clips_that_say_only_when_or_only_where_count_where_they_can():
     half |= {clip_id: ClipTruth(boxes=truth.boxes) for clip_id, truth in list(known.items())[2:4]}
     half["clip 4"] = ClipTruth(relevance=(0.0,) * FRAMES, boxes=known["clip 4"].boxes)  # nothing is decisive
     half["clip 5"] = ClipTruth(interval=(0.0, float(FRAMES)))  # everything is
-    found = localise(Subject.of(Honest()), data, half, ["attention"])["attention"]
+    found = measure_localisation(ExplainedNetwork.of(Honest()), data, half, ["attention"])["attention"]
     assert found["temporal"]["clips"] == ["clip 0", "clip 1"]
     assert found["spatial"]["clips"] == ["clip 2", "clip 3"]
     only_when = {"clip 0": half["clip 0"]}
-    assert localise(Subject.of(Honest()), data, only_when, ["attention"])["attention"]["spatial"] is None
-    assert localise(Subject.of(Honest()), data, {"clip 5": half["clip 5"]}, ["attention"]) is None
-    assert localise(Subject.of(Honest()), data, {"another": known["clip 0"]}, ["attention"]) is None
+    assert (
+        measure_localisation(ExplainedNetwork.of(Honest()), data, only_when, ["attention"])["attention"]["spatial"]
+        is None
+    )
+    assert measure_localisation(ExplainedNetwork.of(Honest()), data, {"clip 5": half["clip 5"]}, ["attention"]) is None
+    assert (
+        measure_localisation(ExplainedNetwork.of(Honest()), data, {"another": known["clip 0"]}, ["attention"]) is None
+    )
 
 
 def test_a_box_outside_the_view_does_not_count():
     data = Lanterns(2)
     outside = ((SIDE + 4, 0, SIDE + 8, 4),) * FRAMES
-    assert localise(Subject.of(Honest()), data, {"clip 0": ClipTruth(boxes=outside)}, ["attention"]) is None
+    assert (
+        measure_localisation(ExplainedNetwork.of(Honest()), data, {"clip 0": ClipTruth(boxes=outside)}, ["attention"])
+        is None
+    )
 
 
 def test_truth_for_fewer_frames_than_a_clip_has_is_refused_by_the_clips_name():
     data = Lanterns(2)
     with pytest.raises(UserError, match="clip clip 1: truth has 3 frames"):
-        localise(Subject.of(Honest()), data, {"clip 1": ClipTruth(relevance=(0.0, 1.0, 0.0))}, ["attention"])
+        measure_localisation(
+            ExplainedNetwork.of(Honest()), data, {"clip 1": ClipTruth(relevance=(0.0, 1.0, 0.0))}, ["attention"]
+        )
     with pytest.raises(UserError, match="clip clip 1: truth has boxes of 1 frames, expected over 7"):
-        localise(Subject.of(Honest()), data, {"clip 1": ClipTruth(boxes=(None,))}, ["attention"])
+        measure_localisation(ExplainedNetwork.of(Honest()), data, {"clip 1": ClipTruth(boxes=(None,))}, ["attention"])
 
 
 def test_the_hand_made_network_answers_with_the_colour_it_looks_at():

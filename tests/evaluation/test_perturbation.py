@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from stabn.evaluation.perturbation import BASELINES, SCOPES, area, perturbed, ranks, watch
+from stabn.evaluation.perturbation import BASELINES, SCOPES, curve_area, perturb_clip, perturbation_curves, rank_cells
 from stabn.nn import Attention
 
 FRAMES = 4
@@ -51,15 +51,15 @@ def test_the_curves_of_a_network_that_sees_one_frame_are_those_computed_by_hand(
     baseline, temporal, deletion, insertion
 ):
     explanations = {"it": looking(temporal)}
-    found = watch(sees_frame(2), lit(2), explanations, scopes=["frames"], baselines=[baseline], steps=4)
+    found = perturbation_curves(sees_frame(2), lit(2), explanations, scopes=["frames"], baselines=[baseline], steps=4)
     watched = found["it"]["frames"][baseline]
     assert watched.deletion == pytest.approx(deletion)
     assert watched.insertion == pytest.approx(insertion)
 
 
 def test_the_area_is_the_trapezoid_rules():
-    assert area(np.array([[1, 0.25, 0.25, 0.25, 0.25]])) == pytest.approx([(0.625 + 3 * 0.25) / 4])
-    assert area(np.array([[0.0, 1.0], [1.0, 1.0]])).tolist() == [0.5, 1.0]
+    assert curve_area(np.array([[1, 0.25, 0.25, 0.25, 0.25]])) == pytest.approx([(0.625 + 3 * 0.25) / 4])
+    assert curve_area(np.array([[0.0, 1.0], [1.0, 1.0]])).tolist() == [0.5, 1.0]
 
 
 def test_a_perfect_explanation_beats_a_random_one_and_that_beats_its_inverse():
@@ -67,10 +67,10 @@ def test_a_perfect_explanation_beats_a_random_one_and_that_beats_its_inverse():
     for number in range(20):
         chance = torch.rand(FRAMES, generator=torch.Generator().manual_seed(number)).tolist()
         given = {"perfect": looking(PERFECT), "random": looking(chance), "inverse": looking(INVERSE)}
-        found = watch(sees_frame(2), lit(2), given, scopes=["frames"], baselines=["mean"], steps=4)
+        found = perturbation_curves(sees_frame(2), lit(2), given, scopes=["frames"], baselines=["mean"], steps=4)
         for name, of in found.items():
             watched = of["frames"]["mean"]
-            areas[name].append(area(np.stack((watched.deletion, watched.insertion))))
+            areas[name].append(curve_area(np.stack((watched.deletion, watched.insertion))))
     deletion, insertion = ({name: np.mean(values, axis=0)[i] for name, values in areas.items()} for i in (0, 1))
     assert deletion["perfect"] < deletion["random"] < deletion["inverse"]
     assert insertion["perfect"] > insertion["random"] > insertion["inverse"]
@@ -79,7 +79,7 @@ def test_a_perfect_explanation_beats_a_random_one_and_that_beats_its_inverse():
 def test_comprehensiveness_and_sufficiency_average_a_tenth_a_fifth_and_half_of_the_frames():
     # of 10 frames the most important 1, 2 and 5 are removed, or alone kept; the answer is in the second of them
     temporal = [0.0, 0.8, 0.7, 0.6, 0.9, 0.0, 0.0, 0.5, 0.0, 0.0]
-    found = watch(sees_frame(1), lit(1, 10), {"it": looking(temporal)}, baselines=["mean"], steps=2)
+    found = perturbation_curves(sees_frame(1), lit(1, 10), {"it": looking(temporal)}, baselines=["mean"], steps=2)
     watched = found["it"]["frames"]["mean"]
     assert watched.comprehensiveness == pytest.approx((0 + 0.9 + 0.9) / 3)
     assert watched.sufficiency == pytest.approx((0.9 + 0 + 0) / 3)
@@ -96,16 +96,16 @@ def test_removed_regions_are_cells_of_each_frame_and_both_ranks_all_cells():
     clip = torch.zeros(3, 2, 4, 4)
     clip[:, 1, :, 2:] = 1
     given = {"it": looking([0.2, 0.9], [[[0.9, 0.1]], [[0.3, 0.6]]])}
-    found = watch(answer, clip, given, baselines=["mean"], steps=4)["it"]
+    found = perturbation_curves(answer, clip, given, baselines=["mean"], steps=4)["it"]
     # in every frame one of two cells: the count of 0, .5, 1, 1.5, 2 cells is rounded up
     assert found["regions"]["mean"].deletion == pytest.approx([1, 0.25, 0.25, 0.25, 0.25])
     # products .18 .02 .27 .54: the answer's cell goes first
     assert found["both"]["mean"].deletion == pytest.approx([1, 0.25, 0.25, 0.25, 0.25])
     assert found["both"]["mean"].insertion == pytest.approx([0.25, 1, 1, 1, 1])
     given = {"it": looking([0.9, 0.2], [[[0.9, 0.1]], [[0.3, 0.6]]])}  # .81 .09 .06 .12
-    assert watch(answer, clip, given, baselines=["mean"], steps=4)["it"]["both"]["mean"].deletion == pytest.approx(
-        [1, 1, 0.25, 0.25, 0.25]
-    )
+    assert perturbation_curves(answer, clip, given, baselines=["mean"], steps=4)["it"]["both"][
+        "mean"
+    ].deletion == pytest.approx([1, 1, 0.25, 0.25, 0.25])
 
 
 def test_a_frozen_frame_shows_the_nearest_earlier_kept_one_else_the_nearest_later_else_the_first():
@@ -114,7 +114,7 @@ def test_a_frozen_frame_shows_the_nearest_earlier_kept_one_else_the_nearest_late
     def shown(kept):
         removed = torch.ones(1, 5, 1, 1, dtype=torch.bool)
         removed[0, kept] = False
-        return perturbed(clip, removed, "freeze")[0, 0, :, 0, 0].tolist()
+        return perturb_clip(clip, removed, "freeze")[0, 0, :, 0, 0].tolist()
 
     assert shown([1, 3]) == [1, 1, 1, 3, 3]
     assert shown([0, 1, 2, 3, 4]) == [0, 1, 2, 3, 4]
@@ -125,36 +125,36 @@ def test_a_frozen_frame_shows_the_nearest_earlier_kept_one_else_the_nearest_late
 def test_a_frozen_region_stands_still_where_it_was_last_kept():
     clip = torch.arange(3.0).view(1, 3, 1, 1).expand(1, 3, 2, 2)
     removed = torch.tensor([[[[0, 1]], [[1, 0]], [[1, 1]]]], dtype=torch.bool)  # (1, 3, 1, 2)
-    assert perturbed(clip, removed, "freeze")[0, 0, :, 0].tolist() == [[0, 1], [0, 1], [0, 1]]
+    assert perturb_clip(clip, removed, "freeze")[0, 0, :, 0].tolist() == [[0, 1], [0, 1], [0, 1]]
 
 
 def test_the_blur_is_torchvisions_with_an_eighth_of_the_side():
     clip = torch.rand(3, 2, 16, 24, generator=torch.Generator().manual_seed(0))
     everything = torch.ones(1, 2, 1, 1, dtype=torch.bool)
-    found = perturbed(clip, everything, "blur")[0]
+    found = perturb_clip(clip, everything, "blur")[0]
     # reflected 6 rows and 9 columns far, three standard deviations: kernels of 13 and 19
     expected = gaussian_blur(clip.transpose(0, 1), kernel_size=[19, 13], sigma=[3.0, 2.0]).transpose(0, 1)
     assert torch.allclose(found, expected, atol=1e-6)
-    assert perturbed(clip, ~everything, "blur")[0].equal(clip)
+    assert perturb_clip(clip, ~everything, "blur")[0].equal(clip)
 
 
 def test_a_removed_cell_is_its_part_of_the_picture_and_nothing_else():
     clip = torch.ones(3, 1, 5, 4)
     removed = torch.tensor([[[[True, False], [False, False]]]])
     clip[:, :, 0, 0] = 5  # so that the mean is another colour
-    changed = (perturbed(clip, removed, "mean")[0] != clip).any(0)[0]
+    changed = (perturb_clip(clip, removed, "mean")[0] != clip).any(0)[0]
     # 5 rows in 2 cells: the pixel in the middle has its centre on the border and belongs to the lower one
     assert changed.nonzero().tolist() == [[y, x] for y in (0, 1) for x in (0, 1)]
 
 
 def test_equal_scores_come_in_a_random_order_that_is_the_same_every_time():
     alike = looking([0.5] * FRAMES)
-    firsts = [int(ranks(alike, "frames", np.random.default_rng(n))[:, 0, 0].argmin()) for n in range(200)]
+    firsts = [int(rank_cells(alike, "frames", np.random.default_rng(n))[:, 0, 0].argmin()) for n in range(200)]
     assert all(35 < firsts.count(frame) < 65 for frame in range(FRAMES))
-    one, other = (ranks(alike, "both", np.random.default_rng(3)) for _ in range(2))
+    one, other = (rank_cells(alike, "both", np.random.default_rng(3)) for _ in range(2))
     assert np.array_equal(one, other)
     # where scores differ chance has no say
-    assert ranks(looking(PERFECT), "frames", np.random.default_rng())[:, 0, 0].tolist() == [2, 1, 0, 3]
+    assert rank_cells(looking(PERFECT), "frames", np.random.default_rng())[:, 0, 0].tolist() == [2, 1, 0, 3]
 
 
 def test_nothing_depends_on_how_many_copies_are_asked_about_at_once():
@@ -169,7 +169,7 @@ def test_nothing_depends_on_how_many_copies_are_asked_about_at_once():
         asked.append(len(clip_bcthw))
         return sees_frame(1)(clip_bcthw)
 
-    found = [watch(answer, clip, given, copies=copies) for copies in (1, 1000)]
+    found = [perturbation_curves(answer, clip, given, copies=copies) for copies in (1, 1000)]
     assert max(asked) > 10
     for name in given:
         for scope in SCOPES:
@@ -183,9 +183,11 @@ def test_nothing_depends_on_how_many_copies_are_asked_about_at_once():
 
 
 def test_the_class_watched_is_the_one_answered_for_the_untouched_clip():
-    found = watch(sees_frame(2), lit(1), {"it": looking(PERFECT)}, scopes=["frames"], baselines=["mean"], steps=1)
+    found = perturbation_curves(
+        sees_frame(2), lit(1), {"it": looking(PERFECT)}, scopes=["frames"], baselines=["mean"], steps=1
+    )
     assert found["it"]["frames"]["mean"].deletion == pytest.approx([1, 0.75])  # class 1
-    found = watch(
+    found = perturbation_curves(
         sees_frame(2), lit(1), {"it": looking(PERFECT)}, target=0, scopes=["frames"], baselines=["mean"], steps=1
     )
     assert found["it"]["frames"]["mean"].deletion == pytest.approx([0, 0.25])
@@ -196,10 +198,12 @@ def test_another_clips_attention_does_worse_than_a_clips_own():
     for frame in range(FRAMES):
         attention = [looking([float(t == f) for t in range(FRAMES)]) for f in (frame, (frame + 1) % FRAMES)]
         given = dict(zip(("own", "other"), attention, strict=True))
-        found = watch(sees_frame(frame), lit(frame), given, scopes=["frames"], baselines=["mean"], steps=4)
+        found = perturbation_curves(
+            sees_frame(frame), lit(frame), given, scopes=["frames"], baselines=["mean"], steps=4
+        )
         for name, values in (("own", own), ("other", others)):
             watched = found[name]["frames"]["mean"]
-            values.append(area(np.stack((watched.deletion, watched.insertion))))
+            values.append(curve_area(np.stack((watched.deletion, watched.insertion))))
     own, others = np.array(own), np.array(others)
     assert (own[:, 0] < others[:, 0]).all()
     assert (own[:, 1] > others[:, 1]).all()
@@ -208,10 +212,10 @@ def test_another_clips_attention_does_worse_than_a_clips_own():
 def test_what_cannot_be_perturbed_is_refused():
     clip, mask = lit(0), torch.zeros(1, FRAMES, 1, 1, dtype=torch.bool)
     with pytest.raises(ValueError, match="baseline: got 'black', expected one of blur, freeze, mean"):
-        perturbed(clip, mask, "black")
+        perturb_clip(clip, mask, "black")
     with pytest.raises(ValueError, match="removed: got 3 frames, expected 4"):
-        perturbed(clip, mask[:, :3], "mean")
+        perturb_clip(clip, mask[:, :3], "mean")
     with pytest.raises(ValueError, match="steps, copies: got 0"):
-        watch(sees_frame(0), clip, {"it": looking(PERFECT)}, steps=0)
+        perturbation_curves(sees_frame(0), clip, {"it": looking(PERFECT)}, steps=0)
     with pytest.raises(ValueError, match=r"expected one \(1, T, h, w\)"):
-        watch(sees_frame(0), clip, {"it": looking(PERFECT), "other": looking(PERFECT, [[[0.5] * 2]] * 4)})
+        perturbation_curves(sees_frame(0), clip, {"it": looking(PERFECT), "other": looking(PERFECT, [[[0.5] * 2]] * 4)})

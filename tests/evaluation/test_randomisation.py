@@ -4,8 +4,13 @@ import torch
 from lanterns import FRAMES, Honest, Lanterns
 from torchmetrics.functional import spearman_corrcoef
 
-from stabn.evaluation.attribution import Subject, methods_of
-from stabn.evaluation.randomisation import cascade, forget, randomise, rank_correlation
+from stabn.evaluation.attribution import ExplainedNetwork, methods_of
+from stabn.evaluation.randomisation import (
+    measure_randomisation,
+    randomisation_stages,
+    randomise_weights,
+    rank_correlation,
+)
 from stabn.nn import STABN, ResNet3D
 
 
@@ -29,7 +34,7 @@ def test_what_is_the_same_everywhere_is_unchanged_only_if_it_stays_so():
 @pytest.mark.parametrize("kind", [STABN, ResNet3D])
 def test_every_weight_is_forgotten_from_the_answer_down(kind):
     model = kind("tiny", 3, FRAMES)
-    stages = cascade(model)
+    stages = randomisation_stages(model)
     assert next(iter(stages)) == "fc"
     assert list(stages)[-1] == "stem"
     parts = [p for modules in stages.values() for module in modules for p in module.parameters()]
@@ -39,7 +44,7 @@ def test_every_weight_is_forgotten_from_the_answer_down(kind):
     model.bn1.running_mean.fill_(7)
     for modules in stages.values():
         for module in modules:
-            forget(module)
+            randomise_weights(module)
     assert model.bn1.running_mean.eq(0).all()
     for name, value in model.named_parameters():
         assert (value.ndim == 1 and not name.startswith("fc")) or not torch.equal(value, before[name]), name
@@ -49,16 +54,16 @@ def test_every_weight_is_forgotten_from_the_answer_down(kind):
 def test_explanations_that_read_the_network_change_with_it_and_dummies_are_said_not_to(kind):
     torch.manual_seed(1)
     model = kind("tiny", 3, FRAMES)
-    subject = Subject.of(model)
+    subject = ExplainedNetwork.of(model)
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}
-    found = randomise(subject, Lanterns(4), range(4), methods_of(model), seed=2)
-    assert found == randomise(subject, Lanterns(4), range(4), methods_of(model), seed=2, batch_size=3)
+    found = measure_randomisation(subject, Lanterns(4), range(4), methods_of(model), seed=2)
+    assert found == measure_randomisation(subject, Lanterns(4), range(4), methods_of(model), seed=2, batch_size=3)
     for method in ("random", "centre", "uniform"):
         assert found[method]["changes"] == {"temporal": False, "spatial": False}
         assert all(step["mean"] == 1 for step in found[method]["temporal"] + found[method]["spatial"])
     for method in set(methods_of(model)) - {"random", "centre", "uniform"}:
         assert found[method]["spatial"][-1]["mean"] < 0.9
-    assert [step["part"] for step in found["cam"]["temporal"]] == list(cascade(model))
+    assert [step["part"] for step in found["cam"]["temporal"]] == list(randomisation_stages(model))
     assert found["cam"]["spatial"][0]["mean"] < 1  # it reads the classifier's weights
     if kind is STABN:
         # attention comes before the classifier and layer4, and does not know them
@@ -68,5 +73,5 @@ def test_explanations_that_read_the_network_change_with_it_and_dummies_are_said_
 
 
 def test_attention_that_no_weight_has_a_part_in_is_said_not_to_change():
-    found = randomise(Subject.of(Honest()), Lanterns(4), range(4), ["attention"])
+    found = measure_randomisation(ExplainedNetwork.of(Honest()), Lanterns(4), range(4), ["attention"])
     assert found["attention"]["changes"] == {"temporal": False, "spatial": False}

@@ -5,8 +5,8 @@ import pytest
 from hand_made import NAMES, predictions
 
 from stabn.cli.printing import print_seeds
-from stabn.evaluation.comparison import Contestant, compare
-from stabn.evaluation.seeds import over_seeds, seed_interval, student_quantile
+from stabn.evaluation.comparison import NamedPredictions, compare_predictions
+from stabn.evaluation.seeds import compare_over_seeds, seed_interval, student_quantile
 
 TABLE = {  # published in every textbook: degrees of freedom, then the two-sided 95 % and 99 % points
     1: (12.706, 63.657),
@@ -70,13 +70,13 @@ ANSWERS = {  # per seed: right are 1, 2, 3 of 4; 2, 2, 2; 2, 3, 4
 
 
 def repetition(seed: int, names=tuple(ANSWERS), edited=("a",)):
-    contestants = [Contestant(f"{name}-{seed}", predictions(LABELS, ANSWERS[name][seed])) for name in names]
-    return compare(contestants, NAMES, edited, control=contestants[-2].name)
+    contestants = [NamedPredictions(f"{name}-{seed}", predictions(LABELS, ANSWERS[name][seed])) for name in names]
+    return compare_predictions(contestants, NAMES, edited, control=contestants[-2].name)
 
 
 @pytest.fixture(scope="module")
 def found():
-    return over_seeds(tuple(ANSWERS), [repetition(seed) for seed in range(3)], control="control")
+    return compare_over_seeds(tuple(ANSWERS), [repetition(seed) for seed in range(3)], control="control")
 
 
 def test_methods_have_the_mean_of_their_seeds_and_its_interval(found):
@@ -97,7 +97,7 @@ def test_differences_are_taken_seed_by_seed(found):
     assert against_first["low"] == against_first["high"] == 0.25  # although before and edited vary
     assert found["difference"]["all"]["values"] == [0.0, 0.25, 0.5]
     assert "3 seeds cannot tell edited from control: +25.0 points" in found["verdict"]
-    first = over_seeds(tuple(ANSWERS), [repetition(seed) for seed in range(3)])
+    first = compare_over_seeds(tuple(ANSWERS), [repetition(seed) for seed in range(3)])
     assert "Over 3 seeds, edited is better than before" in first["verdict"]
     assert first["against"] == "before"
 
@@ -113,9 +113,9 @@ def test_formerly_wrong_is_what_each_seeds_own_first_run_got_wrong(found):
 
 def test_a_group_that_a_seed_does_not_have_is_left_out_of_its_mean():
     some = [repetition(0), repetition(1), repetition(2, edited=())]
-    found = over_seeds(tuple(ANSWERS), some, control="control")
+    found = compare_over_seeds(tuple(ANSWERS), some, control="control")
     assert found["methods"][0]["edited classes"]["values"][2] is None
-    found = over_seeds(tuple(ANSWERS), [repetition(s, edited=()) for s in range(3)])
+    found = compare_over_seeds(tuple(ANSWERS), [repetition(s, edited=()) for s in range(3)])
     assert found["methods"][0]["edited classes"] is None
 
 
@@ -139,4 +139,4 @@ def test_the_table_names_methods_and_the_verdict_follows(found, capsys):
 )
 def test_repetitions_that_do_not_fit_are_refused(methods, seeds, control, told):
     with pytest.raises(ValueError, match=told):
-        over_seeds(methods, [repetition(seed) for seed in range(seeds)], control=control)
+        compare_over_seeds(methods, [repetition(seed) for seed in range(seeds)], control=control)

@@ -7,14 +7,23 @@ import numpy as np
 import pytest
 
 from stabn.report.charts.svg import distinct
-from stabn.report.comparison_content import Bin, ClassShares, Evidence, Located, Looks, Reliability, Removal, Trace
-from stabn.report.content import Cell, Change, Comparison, Confusion, Contrast, ContrastRow, Row
+from stabn.report.comparison_content import (
+    ClassShares,
+    Evidence,
+    ExplanationSection,
+    LocalisationChart,
+    PerturbationCurvePair,
+    PerturbationPanels,
+    Reliability,
+    ReliabilityBin,
+)
+from stabn.report.content import Cell, Comparison, Confusion, Contrast, ContrastRow, Difference, Row
 from stabn.report.page import write_evidence
 
 NASTY = "Putting <b>\"this\"</b> & 'that' {{ 7 * 7 }} </svg><script>"
 CELL = Cell(0.5, 0.4, 0.6, 90)
-BETTER, LEVEL = Change(0.1, 0.05, 0.15), Change(0.0, -0.1, 0.1)
-TRACE = Trace((0.9, 0.3, 0.1), (0.1, 0.6, 0.9), 0.4, 0.55)
+BETTER, LEVEL = Difference(0.1, 0.05, 0.15), Difference(0.0, -0.1, 0.1)
+TRACE = PerturbationCurvePair((0.9, 0.3, 0.1), (0.1, 0.6, 0.9), 0.4, 0.55)
 
 
 def comparison(columns=("edited classes", "other classes", "all"), names=("before", "control", NASTY)) -> Comparison:
@@ -37,7 +46,9 @@ def evidence(**changes) -> Evidence:
             ),
             Contrast("before", ("all",), (ContrastRow("after", (LEVEL,)),)),
         ),
-        "reliabilities": (Reliability(NASTY, "10 (5 – 15)", (Bin(0.2, 0.1, 3), Bin(0.8, 1.0, 1))),),
+        "reliabilities": (
+            Reliability(NASTY, "10 (5 – 15)", (ReliabilityBin(0.2, 0.1, 3), ReliabilityBin(0.8, 1.0, 1))),
+        ),
         "classes": ClassShares(
             (NASTY, "b", "c", "d"),
             (4, 2, 0, 1),
@@ -46,15 +57,17 @@ def evidence(**changes) -> Evidence:
             "control",
         ),
         "confusions": (Confusion(NASTY, (NASTY, "b"), np.array([[4, 3], [0, 5]])),),
-        "looks": Looks(
+        "looks": ExplanationSection(
             clips=7,
             drops=Contrast("its own", ("inverse-spatial",), (ContrastRow(NASTY, (BETTER,)),)),
             removals=tuple(
-                Removal(NASTY, baseline, (NASTY, "cam"), ("frames", "both"), ((TRACE, TRACE), (TRACE, TRACE)))
+                PerturbationPanels(
+                    NASTY, baseline, (NASTY, "cam"), ("frames", "both"), ((TRACE, TRACE), (TRACE, TRACE))
+                )
                 for baseline in ("blur", "mean")
             ),
             ahead=(Contrast(NASTY, ("frame AP",), (ContrastRow(NASTY, (BETTER,)),)),),
-            located=(Located(NASTY, ("frame AP",), (Row(NASTY, "", (CELL,)),), (0.2,)),),
+            located=(LocalisationChart(NASTY, ("frame AP",), (Row(NASTY, "", (CELL,)),), (0.2,)),),
         ),
         "facts": ((NASTY, NASTY),),
         "caveats": (NASTY,),
@@ -222,20 +235,20 @@ def test_shortened_names_show_how_they_end_where_they_begin_alike():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Change(0.5, 0.6, 0.7), "outside its interval"),
-        (lambda: Change(1.5, 1.4, 1.6), r"expected -1\.\.1"),
+        (lambda: Difference(0.5, 0.6, 0.7), "outside its interval"),
+        (lambda: Difference(1.5, 1.4, 1.6), r"expected -1\.\.1"),
         (lambda: Contrast("a", (), ()), "at least one"),
         (lambda: Contrast("a", ("all",), (ContrastRow("b", (None, None)),)), "got 2 changes, expected 1"),
-        (lambda: Bin(0.5, 1.5, 3), "shares in 0..1"),
+        (lambda: ReliabilityBin(0.5, 1.5, 3), "shares in 0..1"),
         (lambda: Reliability("a", "", ()), "at least one"),
-        (lambda: Reliability("a", "", (Bin(0.5, 0.5, 1), Bin(0.4, 0.5, 1))), "rising"),
+        (lambda: Reliability("a", "", (ReliabilityBin(0.5, 0.5, 1), ReliabilityBin(0.4, 0.5, 1))), "rising"),
         (lambda: ClassShares(("a",), (1,), (), (("n", (0.5,)),)), "at least two"),
         (lambda: ClassShares(("a",), (1,), (), (("n", (0.5,)), ("m", ()))), "got 0 numbers, expected 1"),
         (lambda: ClassShares(("a",), (1,), (), (("n", (0.5,)), ("m", (1.5,)))), "shares in 0..1"),
-        (lambda: Trace((0.5,), (0.5,), 0.5, 0.5), "from two"),
-        (lambda: Trace((0.5, 2.0), (0.5, 0.5), 0.5, 0.5), r"got 2\.0"),
-        (lambda: Removal("a", "blur", ("m",), ("frames",), ((TRACE, TRACE),)), "expected 1 rows of 1"),
-        (lambda: Located("a", ("x",), (), ()), "chance: got 0 values"),
+        (lambda: PerturbationCurvePair((0.5,), (0.5,), 0.5, 0.5), "from two"),
+        (lambda: PerturbationCurvePair((0.5, 2.0), (0.5, 0.5), 0.5, 0.5), r"got 2\.0"),
+        (lambda: PerturbationPanels("a", "blur", ("m",), ("frames",), ((TRACE, TRACE),)), "expected 1 rows of 1"),
+        (lambda: LocalisationChart("a", ("x",), (), ()), "chance: got 0 values"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, message):

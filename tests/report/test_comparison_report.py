@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from stabn.cli.main import main
-from stabn.evaluation.compare_runs import described, line_up
+from stabn.evaluation.compare_runs import describe_runs, plan_comparison
 from stabn.nn import load_pretrained
-from stabn.report.faithfulness_section import parts_of
+from stabn.report.faithfulness_section import explanation_section
 
 
 @pytest.fixture
@@ -86,7 +86,10 @@ def test_explanations_are_measured_if_asked_for(plain, trained, tmp_path):
     for heading in ("Without its own attention", "Insertion and deletion", "Against the truth"):
         assert f"<h3>{heading}</h3>" in html
     assert html.count("insertion and deletion curves") == 2 * len(measured[0]["baselines"])
-    one, three = parts_of(measured, ["plain", "ST-ABN"]), parts_of(measured * 3, ["plain", "ST-ABN"])
+    one, three = (
+        explanation_section(measured, ["plain", "ST-ABN"]),
+        explanation_section(measured * 3, ["plain", "ST-ABN"]),
+    )
     areas = [[t.insertion_area for r in parts.removals for row in r.traces for t in row] for parts in (one, three)]
     assert areas[0] == pytest.approx(areas[1])
     (drop,) = three.drops.rows
@@ -115,10 +118,10 @@ def test_what_a_methods_runs_are_is_said_in_a_few_words(stubborn, trained, plain
     recipe = json.loads((trained / "run.json").read_text())["recipe"]
     runs = [stubborn(str(n), 0, origin="x", edited=["3"] * n) for n in (1, 3)]
     control = stubborn("c", 0, origin="x", edited=["3"], recipe=recipe | {"control": True})
-    entries = line_up([plain, trained, *runs, control]).repetitions[0]
-    assert described(entries[:1]) == "plain network, tiny"
-    assert described(entries[2:4]) == "ST-ABN, tiny, fine-tuned on 1 to 3 edits"
-    assert described(entries[4:]) == "ST-ABN, tiny, fine-tuned without the loss of 1 edit"
+    entries = plan_comparison([plain, trained, *runs, control]).repetitions[0]
+    assert describe_runs(entries[:1]) == "plain network, tiny"
+    assert describe_runs(entries[2:4]) == "ST-ABN, tiny, fine-tuned on 1 to 3 edits"
+    assert describe_runs(entries[4:]) == "ST-ABN, tiny, fine-tuned without the loss of 1 edit"
 
 
 class TestMistakesEndInOneLine:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from stabn.errors import first_of
+from stabn.errors import join_names
 from stabn.evaluation.calibration import calibration
 from stabn.evaluation.intervals import bootstrap_interval
 from stabn.evaluation.predict import Predictions
@@ -59,9 +59,9 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
     }
 
 
-def left_out(skipped: Sequence[Mapping[str, str]], measured: int) -> str:
+def skipped_note(skipped: Sequence[Mapping[str, str]], measured: int) -> str:
     """What to say of clips that could not be read, as `accuracy` lists them, beside those that were measured."""
-    first = first_of([one["path"] for one in skipped], 3)
+    first = join_names([one["path"] for one in skipped], 3)
     return f"Measured on {measured} of {measured + len(skipped)} clips: {len(skipped)} could not be read ({first})."
 
 

@@ -14,25 +14,25 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from stabn.data.dataset import ClipBatch, VideoDataset, collate
-from stabn.data.video.reader import begin_reading
+from stabn.data.video.reader import init_reader_process
 from stabn.engine.config import EngineRecipe
-from stabn.engine.trainer import build_answerer, quietly
+from stabn.engine.trainer import build_predictor, silence_lightning
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, ResNet3D
-from stabn.nn.cam import between_extremes, branch_cam, cam, grad_cam, share_of_highest, undisturbed
+from stabn.nn.cam import branch_cam, cam, evaluation_mode, grad_cam, normalise_by_maximum, normalise_by_range
 
 EXPLAINERS: dict[str, Callable[[Any, Tensor, Tensor | None], Attention]] = {
     "attention": lambda model, clip, _classes: model(clip).attention,
-    "attention-branch": lambda model, clip, classes: between_extremes(branch_cam(model, clip, classes)),
-    "cam": lambda model, clip, classes: between_extremes(cam(model, clip, classes)),
-    "grad-cam": lambda model, clip, classes: share_of_highest(grad_cam(model, clip, classes)),
+    "attention-branch": lambda model, clip, classes: normalise_by_range(branch_cam(model, clip, classes)),
+    "cam": lambda model, clip, classes: normalise_by_range(cam(model, clip, classes)),
+    "grad-cam": lambda model, clip, classes: normalise_by_maximum(grad_cam(model, clip, classes)),
 }
 """What reads the network: (model, clip (B, 3, T, H, W), classes (B,) or None for the predicted ones) -> `Attention`."""
 
-DUMMIES = ("random", "centre", "uniform")
+REFERENCE_METHODS = ("random", "centre", "uniform")
 """What does not, and is compared with: each cell and frame at random, a Gaussian about the middle, everything alike."""
 
-METHODS = (*EXPLAINERS, *DUMMIES)
+METHODS = (*EXPLAINERS, *REFERENCE_METHODS)
 
 
 def methods_of(model: ResNet3D) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def check_methods(model: ResNet3D, methods: Sequence[str]) -> None:
             raise UserError(f"--methods: got {method!r} twice, expected each once")
 
 
-def explain(
+def attribute_clips(
     model: STABN | ResNet3D,
     clip_bcthw: Tensor,
     methods: Sequence[str],
@@ -86,7 +86,7 @@ def explain(
         ValueError, IndexError: as the network and `stabn.nn.cam.cam`.
     """
     check_methods(model, methods)
-    with undisturbed(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         features_bcthw = model.encode(clip_bcthw)
         size = (clip_bcthw.shape[2], *features_bcthw.shape[-2:])
         found = {}
@@ -126,7 +126,7 @@ def _bell(length: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ExplainedNetwork:
     """A copy of a network on an engine, to be asked and explained; whatever happens to it, the original stays.
 
     Attributes:
@@ -140,15 +140,15 @@ class Subject:
     precision: Callable[[], AbstractContextManager[Any]]
 
     @classmethod
-    def of(cls, model: STABN | ResNet3D, engine: EngineRecipe | None = None) -> "Subject":
+    def of(cls, model: STABN | ResNet3D, engine: EngineRecipe | None = None) -> "ExplainedNetwork":
         """A copy of `model` on the engine, by default what `auto` finds.
 
         Raises:
             UserError: this machine has no such engine.
         """
-        with quietly():
+        with silence_lightning():
             plain = deepcopy(model).eval()
-            answerer, trainer = build_answerer(plain, (engine or EngineRecipe(devices="1")).measuring())
+            answerer, trainer = build_predictor(plain, (engine or EngineRecipe(devices="1")).measuring())
         for copy in (plain, answerer):
             trainer.precision_plugin.convert_module(copy.to(trainer.strategy.root_device))  # in place
         return cls(answerer, plain, trainer.precision_plugin.forward_context)
@@ -165,12 +165,16 @@ class Subject:
             return self.model(clip_bcthw).logits.float().softmax(1)
 
 
-def batches(
+def clip_batches(
     dataset: VideoDataset, rows: Sequence[int], *, batch_size: int, workers: int, told: str
 ) -> Iterator[ClipBatch]:
     """Some clips of a data set, one window each, with a progress bar that is called `told`."""
     loader = DataLoader(
-        Subset(dataset, list(rows)), batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=begin_reading
+        Subset(dataset, list(rows)),
+        batch_size,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=init_reader_process,
     )
     with tqdm(total=len(rows), desc=told, unit="clip", disable=None, leave=False) as bar:
         for batch in loader:

@@ -11,12 +11,12 @@ from stabn.data.video.clip import probe
 from stabn.edits.project import check_vacant, write_project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
-from stabn.evaluation.predict import Predictions, check_loading, predict
+from stabn.evaluation.predict import Predictions, check_loader_options, predict
 from stabn.nn import STABN
-from stabn.runs import Run, preprocessing_of
+from stabn.runs import Run, network_preprocessing
 
 
-def collect(
+def collect_project(
     run: Run,
     out: Path,
     *,
@@ -62,14 +62,14 @@ def collect(
         raise UserError(f"--max_clips: got {max_clips}, expected at least 1")
     if weakest is not None and weakest < 1:
         raise UserError(f"--weakest: got {weakest}, expected at least 1 class")
-    check_loading(batch_size, workers)
+    check_loader_options(batch_size, workers)
     check_vacant(out)
     model = run.model()
     if not isinstance(model, STABN):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
     table = run.table(model)
     names, samples = table.class_names, table.of_split("train")
-    preprocessing = preprocessing_of(model, str(run.folder))
+    preprocessing = network_preprocessing(model, str(run.folder))
     if answer is None:
         dataset = VideoDataset(samples, preprocessing, class_names=names)
         answers = predict(model, dataset, batch_size=batch_size, workers=workers, engine=engine, keep_maps=True)

@@ -8,19 +8,19 @@ from typing import Any
 from tqdm import tqdm
 
 from stabn.data.annotations.source import DataSource
-from stabn.data.ground_truth import ClipTruth, check_meant, read_truth, unused
+from stabn.data.ground_truth import ClipTruth, check_truth_ids, read_truth, unused_truth_message
 from stabn.errors import UserError
-from stabn.evaluation.accuracy import left_out
-from stabn.evaluation.comparison import Contestant, compare
-from stabn.evaluation.faithfulness import faithfulness_of
+from stabn.evaluation.accuracy import skipped_note
+from stabn.evaluation.comparison import NamedPredictions, compare_predictions
+from stabn.evaluation.faithfulness import run_faithfulness
 from stabn.evaluation.predict import Predictions, predict_split
-from stabn.evaluation.seeds import over_seeds
+from stabn.evaluation.seeds import compare_over_seeds
 from stabn.nn import STABN
-from stabn.runs import Run, class_names_of, open_runs
+from stabn.runs import Run, network_class_names, open_runs
 
 
 @dataclass(frozen=True)
-class Entry:
+class ComparedRun:
     """A run that takes part.
 
     Attributes:
@@ -37,7 +37,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Lineup:
+class ComparisonPlan:
     """Who takes part.
 
     Attributes:
@@ -46,7 +46,7 @@ class Lineup:
         control: the method that the last one is judged against, or None for the first.
     """
 
-    repetitions: tuple[tuple[Entry, ...], ...]
+    repetitions: tuple[tuple[ComparedRun, ...], ...]
     control: str | None
 
     @property
@@ -60,13 +60,13 @@ class Lineup:
         return self.repetitions[0][0].class_names
 
 
-def line_up(
+def plan_comparison(
     folders: Sequence[Path],
     *,
     methods: Sequence[str] | None = None,
     control: Path | str | None = None,
     data: DataSource | None = None,
-) -> Lineup:
+) -> ComparisonPlan:
     """Open the runs of a comparison and make sure that they can be compared.
 
     Args:
@@ -100,7 +100,7 @@ def line_up(
             differing = sorted({*entry.class_names} ^ {*first.class_names})
             told = f"class {differing[0]!r} is in one of them only" if differing else "their classes have another order"
             raise UserError(f"{entry.run.folder}: has not the classes of {first.run.folder}, {told}; compare others")
-    return Lineup(entries, chosen)
+    return ComparisonPlan(entries, chosen)
 
 
 def _rounds(folders: Sequence[Path], names: Sequence[str]) -> list[list[Path]]:
@@ -122,13 +122,13 @@ def _rounds(folders: Sequence[Path], names: Sequence[str]) -> list[list[Path]]:
     return [list(runs) for runs in zip(*of.values(), strict=True)]
 
 
-def _entry(run: Run, method: str) -> Entry:
+def _entry(run: Run, method: str) -> ComparedRun:
     model = run.model()
     network = f"{'ST-ABN' if isinstance(model, STABN) else 'plain network'}, {model.architecture}"
-    return Entry(run, method, network, class_names_of(model))
+    return ComparedRun(run, method, network, network_class_names(model))
 
 
-def described(entries: Sequence[Entry]) -> str:
+def describe_runs(entries: Sequence[ComparedRun]) -> str:
     """What the runs of a method are, in a few words."""
     told = " or ".join(dict.fromkeys(entry.network for entry in entries))
     runs = [entry.run for entry in entries]
@@ -141,7 +141,7 @@ def described(entries: Sequence[Entry]) -> str:
     return f"{told}, fine-tuned {'without the loss of' if without else 'on'} {edits}"
 
 
-def ask(lineup: Lineup, split: str, **options: Any) -> list[list[Predictions]]:
+def predict_runs(lineup: ComparisonPlan, split: str, **options: Any) -> list[list[Predictions]]:
     """What every run answers for the split, by repetition; options as for `stabn.evaluation.predict.predict`.
 
     Raises:
@@ -150,7 +150,7 @@ def ask(lineup: Lineup, split: str, **options: Any) -> list[list[Predictions]]:
     return [[predict_split(entry.run, split, **options)[0] for entry in entries] for entries in lineup.repetitions]
 
 
-def truth_for(lineup: Lineup, split: str, path: Path) -> dict[str, ClipTruth]:
+def comparison_truth(lineup: ComparisonPlan, split: str, path: Path) -> dict[str, ClipTruth]:
     """What a file says of every repetition's clips; to be asked before the networks are.
 
     Raises:
@@ -158,12 +158,12 @@ def truth_for(lineup: Lineup, split: str, path: Path) -> dict[str, ClipTruth]:
     """
     truth = read_truth(path)
     for entries in lineup.repetitions:
-        check_meant(path, truth, [sample.clip_id for sample in entries[0].run.source.table().of_split(split)])
+        check_truth_ids(path, truth, [sample.clip_id for sample in entries[0].run.source.table().of_split(split)])
     return truth
 
 
-def judge(
-    lineup: Lineup, answers: Sequence[Sequence[Predictions]], truth: Mapping[str, ClipTruth] | None = None
+def compare_runs(
+    lineup: ComparisonPlan, answers: Sequence[Sequence[Predictions]], truth: Mapping[str, ClipTruth] | None = None
 ) -> dict[str, Any]:
     """One comparison, or what several repetitions say together.
 
@@ -171,11 +171,11 @@ def judge(
 
     Args:
         lineup: who takes part.
-        answers: as `ask` gives them.
+        answers: as `predict_runs` gives them.
         truth: by clip id, in place of what the data itself says of its clips.
 
     Returns:
-        As `stabn.evaluation.comparison.compare`; over repetitions as `stabn.evaluation.seeds.over_seeds`, with
+        As `stabn.evaluation.comparison.compare_predictions`; over repetitions as `stabn.evaluation.seeds.compare_over_seeds`, with
         "repetitions": the comparison of each. And "notes": sentences that a reader should know.
 
     Raises:
@@ -183,18 +183,18 @@ def judge(
     """
     found, notes = [], []
     for entries, answered in zip(lineup.repetitions, answers, strict=True):
-        contestants = [Contestant(str(e.run.folder), a) for e, a in zip(entries, answered, strict=True)]
+        contestants = [NamedPredictions(str(e.run.folder), a) for e, a in zip(entries, answered, strict=True)]
         control = next((c.name for c, e in zip(contestants, entries, strict=True) if e.method == lineup.control), None)
         known = entries[0].run.source.table().truth if truth is None else truth
         edited = entries[-1].run.edited_classes
-        found.append(compare(contestants, lineup.class_names, edited, control=control, truth=known))
+        found.append(compare_predictions(contestants, lineup.class_names, edited, control=control, truth=known))
         looking = any(answer.temporal is not None for answer in answered)
         measured = any(method["frame_average_precision"] is not None for method in found[-1]["methods"])
-        if looking and not measured and (told := unused(known, answered[0].clip_ids)) and told not in notes:
+        if looking and not measured and (told := unused_truth_message(known, answered[0].clip_ids)) and told not in notes:
             notes.append(told)
         skipped = answered[0].skipped_as_json
         found[-1]["skipped"] = skipped
-        if skipped and (note := left_out(skipped, len(answered[0].clip_ids))) not in notes:
+        if skipped and (note := skipped_note(skipped, len(answered[0].clip_ids))) not in notes:
             notes.append(note)
         for entry in entries[:-1]:
             if entry.run.edited_classes and set(entry.run.edited_classes) != set(edited):
@@ -204,11 +204,11 @@ def judge(
                 )
     if len(found) == 1:
         return found[0] | {"notes": notes}
-    return over_seeds(lineup.methods, found, control=lineup.control) | {"notes": notes, "repetitions": found}
+    return compare_over_seeds(lineup.methods, found, control=lineup.control) | {"notes": notes, "repetitions": found}
 
 
-def look(
-    lineup: Lineup, split: str, truth: Mapping[str, ClipTruth] | None = None, **options: Any
+def runs_faithfulness(
+    lineup: ComparisonPlan, split: str, truth: Mapping[str, ClipTruth] | None = None, **options: Any
 ) -> list[dict[str, Any]]:
     """Every run's faithfulness.
 
@@ -229,7 +229,7 @@ def look(
         {
             "method": entry.method,
             "run": str(entry.run.folder),
-            **faithfulness_of(entry.run, split, truth=truth, **options),
+            **run_faithfulness(entry.run, split, truth=truth, **options),
         }
         for entry in tqdm(entries, desc="faithfulness", unit="run", disable=None)
     ]

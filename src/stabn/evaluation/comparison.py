@@ -14,7 +14,7 @@ from stabn.evaluation.localisation import average_precision
 from stabn.evaluation.predict import Predictions
 
 GROUPS = ("edited classes", "other classes", "all")
-FORMER = ("formerly wrong", "formerly right")
+FORMER_GROUPS = ("formerly wrong", "formerly right")
 """Clips by the first contestant's answer: the share right now is what was mended, and what was not broken."""
 FRAME_AP = "frame average precision"
 SIGNIFICANT = 0.05
@@ -22,7 +22,7 @@ SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Contestant:
+class NamedPredictions:
     """One run's answers in a comparison.
 
     Attributes:
@@ -70,7 +70,7 @@ def frame_average_precision(predictions: Predictions, truth: Mapping[str, ClipTr
     return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
-def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+def mcnemar_test(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
     """McNemar's exact test of whether two networks are right equally often on the same clips.
 
     Only clips that one network alone gets right count; if both are equally good, each of these falls to either side
@@ -92,8 +92,8 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
     return {"only_ours": only_ours, "only_theirs": only_theirs, "p": min(1.0, 2 * total / 2**differing)}
 
 
-def compare(
-    contestants: Sequence[Contestant],
+def compare_predictions(
+    contestants: Sequence[NamedPredictions],
     class_names: Sequence[str],
     edited_classes: Sequence[str],
     *,
@@ -124,7 +124,7 @@ def compare(
 
         "differences" has an entry for each contestant against the control, and against the first: {"of", "against",
         per group, "formerly wrong", "formerly right" and "frame average precision" {"points", "low", "high"} of the
-        paired difference or None, "mcnemar": as in `mcnemar`, ours being "of"}. "difference" is the last one's against
+        paired difference or None, "mcnemar": as in `mcnemar_test`, ours being "of"}. "difference" is the last one's against
         the control, with the groups alone.
 
     Raises:
@@ -143,7 +143,7 @@ def compare(
     former = {"formerly wrong": ~first.correct, "formerly right": first.correct}
     precisions = {} if truth is None else {id(c): frame_precisions(c.predictions, truth) for c in contestants}
 
-    def difference(of: Contestant, than: Contestant) -> dict[str, Any]:
+    def difference(of: NamedPredictions, than: NamedPredictions) -> dict[str, Any]:
         ours, theirs = of.predictions.correct, than.predictions.correct
         # The first one's answers made the former groups: a difference to itself there would say nothing.
         groups = masks if contestants[0] in (of, than) else masks | former
@@ -151,9 +151,9 @@ def compare(
         return {
             "of": of.name,
             "against": than.name,
-            **{name: known.get(name) for name in (*GROUPS, *FORMER)},
+            **{name: known.get(name) for name in (*GROUPS, *FORMER_GROUPS)},
             FRAME_AP: _change(*_both(precisions[id(of)], precisions[id(than)])) if precisions else None,
-            "mcnemar": mcnemar(ours, theirs),
+            "mcnemar": mcnemar_test(ours, theirs),
         }
 
     methods = []
@@ -164,7 +164,10 @@ def compare(
             {
                 "name": contestant.name,
                 **{name: _share(right[mask]) for name, mask in masks.items()},
-                **{name: None if contestant is contestants[0] else _share(right[former[name]]) for name in FORMER},
+                **{
+                    name: None if contestant is contestants[0] else _share(right[former[name]])
+                    for name in FORMER_GROUPS
+                },
                 "mended": int((right & ~first.correct).sum()),
                 "newly_wrong": int((~right & first.correct).sum()),
                 "calibration_error": {key: error[key] for key in ("error", "low", "high")},
@@ -184,11 +187,11 @@ def compare(
             if of is not than
         ],
         "difference": {key: last[key] for key in ("of", "against", *GROUPS, "mcnemar")},
-        "verdict": verdict(last),
+        "verdict": run_verdict(last),
     }
 
 
-def verdict(difference: Mapping[str, Any]) -> str:
+def run_verdict(difference: Mapping[str, Any]) -> str:
     """What a paired difference over all clips, an entry of "differences", allows to say, and no more."""
     change = difference["all"]
     points, low, high = (round(100 * change[key], 1) + 0.0 for key in ("points", "low", "high"))
@@ -197,10 +200,12 @@ def verdict(difference: Mapping[str, Any]) -> str:
     p = difference["mcnemar"]["p"]
     if p >= SIGNIFICANT and (low > 0 or high < 0):
         figures += f", but too few clips differ (p {p:.2g})"
-    return sentence(difference, figures, within="In this run", who="This run", decided=p < SIGNIFICANT)
+    return verdict_sentence(difference, figures, within="In this run", who="This run", decided=p < SIGNIFICANT)
 
 
-def sentence(difference: Mapping[str, Any], figures: str, *, within: str, who: str, decided: bool = True) -> str:
+def verdict_sentence(
+    difference: Mapping[str, Any], figures: str, *, within: str, who: str, decided: bool = True
+) -> str:
     """A verdict in words: better or worse where the interval over all clips excludes zero, and else neither."""
     change, of, against = difference["all"], difference["of"], difference["against"]
     if decided and change["low"] > 0:

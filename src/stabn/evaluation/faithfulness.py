@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from stabn.data.dataset import VideoDataset
-from stabn.data.ground_truth import ClipTruth, unused
+from stabn.data.ground_truth import ClipTruth, unused_truth_message
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
-from stabn.evaluation.attribution import Subject, check_methods, methods_of
-from stabn.evaluation.intervals import paired_interval, summary
-from stabn.evaluation.localisation import localise
-from stabn.evaluation.perturbation import BASELINES, perturb
+from stabn.evaluation.attribution import ExplainedNetwork, check_methods, methods_of
+from stabn.evaluation.intervals import paired_interval, summarise_clips
+from stabn.evaluation.localisation import measure_localisation
+from stabn.evaluation.perturbation import BASELINES, measure_perturbation
 from stabn.evaluation.predict import ATTENTIONS, SHUFFLED, Predictions, predict_each
-from stabn.evaluation.randomisation import randomise
+from stabn.evaluation.randomisation import measure_randomisation
 from stabn.nn import STABN, ResNet3D
-from stabn.runs import Run, preprocessing_of
+from stabn.runs import Run, network_preprocessing
 
 FORMAT = "stabn-faithfulness/1"
 
@@ -86,15 +86,15 @@ def faithfulness(
     if len(answers["as-is"].clip_ids) < 2:
         answers = {"as-is": answers["as-is"]}
     dataset = dataset.only(answers["as-is"].samples(dataset.samples))
-    subject = Subject.of(model, engine)
+    subject = ExplainedNetwork.of(model, engine)
     chosen = _chosen(len(dataset), max_clips, seed)
-    located = localise(subject, dataset, truth, methods, **common) if truth else None
+    located = measure_localisation(subject, dataset, truth, methods, **common) if truth else None
     untimed = located is None or located[methods[0]]["temporal"] is None
-    if untimed and (note := unused(truth or {}, (sample.clip_id for sample in dataset.samples))):
+    if untimed and (note := unused_truth_message(truth or {}, (sample.clip_id for sample in dataset.samples))):
         print(note, file=sys.stderr)
-    curves = perturb(subject, dataset, chosen, methods, baselines=baselines, steps=steps, **common)
+    curves = measure_perturbation(subject, dataset, chosen, methods, baselines=baselines, steps=steps, **common)
     few = [chosen[number] for number in _chosen(len(chosen), RANDOMISED, seed)]
-    randomised = randomise(subject, dataset, few, methods, **common)
+    randomised = measure_randomisation(subject, dataset, few, methods, **common)
     measures = {
         method: {
             **curves[method],
@@ -114,12 +114,12 @@ def faithfulness(
         "skipped": answers["as-is"].skipped_as_json,
         "perturbed": [clip_ids[row] for row in chosen],
         "randomised": len(few),
-        "top1": summary(answers["as-is"].correct, seed=seed),
+        "top1": summarise_clips(answers["as-is"].correct, seed=seed),
         "attention_replaced": _replaced(answers, seed) if len(answers) > 1 else None,
         "methods": measures,
         "differences": {
             "attention": {
-                other: differences(measures["attention"], measures[other], seed=seed)
+                other: explanation_differences(measures["attention"], measures[other], seed=seed)
                 for other in methods
                 if other != "attention"
             }
@@ -129,7 +129,7 @@ def faithfulness(
     }
 
 
-def faithfulness_of(
+def run_faithfulness(
     run: Run, split: str, *, truth: Mapping[str, ClipTruth] | None = None, **options: Any
 ) -> dict[str, Any]:
     """`faithfulness` of a run on a split of its data.
@@ -145,14 +145,14 @@ def faithfulness_of(
     """
     model = run.model()
     table = run.table(model)
-    preprocessing = preprocessing_of(model, str(run.folder))
+    preprocessing = network_preprocessing(model, str(run.folder))
     samples = table.of_split(split)
     known = table.truth if truth is None else truth
     dataset = VideoDataset(samples, preprocessing, class_names=table.class_names)
     return faithfulness(model, dataset, truth=known, **options)
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
+def explanation_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
     """One explanation against another, clip by clip, in every measure that has a value per clip.
 
     Args:
@@ -180,7 +180,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, seed: int
             verdict = "undecided" if not decided else "better" if sign * interval.mean > 0 else "worse"
             found[name] = interval.as_json() | {"verdict": verdict}
         else:
-            found[name] = differences(value, other, seed=seed)
+            found[name] = explanation_differences(value, other, seed=seed)
     return found
 
 
@@ -196,7 +196,7 @@ def _replaced(answers: Mapping[str, Predictions], seed: int) -> dict[str, Any]:
     own = 100.0 * answers["as-is"].correct
     return {
         name: {
-            "top1": summary(given.correct, seed=seed),
+            "top1": summarise_clips(given.correct, seed=seed),
             "drop": paired_interval(own, 100.0 * given.correct, seed=seed).as_json(),
         }
         for name, given in answers.items()

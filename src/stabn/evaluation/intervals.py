@@ -71,7 +71,7 @@ def bootstrap_interval(
     return Interval(float(numbers.mean()), float(low), float(high))
 
 
-def summary(values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+def summarise_clips(values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
     """One number per clip for a JSON file: {"mean", "low", "high", "per_clip"}, rounded to six places."""
     per_clip = [round(float(value), 6) for value in values]
     return bootstrap_interval(values, seed=seed).as_json() | {"per_clip": per_clip}

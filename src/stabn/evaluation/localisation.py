@@ -17,8 +17,8 @@ from stabn.data.ground_truth import ClipTruth
 from stabn.data.transforms import Preprocessing
 from stabn.data.video.clip import probe
 from stabn.errors import UserError
-from stabn.evaluation.attribution import Subject, batches, explain
-from stabn.evaluation.intervals import summary
+from stabn.evaluation.attribution import ExplainedNetwork, attribute_clips, clip_batches
+from stabn.evaluation.intervals import summarise_clips
 
 Crop = tuple[float, float, float, float]
 """What a view shows: (left, top, right, bottom) as fractions of the source frame."""
@@ -32,7 +32,7 @@ def average_precision(scores_t: Float[np.ndarray, " t"], decisive_t: Bool[np.nda
     return float(binary_average_precision(torch.from_numpy(scores_t), torch.from_numpy(decisive_t.astype(np.int64))))
 
 
-def points_at(scores: Float[np.ndarray, "..."], wanted: Bool[np.ndarray, "..."]) -> float:
+def pointing_game(scores: Float[np.ndarray, "..."], wanted: Bool[np.ndarray, "..."]) -> float:
     """The pointing game (Zhang et al. 2018): 1 if the highest score is at a wanted place, else 0.
 
     Of several highest ones it is the share of those at wanted places: what choosing one at random would give.
@@ -64,7 +64,7 @@ def best_iou(scores_nt: Float[np.ndarray, "n t"], decisive_nt: Bool[np.ndarray, 
     return float(threshold), shared_n / np.maximum(either_n, 1)
 
 
-def centres_inside(box: Box, crop: Crop, size: tuple[int, int], height: int, width: int) -> Bool[np.ndarray, "h w"]:
+def cells_in_box(box: Box, crop: Crop, size: tuple[int, int], height: int, width: int) -> Bool[np.ndarray, "h w"]:
     """Which cells of a map over a view have their centres inside a box; arguments as in `stabn.data.boxes.box_map`."""
     left, top, right, bottom = crop
     y = (top + (np.arange(height) + 0.5) / height * (bottom - top)) * size[0]
@@ -72,7 +72,7 @@ def centres_inside(box: Box, crop: Crop, size: tuple[int, int], height: int, wid
     return np.outer((box[1] <= y) & (y < box[3]), (box[0] <= x) & (x < box[2]))
 
 
-def energy_inside(map_hw: Float[np.ndarray, "h w"], covered_hw: Float[np.ndarray, "h w"]) -> float:
+def energy_in_box(map_hw: Float[np.ndarray, "h w"], covered_hw: Float[np.ndarray, "h w"]) -> float:
     """The share of a map's sum that lies inside a box, cells cut by its border counted by area (Wang et al. 2020).
 
     By chance it is the box's share of the view; so it is for a map that is 0 everywhere and points nowhere.
@@ -85,8 +85,8 @@ def energy_inside(map_hw: Float[np.ndarray, "h w"], covered_hw: Float[np.ndarray
     return float((map_hw * covered_hw).sum() / total) if total > 0 else float(covered_hw.mean())
 
 
-def localise(
-    subject: Subject,
+def measure_localisation(
+    subject: ExplainedNetwork,
     dataset: VideoDataset,
     truth: Mapping[str, ClipTruth],
     methods: Sequence[str],
@@ -114,8 +114,8 @@ def localise(
     in_time: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {method: [] for method in methods}
     in_space: dict[str, list[np.ndarray]] = {method: [] for method in methods}
     timed, placed = [], []
-    for batch in batches(dataset, rows, batch_size=batch_size, workers=workers, told="against the truth"):
-        explained = explain(subject.model, subject.clips(batch), methods, clip_ids=batch.clip_ids, seed=seed)
+    for batch in clip_batches(dataset, rows, batch_size=batch_size, workers=workers, told="against the truth"):
+        explained = attribute_clips(subject.model, subject.clips(batch), methods, clip_ids=batch.clip_ids, seed=seed)
         size = next(iter(explained.values())).spatial.shape[-2:]
         for position, clip_id in enumerate(batch.clip_ids):
             indices = batch.frame_indices[position].numpy()
@@ -174,7 +174,7 @@ def _covers(
     source = (info.height, info.width)
     crop = preprocessing.crop_box(*source)
     covers = {
-        t: (box_map(box, crop, source, *size).double().numpy(), centres_inside(box, crop, source, *size))
+        t: (box_map(box, crop, source, *size).double().numpy(), cells_in_box(box, crop, source, *size))
         for t, box in known.items()
     }
     return {t: cover for t, cover in covers.items() if cover[0].any()}
@@ -184,7 +184,7 @@ def _space(maps_thw: np.ndarray, covers: Mapping[int, tuple[np.ndarray, np.ndarr
     """Pointing, its chance, whether it can be hit, energy, its chance: means over the frames with a box in view."""
     each = []
     for t, (covered_hw, centres_hw) in covers.items():
-        hit, energy = points_at(maps_thw[t], centres_hw), energy_inside(maps_thw[t], covered_hw)
+        hit, energy = pointing_game(maps_thw[t], centres_hw), energy_in_box(maps_thw[t], covered_hw)
         each.append((hit, centres_hw.mean(), float(centres_hw.any()), energy, covered_hw.mean()))
     return np.array(each).mean(axis=0)
 
@@ -197,12 +197,14 @@ def _temporal(clips: list[str], pairs: list[tuple[np.ndarray, np.ndarray]], seed
     scores_nt, decisive_nt = (np.stack(column) for column in zip(*pairs, strict=True))
     chance = {"chance": round(float(decisive_nt.mean()), 6)}
     threshold, ious_n = best_iou(scores_nt, decisive_nt)
-    precisions_n, hits_n = (np.array([measure(*pair) for pair in pairs]) for measure in (average_precision, points_at))
+    precisions_n, hits_n = (
+        np.array([measure(*pair) for pair in pairs]) for measure in (average_precision, pointing_game)
+    )
     return {
         "clips": clips,
-        "average_precision": summary(precisions_n, seed=seed) | chance,
-        "pointing": summary(hits_n, seed=seed) | chance,
-        "iou": summary(ious_n, seed=seed) | chance | {"threshold": round(threshold, 6)},
+        "average_precision": summarise_clips(precisions_n, seed=seed) | chance,
+        "pointing": summarise_clips(hits_n, seed=seed) | chance,
+        "iou": summarise_clips(ious_n, seed=seed) | chance | {"threshold": round(threshold, 6)},
     }
 
 
@@ -210,6 +212,6 @@ def _spatial(clips: list[str], values_n5: np.ndarray, seed: int) -> dict[str, An
     means = [round(float(value), 6) for value in values_n5.mean(axis=0)]
     return {
         "clips": clips,
-        "pointing": summary(values_n5[:, 0], seed=seed) | {"chance": means[1], "attainable": means[2]},
-        "energy": summary(values_n5[:, 3], seed=seed) | {"chance": means[4]},
+        "pointing": summarise_clips(values_n5[:, 0], seed=seed) | {"chance": means[1], "attainable": means[2]},
+        "energy": summarise_clips(values_n5[:, 3], seed=seed) | {"chance": means[4]},
     }

@@ -19,15 +19,15 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from stabn.data.dataset import VideoDataset
-from stabn.evaluation.attribution import Subject, batches, explain
-from stabn.evaluation.intervals import summary
+from stabn.evaluation.attribution import ExplainedNetwork, attribute_clips, clip_batches
+from stabn.evaluation.intervals import summarise_clips
 from stabn.nn import Attention
 
 SCOPES = ("frames", "regions", "both")
 """What is ranked: frames by temporal scores; in every frame its own cells by its map; all cells by the product."""
 
 BASELINES = ("blur", "freeze", "mean")
-"""What stands in for what is removed, see `perturbed`."""
+"""What stands in for what is removed, see `perturb_clip`."""
 
 DIRECTIONS = ("deletion", "insertion")
 
@@ -38,7 +38,7 @@ SHARES = (0.1, 0.2, 0.5)
 """Shares of the frames that comprehensiveness and sufficiency are averaged over (DeYoung et al. 2020, in part)."""
 
 
-def ranks(attention: Attention, scope: str, rng: np.random.Generator) -> Int[np.ndarray, "t h w"]:
+def rank_cells(attention: Attention, scope: str, rng: np.random.Generator) -> Int[np.ndarray, "t h w"]:
     """Each cell's place in one clip's order of importance, 0 for the most important; equal scores in random order.
 
     In the scope `frames` all cells of a frame share its place among T, in `regions` the places are those of each
@@ -64,7 +64,7 @@ def ranks(attention: Attention, scope: str, rng: np.random.Generator) -> Int[np.
     return places.reshape(spatial_thw.shape)
 
 
-def perturbed(
+def perturb_clip(
     clip_cthw: Float[Tensor, "c t y x"], removed_mthw: Bool[Tensor, "m _ h w"], baseline: str
 ) -> Float[Tensor, "m c t y x"]:
     """Copies of a clip without some of its cells.
@@ -129,7 +129,7 @@ def _blurred(clip_cthw: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
+class PerturbationCurves:
     """How one clip's answer follows one explanation, in one scope and with one baseline.
 
     Attributes:
@@ -146,7 +146,7 @@ class Watched:
     sufficiency: float | None
 
 
-def watch(
+def perturbation_curves(
     answer: Callable[[Tensor], Tensor],
     clip_cthw: Float[Tensor, "c t y x"],
     explanations: Mapping[str, Attention],
@@ -157,7 +157,7 @@ def watch(
     steps: int = 8,
     seed: Sequence[int] = (0,),
     copies: int = 16,
-) -> dict[str, dict[str, dict[str, Watched]]]:
+) -> dict[str, dict[str, dict[str, PerturbationCurves]]]:
     """Remove and put back what several explanations of one clip call important.
 
     Args:
@@ -187,7 +187,7 @@ def watch(
     wanted: dict[tuple[str, str, str], list[bytes]] = {}
     for name, attention in explanations.items():
         for scope in scopes:
-            ranks_thw = ranks(attention, scope, np.random.default_rng([*seed, SCOPES.index(scope)]))
+            ranks_thw = rank_cells(attention, scope, np.random.default_rng([*seed, SCOPES.index(scope)]))
             items = int(ranks_thw.max()) + 1
             counts = [_rounded(step * items / steps) for step in range(steps + 1)]
             counts += [max(_rounded(share * items), 1) for share in SHARES] if scope == "frames" else []
@@ -200,11 +200,13 @@ def watch(
     removed_mthw = torch.from_numpy(np.stack(list(masks.values()))).to(clip_cthw.device)
     if target is None:
         target = int(answer(clip_cthw[None]).argmax())
-    found: dict[str, dict[str, dict[str, Watched]]] = {name: {s: {} for s in scopes} for name in explanations}
+    found: dict[str, dict[str, dict[str, PerturbationCurves]]] = {
+        name: {s: {} for s in scopes} for name in explanations
+    }
     for baseline in baselines:
         values = np.concatenate(
             [
-                answer(perturbed(clip_cthw, part_mthw, baseline))[:, target].double().cpu().numpy()
+                answer(perturb_clip(clip_cthw, part_mthw, baseline))[:, target].double().cpu().numpy()
                 for part_mthw in removed_mthw.split(copies)
             ]
         )
@@ -216,12 +218,12 @@ def watch(
     return found
 
 
-def _watched(deleted: np.ndarray, inserted: np.ndarray, points: int) -> Watched:
+def _watched(deleted: np.ndarray, inserted: np.ndarray, points: int) -> PerturbationCurves:
     """Curves of so many points; the values behind them, if there are any, are those at `SHARES`."""
     fall_when_removed, fall_when_alone = (
         float(deleted[0] - values[points:].mean()) if len(values) > points else None for values in (deleted, inserted)
     )
-    return Watched(deleted[:points], inserted[:points], fall_when_removed, fall_when_alone)
+    return PerturbationCurves(deleted[:points], inserted[:points], fall_when_removed, fall_when_alone)
 
 
 def _rounded(value: float) -> int:
@@ -229,13 +231,13 @@ def _rounded(value: float) -> int:
     return math.floor(value + 0.5)
 
 
-def area(curves: Float[np.ndarray, "n points"]) -> Float[np.ndarray, " n"]:
+def curve_area(curves: Float[np.ndarray, "n points"]) -> Float[np.ndarray, " n"]:
     """The area under each curve over the shares 0..1, by the trapezoid rule."""
     return ((curves[:, 1:] + curves[:, :-1]) / 2).mean(axis=1)
 
 
-def perturb(
-    subject: Subject,
+def measure_perturbation(
+    subject: ExplainedNetwork,
     dataset: VideoDataset,
     rows: Sequence[int],
     methods: Sequence[str],
@@ -246,7 +248,7 @@ def perturb(
     workers: int = 0,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """`watch` some clips of a data set for every method's explanation of the predicted class.
+    """`perturbation_curves` some clips of a data set for every method's explanation of the predicted class.
 
     Returns:
         Per method, scope and baseline {"deletion", "insertion": {"auc", "low", "high", "per_clip", "curve"}}, and in
@@ -256,25 +258,25 @@ def perturb(
     """
     watched = []
     # Explained in batches, as the network is used; one by one would hide a network that mixes up its clips.
-    for batch in batches(dataset, rows, batch_size=batch_size, workers=workers, told="perturbation"):
+    for batch in clip_batches(dataset, rows, batch_size=batch_size, workers=workers, told="perturbation"):
         clip_bcthw = subject.clips(batch)
-        explained = explain(subject.model, clip_bcthw, methods, clip_ids=batch.clip_ids, seed=seed)
+        explained = attribute_clips(subject.model, clip_bcthw, methods, clip_ids=batch.clip_ids, seed=seed)
         for row, clip_id in enumerate(tqdm(batch.clip_ids, desc="this batch", disable=None, leave=False)):
             own = {method: attention.rows(slice(row, row + 1)) for method, attention in explained.items()}
             chance = (seed, *clip_id.encode())
             common: dict[str, Any] = {"baselines": baselines, "steps": steps, "seed": chance, "copies": batch_size}
-            watched.append(watch(subject.probabilities, clip_bcthw[row], own, **common))
+            watched.append(perturbation_curves(subject.probabilities, clip_bcthw[row], own, **common))
 
     def told(method: str, scope: str, baseline: str) -> dict[str, Any]:
         clips = [found[method][scope][baseline] for found in watched]
         entry: dict[str, Any] = {}
         for direction in DIRECTIONS:
             curves = np.stack([getattr(clip, direction) for clip in clips])
-            figures = summary(area(curves), seed=seed)
+            figures = summarise_clips(curve_area(curves), seed=seed)
             entry[direction] = {"auc": figures.pop("mean"), **figures, "curve": curves.mean(axis=0).round(6).tolist()}
         if scope == "frames":
             for fall in ("comprehensiveness", "sufficiency"):
-                entry[fall] = summary(np.array([getattr(clip, fall) for clip in clips]), seed=seed)
+                entry[fall] = summarise_clips(np.array([getattr(clip, fall) for clip in clips]), seed=seed)
         return entry
 
     return {m: {s: {b: told(m, s, b) for b in baselines} for s in SCOPES} for m in methods}

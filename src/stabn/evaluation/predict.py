@@ -11,15 +11,15 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from stabn.data.dataset import ClipBatch, Sample, Skipped, VideoDataset, collate
-from stabn.data.quality.unreadable import Tolerant
-from stabn.data.video.reader import Reader, begin_reading
+from stabn.data.dataset import ClipBatch, Sample, SkippedClip, VideoDataset, collate
+from stabn.data.quality.unreadable import SkipUnreadable
+from stabn.data.video.reader import Reader, init_reader_process
 from stabn.engine.config import EngineRecipe
-from stabn.engine.trainer import build_answerer, progress_bar, quietly, share_of
+from stabn.engine.trainer import build_predictor, progress_bar, shard_indices, silence_lightning
 from stabn.errors import NotFiniteError, UserError
 from stabn.nn import STABN, Attention, Output, ResNet3D
 from stabn.records import Record
-from stabn.runs import Run, preprocessing_of
+from stabn.runs import Run, network_preprocessing
 
 ATTENTIONS: dict[str, Callable[[Attention], Attention]] = {
     "as-is": lambda attention: attention,
@@ -34,10 +34,10 @@ SHUFFLED: dict[str, Callable[[Attention, Attention], Attention]] = {
     "shuffled-spatial": Attention.with_spatial_of,
     "shuffled-temporal": Attention.with_temporal_of,
 }
-"""The same with the attention of another clip of the data set, which `partners` chooses."""
+"""The same with the attention of another clip of the data set, which `random_derangement` chooses."""
 
 
-def partners(count: int, seed: int = 0) -> np.ndarray:
+def random_derangement(count: int, seed: int = 0) -> np.ndarray:
     """For each of `count` clips another one, each once: a random derangement (a single cycle).
 
     Returns:
@@ -78,7 +78,7 @@ class Predictions:
     spatial: np.ndarray | None
     frame_indices: np.ndarray | None
     timestamps: np.ndarray | None
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedClip, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("labels", "probabilities", "attention_probabilities", "temporal", "spatial", "frame_indices"):
@@ -165,7 +165,7 @@ def predict(
     return predict_each(model, dataset, (attention,), keep_maps=keep_maps, **options)[attention]
 
 
-def check_loading(batch_size: int, workers: int) -> None:
+def check_loader_options(batch_size: int, workers: int) -> None:
     """Whether clips can be read so many at once, by so many processes.
 
     Raises:
@@ -208,20 +208,20 @@ def predict_each(
             raise UserError(
                 f"attention: got {attention!r}, but this is the plain network, which has none; leave it out"
             )
-    check_loading(batch_size, workers)
+    check_loader_options(batch_size, workers)
     if seed < 0:
         raise UserError(f"--seed: got {seed}, expected 0 or more")
 
     def ask(clips: Dataset[ClipBatch], attentions: Sequence[str], **options: Any) -> _Answered:
         return _ask(_Asking(answerer, attentions, **options), clips, batch_size, workers, trainer)
 
-    with quietly():
+    with silence_lightning():
         recipe = (engine or EngineRecipe(devices="1")).measuring()
-        answerer, trainer = build_answerer(model, recipe, callbacks=progress_bar())
+        answerer, trainer = build_predictor(model, recipe, callbacks=progress_bar())
     reader = Reader()
-    clips: Dataset[ClipBatch] = Tolerant(dataset.read_by(reader))
+    clips: Dataset[ClipBatch] = SkipUnreadable(dataset.read_by(reader))
     others: Attention | None = None
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedClip, ...] = ()
     own_only = tuple(attention for attention in attentions if attention not in SHUFFLED)
     if len(own_only) < len(attentions):
         first = ask(clips, ("as-is",), keep_maps=True)
@@ -229,7 +229,7 @@ def predict_each(
         windows = np.arange(dataset.views)
         read = _read(dataset, skipped)
         if len(read) > 1 or not own_only:
-            rows = (partners(len(read), seed)[:, None] * dataset.views + windows).ravel()
+            rows = (random_derangement(len(read), seed)[:, None] * dataset.views + windows).ravel()
             others = Attention(own["spatial"], own["temporal"]).rows(torch.from_numpy(rows))
         else:
             attentions = own_only
@@ -248,16 +248,16 @@ class _Answered:
     """By attention and column, the rows of all windows of all clips that could be read; and those that could not."""
 
     rows: dict[str, dict[str, Tensor]]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedClip, ...]
 
 
 def _ask(asking: "_Asking", clips: Dataset[ClipBatch], batch_size: int, workers: int, trainer: Trainer) -> _Answered:
     """The answers; of several processes each asks about a part of the clips, and all have all answers at the end."""
-    with quietly():
-        own = share_of(trainer, len(clips))  # type: ignore[arg-type]
+    with silence_lightning():
+        own = shard_indices(trainer, len(clips))  # type: ignore[arg-type]
         asking.done = own.start * asking.windows
         loader = DataLoader(
-            clips, batch_size, sampler=own, num_workers=workers, collate_fn=collate, worker_init_fn=begin_reading
+            clips, batch_size, sampler=own, num_workers=workers, collate_fn=collate, worker_init_fn=init_reader_process
         )
         try:
             batches: Any = trainer.predict(asking, loader)
@@ -270,7 +270,7 @@ def _ask(asking: "_Asking", clips: Dataset[ClipBatch], batch_size: int, workers:
         everyone: list[Any] = [None] * trainer.world_size
         distributed.all_gather_object(everyone, batches)
         batches = [batch for batches in everyone for batch in batches]
-    skipped = tuple(Skipped(*one) for batch in batches for one in batch["skipped"])
+    skipped = tuple(SkippedClip(*one) for batch in batches for one in batch["skipped"])
     answers = [batch["answers"] for batch in batches if batch["answers"]]
     if not answers:
         raise UserError(f"not one of {len(skipped)} clips can be read: {skipped[0].reason}")
@@ -281,14 +281,14 @@ def _ask(asking: "_Asking", clips: Dataset[ClipBatch], batch_size: int, workers:
     return _Answered(rows, skipped)
 
 
-def _read(dataset: VideoDataset, skipped: Sequence[Skipped]) -> list[int]:
+def _read(dataset: VideoDataset, skipped: Sequence[SkippedClip]) -> list[int]:
     """Which of the data set's clips were not left out."""
     out = {one.clip_id for one in skipped}
     return [index for index, sample in enumerate(dataset.samples) if sample.clip_id not in out]
 
 
 def _predictions(
-    clip_ids: tuple[str, ...], windows: int, rows: Mapping[str, Tensor], skipped: tuple[Skipped, ...]
+    clip_ids: tuple[str, ...], windows: int, rows: Mapping[str, Tensor], skipped: tuple[SkippedClip, ...]
 ) -> Predictions:
     """One answer per clip from the rows of its windows."""
     columns: dict[str, np.ndarray] = {name: value.numpy() for name, value in rows.items()}
@@ -330,7 +330,7 @@ def predict_split(
         raise UserError(f"--clips: got {clips}, expected at least 1")
     model = run.model()
     table = run.table(model)
-    preprocessing = preprocessing_of(model, str(run.folder))
+    preprocessing = network_preprocessing(model, str(run.folder))
     samples, names = table.of_split(split), table.class_names
     dataset = VideoDataset(samples, preprocessing, class_names=names, clips=clips, crops=crops)
     return predict(model, dataset, **options), names

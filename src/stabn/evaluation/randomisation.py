@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stabn.data.dataset import ClipBatch, VideoDataset
-from stabn.evaluation.attribution import Subject, batches, explain
+from stabn.evaluation.attribution import ExplainedNetwork, attribute_clips, clip_batches
 from stabn.evaluation.intervals import bootstrap_interval
 from stabn.nn import STABN, ResNet3D
 from stabn.nn.resnet3d import initialise
 
-ALIKE = 0.5
+SIMILARITY_BOUND = 0.5
 """A rank correlation from which an explanation of a random network counts as that of the trained one."""
 
 
-def cascade(model: STABN | ResNet3D) -> dict[str, list[nn.Module]]:
+def randomisation_stages(model: STABN | ResNet3D) -> dict[str, list[nn.Module]]:
     """A network's parts by name, from the answer down to the picture."""
     stages: dict[str, list[nn.Module]] = {"fc": [model.fc], "layer4": [model.layer4]}
     if isinstance(model, STABN):
@@ -43,7 +43,7 @@ def cascade(model: STABN | ResNet3D) -> dict[str, list[nn.Module]]:
     }
 
 
-def forget(part: nn.Module) -> None:
+def randomise_weights(part: nn.Module) -> None:
     """Give a part the random weights that training starts from, and normalisation without statistics, in place."""
     for module in part.modules():
         reset = getattr(module, "reset_parameters", None)
@@ -69,8 +69,8 @@ def _mean_ranks(values_n: np.ndarray) -> np.ndarray:
     return (counts.cumsum() - (counts + 1) / 2)[group]
 
 
-def randomise(
-    subject: Subject,
+def measure_randomisation(
+    subject: ExplainedNetwork,
     dataset: VideoDataset,
     rows: Sequence[int],
     methods: Sequence[str],
@@ -91,9 +91,9 @@ def randomise(
         Per method {"temporal": [{"part", "mean", "low", "high"}, ...], "spatial": likewise,
         "changes": {"temporal", "spatial"}}: the rank correlation (over frames, over all cells) with the explanation of
         the trained network, after this part and all before it were forgotten; "changes" is False where at the end its
-        size is still at least `ALIKE`: then the explanation does not tell what the network learned.
+        size is still at least `SIMILARITY_BOUND`: then the explanation does not tell what the network learned.
     """
-    clips = list(batches(dataset, rows, batch_size=batch_size, workers=workers, told="randomisation, reading"))
+    clips = list(clip_batches(dataset, rows, batch_size=batch_size, workers=workers, told="randomisation, reading"))
     model = deepcopy(subject.plain)
     weights = next(model.parameters())
     device = weights.device
@@ -109,7 +109,7 @@ def randomise(
         rows_of: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {method: [] for method in methods}
         for batch, classes_b in zip(clips, classes, strict=True):
             ids = batch.clip_ids
-            found = explain(model, seen(batch), methods, clip_ids=ids, classes_b=classes_b, seed=seed)
+            found = attribute_clips(model, seen(batch), methods, clip_ids=ids, classes_b=classes_b, seed=seed)
             for method, attention in found.items():
                 parts = (attention.temporal.double().cpu().numpy(), attention.spatial.double().cpu().flatten(1).numpy())
                 rows_of[method] += zip(*parts, strict=True)
@@ -117,17 +117,19 @@ def randomise(
 
     trained = explained()
     result: dict[str, dict[str, Any]] = {method: {"temporal": [], "spatial": []} for method in methods}
-    stages = cascade(model)
+    stages = randomisation_stages(model)
     for number, (part, modules) in enumerate(tqdm(stages.items(), desc="randomisation", unit="part", disable=None)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * len(stages) + number)
             for module in modules:
-                forget(module.cpu())  # where chance is the same whatever the engine
+                randomise_weights(module.cpu())  # where chance is the same whatever the engine
                 module.to(device)
         for method, pairs in explained().items():
             for side, name in enumerate(("temporal", "spatial")):
                 rhos = [rank_correlation(new[side], old[side]) for new, old in zip(pairs, trained[method], strict=True)]
                 result[method][name].append({"part": part} | bootstrap_interval(np.array(rhos), seed=seed).as_json())
     for measures in result.values():
-        measures["changes"] = {name: abs(measures[name][-1]["mean"]) < ALIKE for name in ("temporal", "spatial")}
+        measures["changes"] = {
+            name: abs(measures[name][-1]["mean"]) < SIMILARITY_BOUND for name in ("temporal", "spatial")
+        }
     return result

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from stabn.evaluation.comparison import FORMER, FRAME_AP, GROUPS, sentence
+from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS, verdict_sentence
 from stabn.evaluation.intervals import LEVEL, Interval
 
-MEASURES = (*GROUPS, *FORMER, "calibration error", FRAME_AP)
+MEASURES = (*GROUPS, *FORMER_GROUPS, "calibration error", FRAME_AP)
 
 
 def student_quantile(freedom: int, level: float = LEVEL) -> float:
@@ -65,7 +65,7 @@ def seed_interval(values: Sequence[float] | np.ndarray, *, level: float = LEVEL)
     return Interval(float(numbers.mean()), float(numbers.mean() - half), float(numbers.mean() + half))
 
 
-def over_seeds(
+def compare_over_seeds(
     methods: Sequence[str], repetitions: Sequence[Mapping[str, Any]], *, control: str | None = None
 ) -> dict[str, Any]:
     """What several comparisons of the same methods say together.
@@ -75,7 +75,7 @@ def over_seeds(
 
     Args:
         methods: names, in the order of each repetition's runs.
-        repetitions: at least two results of `stabn.evaluation.comparison.compare`, one per seed.
+        repetitions: at least two results of `stabn.evaluation.comparison.compare_predictions`, one per seed.
         control: the method against which the last one is judged; None for the first.
 
     Returns:
@@ -106,7 +106,7 @@ def over_seeds(
             "against": methods[j],
             **{
                 # The first method's own answers made these two groups: against itself nothing is left to find.
-                name: None if name in FORMER and j == 0 else _change(measured[i][name], measured[j][name])
+                name: None if name in FORMER_GROUPS and j == 0 else _change(measured[i][name], measured[j][name])
                 for name in MEASURES
             },
         }
@@ -127,17 +127,17 @@ def over_seeds(
         "against": methods[against],
         "differences": differences,
         "difference": difference,
-        "verdict": verdict(difference),
+        "verdict": seeds_verdict(difference),
     }
 
 
-def verdict(difference: Mapping[str, Any]) -> str:
+def seeds_verdict(difference: Mapping[str, Any]) -> str:
     """What paired differences over all clips, an entry of "differences", allow to say, and no more."""
     change = difference["all"]
     seeds = sum(value is not None for value in change["values"])
     mean, low, high = (round(100 * change[key], 1) + 0.0 for key in ("mean", "low", "high"))
     figures = f"{mean:+.1f} points of top-1 over all clips, 95 % interval of the mean {low:+.1f} to {high:+.1f}"
-    return sentence(difference, figures, within=f"Over {seeds} seeds", who=f"{seeds} seeds")
+    return verdict_sentence(difference, figures, within=f"Over {seeds} seeds", who=f"{seeds} seeds")
 
 
 def _value(entry: Mapping[str, Any], measure: str) -> float | None:

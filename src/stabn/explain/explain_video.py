@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stabn.data.segments import Segment, frames_of
+from stabn.data.segments import Segment, segment_frames
 from stabn.data.transforms import Preprocessing
-from stabn.data.video.clip import Clip, probe, read_clip
+from stabn.data.video.clip import Clip, read_clip
 from stabn.errors import UserError
 from stabn.explain.render import contact_sheet, write_explanation
 from stabn.files import atomic_write, write_json
-from stabn.nn import STABN, Output
+from stabn.nn import STABN, Output, ResNet3D
 from stabn.records import Record
 
 
@@ -44,24 +44,54 @@ def explain_video(
     Raises:
         UserError: the video cannot be read, or the network's frames are not the preprocessing's.
     """
+    check_frames(model, preprocessing)
+    within = segment_frames(path, segment, path.stem)
+    indices = preprocessing.sampling.for_testing(len(within), windows)[window]
+    clip = read_clip(path, [within[index] for index in indices])
+    return explain_clip(model, preprocessing, clip, class_names, clip_id=path.stem, label=label), clip
+
+
+def check_frames(model: ResNet3D, preprocessing: Preprocessing) -> None:
+    """Make sure that a network reads as many frames as its preprocessing takes from a video.
+
+    Raises:
+        UserError: the numbers differ.
+    """
     if preprocessing.sampling.frames != model.frames:
         raise UserError(
             f"preprocessing.sampling.frames: got {preprocessing.sampling.frames}, but the network reads {model.frames}"
             "; correct it in config.json"
         )
-    info = probe(path)
-    within = frames_of(path, segment, path.stem)
-    indices = preprocessing.sampling.for_testing(len(within), windows)[window]
-    clip = read_clip(path, [within[index] for index in indices])
+
+
+def explain_clip(
+    model: STABN,
+    preprocessing: Preprocessing,
+    clip: Clip,
+    class_names: Sequence[str],
+    *,
+    clip_id: str,
+    label: int | None = None,
+) -> Record:
+    """The network's answer for sampled frames, with where and when it looked.
+
+    Args:
+        model: a network with attention, in evaluation mode.
+        preprocessing: how frames are prepared for it.
+        clip: T frames at the size of the source.
+        class_names: K names.
+        clip_id: what the record calls the clip.
+        label: the true class, if known.
+    """
     parameter = next(model.parameters())
     view = preprocessing.test_view(clip.frames)[None].to(parameter.device, parameter.dtype)
     with torch.inference_mode():
         output: Output = model(view)
     assert output.attention is not None
     assert output.attention_logits is not None
-    record = Record(
-        clip_id=path.stem,
-        path=str(path),
+    return Record(
+        clip_id=clip_id,
+        path=clip.path,
         class_names=tuple(class_names),
         probabilities=_numbers(output.logits[0].softmax(0)),
         attention_probabilities=_numbers(output.attention_logits[0].softmax(0)),
@@ -69,10 +99,9 @@ def explain_video(
         spatial=_numbers(output.attention.spatial[0]),
         frame_indices=clip.frame_indices.numpy(),
         timestamps=clip.timestamps.numpy(),
-        crop=preprocessing.crop_box(info.height, info.width),
+        crop=preprocessing.crop_box(clip.frames.shape[2], clip.frames.shape[3]),
         label=label,
     )
-    return record, clip
 
 
 def _numbers(value: torch.Tensor) -> np.ndarray:

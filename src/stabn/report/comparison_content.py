@@ -6,7 +6,7 @@ from stabn.report.content import Comparison, Confusion, Contrast, Row
 
 
 @dataclass(frozen=True)
-class Bin:
+class ReliabilityBin:
     """Clips of like confidence: the mean confidence, the share that is right, both 0..1, and how many clips."""
 
     confidence: float
@@ -30,7 +30,7 @@ class Reliability:
 
     name: str
     error: str
-    bins: tuple[Bin, ...]
+    bins: tuple[ReliabilityBin, ...]
 
     def __post_init__(self) -> None:
         confidences = [b.confidence for b in self.bins]
@@ -80,7 +80,7 @@ class ClassShares:
 
 
 @dataclass(frozen=True)
-class Trace:
+class PerturbationCurvePair:
     """The probability of the answer while an explanation's highest ranks are removed first, or kept first.
 
     Attributes:
@@ -106,7 +106,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Removal:
+class PerturbationPanels:
     """One network's explanations under removal, with one baseline.
 
     Attributes:
@@ -121,7 +121,7 @@ class Removal:
     baseline: str
     methods: tuple[str, ...]
     scopes: tuple[str, ...]
-    traces: tuple[tuple[Trace, ...], ...]
+    traces: tuple[tuple[PerturbationCurvePair, ...], ...]
 
     def __post_init__(self) -> None:
         if len(self.traces) != len(self.scopes) or any(len(row) != len(self.methods) for row in self.traces):
@@ -130,7 +130,7 @@ class Removal:
 
 
 @dataclass(frozen=True)
-class Located:
+class LocalisationChart:
     """One network's explanations against the truth.
 
     Attributes:
@@ -152,7 +152,7 @@ class Located:
 
 
 @dataclass(frozen=True)
-class Looks:
+class ExplanationSection:
     """Whether networks look where and when they say; a part that is empty is left out.
 
     Attributes:
@@ -165,9 +165,9 @@ class Looks:
 
     clips: int
     drops: Contrast | None = None
-    removals: tuple[Removal, ...] = ()
+    removals: tuple[PerturbationPanels, ...] = ()
     ahead: tuple[Contrast, ...] = ()
-    located: tuple[Located, ...] = ()
+    located: tuple[LocalisationChart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,6 @@ class Evidence:
     reliabilities: tuple[Reliability, ...] = ()
     classes: ClassShares | None = None
     confusions: tuple[Confusion, ...] = ()
-    looks: Looks | None = None
+    looks: ExplanationSection | None = None
     facts: tuple[tuple[str, str], ...] = ()
     caveats: tuple[str, ...] = ()

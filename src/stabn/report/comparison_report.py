@@ -10,23 +10,22 @@ import numpy as np
 
 from stabn.evaluation.accuracy import confusion_matrix
 from stabn.evaluation.calibration import calibration
-from stabn.evaluation.compare_runs import Lineup, described
-from stabn.evaluation.comparison import FORMER, FRAME_AP, GROUPS
-from stabn.evaluation.comparison import verdict as run_verdict
+from stabn.evaluation.compare_runs import ComparisonPlan, describe_runs
+from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS, run_verdict
 from stabn.evaluation.predict import Predictions
-from stabn.evaluation.seeds import verdict as seeds_verdict
-from stabn.report.comparison_content import Bin, ClassShares, Evidence, Reliability
-from stabn.report.content import Cell, Change, Comparison, Confusion, Contrast, ContrastRow, Row
-from stabn.report.faithfulness_section import parts_of
-from stabn.report.finetuning_report import machine, setting
+from stabn.evaluation.seeds import seeds_verdict
+from stabn.report.comparison_content import ClassShares, Evidence, Reliability, ReliabilityBin
+from stabn.report.content import Cell, Comparison, Confusion, Contrast, ContrastRow, Difference, Row
+from stabn.report.faithfulness_section import explanation_section
+from stabn.report.finetuning_report import machine_facts, training_settings
 from stabn.report.page import write_evidence
 
 _FORMERLY = {"formerly wrong": "formerly wrong, mended", "formerly right": "formerly right, kept"}
 
 
-def write_comparison_page(
+def write_comparison_report(
     path: Path,
-    lineup: Lineup,
+    lineup: ComparisonPlan,
     answers: Sequence[Sequence[Predictions]],
     found: Mapping[str, Any],
     split: str,
@@ -57,7 +56,7 @@ def write_comparison_page(
             reliabilities=tuple(_reliability(n, p) for n, p in zip(names, pooled, strict=True)),
             classes=_classes(lineup, names, pooled, control),
             confusions=tuple(_confusion(n, p, lineup.class_names) for n, p in zip(names, pooled, strict=True)),
-            looks=parts_of(found["faithfulness"], names) if "faithfulness" in found else None,
+            looks=explanation_section(found["faithfulness"], names) if "faithfulness" in found else None,
             facts=_facts(lineup, names, answers, split, _command(lineup, path, found, split)),
             caveats=(*found["notes"], *(_CAVEATS_SEEDS if seeds else _CAVEATS), *_CAVEATS_ALWAYS),
         ),
@@ -109,11 +108,11 @@ def _cell(value: Mapping[str, Any] | None) -> Cell | None:
     return Cell(middle, max(0.0, min(value["low"], middle)), min(1.0, max(value["high"], middle)), count)
 
 
-def _change(value: Mapping[str, Any] | None) -> Change | None:
+def _change(value: Mapping[str, Any] | None) -> Difference | None:
     if value is None:
         return None
     middle = value["points"] if "points" in value else value["mean"]
-    return Change(middle, max(-1.0, min(value["low"], middle)), min(1.0, max(value["high"], middle)))
+    return Difference(middle, max(-1.0, min(value["low"], middle)), min(1.0, max(value["high"], middle)))
 
 
 def _rows(
@@ -134,10 +133,10 @@ def _full(methods: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[
 
 
 def _comparison(
-    lineup: Lineup, found: Mapping[str, Any], called: Mapping[str, str], split: str, control: str | None
+    lineup: ComparisonPlan, found: Mapping[str, Any], called: Mapping[str, str], split: str, control: str | None
 ) -> Comparison:
     columns = _full(found["methods"], GROUPS)
-    kinds = {called[of[0].method]: described(of) for of in zip(*lineup.repetitions, strict=True)}
+    kinds = {called[of[0].method]: describe_runs(of) for of in zip(*lineup.repetitions, strict=True)}
     extra = {called[method["name"]]: _extra(method, number) for number, method in enumerate(found["methods"])}
     # The classes of several repetitions may differ; then none are listed.
     edited = {tuple(one["edited_classes"]) for one in found.get("repetitions", [found])}
@@ -153,7 +152,9 @@ def _extra(method: Mapping[str, Any], number: int) -> tuple[tuple[str, str], ...
         if precision is not None:
             columns.append(("frame AP", f"{precision['mean']:.3f} ± {_half(precision, 1):.3f}"))
         return tuple(columns)
-    changed = [("mended", "mended", FORMER[0]), ("newly wrong", "newly_wrong", FORMER[1])] if number else []
+    changed = (
+        [("mended", "mended", FORMER_GROUPS[0]), ("newly wrong", "newly_wrong", FORMER_GROUPS[1])] if number else []
+    )
     columns = [
         (told, str(method[key]) + (f" of {method[group]['count']}" if method[group] else ""))
         for told, key, group in changed
@@ -181,7 +182,7 @@ def _verdict(found: Mapping[str, Any], called: Mapping[str, str]) -> str:
 
 def _former(found: Mapping[str, Any], called: Mapping[str, str], split: str, control: str | None) -> Comparison | None:
     methods = found["methods"][1:]
-    columns = _full(methods, FORMER)
+    columns = _full(methods, FORMER_GROUPS)
     if not columns:
         return None
     rows = _rows(methods, columns, called, control, {}, {})
@@ -192,7 +193,7 @@ def _contrasts(found: Mapping[str, Any], called: Mapping[str, str]) -> tuple[Con
     contrasts = []
     for against in dict.fromkeys((found["against"], found["methods"][0]["name"])):
         changes = [d for d in found["differences"] if d["against"] == against]
-        columns = [c for c in (*GROUPS, *FORMER, FRAME_AP) if any(d[c] is not None for d in changes)]
+        columns = [c for c in (*GROUPS, *FORMER_GROUPS, FRAME_AP) if any(d[c] is not None for d in changes)]
         rows = []
         for d in changes:
             extra: list[tuple[str, str]] = []
@@ -211,13 +212,13 @@ def _contrasts(found: Mapping[str, Any], called: Mapping[str, str]) -> tuple[Con
 
 def _reliability(name: str, answers: Sequence[Predictions]) -> Reliability:
     value = calibration(np.concatenate([a.probabilities for a in answers]), np.concatenate([a.labels for a in answers]))
-    bins = tuple(Bin(b["confidence"], b["accuracy"], b["count"]) for b in value["bins"] if b["count"])
+    bins = tuple(ReliabilityBin(b["confidence"], b["accuracy"], b["count"]) for b in value["bins"] if b["count"])
     error = "{:.1f} ({:.1f} – {:.1f})".format(*(100 * value[key] for key in ("error", "low", "high")))
     return Reliability(name, error, bins)
 
 
 def _classes(
-    lineup: Lineup, names: Sequence[str], pooled: Sequence[Sequence[Predictions]], control: str | None
+    lineup: ComparisonPlan, names: Sequence[str], pooled: Sequence[Sequence[Predictions]], control: str | None
 ) -> ClassShares:
     numbers = range(len(lineup.class_names))
     networks = []
@@ -236,7 +237,7 @@ def _confusion(name: str, answers: Sequence[Predictions], class_names: tuple[str
     return Confusion(name, class_names, counts)
 
 
-def _command(lineup: Lineup, path: Path, found: Mapping[str, Any], split: str) -> str:
+def _command(lineup: ComparisonPlan, path: Path, found: Mapping[str, Any], split: str) -> str:
     """What makes this page again."""
     entries = [entry for entries in lineup.repetitions for entry in entries]
     words = ["stabn", "compare", *(str(entry.run.folder) for entry in entries)]
@@ -247,11 +248,11 @@ def _command(lineup: Lineup, path: Path, found: Mapping[str, Any], split: str) -
 
 
 def _facts(
-    lineup: Lineup, names: Sequence[str], answers: Sequence[Sequence[Predictions]], split: str, command: str
+    lineup: ComparisonPlan, names: Sequence[str], answers: Sequence[Sequence[Predictions]], split: str, command: str
 ) -> tuple[tuple[str, str], ...]:
     data = dict.fromkeys(entries[0].run.source.annotations for entries in lineup.repetitions)
     facts = [("data", ", ".join(data)), ("measured on", f"{len(answers[0][0].clip_ids)} clips of split {split}")]
     for i, name in enumerate(names):
         runs = [entries[i].run for entries in lineup.repetitions]
-        facts.append((name, "\n".join(f"{run.folder}: {setting(run)}" for run in runs)))
-    return (*facts, ("command", command), *machine())
+        facts.append((name, "\n".join(f"{run.folder}: {training_settings(run)}" for run in runs)))
+    return (*facts, ("command", command), *machine_facts())

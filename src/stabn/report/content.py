@@ -119,7 +119,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Change:
+class Difference:
     """A difference between two networks in fractions, -1..1, with its 95 % interval."""
 
     points: int | float
@@ -149,7 +149,7 @@ class ContrastRow:
     """
 
     name: str
-    changes: tuple[Change | None, ...]
+    changes: tuple[Difference | None, ...]
     extra: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:

@@ -4,8 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stabn.evaluation.seeds import seed_interval
-from stabn.report.comparison_content import Located, Looks, Removal, Trace
-from stabn.report.content import Cell, Change, Contrast, ContrastRow, Row
+from stabn.report.comparison_content import (
+    ExplanationSection,
+    LocalisationChart,
+    PerturbationCurvePair,
+    PerturbationPanels,
+)
+from stabn.report.content import Cell, Contrast, ContrastRow, Difference, Row
 
 _REPLACED = ("inverse-spatial", "uniform-spatial", "shuffled-spatial",
              "inverse-temporal", "uniform-temporal", "shuffled-temporal")  # fmt: skip
@@ -21,7 +26,7 @@ Found = Sequence[Mapping[str, Any]]
 """What was found of one method's runs, one per seed."""
 
 
-def parts_of(looked: Found, names: Sequence[str]) -> Looks:
+def explanation_section(looked: Found, names: Sequence[str]) -> ExplanationSection:
     """What `look` found, for the page; over seeds the means of all runs of a method.
 
     Args:
@@ -31,7 +36,7 @@ def parts_of(looked: Found, names: Sequence[str]) -> Looks:
     of = [(name, looked[i :: len(names)]) for i, name in enumerate(names)]
     with_attention = [(name, found) for name, found in of if found[0]["attention_replaced"] is not None]
     baselines = looked[0]["baselines"]
-    return Looks(
+    return ExplanationSection(
         clips=len(looked[0]["perturbed"]),
         drops=_drops(with_attention) if with_attention else None,
         removals=tuple(_removal(name, found, baseline) for name, found in of for baseline in baselines),
@@ -48,9 +53,9 @@ def _interval(values: Sequence[Mapping[str, float]], scale: float = 1.0) -> tupl
     return found.mean, found.low, found.high
 
 
-def _change(values: Sequence[Mapping[str, float]], scale: float = 1.0) -> Change:
+def _change(values: Sequence[Mapping[str, float]], scale: float = 1.0) -> Difference:
     middle, low, high = _interval(values, scale)
-    return Change(middle, max(-1.0, min(low, middle)), min(1.0, max(high, middle)))
+    return Difference(middle, max(-1.0, min(low, middle)), min(1.0, max(high, middle)))
 
 
 def _drops(of: Sequence[tuple[str, Found]]) -> Contrast:
@@ -64,20 +69,22 @@ def _drops(of: Sequence[tuple[str, Found]]) -> Contrast:
     return Contrast("the network's own attention", tuple(names), rows)
 
 
-def _removal(name: str, found: Found, baseline: str) -> Removal:
+def _removal(name: str, found: Found, baseline: str) -> PerturbationPanels:
     methods = tuple(found[0]["methods"])
     scopes = tuple(scope for scope in ("frames", "regions", "both") if scope in found[0]["methods"][methods[0]])
 
-    def trace(scope: str, method: str) -> Trace:
+    def trace(scope: str, method: str) -> PerturbationCurvePair:
         measured = [f["methods"][method][scope][baseline] for f in found]
         curves, areas = [], []
         for direction in ("deletion", "insertion"):
             points = zip(*(m[direction]["curve"] for m in measured), strict=True)
             curves.append(tuple(sum(values) / len(found) for values in points))
             areas.append(sum(m[direction]["auc"] for m in measured) / len(found))
-        return Trace(curves[0], curves[1], areas[0], areas[1])
+        return PerturbationCurvePair(curves[0], curves[1], areas[0], areas[1])
 
-    return Removal(name, baseline, methods, scopes, tuple(tuple(trace(s, m) for m in methods) for s in scopes))
+    return PerturbationPanels(
+        name, baseline, methods, scopes, tuple(tuple(trace(s, m) for m in methods) for s in scopes)
+    )
 
 
 def _ahead(name: str, found: Found, baseline: str) -> Contrast:
@@ -102,7 +109,7 @@ def _turned(value: Mapping[str, float]) -> dict[str, float]:
     return {"mean": -value["mean"], "low": -value["high"], "high": -value["low"]}
 
 
-def _located(name: str, found: Found) -> Located | None:
+def _located(name: str, found: Found) -> LocalisationChart | None:
     methods = list(found[0]["methods"])
     truths = {method: [f["methods"][method]["truth"] for f in found] for method in methods}
     if any(value is None for values in truths.values() for value in values):
@@ -119,4 +126,4 @@ def _located(name: str, found: Found) -> Located | None:
         sum(value[side][measure]["chance"] for value in truths[methods[0]]) / len(found) for side, measure in known
     )
     columns = tuple(_MEASURES[key] for key in known)
-    return Located(name, columns, rows, chances) if known else None
+    return LocalisationChart(name, columns, rows, chances) if known else None

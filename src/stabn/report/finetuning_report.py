@@ -17,18 +17,18 @@ from stabn.data.ground_truth import ClipTruth
 from stabn.edits.project import Project
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import accuracy
-from stabn.evaluation.comparison import GROUPS, Contestant, compare
+from stabn.evaluation.comparison import GROUPS, NamedPredictions, compare_predictions
 from stabn.evaluation.predict import Predictions
+from stabn.explain.explain_video import explain_video
 from stabn.explain.render import write_comparison
-from stabn.explain.video import explain
 from stabn.files import read_json
 from stabn.nn import STABN, ResNet3D
 from stabn.records import Edit
 from stabn.report.page import Cell, Comparison, Confusion, Curve, Example, Report, Row, write_report
-from stabn.runs import Run, class_names_of, preprocessing_of
+from stabn.runs import Run, network_class_names, network_preprocessing
 
 
-def report_on(
+def write_finetuning_report(
     out: Path,
     runs: Mapping[str, Run],
     answers: Mapping[str, Predictions],
@@ -54,7 +54,7 @@ def report_on(
         note: one or two sentences for the top of the page.
 
     Returns:
-        The comparison, as in `stabn.evaluation.comparison.compare`.
+        The comparison, as in `stabn.evaluation.comparison.compare_predictions`.
 
     Raises:
         UserError: a run's files are damaged, or a video cannot be read.
@@ -64,8 +64,8 @@ def report_on(
     table = runs[first].table(models[first])
     names = table.class_names
     truth = table.truth if truth is None else truth
-    contestants = [Contestant(name, answers[name]) for name in runs]
-    found = compare(contestants, names, runs[last].edited_classes, control=control, truth=truth)
+    contestants = [NamedPredictions(name, answers[name]) for name in runs]
+    found = compare_predictions(contestants, names, runs[last].edited_classes, control=control, truth=truth)
     with tempfile.TemporaryDirectory() as films:
         shown = _examples(Path(films), models, table, split, answers, examples, truth)
         if project is not None:
@@ -245,9 +245,11 @@ def _film(
     for name in shown:
         model = models[name]
         assert isinstance(model, STABN)
-        preprocessing = preprocessing_of(model, name)
-        names = class_names_of(model)
-        record, clip = explain(model, preprocessing, sample.path, names, label=sample.label, segment=sample.segment)
+        preprocessing = network_preprocessing(model, name)
+        names = network_class_names(model)
+        record, clip = explain_video(
+            model, preprocessing, sample.path, names, label=sample.label, segment=sample.segment
+        )
         records.append((name, record))
     relevance = None if scores is None else [float(score) for score in scores(clip.frame_indices.tolist())]
     write_comparison(path, records, clip, relevance, relevance_name=scores_name)
@@ -261,10 +263,10 @@ def _facts(runs: Mapping[str, Run], table: Table, split: str, count: int) -> tup
         ("measured on", f"{count} clips of split {split}"),
         ("edits", f"{len(last.edited)} clips of {len(last.edited_classes)} classes"),
     ]
-    return (*facts, *((name, setting(run)) for name, run in runs.items()), *machine())
+    return (*facts, *((name, training_settings(run)) for name, run in runs.items()), *machine_facts())
 
 
-def setting(run: Run) -> str:
+def training_settings(run: Run) -> str:
     """How a run was trained, in a line."""
     if not run.recipe:
         return "a network without a recipe"
@@ -276,7 +278,7 @@ def setting(run: Run) -> str:
     )
 
 
-def machine() -> tuple[tuple[str, str], ...]:
+def machine_facts() -> tuple[tuple[str, str], ...]:
     """On what this was measured, as facts of a page."""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, lightning {lightning.__version__}"
     return (

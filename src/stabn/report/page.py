@@ -14,7 +14,7 @@ from stabn.report.charts.confusion import confusion_svg
 from stabn.report.charts.curves import curve_svg
 from stabn.report.charts.forest import contrast_svg, forest_svg, located_svg
 from stabn.report.charts.perturbation import removal_svg
-from stabn.report.comparison_content import Evidence, Looks
+from stabn.report.comparison_content import Evidence, ExplanationSection
 from stabn.report.content import VIDEO_TYPES, Cell, Comparison, Confusion, Curve, Example, Report, Row
 
 __all__ = ["Cell", "Comparison", "Confusion", "Curve", "Example", "Report", "Row", "write_page", "write_report"]
@@ -118,7 +118,7 @@ def write_evidence(path: Path | str, evidence: Evidence) -> None:
     )
 
 
-def _drawn(looks: Looks) -> dict[str, Any]:
+def _drawn(looks: ExplanationSection) -> dict[str, Any]:
     """The drawings of a page's part on explanations; of a network's removals the first is shown, others on demand."""
     return {
         "clips": looks.clips,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from markupsafe import Markup
 
 from stabn.report.charts.svg import CHARACTER, STRONG, WIDTH, distinct, dot, opening, path, square, text
-from stabn.report.comparison_content import Located
+from stabn.report.comparison_content import LocalisationChart
 from stabn.report.content import Comparison, Contrast
 
 Mark = tuple[float, float, float]
@@ -42,7 +42,7 @@ def forest_svg(comparison: Comparison) -> Markup:
     )
 
 
-def located_svg(located: Located) -> Markup:
+def located_svg(located: LocalisationChart) -> Markup:
     """Each explanation's figures as marks with their 95 % intervals; a dotted line at chance."""
     columns = [
         [(cell.low, cell.top1, cell.high) for cell in (row.cells[j] for row in located.rows)]

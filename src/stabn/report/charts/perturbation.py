@@ -3,13 +3,13 @@
 from markupsafe import Markup
 
 from stabn.report.charts.svg import WIDTH, opening, path, text
-from stabn.report.comparison_content import Removal, Trace
+from stabn.report.comparison_content import PerturbationCurvePair, PerturbationPanels
 
 _LEFT, _HEAD, _SIDE, _FOOT = 108, 46, 92, 40
 _TOPS = (0.1, 0.2, 0.5, 1.0)  # where a drawing may end upwards
 
 
-def removal_svg(removal: Removal) -> Markup:
+def removal_svg(removal: PerturbationPanels) -> Markup:
     """Columns are explanations and rows what is removed; probability upwards, the share removed or kept to the right.
 
     Insertion is a solid line and deletion a dashed one. The more room between them, the better the explanation has
@@ -37,7 +37,7 @@ def removal_svg(removal: Removal) -> Markup:
     return Markup("".join(parts) + "</svg>")
 
 
-def _panel(trace: Trace, left: float, top: float, width: float, most: float, method: str) -> str:
+def _panel(trace: PerturbationCurvePair, left: float, top: float, width: float, most: float, method: str) -> str:
     base = top + _SIDE
     grid = "".join(f"M{left:.1f} {base - share * _SIDE:.1f}h{width:.1f}" for share in (0, 0.5, 1))
     parts = [path("rule", grid)]
