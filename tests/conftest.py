@@ -1,5 +1,6 @@
 """A small Tabletop and a run on it, made once; tests that change a folder take a copy."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from small_run import QUICK, SETTINGS
 from stabn.data.annotations.source import DataSource
 from stabn.data.tabletop import generate
 from stabn.runs import Run, open_run
-from stabn.training.config import NetworkRecipe
+from stabn.training.recipes import NetworkRecipe
 from stabn.training.train import train
 
 
@@ -55,3 +56,31 @@ def one_line(capsys: pytest.CaptureFixture[str]):
         return told[0]
 
     return call
+
+
+MAY_BE_SKIPPED = "needs a GPU"
+"""How the reason of a skip begins that continuous integration accepts: its machines have no GPU."""
+
+
+def _fail_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """With CI=true make a skip a failure, so that a missing browser or database cannot pass unnoticed."""
+    if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not reason.removeprefix("Skipped: ").startswith(MAY_BE_SKIPPED):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: skipped, which CI=true does not allow ({reason})"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    _fail_in_ci(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    report = yield
+    _fail_in_ci(report)
+    return report
