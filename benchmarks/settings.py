@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.tables import summaries, table, write_rows
 from stabn.cli import data as data_verbs
 from stabn.cli import edits as edit_verbs
 from stabn.cli import train as verbs
@@ -34,15 +35,14 @@ from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.edits.project import Project, open_project
 from stabn.engine.config import EngineRecipe
-from stabn.evaluation.attribution import Subject
+from stabn.evaluation.attribution import ExplainedNetwork
 from stabn.evaluation.calibration import calibration
 from stabn.evaluation.comparison import frame_precisions
-from stabn.evaluation.localisation import localise
+from stabn.evaluation.localisation import measure_localisation
 from stabn.evaluation.predict import predict_each
-from stabn.evaluation.seeds import seed_interval
 from stabn.files import read_json, write_json, write_text
 from stabn.nn import STABN
-from stabn.runs import Run, is_finished, open_run, network_preprocessing
+from stabn.runs import Run, is_finished, network_preprocessing, open_run
 from stabn.training.recipes import (
     SMALL_AUGMENTATION,
     SMALL_FINETUNING,
@@ -56,7 +56,7 @@ from stabn.training.recipes import (
 GRID_FRAMES = 75
 ENGINE = EngineRecipe(devices="1")
 CACHED = LoaderRecipe(cache=True)
-BALANCED = CorrectionRecipe(start="anew", frozen="nothing", views="any", loss="balanced")
+BALANCED = CorrectionRecipe(init="scratch", freeze="none", views="any", loss="balanced")
 GAMMA = 10.0
 """With BALANCED: how edits take part from the first step."""
 WHERE = replace(BALANCED, gamma_where=100.0)
@@ -308,33 +308,11 @@ def measured(folder: Path, split: str, edited: Sequence[str] = (), clips: int = 
         found[f"{attention} drop"] = found["all"] - 100 * float(answers[attention].correct.mean())
     if isinstance(model, STABN) and table.truth and clips == 1:
         found["frame AP"] = float(np.nanmean(frame_precisions(own, table.truth)))
-        located = localise(Subject.of(model, ENGINE), dataset, table.truth, ["attention"]) or {}
+        located = measure_localisation(ExplainedNetwork.of(model, ENGINE), dataset, table.truth, ["attention"]) or {}
         if (in_space := located.get("attention", {}).get("spatial")) is not None:
             found["spatial pointing"] = in_space["pointing"]["mean"]
     found = {name: round(value, 4) for name, value in found.items()}
     write_json(file, {"asked": asked, "found": found})
-    return found
-
-
-def over_seeds(results: Sequence[Mapping[str, Mapping[str, float]]], control: Mapping[str, str]) -> dict[str, Any]:
-    """Per method and measure the mean over seeds, and the paired difference to its control, with 95 % t intervals.
-
-    Args:
-        results: per seed, method -> measure -> value.
-        control: per method, the one it is judged against.
-    """
-    found: dict[str, Any] = {}
-    for method in dict.fromkeys(method for result in results for method in result):
-        found[method] = {"against": control.get(method)}
-        first = next(result[method] for result in results if method in result)
-        for measure in first:
-            rows = [r for r in results if measure in r.get(method, {})]
-            entry: dict[str, Any] = {"mean": round(float(np.mean([r[method][measure] for r in rows])), 3)}
-            against = control.get(method, "")
-            pairs = [r[method][measure] - r[against][measure] for r in rows if measure in r.get(against, {})]
-            if len(pairs) > 1:
-                entry["difference"] = {k: round(v, 3) for k, v in vars(seed_interval(pairs)).items()}
-            found[method][measure] = entry
     return found
 
 
@@ -382,14 +360,25 @@ def known_results(asked: argparse.Namespace) -> dict[str, Any]:
     return read_json(file, remedy="remove it") if file.exists() else {}
 
 
-def report(asked: argparse.Namespace, script: str, found: Mapping[str, Any]) -> None:
-    """Put the results into the results file, with what they were made by."""
+def report(
+    asked: argparse.Namespace, script: str, results: Sequence[Mapping[str, Any]], against: Mapping[str, Any]
+) -> None:
+    """Put what every seed gave into the results file, with what it was made by, and print what it comes to.
+
+    Args:
+        asked: the options.
+        script: the file of the experiment.
+        results: per seed, as `per_seed` has them.
+        against: which method is judged against which, as `summaries` reads it.
+    """
     command = command_of(script, OUT=asked.out, TABLE=asked.table, RESULTS=asked.results)
     if asked.add:
-        seeds = " ".join(str(result["seed"]) for result in found["results"])
+        seeds = " ".join(str(result["seed"]) for result in results)
         command = re.sub(r"--seeds( \d+)+", f"--seeds {seeds}", command.replace(" --add", ""))
-    entry = {"command": command, "machine": machine(), **found}
-    write_json(results_file(asked), {**known_results(asked), title_of(asked): entry})
+    experiment = {"command": command, "machine": machine(), "against": against, "results": results}
+    write_rows(results_file(asked), {**known_results(asked), title_of(asked): experiment})
+    for title, summary in summaries(experiment).items():
+        print(f"\n{title_of(asked)} {title}\n\n{table(summary)}")
 
 
 def command_of(script: str, **hidden: Path | None) -> str:
@@ -397,14 +386,6 @@ def command_of(script: str, **hidden: Path | None) -> str:
     names = {str(path): name for name, path in hidden.items()}
     words = (names.get(word, word) for word in sys.argv[1:])
     return shlex.join(["python", "-m", f"benchmarks.{Path(script).parent.name}", *words])
-
-
-def print_summary(name: str, found: Mapping[str, Any]) -> None:
-    """What `over_seeds` found, a line per method and measure."""
-    for method, measures in found.items():
-        for measure, entry in measures.items():
-            if isinstance(entry, dict):
-                print(f"{name}  {method:36}  {measure:24}  {entry['mean']:8.3f}  {entry.get('difference', '')}")
 
 
 def machine() -> dict[str, Any]:

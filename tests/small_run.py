@@ -9,8 +9,8 @@ import pytest
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
-from stabn.training.config import LoaderRecipe, OptimizerRecipe
-from stabn.training.module import Training
+from stabn.training.recipes import LoaderRecipe, OptimizerRecipe
+from stabn.training.module import TrainingModule
 
 FRAMES = 8
 QUICK = OptimizerRecipe(name="adamw", learning_rate=0.002, schedule="one-cycle", epochs=2, batch_size=4)
@@ -29,15 +29,15 @@ class PowerError(Exception):
 
 def power_fails_at(monkeypatch: pytest.MonkeyPatch, interrupted_at: int) -> Callable[[], None]:
     """Let training fail at a step, until the function that is returned is called."""
-    step = Training.training_step
+    step = TrainingModule.training_step
 
     def failing(self, batch, batch_idx):
         if self.global_step == interrupted_at:
             raise PowerError
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(Training, "training_step", failing)
-    return lambda: monkeypatch.setattr(Training, "training_step", step)
+    monkeypatch.setattr(TrainingModule, "training_step", failing)
+    return lambda: monkeypatch.setattr(TrainingModule, "training_step", step)
 
 
 def lines(path: Path) -> list[dict]:

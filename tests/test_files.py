@@ -3,13 +3,13 @@ import json
 import pytest
 
 from stabn.errors import UserError
-from stabn.files import read_json, replacing, write_json
+from stabn.files import read_json, atomic_write, write_json
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     file = tmp_path / "value.json"
     write_json(file, {"a": 1})
-    with pytest.raises(UnicodeEncodeError), replacing(file) as temporary:
+    with pytest.raises(UnicodeEncodeError), atomic_write(file) as temporary:
         temporary.write_text("half \ud800", encoding="utf-8")
     assert json.loads(file.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [file]

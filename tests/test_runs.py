@@ -6,7 +6,7 @@ import pytest
 
 from stabn.data.annotations.source import DataSource
 from stabn.errors import UserError
-from stabn.runs import finished, found, write_run
+from stabn.runs import is_finished, read_run, write_run
 
 
 def write(folder: Path) -> None:
@@ -14,23 +14,23 @@ def write(folder: Path) -> None:
 
 
 def test_a_folder_is_new_begun_or_somebody_elses(tmp_path):
-    assert found(tmp_path / "none") is None
-    assert found(tmp_path) is None
+    assert read_run(tmp_path / "none") is None
+    assert read_run(tmp_path) is None
     write(tmp_path / "run")
-    begun = found(tmp_path / "run")
+    begun = read_run(tmp_path / "run")
     assert begun is not None
     assert not begun["complete"]
-    assert not finished(tmp_path / "run")
+    assert not is_finished(tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "holiday.jpg").touch()
     for folder in (tmp_path / "other", tmp_path / "other" / "holiday.jpg"):
         with pytest.raises(UserError, match="exists and is no run; choose another folder"):
-            found(folder)
+            read_run(folder)
 
 
 def test_a_writer_that_was_killed_leaves_nothing_in_the_way(tmp_path):
     (tmp_path / ".run-x1y2z3.json").write_text("{")
-    assert found(tmp_path) is None
+    assert read_run(tmp_path) is None
 
 
 def test_a_run_that_comes_into_being_while_it_is_looked_for_is_no_strangers_folder(tmp_path, monkeypatch):
@@ -41,6 +41,6 @@ def test_a_run_that_comes_into_being_while_it_is_looked_for_is_no_strangers_fold
         return listed(folder)
 
     monkeypatch.setattr(Path, "iterdir", meanwhile)
-    begun = found(tmp_path)
+    begun = read_run(tmp_path)
     assert begun is not None
     assert not begun["complete"]

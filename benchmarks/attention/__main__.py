@@ -15,13 +15,10 @@ from typing import Any
 from benchmarks.settings import (
     arguments,
     measured,
-    over_seeds,
     per_seed,
-    print_summary,
     report,
     setting_of,
     source_of,
-    title_of,
     trained,
 )
 
@@ -56,6 +53,4 @@ if __name__ == "__main__":
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     names = list(results[0]["methods"])
     against = {name: f"3D ResNet,{name.partition(',')[2]}" for name in names if "ST-ABN" in name}
-    found = over_seeds([result["methods"] for result in results], against)
-    report(asked, __file__, {"summary": found, "results": results})
-    print_summary(title_of(asked), found)
+    report(asked, __file__, results, against)

@@ -1,6 +1,6 @@
 """Which gamma (Eq. 6), and does correcting help at all? Tabletop, several seeds, every run against a control.
 
-    .venv/bin/python benchmarks/finetuning/gamma.py --out runs/gamma --seeds 101 102 103
+    python -m benchmarks.finetuning.gamma --out runs/gamma --seeds 101 102 103
 
 Per seed: a Tabletop of that seed, one ST-ABN, the misrecognised training clips of its weak classes, truth as edits, and
 fine-tunings that differ in gamma alone; "control" leaves L_temp out. Done work is not repeated. Writes results.json
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.tables import write_rows
 from stabn.cli import data as data_verbs
 from stabn.cli import edits as edit_verbs
 from stabn.cli import evaluate as measuring_verbs
 from stabn.cli import train as verbs
 from stabn.data.annotations.source import DataSource
 from stabn.evaluation.seeds import seed_interval
-from stabn.files import write_json
 from stabn.runs import is_finished
 from stabn.training.recipes import LoaderRecipe
 
@@ -92,5 +92,5 @@ if __name__ == "__main__":
     results = [one_seed(arguments.out / str(seed), seed) for seed in arguments.seeds]
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
     found = {"seeds": arguments.seeds, "machine": machine, "summary": summary(results), "results": results}
-    write_json(Path(__file__).with_name("results.json"), found)
+    write_rows(Path(__file__).with_name("results.json"), found)
     print(json.dumps(found["summary"], indent=2))

@@ -5,8 +5,8 @@
 
 Per seed: a gated ST-ABN ("control"); the training clips of its weakest classes that it got wrong (words: that networks
 which had not seen them got wrong); the truth as edits; and the same training again, from the same random weights in the
-same order, with L_temp in its balanced form. `stabn finetune --correction.start anew` without L_temp gives the control
-bit by bit, so it is not trained twice. "3D ResNet" and "ST-ABN, paper" are trained alike and know nothing of edits.
+same order, with L_temp in its balanced form. `stabn finetune --correction.init scratch` without L_temp gives the
+control bit by bit, so it is not trained twice. "3D ResNet" and "ST-ABN, paper" are trained alike and know nothing of edits.
 """
 
 import argparse
@@ -26,17 +26,14 @@ from benchmarks.settings import (
     finetuned,
     folder_name,
     measured,
-    over_seeds,
     per_seed,
-    print_summary,
     report,
     setting_of,
     source_of,
-    title_of,
     trained,
 )
 from stabn.nn.stabn import MECHANISMS
-from stabn.training.config import CorrectionRecipe
+from stabn.training.recipes import CorrectionRecipe
 
 Arms = dict[str, tuple[str, dict[str, Any], CorrectionRecipe, float]]
 EDITED: Arms = {
@@ -100,6 +97,4 @@ if __name__ == "__main__":
         parser.error(f"--arms: got {', '.join(boxed)}, but only Tabletop's truth has boxes")
     asked.arms += [name for name in CURVE if asked.curve and name not in asked.arms]
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
-    found = over_seeds([result["methods"] for result in results], AGAINST | {"edited": asked.against})
-    report(asked, __file__, {"summary": found, "results": results})
-    print_summary(title_of(asked), found)
+    report(asked, __file__, results, AGAINST | {"edited": asked.against})

@@ -26,20 +26,17 @@ from benchmarks.settings import (
     finetuned,
     folder_name,
     measured,
-    over_seeds,
     per_seed,
-    print_summary,
     report,
     setting_of,
     source_of,
-    title_of,
     trained,
 )
-from stabn.training.config import CorrectionRecipe
+from stabn.training.recipes import CorrectionRecipe
 
 PAPER = CorrectionRecipe()
-WHOLE = CorrectionRecipe(frozen="nothing", views="any")
-GATED = replace(BALANCED, start="before", mechanism="gated")
+WHOLE = CorrectionRecipe(freeze="none", views="any")
+GATED = replace(BALANCED, init="checkpoint", mechanism="gated")
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,4 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     against = {"before": "control"} | {name: arm.against for name, arm in (ARMS | CURVE | FROM_HERE).items()}
-    found = over_seeds([result["methods"] for result in results], against)
-    report(asked, __file__, {"summary": found, "results": results})
-    print_summary(title_of(asked), found)
+    report(asked, __file__, results, against)

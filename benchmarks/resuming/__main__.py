@@ -22,8 +22,9 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.settings import command_of, machine
+from benchmarks.tables import write_rows
 from stabn.data.tabletop import generate
-from stabn.files import read_json, write_json
+from stabn.files import read_json
 
 TRAIN = [
     "--preprocessing.sampling.mode=uniform",
@@ -114,6 +115,6 @@ if __name__ == "__main__":
         for processes in (1, 2)
     ]
     told = {"command": command_of(__file__, OUT=asked.out), "machine": machine(), "runs": runs}
-    write_json(Path(__file__).with_name("results.json"), told)
+    write_rows(Path(__file__).with_name("results.json"), told)
     for run in runs:
         print(run)

@@ -31,12 +31,9 @@ from benchmarks.settings import (
     boxes_of,
     finetuned,
     measured,
-    over_seeds,
     per_seed,
-    print_summary,
     report,
     source_of,
-    title_of,
     trained,
 )
 from stabn.cli import edits as edit_verbs
@@ -48,7 +45,7 @@ from stabn.runs import open_run
 from stabn.training.recipes import CorrectionRecipe
 
 COUNTS = (10, 50, 200)
-LATER = CorrectionRecipe(mechanism="gated", frozen="nothing", views="any")
+LATER = CorrectionRecipe(mechanism="gated", freeze="none", views="any")
 
 
 def looked_at(run: Path, table: Path, split: str) -> dict[str, float]:
@@ -112,6 +109,4 @@ if __name__ == "__main__":
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
     against = {} if asked.start == "anew" else {"before": "control"}
     against |= {f"{count} edits": "control" for count in asked.counts}
-    found = over_seeds([result["methods"] for result in results], against)
-    report(asked, __file__, {"summary": found, "results": results})
-    print_summary(title_of(asked), found)
+    report(asked, __file__, results, against)

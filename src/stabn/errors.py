@@ -14,6 +14,6 @@ class NotFiniteError(ValueError):
     """NaN or infinity where a network's numbers are expected: its training diverged, or its precision is too coarse."""
 
 
-def first_of(names: Sequence[str], most: int) -> str:
+def join_names(names: Sequence[str], most: int) -> str:
     """The first few of many names, for a message."""
     return ", ".join([*names[:most], *["..."][: len(names) > most]])

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from stabn.errors import UserError
 
 
-def first_process() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that writes, of those that work together on one job, by torchrun's and Lightning's
     own words in the environment."""
     if "RANK" in os.environ:
@@ -22,14 +22,14 @@ def first_process() -> bool:
 
 
 @contextmanager
-def alone(folder: Path, *, remedy: str) -> Iterator[None]:
+def lock_folder(folder: Path, *, remedy: str) -> Iterator[None]:
     """No other command works in the folder within the block; processes that work together on one job are one command.
 
     Raises:
         UserError: another command is at work there.
     """
     lock = FileLock(folder / ".lock")
-    if first_process():
+    if is_first_process():
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -45,7 +45,7 @@ def alone(folder: Path, *, remedy: str) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def atomic_write(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     Whatever happens, `path` holds either its old content or the complete new one. The temporary name keeps the
@@ -62,7 +62,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        if first_process():
+        if is_first_process():
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 def write_text(path: Path | str, text: str) -> None:
     """Write UTF-8 text atomically."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

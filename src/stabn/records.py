@@ -13,7 +13,7 @@ from typing import Any, no_type_check
 import numpy as np
 
 from stabn.errors import UserError
-from stabn.files import replacing, write_text
+from stabn.files import atomic_write, write_text
 
 RECORD_FORMAT = "stabn-record/1"
 EDIT_FORMAT = "stabn-edit/1"
@@ -97,7 +97,7 @@ class Record:
 
     def save_arrays(self, path: Path | str) -> None:
         """Write all arrays to a .npz file, atomically; `numpy.load` reads it without pickle."""
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             np.savez_compressed(
                 temporary,
                 probabilities=self.probabilities,
@@ -199,7 +199,7 @@ class Edit:
         return cls(**fields)
 
 
-def now() -> str:
+def utc_now() -> str:
     """The current time as edits carry it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -248,7 +248,7 @@ def parse_edits(text: str, source: Path | str, clips: Mapping[str, Sequence[int]
         try:
             edit = Edit.from_json(json.loads(line))
             if clips is not None:
-                check_known(edit, clips)
+                check_edit_frames(edit, clips)
         except (json.JSONDecodeError, RecursionError) as error:
             raise UserError(f"{source}, line {number}: is not JSON ({error}); each line is one edit") from None
         except ValueError as error:
@@ -257,7 +257,7 @@ def parse_edits(text: str, source: Path | str, clips: Mapping[str, Sequence[int]
     return tuple(edits)
 
 
-def check_known(edit: Edit, clips: Mapping[str, Sequence[int]]) -> None:
+def check_edit_frames(edit: Edit, clips: Mapping[str, Sequence[int]]) -> None:
     """Make sure that an edit is of a clip's frames.
 
     Raises:

@@ -61,7 +61,7 @@ class Run:
             UserError: the data cannot be read, or has classes that the network does not know.
         """
         table = self.source.table()
-        known = class_names_of(model)
+        known = network_class_names(model)
         if table.class_names == known or (model.class_names is None and len(table.class_names) == len(known)):
             return table
         strangers = [name for name in table.class_names if name not in known]
@@ -73,7 +73,7 @@ class Run:
         return table.numbered(known)
 
 
-def preprocessing_of(model: ResNet3D, source: str) -> Preprocessing:
+def network_preprocessing(model: ResNet3D, source: str) -> Preprocessing:
     """How videos are prepared for a network.
 
     Raises:
@@ -84,7 +84,7 @@ def preprocessing_of(model: ResNet3D, source: str) -> Preprocessing:
     return Preprocessing.from_json(model.preprocessing, source=f"{source}/config.json, preprocessing")
 
 
-def class_names_of(model: ResNet3D) -> tuple[str, ...]:
+def network_class_names(model: ResNet3D) -> tuple[str, ...]:
     """The class names of a network; numbers where it knows none."""
     return model.class_names or tuple(f"class {k}" for k in range(model.num_classes))
 
@@ -114,7 +114,7 @@ def write_run(
     )
 
 
-def found(folder: Path) -> dict[str, Any] | None:
+def read_run(folder: Path) -> dict[str, Any] | None:
     """What run.json of a folder says, or None where there is none.
 
     Raises:
@@ -140,13 +140,13 @@ def _half_written(entry: Path) -> bool:
     return entry.name.startswith(".run-") and entry.suffix == ".json"
 
 
-def finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     """Whether a folder holds a run whose training came to its end.
 
     Raises:
-        UserError: as `found`.
+        UserError: as `read_run`.
     """
-    value = found(folder)
+    value = read_run(folder)
     return value is not None and value["complete"]
 
 
@@ -167,7 +167,7 @@ def open_run(folder: Path | str, data: DataSource | None = None) -> Run:
         if data is None:
             raise UserError(f"{folder}: is a network without a run; say with --data.annotations what to use it on")
         return Run(folder, data.absolute(), {}, None, (), ())
-    value = found(folder)
+    value = read_run(folder)
     assert value is not None
     if not value["complete"]:
         raise UserError(f"{folder}: its training is not finished; repeat the command that started it to go on")
@@ -206,7 +206,7 @@ def open_runs(runs: Sequence[Path], data: DataSource | None = None) -> list[Run]
     return opened
 
 
-def weights_of(run: Path) -> str | None:
+def weights_digest(run: Path) -> str | None:
     """A digest of a run's weights, which tells runs apart wherever their folders lie; None if there are none."""
     file = run / "model.safetensors"
     if not file.exists():

@@ -99,7 +99,7 @@ def test_explaining_says_how_it_computes_and_does_so_in_the_precision_asked_for(
         asked.append(next(model.parameters()).dtype)
         return explain_video(model, *rest, **options)
 
-    monkeypatch.setattr("stabn.cli.explain.explain_video", look)
+    monkeypatch.setattr("stabn.explain.recogniser.explain_video", look)
     device._log_once.cache_clear()
     found = {}
     for precision in ("32-true", "64-true"):
@@ -286,6 +286,24 @@ class TestMistakesEndInOneLineWithStatusTwo:
         assert re.search(
             told, one_line("train", "--config", recipe, "--out", tmp_path / "run", "--data.annotations", "y")
         )
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("optimiser.epochs", "optimizer.epochs"),
+            ("correction.start", "correction.init"),
+            ("correction.frozen", "correction.freeze"),
+            ("engine.recompute", "engine.activation_checkpointing"),
+        ],
+    )
+    def test_options_of_earlier_versions_are_refused_with_their_new_name(self, old, new, one_line, tmp_path):
+        words = ("finetune", "run", "--edits", "e", "--out", tmp_path / "out")
+        for option in ((f"--{old}", "1"), (f"--{old}=1",)):
+            assert f"--{old} is now --{new}" in one_line(*words, *option)
+        section, _, field = old.partition(".")
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(f"{section}: {{{field}: 1}}\n")
+        assert f"recipe.yaml: {old} is now {new}" in one_line(*words, "--config", recipe)
 
     def test_labels_that_do_not_match_and_missing_videos(self, one_line, tabletop, tmp_path):
         for name in ("labels", "train", "validation"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stabn.edits.formats import COLUMNS, FORMATS, format_of
+from stabn.edits.formats import COLUMNS, FORMATS, choose_format
 from stabn.edits.project import ProjectClip
 from stabn.errors import UserError
 from stabn.records import Edit
@@ -72,13 +72,13 @@ def test_a_table_with_semicolons_is_read_as_one_with_commas():
 
 
 def test_a_format_is_chosen_by_name_or_by_suffix():
-    assert [format_of(Path(f"x{f.suffix}")) for f in FORMATS.values()] == list(FORMATS.values())
-    assert format_of(Path("x.CSV")) is FORMATS["csv"]
-    assert format_of(Path("x.txt"), "csv") is FORMATS["csv"]
+    assert [choose_format(Path(f"x{f.suffix}")) for f in FORMATS.values()] == list(FORMATS.values())
+    assert choose_format(Path("x.CSV")) is FORMATS["csv"]
+    assert choose_format(Path("x.txt"), "csv") is FORMATS["csv"]
     with pytest.raises(UserError, match=r"x\.txt: ends in none of \.jsonl"):
-        format_of(Path("x.txt"))
+        choose_format(Path("x.txt"))
     with pytest.raises(UserError, match=r"--format: got 'xls', expected one of jsonl, csv, label-studio"):
-        format_of(Path("x.csv"), "xls")
+        choose_format(Path("x.csv"), "xls")
 
 
 @pytest.mark.parametrize(

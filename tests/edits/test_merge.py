@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stabn.edits.agreement import agreement, alpha
-from stabn.edits.merge import check_use, current, merged
+from stabn.edits.agreement import measure_agreement, krippendorff_alpha
+from stabn.edits.merge import check_use, latest_edits, merge_edits
 from stabn.errors import UserError
 from stabn.records import Edit
 
@@ -49,7 +49,7 @@ def by_definition(scores):
 
 
 def test_alpha_is_that_of_the_published_example():
-    assert alpha(PUBLISHED) == pytest.approx(0.815, abs=0.0005)
+    assert krippendorff_alpha(PUBLISHED) == pytest.approx(0.815, abs=0.0005)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_alpha_is_that_of_the_published_example():
     ],
 )
 def test_alpha_of_tiny_cases_is_what_one_computes_by_hand(scores, expected):
-    assert alpha(np.array(scores, float)) == pytest.approx(expected)
+    assert krippendorff_alpha(np.array(scores, float)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -71,16 +71,16 @@ def test_alpha_with_gaps_and_any_values_follows_the_definition(seed):
     levels = rng.random(rng.integers(2, 9)) if seed else rng.random(60)
     scores = rng.choice(levels, (4, 15))
     scores[rng.random(scores.shape) < 0.4] = GAP
-    assert alpha(scores) == pytest.approx(by_definition(scores))
+    assert krippendorff_alpha(scores) == pytest.approx(by_definition(scores))
 
 
 def test_neither_the_order_of_people_nor_the_names_of_the_levels_matter():
-    expected = alpha(PUBLISHED)
+    expected = krippendorff_alpha(PUBLISHED)
     for order in itertools.permutations(range(4)):
-        assert alpha(PUBLISHED[list(order)]) == pytest.approx(expected)
-    assert alpha(PUBLISHED**3 / 125) == pytest.approx(expected)
-    assert alpha(-PUBLISHED) == pytest.approx(expected)
-    assert alpha(PUBLISHED[:, ::-1]) == pytest.approx(expected)
+        assert krippendorff_alpha(PUBLISHED[list(order)]) == pytest.approx(expected)
+    assert krippendorff_alpha(PUBLISHED**3 / 125) == pytest.approx(expected)
+    assert krippendorff_alpha(-PUBLISHED) == pytest.approx(expected)
+    assert krippendorff_alpha(PUBLISHED[:, ::-1]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_neither_the_order_of_people_nor_the_names_of_the_levels_matter():
     [np.empty((0, 0)), np.zeros((1, 5)), [[0.1, GAP], [GAP, 0.2]], np.ones((3, 4)), [[1, 1, 0], [1, 1, GAP]]],
 )
 def test_alpha_is_undefined_where_nobody_or_nothing_can_be_compared(scores):
-    assert alpha(np.array(scores, float)) is None
+    assert krippendorff_alpha(np.array(scores, float)) is None
 
 
 def test_agreement_is_told_for_clips_classes_and_the_project():
@@ -100,17 +100,17 @@ def test_agreement_is_told_for_clips_classes_and_the_project():
         edit("Cy", (0, 0.5, 1), "b"),
         edit("Ann", (1, 1, 0), "c"),
     ]
-    found = agreement(edits, {"a": "up", "b": "up", "c": "down"})
+    found = measure_agreement(edits, {"a": "up", "b": "up", "c": "down"})
     assert found.clips == {"a": pytest.approx(19 / 36), "b": 1.0, "c": None}
     both = np.array([[0, 0.5, 1, 0, 0.5, 1], [0.5, 1, 1, 0, 0.5, 1]])
     assert found.classes == {"down": None, "up": pytest.approx(by_definition(both))}
     assert found.project == pytest.approx(by_definition(both))
-    assert agreement([], {}).project is None
+    assert measure_agreement([], {}).project is None
 
 
 def test_the_last_edit_of_each_person_is_current_in_the_order_of_the_file():
     old, bo, new = edit("Ann", (0, 0)), edit("Bo", (1, 1)), edit("Ann", (0.5, 0.5))
-    assert current([old, bo, new]) == (bo, new)
+    assert latest_edits([old, bo, new]) == (bo, new)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_several_peoples_edits_become_one_as_asked(use, scores, author):
         edit("Cy", (1.0, 0.5, 1.0)),
         edit("Ann", (0.0, 0.5, 0.5)),
     ]
-    found = merged(edits, use)["17"]
+    found = merge_edits(edits, use)["17"]
     assert (found.scores, found.author, found.comment) == (scores, author, "")
 
 
@@ -138,24 +138,24 @@ def test_a_clip_that_one_person_edited_keeps_that_edit_and_the_order_of_people_d
     alone = edit("Bo", (0.1, 0.2), "b", "mine")
     pair = [edit("Bo", (0.1, 0.7)), edit("Ann", (0.2, 0.9))]
     for use in ("mean", "median"):
-        assert merged([*pair, alone], use)["b"] == alone
-        assert merged(pair, use) == merged(pair[::-1], use)
-    assert merged([], "author:Ann") == {}
+        assert merge_edits([*pair, alone], use)["b"] == alone
+        assert merge_edits(pair, use) == merge_edits(pair[::-1], use)
+    assert merge_edits([], "author:Ann") == {}
 
 
 @pytest.mark.parametrize("use", ["", "newest", "author:", "Mean", "author"])
 def test_a_wrong_use_is_refused_with_what_it_may_be(use):
-    for call in (lambda: check_use(use), lambda: merged([edit("Ann", (1,))], use)):
+    for call in (lambda: check_use(use), lambda: merge_edits([edit("Ann", (1,))], use)):
         with pytest.raises(UserError, match="expected latest, mean, median, or author:NAME"):
             call()
 
 
 def test_a_person_without_edits_is_answered_with_those_who_have_some():
     with pytest.raises(UserError, match=r"'author:Zoe', but the people with edits are Ann, Bo;"):
-        merged([edit("Bo", (1,)), edit("Ann", (1,))], "author:Zoe")
+        merge_edits([edit("Bo", (1,)), edit("Ann", (1,))], "author:Zoe")
 
 
 def test_edits_of_different_frames_are_not_mixed():
     other = replace(edit("Bo", (1, 0)), frame_indices=(3, 4))
     with pytest.raises(UserError, match=r"Ann edited frames \[0, 1\] and Bo \[3, 4\]"):
-        merged([edit("Ann", (1, 1)), other], "mean")
+        merge_edits([edit("Ann", (1, 1)), other], "mean")

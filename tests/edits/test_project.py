@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from small_run import lines
 
-from stabn.edits.project import adopt, open_project, write_project, write_snapshot
+from stabn.edits.project import add_clip, open_project, write_project, write_snapshot
 from stabn.errors import UserError
 from stabn.records import Record
 
@@ -55,7 +55,7 @@ def test_a_project_from_before_ids_gets_one_that_stays_when_clips_are_added(proj
     file.write_text(json.dumps(value))
     old = open_project(project.folder)
     assert len(old.id) == 32
-    assert adopt(old, record("c")).id == open_project(old.folder).id == old.id
+    assert add_clip(old, record("c")).id == open_project(old.folder).id == old.id
 
 
 def test_history_keeps_every_line_and_current_the_last_of_each_person(project):
@@ -73,7 +73,7 @@ def test_history_keeps_every_line_and_current_the_last_of_each_person(project):
 
 def test_an_adopted_clip_can_be_edited_and_those_before_stay_as_they_were(project):
     before = load_file(project.folder / "attention.safetensors")
-    taken = adopt(project, record("c"))
+    taken = add_clip(project, record("c"))
     assert taken == open_project(project.folder)
     assert [clip.clip_id for clip in taken.clips] == ["a", "b", "c"]
     assert taken.clips[:2] == project.clips
@@ -87,9 +87,9 @@ def test_an_adopted_clip_can_be_edited_and_those_before_stay_as_they_were(projec
 
 
 def test_a_clip_is_adopted_once_also_by_somebody_who_opened_the_project_before(project):
-    adopt(project, record("c"))
-    assert len(adopt(project, record("c")).clips) == 3
-    assert [clip.clip_id for clip in adopt(project, record("d")).clips] == ["a", "b", "c", "d"]
+    add_clip(project, record("c"))
+    assert len(add_clip(project, record("c")).clips) == 3
+    assert [clip.clip_id for clip in add_clip(project, record("d")).clips] == ["a", "b", "c", "d"]
 
 
 def test_a_crash_between_arrays_and_lines_leaves_a_project_that_goes_on(project):
@@ -97,7 +97,7 @@ def test_a_crash_between_arrays_and_lines_leaves_a_project_that_goes_on(project)
     arrays = load_file(file)
     save_file({name: np.concatenate([array, array[:1]]) for name, array in arrays.items()}, file)
     assert open_project(project.folder) == project
-    adopt(project, record("c"))
+    add_clip(project, record("c"))
     assert np.array_equal(load_file(file)["temporal"][2], record("c").temporal)
     assert len(load_file(file)["temporal"]) == len(lines(project.folder / "clips.jsonl")) == 3
 
@@ -111,7 +111,7 @@ def test_a_crash_between_arrays_and_lines_leaves_a_project_that_goes_on(project)
 )
 def test_a_record_that_does_not_fit_is_not_adopted(project, changes, told):
     with pytest.raises(ValueError, match=told):
-        adopt(project, record("c", **changes))
+        add_clip(project, record("c", **changes))
     assert open_project(project.folder) == project
     assert len(load_file(project.folder / "attention.safetensors")["temporal"]) == 2
 
@@ -119,7 +119,7 @@ def test_a_record_that_does_not_fit_is_not_adopted(project, changes, told):
 def test_damaged_arrays_are_told_by_file(project):
     (project.folder / "attention.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UserError, match=r"attention\.safetensors: is damaged"):
-        adopt(project, record("c"))
+        add_clip(project, record("c"))
 
 
 def test_a_snapshot_keeps_the_edits_it_was_given(project, tmp_path):
@@ -127,7 +127,7 @@ def test_a_snapshot_keeps_the_edits_it_was_given(project, tmp_path):
     project.add(given)
     write_snapshot(tmp_path / "job" / "edits", project, given)
     project.add([replace(given[0], scores=(1.0,) * 4)])
-    adopt(project, record("c"))
+    add_clip(project, record("c"))
     copy = open_project(tmp_path / "job" / "edits")
     assert copy == replace(project, folder=copy.folder)
     assert list(copy.edits().values()) == given

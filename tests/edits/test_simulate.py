@@ -3,7 +3,7 @@ import pytest
 
 from stabn.data.ground_truth import ClipTruth
 from stabn.edits.project import Project, ProjectClip
-from stabn.edits.simulate import Simulation, blurred, derangement, misplaced, simulate_edits, simulated_scores, spread
+from stabn.edits.simulate import Simulation, blur_boundaries, derangement, misplace, simulate_edits, simulated_scores, stratified_order
 from stabn.errors import UserError
 from stabn.records import write_edits
 
@@ -52,20 +52,20 @@ def test_boundaries_move_by_whole_frames_as_often_forwards_as_backwards_and_neve
     known = ClipTruth(interval=(20.25, 30.5))
     moves = []
     for seed in range(600):
-        got = blurred(known, 3, 75, np.random.default_rng(seed)).interval
+        got = blur_boundaries(known, 3, 75, np.random.default_rng(seed)).interval
         assert got is not None
         moves.append((got[0] - 20.25, got[1] - 30.5))
     for moved in zip(*moves, strict=True):
         assert set(moved) == {-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0}
         assert abs(np.mean(moved)) < 3 * 2 / np.sqrt(600)  # three standard errors; a move's deviation is 2
     assert abs(np.corrcoef(np.transpose(moves))[0, 1]) < 0.15
-    assert blurred(known, 0, 75, np.random.default_rng(0)) == known
+    assert blur_boundaries(known, 0, 75, np.random.default_rng(0)) == known
 
 
 @pytest.mark.parametrize("interval", [(0.0, 1.0), (3.0, 4.5), (39.0, 40.0), (10.25, 10.5), (38.5, 47.0), (45.0, 46.0)])
 def test_a_blurred_interval_is_never_empty_and_stays_in_the_video(interval):
     for seed in range(200):
-        start, end = blurred(ClipTruth(interval=interval), 5, 40, np.random.default_rng(seed)).interval
+        start, end = blur_boundaries(ClipTruth(interval=interval), 5, 40, np.random.default_rng(seed)).interval
         assert end - start >= min(1.0, interval[1] - interval[0]) - 1e-9
         assert start >= 0
         assert start <= max(39.75, interval[0])
@@ -77,7 +77,7 @@ def test_runs_of_relevance_are_blurred_one_by_one_and_level_by_level():
     relevance = (0,) * 8 + (0.5,) * 6 + (1.0,) * 6 + (0.5,) * 6 + (0,) * 10 + (1.0,) + (0,) * 3
     moves = {name: set() for name in ("may start", "may end", "must start", "must end")}
     for seed in range(300):
-        got = blurred(ClipTruth(relevance=relevance), 2, 40, np.random.default_rng(seed)).relevance
+        got = blur_boundaries(ClipTruth(relevance=relevance), 2, 40, np.random.default_rng(seed)).relevance
         assert len(got) == 40
         assert set(got) <= {0.0, 0.5, 1.0}
         (may, alone), (must, same) = level(got, 0.5), level(got, 1.0)
@@ -104,13 +104,13 @@ def test_the_asked_share_of_clips_is_wrong_and_marks_as_much_elsewhere():
 def test_a_misplaced_interval_is_as_long_and_anywhere_in_what_was_seen():
     starts = []
     for seed in range(300):
-        start, end = misplaced(ClipTruth(interval=(0.5, 6.75)), 10, 40, np.random.default_rng(seed)).interval
+        start, end = misplace(ClipTruth(interval=(0.5, 6.75)), 10, 40, np.random.default_rng(seed)).interval
         assert end - start == pytest.approx(6.25)
         assert start >= 10
         assert end <= 40
         starts.append(start)
     assert np.histogram(starts, 4, (10, 33.75))[0].min() > 50  # 75 are expected
-    start, end = misplaced(ClipTruth(interval=(0.0, 50.0)), 10, 40, np.random.default_rng(0)).interval
+    start, end = misplace(ClipTruth(interval=(0.0, 50.0)), 10, 40, np.random.default_rng(0)).interval
     assert (start, end) == (10, 60)
 
 
@@ -119,24 +119,24 @@ def test_misplaced_relevance_keeps_its_levels():
     known = ClipTruth(relevance=(0,) * 20 + pattern + (0,) * 16)
     places = set()
     for seed in range(200):
-        got = misplaced(known, 3, 13, np.random.default_rng(seed)).relevance
+        got = misplace(known, 3, 13, np.random.default_rng(seed)).relevance
         at = next(i for i, value in enumerate(got) if value)
         assert got == (0,) * at + pattern + (0,) * (36 - at)
         places.add(at)
     assert places == set(range(3, 10))
     nothing = ClipTruth(relevance=(0.0,) * 9)
-    assert misplaced(nothing, 0, 9, np.random.default_rng(0)) == nothing
+    assert misplace(nothing, 0, 9, np.random.default_rng(0)) == nothing
     everything = ClipTruth(relevance=(1.0,) * 9)
-    assert misplaced(everything, 2, 7, np.random.default_rng(0)).relevance == (0, 0) + (1,) * 7
+    assert misplace(everything, 2, 7, np.random.default_rng(0)).relevance == (0, 0) + (1,) * 7
 
 
 def test_a_few_clips_are_spread_over_the_classes_and_more_clips_hold_the_fewer():
     labels = ["a"] * 10 + ["b"] * 4 + ["c"]
-    order = spread(labels, np.random.default_rng(0))
+    order = stratified_order(labels, np.random.default_rng(0))
     assert sorted(order) == list(range(15))
     assert {labels[n] for n in order[:3]} == {"a", "b", "c"}
     assert sorted(labels[n] for n in order[:9]) == ["a"] * 4 + ["b"] * 4 + ["c"]
-    assert len({tuple(spread(labels, np.random.default_rng(seed))[:3]) for seed in range(20)}) > 10
+    assert len({tuple(stratified_order(labels, np.random.default_rng(seed))[:3]) for seed in range(20)}) > 10
     chosen = [set(simulated_scores(CLIPS, TRUTH, Simulation(count=count, seed=3))) for count in (1, 6, 15, 20, 99)]
     assert [len(names) for names in chosen] == [1, 6, 15, 20, 20]
     assert chosen[0] < chosen[1] < chosen[2] < chosen[3]

@@ -11,22 +11,22 @@ from lightning.pytorch import LightningModule
 
 from stabn.engine import device
 from stabn.engine.config import EngineRecipe
-from stabn.engine.trainer import build_answerer, build_trainer, quietly
+from stabn.engine.trainer import build_predictor, build_trainer, silence_lightning
 from stabn.memory import keep_freed_memory
 from stabn.nn import STABN, ResNet3D
-from stabn.nn.fast_inference import AnsweringSTABN, quick
+from stabn.nn.fast_inference import InferenceSTABN, for_inference
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "bf16_pays", lambda _device: True)
+    monkeypatch.setattr(device, "bf16_is_faster", lambda _device: True)
 
 
 @pytest.fixture
 def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "bf16_pays", lambda _device: False)
+    monkeypatch.setattr(device, "bf16_is_faster", lambda _device: False)
 
 
 def test_auto_is_bfloat16_where_it_is_faster(with_bf16):
@@ -46,8 +46,8 @@ def test_what_is_asked_for_is_taken(with_bf16):
 def test_one_flag_gives_plain_float32(with_bf16):
     plain = EngineRecipe(accelerator="cpu", fast=False)
     model = STABN("tiny", 3, 4)
-    with quietly():
-        answerer, trainer = build_answerer(model, plain)
+    with silence_lightning():
+        answerer, trainer = build_predictor(model, plain)
     assert answerer is model
     assert not model.training
     assert trainer.precision == "32-true"
@@ -60,9 +60,9 @@ def test_measurements_are_float32_unless_somebody_asks_for_less(with_bf16):
 
 
 def test_an_answerer_has_its_precision_in_its_weights_and_no_autocast_on_top(with_bf16):
-    with quietly():
-        answerer, trainer = build_answerer(STABN("tiny", 3, 4), EngineRecipe(accelerator="cpu"))
-    assert isinstance(answerer, AnsweringSTABN)
+    with silence_lightning():
+        answerer, trainer = build_predictor(STABN("tiny", 3, 4), EngineRecipe(accelerator="cpu"))
+    assert isinstance(answerer, InferenceSTABN)
     assert next(answerer.parameters()).dtype == torch.bfloat16
     assert trainer.precision == "32-true"
     clip = torch.randn(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
@@ -71,7 +71,7 @@ def test_an_answerer_has_its_precision_in_its_weights_and_no_autocast_on_top(wit
 
 
 def test_training_takes_the_same_precision(with_bf16):
-    with quietly():
+    with silence_lightning():
         assert build_trainer(EngineRecipe(accelerator="cpu", devices="1")).precision == "bf16-mixed"
 
 
@@ -80,18 +80,18 @@ def test_double_precision_and_networks_of_other_classes_stay_themselves():
         pass
 
     for model, precision in ((ResNet3D("tiny", 3, 4), "64-true"), (Own("tiny", 3, 4), "32-true")):
-        assert quick(model, precision, CPU) is model
+        assert for_inference(model, precision, CPU) is model
 
 
 @pytest.mark.parametrize("able", [{"avx2": True, "amx_tile": False}, {"avx512_bf16": True}])
 def test_bfloat16_pays_on_no_processor_without_amx(monkeypatch, able):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert not device.bf16_pays(CPU)
-    assert not device.bf16_pays(torch.device("mps"))
+    assert not device.bf16_is_faster(CPU)
+    assert not device.bf16_is_faster(torch.device("mps"))
 
 
 def test_what_is_chosen_is_told_once_in_one_line(with_bf16, capsys):
-    device._say.cache_clear()
+    device._log_once.cache_clear()
     for _ in range(2):
         EngineRecipe(accelerator="cpu").announce()
     EngineRecipe(accelerator="cpu", fast=False).announce()
@@ -102,23 +102,23 @@ def test_what_is_chosen_is_told_once_in_one_line(with_bf16, capsys):
 
 
 def test_what_is_chosen_without_bfloat16_is_told_too(without_bf16):
-    line = device.told(device.examine("cpu"))
+    line = device.describe_settings(device.compute_settings("cpu"))
     assert "32-true" in line
     assert "Winograd" in line
     assert "--engine.fast false" in line
 
 
 def test_every_choice_has_a_reason(with_bf16):
-    assert device.reasons(device.examine("cpu"))[0].startswith("bf16-mixed: ")
-    assert "asked for" in device.reasons(device.examine("cpu", "32-true"))[0]
+    assert device.explain_settings(device.compute_settings("cpu"))[0].startswith("bf16-mixed: ")
+    assert "asked for" in device.explain_settings(device.compute_settings("cpu", "32-true"))[0]
 
 
 def test_the_reasons_are_those_of_what_is_told(without_bf16):
-    found = device.examine("cpu")
-    reasons = device.reasons(found)
+    found = device.compute_settings("cpu")
+    reasons = device.explain_settings(found)
     assert "slower" in reasons[0]
     for line in reasons:
-        assert line.partition(":")[0] in device.told(found)
+        assert line.partition(":")[0] in device.describe_settings(found)
 
 
 def faults(steps: str) -> list[int]:
@@ -172,7 +172,7 @@ def test_training_keeps_freed_memory_from_the_end_of_its_first_step_on(monkeypat
 
     def train(engine):
         told.clear()
-        with quietly():
+        with silence_lightning():
             trainer = build_trainer(engine, accumulate_grad_batches=2, max_epochs=1, enable_checkpointing=False)
             trainer.fit(Tiny(), torch.utils.data.DataLoader(torch.ones(6, 1)))
         return told
@@ -181,7 +181,7 @@ def test_training_keeps_freed_memory_from_the_end_of_its_first_step_on(monkeypat
     cpu = EngineRecipe(accelerator="cpu", devices="1")
     assert train(cpu) == ["kept", "later", *batches[:2], "kept", *batches[2:]]
     assert train(replace(cpu, fast=False)) == batches
-    assert train(replace(cpu, recompute=True)) == batches
+    assert train(replace(cpu, activation_checkpointing=True)) == batches
 
 
 def test_an_old_glibc_gets_the_highest_threshold_that_it_takes(monkeypatch):

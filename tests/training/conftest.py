@@ -4,12 +4,12 @@ import pytest
 from small_run import FRAMES
 
 from stabn.edits.project import open_project
-from stabn.evaluation.collect import collect
+from stabn.evaluation.collect import collect_project
 
 
 @pytest.fixture
 def project(run, tmp_path):
-    collect(run, tmp_path / "project", bound=1.0, max_clips=6)
+    collect_project(run, tmp_path / "project", bound=1.0, max_clips=6)
     opened = open_project(tmp_path / "project")
     opened.add(
         clip.edit([1.0] * 2 + [0.0] * (FRAMES - 2), author="ann", time="2026-01-31T09:30:00+00:00")

@@ -131,7 +131,7 @@ def test_the_control_is_never_guided(run, project, tmp_path, monkeypatch):
 
 
 def test_a_network_of_which_nothing_is_frozen_learns_everywhere(run, project, tmp_path):
-    recipe = CorrectionRecipe(frozen="nothing", loss="cross-entropy", views="any", guided=0.5)
+    recipe = CorrectionRecipe(freeze="none", loss="cross-entropy", views="any", guided=0.5)
     finetune(run, project, tmp_path / "after", control=False, correction=recipe, **FINETUNING)
     before, after = load_pretrained(run.folder), load_pretrained(tmp_path / "after")
     assert isinstance(after, STABN)
@@ -141,7 +141,7 @@ def test_a_network_of_which_nothing_is_frozen_learns_everywhere(run, project, tm
 
 def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run_again(run, project, tmp_path):
     """So the run itself is the control."""
-    recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any")
+    recipe = CorrectionRecipe(init="scratch", freeze="none", views="any")
     again = {**FINETUNING, "optimizer": QUICK, "seed": run.recipe["seed"]}
     found = verbs.finetune_command(
         run.folder, project.folder, tmp_path / "control", control=True, correction=recipe, **again
@@ -152,7 +152,7 @@ def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run
 
 
 def test_edits_take_part_from_the_start_and_who_has_no_control_is_told(run, project, tmp_path, capsys):
-    recipe = CorrectionRecipe(start="anew", frozen="nothing", views="any", mechanism="gated")
+    recipe = CorrectionRecipe(init="scratch", freeze="none", views="any", mechanism="gated")
     other = {**FINETUNING, "seed": run.recipe["seed"] + 1}
     verbs.finetune_command(run.folder, project.folder, tmp_path / "after", correction=recipe, **other)
     first, *_ = capsys.readouterr().out.splitlines()
@@ -163,14 +163,14 @@ def test_edits_take_part_from_the_start_and_who_has_no_control_is_told(run, proj
 
 
 def test_starting_anew_with_a_frozen_extractor_is_refused():
-    with pytest.raises(UserError, match=r"correction\.frozen: got extractor"):
-        CorrectionRecipe(start="anew")
+    with pytest.raises(UserError, match=r"correction\.freeze"):
+        CorrectionRecipe(init="scratch")
 
 
 def test_starting_a_fine_tuned_run_anew_is_refused(run, project, tmp_path):
     finetune(run, project, tmp_path / "after", control=False, **FINETUNING)
-    recipe = CorrectionRecipe(start="anew", frozen="nothing")
-    with pytest.raises(UserError, match=r"--correction\.start: got anew"):
+    recipe = CorrectionRecipe(init="scratch", freeze="none")
+    with pytest.raises(UserError, match=r"--correction\.init"):
         finetune(
             open_run(tmp_path / "after"), project, tmp_path / "more", control=False, correction=recipe, **FINETUNING
         )

@@ -17,9 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from stabn.data.annotations.source import DataSource
 from stabn.errors import UserError
 from stabn.nn import load_pretrained
-from stabn.runs import found
+from stabn.runs import read_run
 from stabn.training import train as fitting
-from stabn.training.config import NetworkRecipe
+from stabn.training.recipes import NetworkRecipe
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.train import train
 
@@ -125,7 +125,7 @@ def test_whom_is_told_may_change_on_the_way(tabletop, tmp_path, monkeypatch):
     mended()
     train(run, data, tracking=TrackingRecipe(kind="tensorboard", every=5), **arguments)
     assert [step for step, _ in scalars_of(run)["step_loss"]] == [5]
-    assert found(run)["recipe"]["tracking"]["kind"] == "tensorboard"
+    assert read_run(run)["recipe"]["tracking"]["kind"] == "tensorboard"
 
 
 class FakeServers:

@@ -75,7 +75,7 @@ def test_the_last_remedy_is_a_better_machine():
     [
         ({"engine": EngineRecipe(fast=False)}, "--engine.fast true"),
         ({"bf16": True}, "--engine.precision bf16-mixed"),
-        ({"engine": EngineRecipe(recompute=True)}, "--engine.recompute false"),
+        ({"engine": EngineRecipe(activation_checkpointing=True)}, "--engine.activation_checkpointing false"),
         ({"bf16": True, "precision": "bf16-mixed"}, None),
     ],
 )

@@ -18,9 +18,9 @@ from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import predict_split
 from stabn.nn import ARCHITECTURES, STABN, Output, load_pretrained, recognition_loss
-from stabn.runs import open_run, preprocessing_of
-from stabn.training.config import OptimizerRecipe
-from stabn.training.module import Training, cosine
+from stabn.runs import open_run, network_preprocessing
+from stabn.training.recipes import OptimizerRecipe
+from stabn.training.module import TrainingModule, cosine_schedule
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
@@ -81,20 +81,20 @@ def test_the_papers_recipes_have_the_papers_numbers():
 
 def test_the_cosine_schedule_is_the_hand_computed_one():
     # Two of ten steps of warming up, then eight from 1 towards 0.
-    shares = [cosine(step, total=10, warmup=2) for step in range(11)]
+    shares = [cosine_schedule(step, total=10, warmup=2) for step in range(11)]
     assert shares[:3] == pytest.approx([1 / 3, 2 / 3, 1])
     assert shares[4] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
     assert shares[6] == pytest.approx(0.5)
     assert shares[10] == pytest.approx(0)
-    assert cosine(0, total=1, warmup=0) == 1
+    assert cosine_schedule(0, total=1, warmup=0) == 1
 
 
 def test_training_follows_the_cosine_schedule_also_when_it_goes_on():
     recipe = OptimizerRecipe(learning_rate=0.1, schedule="cosine", warmup=0.2, epochs=1)
-    expected = [0.1 * cosine(step, total=10, warmup=2) for step in range(10)]
+    expected = [0.1 * cosine_schedule(step, total=10, warmup=2) for step in range(10)]
     rates, state = [], None
     for half in (range(5), range(5, 10)):
-        configured = Training(STABN("tiny", 3, 4), recipe, total_steps=10, seed=0).configure_optimizers()
+        configured = TrainingModule(STABN("tiny", 3, 4), recipe, total_steps=10, seed=0).configure_optimizers()
         assert configured["lr_scheduler"]["interval"] == "step"
         schedule = configured["lr_scheduler"]["scheduler"]
         if state is not None:
@@ -128,7 +128,7 @@ def test_training_learns_from_smoothed_labels_and_tells_the_loss_without(tableto
     told = {}
     for smoothing in (0.0, 0.1):
         torch.manual_seed(0)
-        module = Training(STABN("tiny", 14, 8, 0), OptimizerRecipe(label_smoothing=smoothing), total_steps=1, seed=0)
+        module = TrainingModule(STABN("tiny", 14, 8, 0), OptimizerRecipe(label_smoothing=smoothing), total_steps=1, seed=0)
         told[smoothing] = module.training_step(batch, 0)
     assert told[0.1]["recognition"] == told[0.0]["recognition"] == told[0.0]["loss"]
     assert told[0.1]["loss"] != told[0.0]["loss"]
@@ -168,7 +168,7 @@ def test_the_scores_of_all_clips_and_crops_of_a_video_are_averaged(trained, tmp_
     answers, _ = predict_split(run, "validation", clips=2, crops=3, **options)
     dataset = VideoDataset(
         run.table(model).of_split("validation"),
-        preprocessing_of(model, "run"),
+        network_preprocessing(model, "run"),
         class_names=model.class_names,
         clips=2,
         crops=3,

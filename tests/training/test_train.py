@@ -12,20 +12,20 @@ from stabn.data.dataset import VideoDataset
 from stabn.errors import UserError
 from stabn.nn import STABN, ResNet3D, load_pretrained
 from stabn.records import write_edits
-from stabn.runs import open_run, preprocessing_of
+from stabn.runs import open_run, network_preprocessing
 from stabn.training import train as fitting
-from stabn.training.config import LoaderRecipe, NetworkRecipe, OptimizerRecipe
-from stabn.training.datamodule import Feeding, ResumableLoader
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.datamodule import ClipDataModule, ResumableLoader
 from stabn.training.finetune import finetune
-from stabn.training.module import Training
-from stabn.training.train import fit, train
+from stabn.training.module import TrainingModule
+from stabn.training.train import fit_network, train
 
 
 def test_a_run_is_a_folder_that_recognises_by_itself(trained):
     model = STABN.from_pretrained(trained)
     assert model.frames == FRAMES
     assert len(model.class_names) == 14
-    preprocessing = preprocessing_of(model, "run")
+    preprocessing = network_preprocessing(model, "run")
     assert preprocessing.crop == 32
     assert sorted(p.name for p in trained.iterdir()) == ["config.json", "curves.json", "model.safetensors", "run.json"]
     epochs = json.loads((trained / "curves.json").read_text())["epochs"]
@@ -142,7 +142,7 @@ def test_fine_tuning_moves_time_towards_the_edits_and_leaves_the_extractor_as_it
     def distance(model: STABN) -> float:
         scores = {e.clip_id: e for e in project.edits().values()}
         samples = [s for s in run.source.table().of_split("train") if s.clip_id in scores]
-        dataset = VideoDataset(samples, preprocessing_of(model, "run"), class_names=model.class_names)
+        dataset = VideoDataset(samples, network_preprocessing(model, "run"), class_names=model.class_names)
         with torch.inference_mode():
             rows = [
                 (model(item.clips).attention.temporal[0] - torch.tensor(scores[item.clip_ids[0]].scores))
@@ -161,13 +161,13 @@ def test_fine_tuning_moves_time_towards_the_edits_and_leaves_the_extractor_as_it
 
 def test_the_control_sees_the_same_clips_and_frames(run, project, tmp_path, monkeypatch):
     seen: dict[str, list] = {}
-    step = Training.training_step
+    step = TrainingModule.training_step
 
     def watching(self, batch, batch_idx):
         seen.setdefault(str(self.gamma), []).append((batch.clip_ids, batch.frame_indices.tolist(), batch.clips.sum()))
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(Training, "training_step", watching)
+    monkeypatch.setattr(TrainingModule, "training_step", watching)
     finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **FINETUNING)
     finetune(run, project, tmp_path / "control", gamma=5.0, control=True, **FINETUNING)
     assert seen["5.0"] == seen["None"]
@@ -195,7 +195,7 @@ def test_fine_tuning_refuses_what_it_cannot_learn_from(run, plain, project, tabl
 
 def test_frozen_modules_keep_their_statistics_while_the_rest_learns():
     model = STABN("tiny", 3, 4)
-    module = Training(model, QUICK, total_steps=10, seed=0, gamma=1.0, frozen=model.extractor)
+    module = TrainingModule(model, QUICK, total_steps=10, seed=0, gamma=1.0, frozen=model.extractor)
     module.train()
     module.on_train_epoch_start()
     assert not any(part.training for frozen in model.extractor for part in frozen.modules())
@@ -221,7 +221,7 @@ def test_impossible_recipes_are_refused(make, told):
 
 def test_the_step_schedule_falls_tenfold_after_each_milestone():
     recipe = OptimizerRecipe(learning_rate=0.01, schedule="step", milestones=(1, 2), epochs=3)
-    configured = Training(STABN("tiny", 3, 4), recipe, total_steps=9, seed=0).configure_optimizers()
+    configured = TrainingModule(STABN("tiny", 3, 4), recipe, total_steps=9, seed=0).configure_optimizers()
     rates = []
     for _ in range(3):
         rates.append(configured["optimizer"].param_groups[0]["lr"])
@@ -235,8 +235,8 @@ def test_fit_writes_nothing_but_the_run_and_a_finished_fit_is_not_repeated(table
     table = DataSource(str(tabletop)).table()
     common = {"class_names": table.class_names, "cache": True}
     sets = [VideoDataset(table.of_split(s), SETTINGS["preprocessing"], **common) for s in ("train", "validation")]
-    module = Training(STABN("tiny", 14, FRAMES), replace(QUICK, epochs=1), total_steps=7, seed=0)
-    entry = fit(module, Feeding(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"])
+    module = TrainingModule(STABN("tiny", 14, FRAMES), replace(QUICK, epochs=1), total_steps=7, seed=0)
+    entry = fit_network(module, ClipDataModule(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"])
     assert entry["epoch"] == 1
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
     assert names == ["checkpoints", "config.json", "curves.json", "model.safetensors", "progress.json"]
@@ -245,8 +245,8 @@ def test_fit_writes_nothing_but_the_run_and_a_finished_fit_is_not_repeated(table
     assert progress == {"epoch": 1, "epochs": 1, "steps": 7}
     # Killed between the last step and the note that it is complete: going on repeats nothing and ends the same.
     weights = (tmp_path / "run" / "model.safetensors").read_bytes()
-    again = Training(STABN("tiny", 14, FRAMES), replace(QUICK, epochs=1), total_steps=7, seed=0)
-    assert fit(again, Feeding(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"]) == entry
+    again = TrainingModule(STABN("tiny", 14, FRAMES), replace(QUICK, epochs=1), total_steps=7, seed=0)
+    assert fit_network(again, ClipDataModule(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"]) == entry
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
 
 
@@ -255,30 +255,30 @@ def test_a_training_stopped_during_validation_goes_on_as_if_it_had_not(tabletop,
     monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
     arguments = {"network": NetworkRecipe("tiny"), "optimizer": replace(QUICK, epochs=epochs), **SETTINGS}
     train(tmp_path / "whole", DataSource(str(tabletop)), **arguments)
-    validate = Training.validation_step
+    validate = TrainingModule.validation_step
 
     def failing(self, batch, batch_idx):
         raise PowerError
 
-    monkeypatch.setattr(Training, "validation_step", failing)
+    monkeypatch.setattr(TrainingModule, "validation_step", failing)
     with pytest.raises(PowerError):
         train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
-    monkeypatch.setattr(Training, "validation_step", validate)
+    monkeypatch.setattr(TrainingModule, "validation_step", validate)
     train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
     for name in ("model.safetensors", "curves.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 def test_an_interrupted_fine_tuning_does_not_go_on_with_other_edits(run, project, tmp_path, monkeypatch):
-    step = Training.training_step
+    step = TrainingModule.training_step
 
     def failing(self, batch, batch_idx):
         raise PowerError
 
-    monkeypatch.setattr(Training, "training_step", failing)
+    monkeypatch.setattr(TrainingModule, "training_step", failing)
     with pytest.raises(PowerError):
         finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **FINETUNING)
-    monkeypatch.setattr(Training, "training_step", step)
+    monkeypatch.setattr(TrainingModule, "training_step", step)
     edit = next(iter(project.edits().values()))
     project.add([replace(edit, scores=(0.0,) * FRAMES)])
     with pytest.raises(UserError, match="unfinished run with edits"):
@@ -298,7 +298,7 @@ def test_a_training_that_diverges_says_so(tabletop, tmp_path, one_line, attentio
 
 @pytest.mark.parametrize("steps", range(1, 11))
 def test_one_cycle_works_for_any_number_of_steps(steps):
-    configured = Training(STABN("tiny", 3, 4), QUICK, total_steps=steps, seed=0).configure_optimizers()
+    configured = TrainingModule(STABN("tiny", 3, 4), QUICK, total_steps=steps, seed=0).configure_optimizers()
     for _ in range(steps - 1):
         configured["optimizer"].step()
         configured["lr_scheduler"]["scheduler"].step()

@@ -45,6 +45,15 @@ VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Verb -> its function, of a module that is loaded for this verb alone, and which parameters are given by position."""
 
 
+RENAMED = {
+    "optimiser": ("optimizer", ""),
+    "correction.start": ("correction.init", "; its values are checkpoint (before) and scratch (anew)"),
+    "correction.frozen": ("correction.freeze", "; its values are extractor and none (nothing)"),
+    "engine.recompute": ("engine.activation_checkpointing", ""),
+}
+"""Options of earlier versions -> their names now, and what to say about their values."""
+
+
 LONGEST = 600
 """Characters of a message; a parser's complaint may quote a whole file."""
 
@@ -73,6 +82,9 @@ class _Recipe(ActionConfigFile):
             return
         if not isinstance(content, Mapping):
             parser.error(f"{values}: got {str(content)[:40]!r}, expected options, such as optimizer: {{epochs: 3}}")
+        for key in keys:
+            if (message := _renamed(key)) is not None:
+                parser.error(f"{values}: {message}")
         known = {action.dest for action in parser._actions}
         single = {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
         for key in keys:
@@ -90,6 +102,14 @@ def _keys(content: Mapping[Any, Any], above: str = "") -> Iterator[str]:
             yield from _keys(value, f"{above}{key}.")
         else:
             yield f"{above}{key}"
+
+
+def _renamed(name: str, dashes: str = "") -> str | None:
+    """Say what an option of an earlier version is called now; None for other options."""
+    for old, (new, values) in RENAMED.items():
+        if name == old or name.startswith(f"{old}."):
+            return f"{dashes}{name} is now {dashes}{new}{name.removeprefix(old)}{values}"
+    return None
 
 
 def _one_line(message: str) -> str:
@@ -168,7 +188,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser(words[0] if words else None)
     if not is_first_process():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
-    chosen = parser.parse_args([_with_underscores(word) for word in words])
+    spelled = [_with_underscores(word) for word in words]
+    for word in spelled:
+        option = word.removeprefix("--").partition("=")[0]
+        if word.startswith("--") and (message := _renamed(option, "--")) is not None:
+            _fail(f"stabn {words[0]}", message)
+    chosen = parser.parse_args(spelled)
     program = f"stabn {chosen.verb}"
     try:
         options: Namespace = parser.instantiate(chosen)[chosen.verb]

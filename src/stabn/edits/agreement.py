@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stabn.edits.merge import by_clip, current
+from stabn.edits.merge import group_by_clip, latest_edits
 from stabn.records import Edit
 
 
-def alpha(scores: np.ndarray) -> float | None:
+def krippendorff_alpha(scores: np.ndarray) -> float | None:
     """Krippendorff's alpha for ordinal values: 1 is perfect agreement, 0 what chance gives, below 0 is opposition.
 
         alpha = 1 - D_o / D_e
@@ -62,7 +62,7 @@ class Agreement:
     clips: dict[str, float | None]
 
 
-def agreement(edits: Iterable[Edit], labels: Mapping[str, str]) -> Agreement:
+def measure_agreement(edits: Iterable[Edit], labels: Mapping[str, str]) -> Agreement:
     """How far people agree; the units are the frames of clips, and of one person's edits of a clip the last counts.
 
     Args:
@@ -74,15 +74,15 @@ def agreement(edits: Iterable[Edit], labels: Mapping[str, str]) -> Agreement:
         KeyError: an edited clip has no label.
     """
     clips = {
-        clip_id: np.array([edit.scores for edit in group], float) for clip_id, group in by_clip(current(edits)).items()
+        clip_id: np.array([edit.scores for edit in group], float) for clip_id, group in group_by_clip(latest_edits(edits)).items()
     }
     classes: dict[str, list[np.ndarray]] = defaultdict(list)
     for clip_id, scores in clips.items():
         classes[labels[clip_id]].append(scores)
     return Agreement(
-        project=alpha(_side_by_side(list(clips.values()))),
-        classes={label: alpha(_side_by_side(classes[label])) for label in sorted(classes)},
-        clips={clip_id: alpha(scores) for clip_id, scores in clips.items()},
+        project=krippendorff_alpha(_side_by_side(list(clips.values()))),
+        classes={label: krippendorff_alpha(_side_by_side(classes[label])) for label in sorted(classes)},
+        clips={clip_id: krippendorff_alpha(scores) for clip_id, scores in clips.items()},
     )
 
 

@@ -12,11 +12,11 @@ from typing import Any, Protocol, runtime_checkable
 from urllib.parse import unquote
 
 from stabn.errors import UserError
-from stabn.records import Edit, check_known, format_edits, parse_edits
+from stabn.records import Edit, check_edit_frames, format_edits, parse_edits
 
 
 @runtime_checkable
-class Clip(Protocol):
+class EditableClip(Protocol):
     """What a format asks of a clip; `stabn.edits.project.ProjectClip` is one."""
 
     @property
@@ -36,11 +36,11 @@ class Clip(Protocol):
         """Their T times in seconds."""
 
 
-Clips = Mapping[str, Clip]
+EditableClips = Mapping[str, EditableClip]
 
 
 @dataclass(frozen=True)
-class Format:
+class EditFormat:
     """A way to write edits as text and to read them back as they were.
 
     Attributes:
@@ -53,11 +53,11 @@ class Format:
 
     suffix: str
     media_type: str
-    write: Callable[[Iterable[Edit], Clips], str]
-    read: Callable[[str, str, Clips], tuple[Edit, ...]]
+    write: Callable[[Iterable[Edit], EditableClips], str]
+    read: Callable[[str, str, EditableClips], tuple[Edit, ...]]
 
 
-def format_of(path: Path, name: str | None = None) -> Format:
+def choose_format(path: Path, name: str | None = None) -> EditFormat:
     """The format called `name`, or by default that of the file's suffix.
 
     Raises:
@@ -74,18 +74,18 @@ def format_of(path: Path, name: str | None = None) -> Format:
     raise UserError(f"{path}: ends in none of {suffixes}; rename it or give --format")
 
 
-def _frames(clips: Clips) -> dict[str, tuple[int, ...]]:
+def _frames(clips: EditableClips) -> dict[str, tuple[int, ...]]:
     return {clip_id: clip.frame_indices for clip_id, clip in clips.items()}
 
 
 # JSON Lines, as in PROJECT/edits.jsonl
 
 
-def _write_jsonl(edits: Iterable[Edit], clips: Clips) -> str:
+def _write_jsonl(edits: Iterable[Edit], clips: EditableClips) -> str:
     return format_edits(edits)
 
 
-def _read_jsonl(text: str, source: str, clips: Clips) -> tuple[Edit, ...]:
+def _read_jsonl(text: str, source: str, clips: EditableClips) -> tuple[Edit, ...]:
     return parse_edits(text, source, _frames(clips))
 
 
@@ -105,7 +105,7 @@ def _text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
-def _write_csv(edits: Iterable[Edit], clips: Clips) -> str:
+def _write_csv(edits: Iterable[Edit], clips: EditableClips) -> str:
     target = io.StringIO(newline="")
     writer = csv.writer(target)
     writer.writerow(COLUMNS)
@@ -116,7 +116,7 @@ def _write_csv(edits: Iterable[Edit], clips: Clips) -> str:
     return target.getvalue()
 
 
-def _read_csv(text: str, source: str, clips: Clips) -> tuple[Edit, ...]:
+def _read_csv(text: str, source: str, clips: EditableClips) -> tuple[Edit, ...]:
     known = _frames(clips)
     text = text.removeprefix("\ufeff")
     # Spreadsheets of countries with a decimal comma put semicolons between the columns.
@@ -150,7 +150,7 @@ def _read_csv(text: str, source: str, clips: Clips) -> tuple[Edit, ...]:
                 raise ValueError(f"comment: got {comments[0]!r} and others in one edit, expected the same in its rows")
             clip_id, author, when = key
             edits.append(Edit(clip_id, frames, times, scores, author, when, comments[0]))
-            check_known(edits[-1], known)
+            check_edit_frames(edits[-1], known)
     except csv.Error as error:
         raise UserError(
             f"{source}, line {reader.reader.line_num}: is not CSV ({error}); correct or remove this row"
@@ -176,7 +176,7 @@ Span = tuple[int, int, float]
 """First and last source frame, counted from 0, and the score in between."""
 
 
-def _write_label_studio(edits: Iterable[Edit], clips: Clips) -> str:
+def _write_label_studio(edits: Iterable[Edit], clips: EditableClips) -> str:
     tasks: dict[str, dict[str, Any]] = {}
     for edit in edits:
         clip = clips[edit.clip_id]
@@ -189,7 +189,7 @@ def _write_label_studio(edits: Iterable[Edit], clips: Clips) -> str:
     return json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n"
 
 
-def _fps(clip: Clip) -> float | None:
+def _fps(clip: EditableClip) -> float | None:
     """Label Studio finds frames by time, and has to be told how many a second has."""
     seconds = clip.timestamps[-1] - clip.timestamps[0]
     return round((clip.frame_indices[-1] - clip.frame_indices[0]) / seconds, 3) if seconds else None
@@ -227,7 +227,7 @@ def _scores(frames: Sequence[int], spans: Sequence[Span]) -> tuple[float, ...]:
     return tuple(max((s for first, last, s in spans if first <= frame <= last), default=0.0) for frame in frames)
 
 
-def _read_label_studio(text: str, source: str, clips: Clips) -> tuple[Edit, ...]:
+def _read_label_studio(text: str, source: str, clips: EditableClips) -> tuple[Edit, ...]:
     place, edits, remedy = source, [], "export the project from Label Studio as JSON"
     by_name: dict[str, list[str]] = defaultdict(list)
     for clip_id, clip in clips.items():
@@ -257,7 +257,7 @@ def _as(kind: type, value: Any, name: str) -> Any:
     return value
 
 
-def _clip_id(data: Mapping[str, Any], clips: Clips, by_name: Mapping[str, Sequence[str]]) -> str:
+def _clip_id(data: Mapping[str, Any], clips: EditableClips, by_name: Mapping[str, Sequence[str]]) -> str:
     """Which clip a task is about: `clip_id` says it, or else the video's name."""
     if "clip_id" in data:
         clip_id = _as(str, data["clip_id"], "data.clip_id")
@@ -273,7 +273,7 @@ def _clip_id(data: Mapping[str, Any], clips: Clips, by_name: Mapping[str, Sequen
     raise ValueError(f"data.video: got {video!r}, which is not the file of one clip; give its id as data.clip_id")
 
 
-def _annotated(annotation: Mapping[str, Any], data: Mapping[str, Any], clip_id: str, clips: Clips) -> Edit | None:
+def _annotated(annotation: Mapping[str, Any], data: Mapping[str, Any], clip_id: str, clips: EditableClips) -> Edit | None:
     """The edit of an annotation, or None of one that was skipped or left empty.
 
     Ranges win. Only where they still are what we wrote for an edit, that edit is meant, with all digits and with
@@ -302,7 +302,7 @@ def _annotated(annotation: Mapping[str, Any], data: Mapping[str, Any], clip_id: 
         edit = Edit.from_json(edits[written])
         if scores != _scores(edit.frame_indices, _spans(edit)):
             edit = replace(edit, scores=scores, time=_as(str, when or edit.time, "updated_at"))
-    check_known(edit, {clip_id: clip.frame_indices})
+    check_edit_frames(edit, {clip_id: clip.frame_indices})
     return edit
 
 
@@ -336,8 +336,8 @@ def _person(annotation: Mapping[str, Any]) -> str:
 
 
 FORMATS = {
-    "jsonl": Format(".jsonl", "application/x-ndjson", _write_jsonl, _read_jsonl),
-    "csv": Format(".csv", "text/csv", _write_csv, _read_csv),
-    "label-studio": Format(".json", "application/json", _write_label_studio, _read_label_studio),
+    "jsonl": EditFormat(".jsonl", "application/x-ndjson", _write_jsonl, _read_jsonl),
+    "csv": EditFormat(".csv", "text/csv", _write_csv, _read_csv),
+    "label-studio": EditFormat(".json", "application/json", _write_label_studio, _read_label_studio),
 }
 """Name -> format; the names are those of --format and of the studio's addresses."""

@@ -25,7 +25,7 @@ def check_use(use: str) -> None:
         raise UserError(f"use: got {use!r}, expected latest, mean, median, or author:NAME with a person's name")
 
 
-def current(edits: Iterable[Edit]) -> tuple[Edit, ...]:
+def latest_edits(edits: Iterable[Edit]) -> tuple[Edit, ...]:
     """The last edit of each person for each clip, in the order of `edits`."""
     last: dict[tuple[str, str], Edit] = {}
     for edit in edits:
@@ -35,7 +35,7 @@ def current(edits: Iterable[Edit]) -> tuple[Edit, ...]:
     return tuple(last.values())
 
 
-def merged(edits: Iterable[Edit], use: str = "latest") -> dict[str, Edit]:
+def merge_edits(edits: Iterable[Edit], use: str = "latest") -> dict[str, Edit]:
     """One edit per clip.
 
     Args:
@@ -52,7 +52,7 @@ def merged(edits: Iterable[Edit], use: str = "latest") -> dict[str, Edit]:
             of different frames.
     """
     check_use(use)
-    standing = current(edits)
+    standing = latest_edits(edits)
     if use.startswith(AUTHOR):
         name = use.removeprefix(AUTHOR)
         people = sorted({edit.author for edit in standing})
@@ -61,7 +61,7 @@ def merged(edits: Iterable[Edit], use: str = "latest") -> dict[str, Edit]:
         standing = tuple(edit for edit in standing if edit.author == name)
     if use not in COMBINE:
         return {edit.clip_id: edit for edit in standing}
-    return {clip_id: _combined(group, use) for clip_id, group in by_clip(standing).items()}
+    return {clip_id: _combined(group, use) for clip_id, group in group_by_clip(standing).items()}
 
 
 def _combined(group: Sequence[Edit], use: str) -> Edit:
@@ -73,7 +73,7 @@ def _combined(group: Sequence[Edit], use: str) -> Edit:
     return replace(last, scores=scores, author=f"{use} of {people}", comment="")
 
 
-def by_clip(edits: Iterable[Edit]) -> dict[str, list[Edit]]:
+def group_by_clip(edits: Iterable[Edit]) -> dict[str, list[Edit]]:
     """Group edits by clip, in their order.
 
     Raises:

@@ -18,11 +18,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from stabn.edits.merge import current, merged
+from stabn.edits.merge import latest_edits, merge_edits
 from stabn.errors import UserError
-from stabn.files import read_json, replacing, write_json, write_text
+from stabn.files import read_json, atomic_write, write_json, write_text
 from stabn.records import Edit, Record, read_edits, write_edits
-from stabn.runs import weights_of
+from stabn.runs import weights_digest
 
 PROJECT_FORMAT = "stabn-project/1"
 ARRAYS = ("temporal", "spatial", "frame_indices", "timestamps", "probabilities")
@@ -68,7 +68,7 @@ class Project:
         folder: where.
         id: what tells it from other projects, wherever its folder lies.
         run: the folder of the run whose mistakes these are.
-        weights: what `weights_of` that run was; None in projects from before it was noted.
+        weights: what `weights_digest` that run was; None in projects from before it was noted.
         classes: names of the classes that need correction.
         clips: their misrecognised clips, in the order of the files, then those that people added.
     """
@@ -99,10 +99,10 @@ class Project:
         Raises:
             UserError: as `history`.
         """
-        return current(self.history())
+        return latest_edits(self.history())
 
     def edits(self, use: str = "latest") -> dict[str, Edit]:
-        """One edit of each edited clip, which `stabn.edits.merge.merged` makes of several people's.
+        """One edit of each edited clip, which `stabn.edits.merge.merge_edits` makes of several people's.
 
         Args:
             use: latest, mean, median or author:NAME.
@@ -110,7 +110,7 @@ class Project:
         Raises:
             UserError: as `history`, or `use` is none of these or names nobody.
         """
-        return merged(self.history(), use)
+        return merge_edits(self.history(), use)
 
     def add(self, edits: Iterable[Edit]) -> None:
         """Append edits; earlier ones stay as history."""
@@ -152,14 +152,14 @@ def write_project(
     """
     check_vacant(folder)
     write_text(folder / "clips.jsonl", "".join(map(_line, records)))
-    with replacing(folder / "attention.safetensors") as temporary:
+    with atomic_write(folder / "attention.safetensors") as temporary:
         save_file({name: np.stack([getattr(r, name) for r in records]) for name in ARRAYS}, temporary)
     write_text(folder / "edits.jsonl", "")
     described = {
         "format": PROJECT_FORMAT,
         "id": secrets.token_hex(16),
         "run": str(run.resolve()),
-        "weights": weights_of(run),
+        "weights": weights_digest(run),
         "bound": bound,
         "folds": folds,
         "classes": list(classes),
@@ -167,7 +167,7 @@ def write_project(
     write_json(folder / "project.json", described)
 
 
-def adopt(project: Project, record: Record) -> Project:
+def add_clip(project: Project, record: Record) -> Project:
     """Add a training clip that was not collected, so that it can be edited; nothing happens if it is there.
 
     The arrays are written first: after a crash between the two files there is a row more than lines, and rows beyond
@@ -199,7 +199,7 @@ def adopt(project: Project, record: Record) -> Project:
             arrays[name] = np.concatenate([arrays[name], row[None].astype(arrays[name].dtype)])
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{file}: is damaged ({error}); collect the project again with `stabn collect`") from None
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         save_file(arrays, temporary)
     lines = project.folder / "clips.jsonl"
     write_text(lines, lines.read_text(encoding="utf-8") + _line(record))

@@ -12,7 +12,7 @@ import numpy as np
 from stabn.data.ground_truth import ClipTruth
 from stabn.edits.project import Project, ProjectClip
 from stabn.errors import UserError
-from stabn.records import now
+from stabn.records import utc_now
 
 PURPOSES = ("order", "wrong", "boundaries", "place", "shuffle")
 """Every purpose has a random stream of its own."""
@@ -104,7 +104,7 @@ def simulate_edits(
             f"{project.folder}: no clip of it has truth in the frames that were seen; give the truth of the data that "
             "its run learned from, in frames"
         )
-    done, time = project.edits(), now()
+    done, time = project.edits(), utc_now()
     edits = [
         clip.edit(scores[clip.clip_id], author=author, time=time, comment=simulation.comment)
         for clip in project.clips
@@ -124,7 +124,7 @@ def simulated_scores(
         UserError: truth for fewer frames than a clip has, or fewer than two clips to shuffle.
     """
     known = [n for n, clip in enumerate(clips) if simulation.constant is not None or has_truth(clip, truth)]
-    order = spread([clips[n].label for n in known], simulation.stream("order"))
+    order = stratified_order([clips[n].label for n in known], simulation.stream("order"))
     chosen = sorted(known[position] for position in order[: simulation.count])
     doubtful = [n for n in simulation.stream("wrong").permutation(len(clips)).tolist() if n in chosen]
     wrong = doubtful[: round(simulation.wrong * len(chosen))]
@@ -137,9 +137,9 @@ def simulated_scores(
         seen = (min(clip.frame_indices), max(clip.frame_indices) + 1)
         believed = truth[clip.clip_id]
         if n in wrong:
-            believed = misplaced(believed, *seen, simulation.stream("place", n))
+            believed = misplace(believed, *seen, simulation.stream("place", n))
         elif simulation.boundary_noise:
-            believed = blurred(believed, simulation.boundary_noise, seen[1], simulation.stream("boundaries", n))
+            believed = blur_boundaries(believed, simulation.boundary_noise, seen[1], simulation.stream("boundaries", n))
         try:
             scores.append(tuple(believed.scores(clip.frame_indices).tolist()))
         except ValueError as error:
@@ -161,7 +161,7 @@ def has_truth(clip: ProjectClip, truth: Mapping[str, ClipTruth]) -> bool:
     return known.relevance is not None or bool(known.scores(clip.frame_indices).any())
 
 
-def spread(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
+def stratified_order(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
     """All positions in a random order of which every beginning is spread evenly over the labels."""
     classes = rng.permutation(sorted(set(labels))).tolist()
     turns = []
@@ -186,7 +186,7 @@ def derangement(count: int, rng: np.random.Generator) -> list[int]:
     return order
 
 
-def blurred(truth: ClipTruth, noise: int, num_frames: int, rng: np.random.Generator) -> ClipTruth:
+def blur_boundaries(truth: ClipTruth, noise: int, num_frames: int, rng: np.random.Generator) -> ClipTruth:
     """The truth as a careless editor marks it: each start and end off by a whole number of frames in -noise..noise.
 
     Of relevance, every edge at which it changes is moved, and then for each value v the runs of frames with at least v
@@ -226,7 +226,7 @@ def _between(start: float, end: float, first_move: int, last_move: int, num_fram
     return first, max(end + last_move, first + shortest)
 
 
-def misplaced(truth: ClipTruth, first: int, stop: int, rng: np.random.Generator) -> ClipTruth:
+def misplace(truth: ClipTruth, first: int, stop: int, rng: np.random.Generator) -> ClipTruth:
     """The truth of an editor who marks as much, but at a random place within first..stop.
 
     Relevance keeps its levels: everything from its first relevant frame to its last is moved as one.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from stabn.engine.device import _say, examine, precision_of, told
+from stabn.engine.device import _log_once, compute_settings, resolve_precision, describe_settings
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class EngineRecipe:
         nodes: machines; start the same command on each, by torchrun for instance, on a file system that they share.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true; auto is bf16-mixed where the device is faster by it (GPUs,
             processors with AMX) and 32-true elsewhere, and 32-true for accuracies and other measurements.
-        recompute: in training, compute activations again in place of keeping them: much less memory for a third more
-            time, the same numbers.
+        activation_checkpointing: in training, compute activations again in place of keeping them: much less memory
+            for a third more time, the same numbers.
         fast: False computes in the plain way: float32, PyTorch's own memory layout, every operation by itself. It is
             the reference for what True (docs/speed.md) gives faster.
     """
@@ -28,22 +28,22 @@ class EngineRecipe:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     nodes: int = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "auto"
-    recompute: bool = False
+    activation_checkpointing: bool = False
     fast: bool = True
 
     def chosen_precision(self) -> str:
         """What `precision` means on this machine; never auto."""
-        return precision_of(self.precision, self.accelerator, fast=self.fast)
+        return resolve_precision(self.precision, self.accelerator, fast=self.fast)
 
     def keeps_memory(self) -> bool:
         """Whether freed memory is kept for what comes next: faster, but the heap has gaps."""
-        return self.fast and not self.recompute
+        return self.fast and not self.activation_checkpointing
 
     def announce(self) -> None:
         """Say on stderr, once, how it computes here, unless that is the plain way."""
         if self.fast:
-            found = examine(self.accelerator, self.precision)
-            _say(told(found | {"keeps_memory": found["keeps_memory"] and self.keeps_memory()}))
+            found = compute_settings(self.accelerator, self.precision)
+            _log_once(describe_settings(found | {"keeps_memory": found["keeps_memory"] and self.keeps_memory()}))
 
     def settled(self) -> "EngineRecipe":
         """The same with the precision that auto means on this machine, for whoever asks several machines."""

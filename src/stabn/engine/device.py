@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from stabn.files import first_process
+from stabn.files import is_first_process
 from stabn.memory import mallopt
 from stabn.nn.fast_inference import DTYPES
 
@@ -23,7 +23,7 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device("mps" if accelerator == "mps" else "cpu")
 
 
-def bf16_pays(device: torch.device) -> bool:
+def bf16_is_faster(device: torch.device) -> bool:
     """Whether a device is faster in bfloat16 than in float32: a GPU that computes it itself, a processor with AMX.
 
     AVX-512 alone also has instructions for it, but a matrix product takes longer by them (docs/speed.md).
@@ -39,19 +39,19 @@ def bf16_pays(device: torch.device) -> bool:
     )
 
 
-def cores() -> int:
+def core_count() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def precision_of(precision: str, accelerator: str, *, fast: bool = True) -> str:
+def resolve_precision(precision: str, accelerator: str, *, fast: bool = True) -> str:
     """What a precision means here: auto is bf16-mixed where that is faster, and 32-true elsewhere."""
     if precision != "auto":
         return precision
-    return "bf16-mixed" if fast and bf16_pays(device_of(accelerator)) else "32-true"
+    return "bf16-mixed" if fast and bf16_is_faster(device_of(accelerator)) else "32-true"
 
 
-def examine(accelerator: str = "auto", precision: str = "auto") -> dict[str, Any]:
+def compute_settings(accelerator: str = "auto", precision: str = "auto") -> dict[str, Any]:
     """What is chosen on this machine.
 
     Returns:
@@ -59,11 +59,11 @@ def examine(accelerator: str = "auto", precision: str = "auto") -> dict[str, Any
         freed memory can be kept}.
     """
     device = device_of(accelerator)
-    chosen = precision_of(precision, accelerator)
+    chosen = resolve_precision(precision, accelerator)
     return {
         "device": device.type,
         "precision": chosen,
-        "bf16": bf16_pays(device),
+        "bf16": bf16_is_faster(device),
         "winograd": device.type == "cpu" and chosen == "32-true",
         "keeps_memory": device.type == "cpu" and mallopt() is not None,
     }
@@ -92,7 +92,7 @@ def _used(found: Mapping[str, Any]) -> dict[str, str]:
     return used
 
 
-def told(found: Mapping[str, Any]) -> str:
+def describe_settings(found: Mapping[str, Any]) -> str:
     """The same as one line."""
     able = "faster" if found["bf16"] else "not faster"
     precision, *used = _used(found)
@@ -104,12 +104,12 @@ def told(found: Mapping[str, Any]) -> str:
     return ", ".join(words) + "; --engine.fast false is the plain float32 way"
 
 
-def reasons(found: Mapping[str, Any]) -> list[str]:
+def explain_settings(found: Mapping[str, Any]) -> list[str]:
     """Why it is so: a line for each that is in use."""
     return [f"{what}: {why}" for what, why in _used(found).items()]
 
 
 @cache
-def _say(line: str) -> None:
-    if first_process():
+def _log_once(line: str) -> None:
+    if is_first_process():
         print(line, file=sys.stderr, flush=True)

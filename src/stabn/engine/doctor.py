@@ -23,14 +23,14 @@ INSTALL = (
 )
 
 
-def examine() -> dict[str, Any]:
+def inspect_machine() -> dict[str, Any]:
     """The facts.
 
     Returns:
         {"format": "stabn-doctor/1", "stabn", "python", "system", "cores": that this process may use,
          "torch": {"version", "cuda": version or None, "gpus": [{"name", "gib"}], "bf16": whether they compute in it,
          "threads"},
-         "fast": as `stabn.engine.device.examine`,
+         "fast": as `stabn.engine.device.compute_settings`,
          "decoding": {"used": pyav or torchcodec, "why", "install": what would add torchcodec or None, "pyav", "ffmpeg",
          "codecs": {name: bool}},
          "encoding": {name: bool}, "extras": {name: version or None}}.
@@ -42,7 +42,7 @@ def examine() -> dict[str, Any]:
         "stabn": _version("stabn"),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cores": device.cores(),
+        "cores": device.core_count(),
         "torch": {
             "version": torch.__version__,
             "cuda": torch.version.cuda,
@@ -50,10 +50,10 @@ def examine() -> dict[str, Any]:
                 {"name": torch.cuda.get_device_name(i), "gib": _gib(torch.cuda.get_device_properties(i).total_memory)}
                 for i in gpus
             ],
-            "bf16": len(gpus) > 0 and device.bf16_pays(torch.device("cuda")),
+            "bf16": len(gpus) > 0 and device.bf16_is_faster(torch.device("cuda")),
             "threads": torch.get_num_threads(),
         },
-        "fast": device.examine(),
+        "fast": device.compute_settings(),
         "decoding": {
             "used": "pyav" if fault else "torchcodec",
             "why": fault or "torchcodec loads; files that PyAV has read once without a complaint are read by it",
@@ -67,7 +67,7 @@ def examine() -> dict[str, Any]:
     }
 
 
-def told(found: Mapping[str, Any]) -> Iterator[str]:
+def machine_report(found: Mapping[str, Any]) -> Iterator[str]:
     """The facts as lines."""
     cores = found["cores"]
     yield f"stabn {found['stabn']}, Python {found['python']}, {found['system']}, {cores} core{'s' * (cores > 1)}"
@@ -78,8 +78,8 @@ def told(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"GPU: {gpu['name']}, {gpu['gib']} GiB, {'with' if on['bf16'] else 'without'} bf16"
     if not on["gpus"]:
         yield "GPU: none that torch can use; training runs on the CPU"
-    yield device.told(found["fast"])
-    yield from (f"  {reason}" for reason in device.reasons(found["fast"]))
+    yield device.describe_settings(found["fast"])
+    yield from (f"  {reason}" for reason in device.explain_settings(found["fast"]))
     decoding = found["decoding"]
     yield f"decoder: {decoding['used']}, because {decoding['why']}"
     if decoding["install"]:

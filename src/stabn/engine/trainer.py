@@ -17,7 +17,7 @@ from stabn.engine.config import EngineRecipe
 from stabn.engine.device import device_of
 from stabn.errors import UserError
 from stabn.memory import keep_freed_memory, keep_freed_memory_later
-from stabn.nn.fast_inference import DTYPES, Network, can_quicken, quick
+from stabn.nn.fast_inference import DTYPES, Network, for_inference, supports_fast_inference
 
 
 class _Double(DoublePrecision):
@@ -76,7 +76,7 @@ def build_trainer(
         raise UserError(f"engine: got {asdict(engine)}, which is not to be had here ({error}); try auto") from None
 
 
-def build_answerer(model: Network, engine: EngineRecipe, **options: Any) -> tuple[Network, Trainer]:
+def build_predictor(model: Network, engine: EngineRecipe, **options: Any) -> tuple[Network, Trainer]:
     """A network that gives the model's answers by the engine's fastest way, and the trainer to run it.
 
     Returns:
@@ -89,12 +89,12 @@ def build_answerer(model: Network, engine: EngineRecipe, **options: Any) -> tupl
     engine.announce()
     precision = engine.chosen_precision()
     # A copy has its precision in its weights; autocast on top would only convert everything back and forth.
-    within: Any = "32-true" if engine.fast and precision in DTYPES and can_quicken(model) else precision
+    within: Any = "32-true" if engine.fast and precision in DTYPES and supports_fast_inference(model) else precision
     trainer = build_trainer(replace(engine, precision=within), **options)
-    return quick(model, precision, trainer.strategy.root_device, fast=engine.fast), trainer
+    return for_inference(model, precision, trainer.strategy.root_device, fast=engine.fast), trainer
 
 
-def share_of(trainer: Trainer | None, count: int) -> range:
+def shard_indices(trainer: Trainer | None, count: int) -> range:
     """Which of so many things, in order, this process takes; together the processes take each of them once."""
     rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
     return range(count * rank // world, count * (rank + 1) // world)
@@ -106,7 +106,7 @@ def progress_bar() -> list[Callback]:
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def silence_lightning() -> Iterator[None]:
     """Without Lightning's greetings and its advice to its own users."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level

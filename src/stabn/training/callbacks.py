@@ -11,26 +11,26 @@ import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from stabn.data.dataset import ClipBatch, Skipped
-from stabn.data.quality.unreadable import Tally
+from stabn.data.dataset import ClipBatch, SkippedClip
+from stabn.data.quality.unreadable import SkipCounter
 from stabn.errors import NotFiniteError, UserError
 from stabn.files import write_json
-from stabn.training.loggers import Recorder
+from stabn.training.loggers import MetricsLogger
 
 
 class SkippedClips(Callback):
-    """Keeps a `Tally` over all epochs and processes; kept in checkpoints, too.
+    """Keeps a `SkipCounter` over all epochs and processes; kept in checkpoints, too.
 
     Args:
         path: the file that lists the clips; written only where there are any.
         clips: how many the splits "train" and "validation" have.
-        share: of them that may be broken, as for `Tally`.
+        share: of them that may be broken, as for `SkipCounter`.
     """
 
     def __init__(self, path: Path, clips: dict[str, int], share: float | None) -> None:
         self.path = path
-        self.tally = Tally(clips, share)
-        self._seen: list[tuple[str, Skipped]] = []  # in this epoch, by this process
+        self.tally = SkipCounter(clips, share)
+        self._seen: list[tuple[str, SkippedClip]] = []  # in this epoch, by this process
         self._learnt = False  # whether any clip was, in this epoch
         self.count = 0
 
@@ -86,10 +86,10 @@ class SkippedClips(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.tally.load(state["clips"])
-        self._seen = [(split, Skipped(*skipped)) for split, *skipped in state["seen"]]
+        self._seen = [(split, SkippedClip(*skipped)) for split, *skipped in state["seen"]]
         self._learnt = state["learnt"]
 
-    def _add(self, trainer: Trainer, split: str, skipped: tuple[Skipped, ...]) -> None:
+    def _add(self, trainer: Trainer, split: str, skipped: tuple[SkippedClip, ...]) -> None:
         if not skipped:
             return
         self._seen += [(split, one) for one in skipped]
@@ -111,7 +111,7 @@ READ_EVERY = 100
 """Steps between two readings of the losses, for which a GPU has to be waited for."""
 
 
-class _Timed(ModelCheckpoint):
+class TimedCheckpoint(ModelCheckpoint):
     """Saves from time to time, between two steps, but not at an epoch's last batch.
 
     Resumed there, the epoch's validation would be lost; the epoch's own checkpoint follows at once.
@@ -126,7 +126,7 @@ class _Timed(ModelCheckpoint):
             super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
 
-class _Progress(Callback):
+class ProgressFile(Callback):
     """For whoever watches from outside; kept in no checkpoint, so that watching changes nothing."""
 
     def __init__(self, path: Path) -> None:
@@ -159,10 +159,10 @@ def _finite(name: str, value: float) -> float:
     return value
 
 
-class _Curves(Callback):
+class LossCurves(Callback):
     """One entry per epoch: a line for the reader and a row of curves.json; kept in checkpoints, mid-epoch included."""
 
-    def __init__(self, path: Path, skipped: SkippedClips, recorder: Recorder | None) -> None:
+    def __init__(self, path: Path, skipped: SkippedClips, recorder: MetricsLogger | None) -> None:
         self.path = path
         self.skipped = skipped
         self.recorder = recorder

@@ -15,12 +15,12 @@ from stabn.data.transforms import Augmentation
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions, predict
-from stabn.runs import Run, open_run, preprocessing_of
-from stabn.training.config import LoaderRecipe, NetworkRecipe
-from stabn.training.train import optimizer_of, train
+from stabn.runs import Run, open_run, network_preprocessing
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe
+from stabn.training.train import optimizer_from_json, train
 
 
-def parts_of(samples: Sequence[Sample], folds: int, seed: int) -> np.ndarray:
+def assign_folds(samples: Sequence[Sample], folds: int, seed: int) -> np.ndarray:
     """In which part each clip is: random, and each part has its share of every class.
 
     Args:
@@ -39,7 +39,7 @@ def parts_of(samples: Sequence[Sample], folds: int, seed: int) -> np.ndarray:
     return parts
 
 
-def answer_out_of_fold(
+def predict_out_of_fold(
     run: Run,
     folder: Path,
     *,
@@ -79,7 +79,7 @@ def answer_out_of_fold(
     samples = table.of_split("train")
     if len(samples) < 2 * folds:
         raise UserError(f"--folds: got {folds} for {len(samples)} training clips, expected at most half as many parts")
-    parts = parts_of(samples, folds, recipe["seed"])
+    parts = assign_folds(samples, folds, recipe["seed"])
     answers: list[Predictions] = []
     for part in range(folds):
         rows = np.flatnonzero(parts == part)
@@ -88,10 +88,10 @@ def answer_out_of_fold(
         train(
             out,
             run.source,
-            preprocessing=preprocessing_of(model, str(run.folder)),
+            preprocessing=network_preprocessing(model, str(run.folder)),
             network=NetworkRecipe(**recipe["network"]),
             augmentation=Augmentation(**recipe["augmentation"]),
-            optimizer=optimizer_of(recipe["optimizer"]),
+            optimizer=optimizer_from_json(recipe["optimizer"]),
             loader=LoaderRecipe(**recipe["loader"]),
             engine=engine or EngineRecipe(),
             seed=recipe["seed"],
@@ -108,7 +108,7 @@ def _answers(
     run: Run, samples: Sequence[Sample], class_names: Sequence[str], batch_size: int, engine: EngineRecipe | None
 ) -> Predictions:
     model = run.model()
-    dataset = VideoDataset(samples, preprocessing_of(model, str(run.folder)), class_names=class_names)
+    dataset = VideoDataset(samples, network_preprocessing(model, str(run.folder)), class_names=class_names)
     return predict(model, dataset, batch_size=batch_size, engine=engine, keep_maps=True)
 
 

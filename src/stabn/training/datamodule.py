@@ -12,11 +12,11 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Sampler
 
 from stabn.data.dataset import ClipBatch, VideoDataset, collate
-from stabn.data.quality.unreadable import Tolerant
-from stabn.data.video.reader import Reader, begin_reading
-from stabn.engine.device import cores
-from stabn.engine.trainer import share_of
-from stabn.training.config import LoaderRecipe, OptimizerRecipe
+from stabn.data.quality.unreadable import SkipUnreadable
+from stabn.data.video.reader import Reader, init_reader_process
+from stabn.engine.device import core_count
+from stabn.engine.trainer import shard_indices
+from stabn.training.recipes import LoaderRecipe, OptimizerRecipe
 
 _MOST_WORKERS = 8
 
@@ -28,7 +28,7 @@ class _Batches(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, epoch: int, trainer: Trainer | None) -> None:
-        self.part = share_of(trainer, min(batch_size, length))
+        self.part = shard_indices(trainer, min(batch_size, length))
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
@@ -63,13 +63,13 @@ class ResumableLoader(DataLoader[ClipBatch]):
     def __init__(self, dataset: VideoDataset, batch_size: int, workers: int, trainer: Trainer | None = None) -> None:
         self.sampled = _Batches(len(dataset), batch_size, dataset.seed, dataset.epoch, trainer)
         super().__init__(
-            Tolerant(dataset),
+            SkipUnreadable(dataset),
             batch_sampler=self.sampled,
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
             pin_memory=_pinned(trainer),
-            worker_init_fn=begin_reading,
+            worker_init_fn=init_reader_process,
         )
         self.given = 0
 
@@ -99,7 +99,7 @@ def _pinned(trainer: Trainer | None) -> bool:
     return trainer is not None and trainer.strategy.root_device.type == "cuda"
 
 
-class Feeding(LightningDataModule):
+class ClipDataModule(LightningDataModule):
     """The training split, another order every epoch, and the validation split."""
 
     def __init__(
@@ -119,7 +119,7 @@ class Feeding(LightningDataModule):
             return self.loader.workers
         if self.loader.cache or self.trainer is None or self.trainer.strategy.root_device.type == "cpu":
             return 0
-        return max(1, min(_MOST_WORKERS, cores() // self.trainer.num_devices - 1))
+        return max(1, min(_MOST_WORKERS, core_count() // self.trainer.num_devices - 1))
 
     def train_dataloader(self) -> ResumableLoader:
         """The batches of the trainer's current epoch."""
@@ -135,11 +135,11 @@ class Feeding(LightningDataModule):
     def val_dataloader(self) -> DataLoader[ClipBatch]:
         """This process's part of the validation clips, in order."""
         return DataLoader(
-            Tolerant(self.validation_set),
+            SkipUnreadable(self.validation_set),
             self.batch_size,
-            sampler=share_of(self.trainer, len(self.validation_set)),
+            sampler=shard_indices(self.trainer, len(self.validation_set)),
             num_workers=self.workers,
             collate_fn=collate,
             pin_memory=_pinned(self.trainer),
-            worker_init_fn=begin_reading,
+            worker_init_fn=init_reader_process,
         )

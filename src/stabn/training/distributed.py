@@ -13,13 +13,13 @@ from lightning.pytorch.plugins import LayerSync, TorchSyncBatchNorm
 from torch import Tensor, autograd, distributed, nn
 
 
-def processes() -> int:
+def process_count() -> int:
     """How many train together; 1 outside of distributed training."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchShard:
     """Which rows of the whole batch this process has.
 
     Attributes:
@@ -35,48 +35,48 @@ class Part:
     @property
     def weight(self) -> float:
         """By what a mean over these rows is multiplied, so that the processes' average is the mean over all rows."""
-        return self.count * processes() / max(self.total, 1)
+        return self.count * process_count() / max(self.total, 1)
 
     def of(self, whole: Tensor) -> Tensor:
         """These rows of what was made for the whole batch."""
         return whole[self.first : self.first + self.count]
 
 
-def part(count: int, device: torch.device) -> Part:
+def shard_of_batch(count: int, device: torch.device) -> BatchShard:
     """Ask the other processes how many rows they have; all must call this together."""
-    if processes() == 1:
-        return Part(0, count, count)
-    counts = torch.zeros(processes(), dtype=torch.int64, device=device)
+    if process_count() == 1:
+        return BatchShard(0, count, count)
+    counts = torch.zeros(process_count(), dtype=torch.int64, device=device)
     rank = distributed.get_rank()
     counts[rank] = count
     distributed.all_reduce(counts)
     known = counts.tolist()
-    return Part(sum(known[:rank]), count, sum(known))
+    return BatchShard(sum(known[:rank]), count, sum(known))
 
 
-def summed(values: Sequence[Tensor]) -> list[Tensor]:
+def sum_over_processes(values: Sequence[Tensor]) -> list[Tensor]:
     """Each scalar added up over the processes, in one message; all must call this together."""
-    if processes() == 1:
+    if process_count() == 1:
         return list(values)
     together = torch.stack([value.detach().double() for value in values])
     distributed.all_reduce(together)
     return list(together.unbind())
 
 
-class SharedDropout(nn.Dropout):
+class ShardedDropout(nn.Dropout):
     """Drops what a single process with the whole batch would drop; without another process it is `nn.Dropout`."""
 
-    part: Part | None = None
+    shard_of_batch: BatchShard | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, ...) in its dtype, for the B rows of `part`."""
+        """(B, ...) in its dtype, for the B rows of `shard_of_batch`."""
         if not self.training or self.p == 0 or self.part is None or self.part.count == self.part.total:
             return super().forward(input)
         kept = torch.empty((self.part.total, *input.shape[1:]), dtype=input.dtype, device=input.device)
         return input * self.part.of(kept.bernoulli_(1 - self.p).div_(1 - self.p))
 
 
-class SharedStatistics(LayerSync):
+class SyncBatchNorm(LayerSync):
     """Batch norm over the whole batch: PyTorch's own on GPUs, and the same arithmetic here on CPUs, which lack it."""
 
     def __init__(self) -> None:

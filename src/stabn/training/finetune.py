@@ -16,14 +16,14 @@ from stabn.data.transforms import Augmentation
 from stabn.edits.project import Project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
-from stabn.files import alone
+from stabn.files import lock_folder
 from stabn.nn import STABN
-from stabn.runs import Run, preprocessing_of
-from stabn.training.config import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimizerRecipe
-from stabn.training.datamodule import Feeding, total_steps
-from stabn.training.loggers import Recorder, TrackingRecipe
-from stabn.training.module import Training
-from stabn.training.train import ELSEWHERE, as_json, begin, check_start, finish, fit, new_network
+from stabn.runs import Run, network_preprocessing
+from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.datamodule import ClipDataModule, total_steps
+from stabn.training.loggers import MetricsLogger, TrackingRecipe
+from stabn.training.module import TrainingModule
+from stabn.training.train import ELSEWHERE, optimizer_as_json, claim_run_folder, check_can_train, complete_run, fit_network, build_network
 
 
 def finetune(
@@ -60,7 +60,7 @@ def finetune(
         loader: how clips reach the network.
         engine: on what it runs.
         seed: of all chance.
-        use: what becomes of several people's edits of a clip, as in `stabn.edits.merge.merged`.
+        use: what becomes of several people's edits of a clip, as in `stabn.edits.merge.merge_edits`.
         correction: how corrections enter the network.
         where: boxes by clip id, where the network should look (our extension); frames without one say nothing.
         tracking: where its course is written.
@@ -81,7 +81,7 @@ def finetune(
     if not edits:
         raise UserError(f"{project.edits_file}: holds no edit; correct some clips first")
     tracking.check()
-    check_start(engine, seed)
+    check_can_train(engine, seed)
     table = run.table(model)
     samples = table.of_split("train")
     labels = {sample.clip_id: sample.label for sample in samples}
@@ -108,7 +108,7 @@ def finetune(
         "where": hashlib.sha256(json.dumps(sorted(boxes.items())).encode()).hexdigest() if boxes else None,
         "control": control,
         "augmentation": asdict(augmentation),
-        "optimizer": as_json(optimizer),
+        "optimizer": optimizer_as_json(optimizer),
         "loader": asdict(loader),
         "engine": asdict(engine),
         "tracking": asdict(tracking),
@@ -120,11 +120,11 @@ def finetune(
         "edited": tuple(sorted(edits)),
         "edited_classes": tuple(names[k] for k in sorted({labels[clip_id] for clip_id in edits})),
     }
-    preprocessing = preprocessing_of(model, str(run.folder))
-    if correction.start == "anew" and "network" not in run.recipe:
+    preprocessing = network_preprocessing(model, str(run.folder))
+    if correction.init == "scratch" and "network" not in run.recipe:
         raise UserError(
-            f"--correction.start: got anew, but {run.folder} was not made by `stabn train`, so nothing says where its "
-            "network began; give before, or the run that it was fine-tuned from"
+            f"--correction.init: got scratch, but {run.folder} was not made by `stabn train`, so nothing says where its "
+            "network began; give checkpoint, or the run that it was fine-tuned from"
         )
     vary = correction.views == "any"
     if vary and preprocessing.sampling.mode != "uniform":
@@ -145,39 +145,39 @@ def finetune(
         **common,
     )
     validation_set = VideoDataset(table.of_split("validation"), preprocessing, **common)
-    begin(out, run.source, recipe, **origin)
+    claim_run_folder(out, run.source, recipe, **origin)
     seed_everything(seed, verbose=False)
-    if correction.start == "anew":
-        model = new_network(NetworkRecipe(**run.recipe["network"]), preprocessing, names)
+    if correction.init == "scratch":
+        model = build_network(NetworkRecipe(**run.recipe["network"]), preprocessing, names)
     assert isinstance(model, STABN)
     if correction.mechanism != "keep":
         model.mechanism = correction.mechanism
-    module = Training(
+    module = TrainingModule(
         model,
         optimizer,
         total_steps=total_steps(len(training_set), optimizer),
         seed=seed,
         gamma=None if control else gamma,
         correction=replace(correction, guided=0.0) if control else correction,
-        frozen=model.extractor if correction.frozen == "extractor" else (),
+        frozen=model.extractor if correction.freeze == "extractor" else (),
     )
-    feeding = Feeding(training_set, validation_set, optimizer.batch_size, loader)
-    with alone(out, remedy=ELSEWHERE):
-        reached = fit(module, feeding, out, engine, Recorder(tracking, out, recipe))
-        finish(out, run.source, recipe, **origin)
+    feeding = ClipDataModule(training_set, validation_set, optimizer.batch_size, loader)
+    with lock_folder(out, remedy=ELSEWHERE):
+        reached = fit_network(module, feeding, out, engine, MetricsLogger(tracking, out, recipe))
+        complete_run(out, run.source, recipe, **origin)
     return reached | {"edits": len(edits)}
 
 
-def unlike(
+def differences_from_run(
     run: Run, *, correction: CorrectionRecipe, augmentation: Augmentation, optimizer: OptimizerRecipe, seed: int
 ) -> list[str]:
     """What of the run's own training is different in one that starts anew, so that the run itself is no control of it.
 
     Nothing where it does not start anew, or where nothing is known of how the run began, which `finetune` refuses.
     """
-    if correction.start != "anew" or "network" not in run.recipe:
+    if correction.init != "scratch" or "network" not in run.recipe:
         return []
-    here = {"augmentation": asdict(augmentation), "optimizer": as_json(optimizer), "seed": seed}
+    here = {"augmentation": asdict(augmentation), "optimizer": optimizer_as_json(optimizer), "seed": seed}
     found = [key for key, value in json.loads(json.dumps(here)).items() if value != run.recipe.get(key)]
     if correction.mechanism not in ("keep", NetworkRecipe(**run.recipe["network"]).mechanism):
         found.append("mechanism")

@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
-from stabn.nn.state_dict import first_line
+from stabn.nn.state_dict import first_line_of
 
 LOGS = "logs"
 INSTALLED_APART = ("mlflow", "wandb")
@@ -79,7 +79,7 @@ class TrackingRecipe:
                 raise UserError(f"tracking.kind: got {self.kind}, but {kind} is not installed; pip install {kind}")
 
 
-class Recorder(Callback):
+class MetricsLogger(Callback):
     """Gives Lightning's trainer its loggers, and writes to them; kept in no checkpoint, so that it changes nothing.
 
     A training that goes on from a checkpoint goes on in the same files, in which what came after the checkpoint is
@@ -114,7 +114,7 @@ class Recorder(Callback):
                 opened.append(self._logger(kind, trainer.global_step))
             except Exception as error:  # noqa: BLE001 - each library has errors of its own
                 raise UserError(
-                    f"tracking.kind: {kind} cannot be written to ({first_line(error)}); see to that, or leave it out "
+                    f"tracking.kind: {kind} cannot be written to ({first_line_of(error)}); see to that, or leave it out "
                     "and give the same command again"
                 ) from None
         trainer.loggers = opened
@@ -158,7 +158,7 @@ class Recorder(Callback):
         try:
             write()
         except Exception as error:  # noqa: BLE001 - each library has errors of its own
-            told = f"{type(logger).__name__} failed ({first_line(error)}); training goes on without it"
+            told = f"{type(logger).__name__} failed ({first_line_of(error)}); training goes on without it"
             print(f"tracking: {told}", file=sys.stderr, flush=True)
             trainer.loggers = [other for other in trainer.loggers if other is not logger]
 

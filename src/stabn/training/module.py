@@ -16,14 +16,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from stabn.data.dataset import ClipBatch
 from stabn.engine.config import EngineRecipe
 from stabn.nn import STABN, Output, ResNet3D, recognition_loss, spatial_loss, temporal_loss
-from stabn.training.config import CorrectionRecipe, OptimizerRecipe
-from stabn.training.distributed import Part, SharedDropout, part, processes, summed
+from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
+from stabn.training.distributed import BatchShard, ShardedDropout, shard_of_batch, process_count, sum_over_processes
 
 # A quarter, but not exactly: of four steps PyTorch would make a division by zero.
 _RISING = 0.2501
 
 
-class Training(LightningModule):
+class TrainingModule(LightningModule):
     """Eq. 4, and with `gamma` Eq. 5; logs validation_loss and validation_top1 per epoch.
 
     Dropout draws from a generator that is seeded anew at every step from (seed, step), so that a training that was
@@ -66,15 +66,15 @@ class Training(LightningModule):
         model.train()
         for module in frozen:
             module.requires_grad_(False).eval()
-        self._dropout = model.drop = SharedDropout(model.dropout)
+        self._dropout = model.drop = ShardedDropout(model.dropout)
         self.validation_top1 = MulticlassAccuracy(model.num_classes, average="micro")
 
     def suit(self, engine: EngineRecipe) -> None:
         """Compute as the engine says; call this before the weights are moved."""
-        self.model.recompute = engine.recompute
+        self.model.activation_checkpointing = engine.activation_checkpointing
         self.fused = engine.fast
         if engine.fast:
-            self.model.keep_less()
+            self.model.checkpoint_norms()
             self.model.channels_last()
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
@@ -93,7 +93,7 @@ class Training(LightningModule):
 
         A batch of which no clip could be read moves nothing, but counts as a step.
         """
-        rows = part(len(batch.pixels), self.device)
+        rows = shard_of_batch(len(batch.pixels), self.device)
         _, _, frames, side, _ = batch.pixels.shape
         if rows.total * frames * math.ceil(side / 32) ** 2 < 2:  # too few values for batch norm, or none at all
             return self._nothing()
@@ -107,7 +107,7 @@ class Training(LightningModule):
             told["recognition"] = recognition_loss(output, batch.labels).detach() * rows.count
         told["clips"] = torch.full((), rows.count, dtype=torch.int64, device=self.device)
         told["top1"] = (output.logits.argmax(1) == batch.labels).sum()
-        sums = dict(zip(told, summed(list(told.values())), strict=True))
+        sums = dict(zip(told, sum_over_processes(list(told.values())), strict=True))
         return {"loss": sum(losses.values(), start=torch.zeros((), device=self.device)) * rows.weight, **sums}
 
     def _losses(self, batch: ClipBatch, output: Output) -> dict[str, Tensor]:
@@ -130,12 +130,12 @@ class Training(LightningModule):
         return losses
 
     def _nothing(self) -> dict[str, Tensor] | None:
-        if processes() == 1:
+        if process_count() == 1:
             return None
         zero = torch.stack([(0 * p).sum() for p in self.model.parameters() if p.requires_grad]).sum()
         return {"loss": zero}
 
-    def _guided(self, batch: ClipBatch, rows: Part) -> Output:
+    def _guided(self, batch: ClipBatch, rows: BatchShard) -> Output:
         """The network's answer, in which some edited clips are perceived through their edited scores."""
         assert isinstance(self.model, STABN)
         features_bcthw = self.model.encode(batch.clips.to(self.dtype))
@@ -175,7 +175,7 @@ class Training(LightningModule):
                 optimizer, recipe.learning_rate, total_steps=self.total_steps, pct_start=_RISING
             )
         elif recipe.schedule == "cosine":
-            share = partial(cosine, total=self.total_steps, warmup=round(recipe.warmup * self.total_steps))
+            share = partial(cosine_schedule, total=self.total_steps, warmup=round(recipe.warmup * self.total_steps))
             schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         else:
             milestones = list(recipe.milestones) if recipe.schedule == "step" else []
@@ -184,7 +184,7 @@ class Training(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
 
 
-def cosine(step: int, *, total: int, warmup: int) -> float:
+def cosine_schedule(step: int, *, total: int, warmup: int) -> float:
     """The share of the highest learning rate at a step, from 0: up in a line, down along half a cosine.
 
     Steps 0 .. warmup - 1 take 1 / (warmup + 1), 2 / (warmup + 1), ...; step `warmup` takes 1, and `total` would take 0

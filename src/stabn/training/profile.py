@@ -20,19 +20,19 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from stabn.data.dataset import VideoDataset, collate
-from stabn.data.quality.unreadable import Tolerant
-from stabn.data.segments import frames_of
+from stabn.data.quality.unreadable import SkipUnreadable
+from stabn.data.segments import segment_frames
 from stabn.data.video.clip import Clip
 from stabn.data.video.decode import VideoInfo
-from stabn.data.video.reader import Reader, begin_reading
+from stabn.data.video.reader import Reader, init_reader_process
 from stabn.engine.config import EngineRecipe
-from stabn.engine.device import bf16_pays, cores, device_of
-from stabn.engine.trainer import build_trainer, progress_bar, quietly
+from stabn.engine.device import bf16_is_faster, core_count, device_of
+from stabn.engine.trainer import build_trainer, progress_bar, silence_lightning
 from stabn.errors import UserError
-from stabn.training.config import LoaderRecipe
-from stabn.training.datamodule import Feeding, ResumableLoader
-from stabn.training.distributed import SharedStatistics
-from stabn.training.module import Training
+from stabn.training.recipes import LoaderRecipe
+from stabn.training.datamodule import ClipDataModule, ResumableLoader
+from stabn.training.distributed import SyncBatchNorm
+from stabn.training.module import TrainingModule
 
 WARM_UP = 3
 """Batches before those that are measured, or as many as the first step takes: memory is asked for, GPUs choose their
@@ -105,7 +105,7 @@ class ClipTime:
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class ProfileContext:
     """What advice depends on besides what was measured.
 
     Attributes:
@@ -123,7 +123,7 @@ class Circumstances:
     workers: int
     resize: int
     clips: int
-    cores: int
+    core_count: int
     memory_gib: float | None
     device_gib: float | None
     engine: EngineRecipe
@@ -131,7 +131,7 @@ class Circumstances:
     bf16: bool
 
 
-def time_step(module: Training, feeding: Feeding, engine: EngineRecipe, steps: int) -> StepTime:
+def time_step(module: TrainingModule, feeding: ClipDataModule, engine: EngineRecipe, steps: int) -> StepTime:
     """Train for a few steps, which are forgotten, and look at the clock.
 
     Videos that the loader keeps are read before: only the first epoch waits for them.
@@ -145,10 +145,10 @@ def time_step(module: Training, feeding: Feeding, engine: EngineRecipe, steps: i
     clock = _Clock(device, steps, max(WARM_UP, module.optimizer.accumulate))
     module.suit(engine)
     engine.announce()
-    with quietly(), TemporaryDirectory() as nowhere:
+    with silence_lightning(), TemporaryDirectory() as nowhere:
         trainer = build_trainer(
             engine,
-            plugins=[SharedStatistics()],
+            plugins=[SyncBatchNorm()],
             accumulate_grad_batches=module.optimizer.accumulate,
             default_root_dir=nowhere,
             max_epochs=-1,
@@ -167,7 +167,7 @@ def time_step(module: Training, feeding: Feeding, engine: EngineRecipe, steps: i
     return StepTime(seconds, clips, clock.batches, _peak(device))
 
 
-def _fill(feeding: Feeding, steps: int) -> None:
+def _fill(feeding: ClipDataModule, steps: int) -> None:
     first = list(islice(ResumableLoader(feeding.training_set, feeding.batch_size, 0).sampled, steps))
     rows = [row for batch in first for _, row in batch]
     for row in tqdm(rows, desc="keeping videos", unit="clip", disable=None, leave=False):
@@ -239,7 +239,7 @@ def time_clips(dataset: VideoDataset, loader: LoaderRecipe) -> ClipTime:
                 timed[row]
                 lasted = time.perf_counter() - begun
                 info = reader.probe(sample.path)
-                frames.append(len(frames_of(sample.path, sample.segment, sample.clip_id, reader.probe)))
+                frames.append(len(segment_frames(sample.path, sample.segment, sample.clip_id, reader.probe)))
             except UserError as error:
                 fault = error
                 continue
@@ -290,12 +290,12 @@ class _TimedReader(Reader):
             yield chunk
 
 
-def try_workers(feeding: Feeding) -> dict[int, float]:
+def try_workers(feeding: ClipDataModule) -> dict[int, float]:
     """Clips per second by number of workers, with nothing else to do: 0, 1, 2, 4, ... up to one per core, at most 16.
 
     It ends with the last number for which there is enough memory.
     """
-    most = min(cores(), _MOST_TRIED)
+    most = min(core_count(), _MOST_TRIED)
     tried = sorted({0, *(2**n for n in range(most.bit_length())), most})
     rates: dict[int, float] = {}
     for workers in tqdm(tried, desc="trying workers", disable=None, leave=False):
@@ -311,12 +311,12 @@ def try_workers(feeding: Feeding) -> dict[int, float]:
 
 def _rate(dataset: VideoDataset, batch_size: int, workers: int) -> float:
     loader = DataLoader(
-        Tolerant(dataset),
+        SkipUnreadable(dataset),
         batch_size,
         sampler=cycle(range(len(dataset))),
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=begin_reading,
+        worker_init_fn=init_reader_process,
     )
     batches = iter(loader)
     for _ in range(max(1, 2 * workers)):  # what was read ahead while the workers started
@@ -328,7 +328,7 @@ def _rate(dataset: VideoDataset, batch_size: int, workers: int) -> float:
     return clips / (time.perf_counter() - begun)
 
 
-def advice(step: StepTime, clip: ClipTime, rates: Mapping[int, float], on: Circumstances) -> list[str]:
+def advise(step: StepTime, clip: ClipTime, rates: Mapping[int, float], on: ProfileContext) -> list[str]:
     """What to change, most useful first; each with the measurement that says so.
 
     Args:
@@ -345,16 +345,16 @@ def advice(step: StepTime, clip: ClipTime, rates: Mapping[int, float], on: Circu
         told.append("--engine.fast true: the fast path is off; docs/speed.md says what it does")
     if on.precision == "32-true" and on.engine.fast and on.bf16:
         told.append("--engine.precision bf16-mixed: this device is faster in bfloat16")
-    if on.engine.recompute and step.peak_gib and on.device_gib and step.peak_gib < on.device_gib / 2:
+    if on.engine.activation_checkpointing and step.peak_gib and on.device_gib and step.peak_gib < on.device_gib / 2:
         told.append(
-            f"--engine.recompute false: activations are computed twice, and only {step.peak_gib:.1f} of "
+            f"--engine.activation_checkpointing false: activations are computed twice, and only {step.peak_gib:.1f} of "
             f"{on.device_gib:.0f} GiB are used"
         )
     return told
 
 
 def _faster_clips(
-    step: StepTime, clip: ClipTime, rates: Mapping[int, float], on: Circumstances, share: float
+    step: StepTime, clip: ClipTime, rates: Mapping[int, float], on: ProfileContext, share: float
 ) -> list[str]:
     told = []
     # without a worker clips are prepared and learnt in turns, however fast
@@ -379,21 +379,21 @@ def _faster_clips(
     return told
 
 
-def circumstances(feeding: Feeding, engine: EngineRecipe) -> Circumstances:
+def profile_context(feeding: ClipDataModule, engine: EngineRecipe) -> ProfileContext:
     """Those of a training on this machine."""
     device = device_of(engine.accelerator)
     memory = _memory()
     own = torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else memory
-    return Circumstances(
+    return ProfileContext(
         workers=feeding.workers,
         resize=feeding.training_set.preprocessing.resize,
         clips=len(feeding.training_set),
-        cores=cores(),
+        cores=core_count(),
         memory_gib=memory,
         device_gib=own,
         engine=engine,
         precision=engine.chosen_precision(),
-        bf16=bf16_pays(device),
+        bf16=bf16_is_faster(device),
     )
 
 

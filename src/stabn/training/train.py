@@ -17,17 +17,17 @@ from stabn.data.annotations.source import DataSource
 from stabn.data.dataset import Table, VideoDataset
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
-from stabn.engine.trainer import build_trainer, progress_bar, quietly
+from stabn.engine.trainer import build_trainer, progress_bar, silence_lightning
 from stabn.errors import NotFiniteError, UserError
-from stabn.files import alone, first_process
+from stabn.files import lock_folder, is_first_process
 from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
-from stabn.runs import found, write_run
-from stabn.training.callbacks import SkippedClips, _Curves, _Progress, _Timed
-from stabn.training.config import LoaderRecipe, NetworkRecipe, OptimizerRecipe
-from stabn.training.datamodule import Feeding, total_steps
-from stabn.training.distributed import SharedStatistics, processes
-from stabn.training.loggers import Recorder, TrackingRecipe
-from stabn.training.module import Training
+from stabn.runs import read_run, write_run
+from stabn.training.callbacks import SkippedClips, LossCurves, ProgressFile, TimedCheckpoint
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.datamodule import ClipDataModule, total_steps
+from stabn.training.distributed import SyncBatchNorm, process_count
+from stabn.training.loggers import MetricsLogger, TrackingRecipe
+from stabn.training.module import TrainingModule
 
 SAVE_EVERY = timedelta(minutes=2)
 CHECKPOINTS = "checkpoints"
@@ -60,7 +60,7 @@ def train(
     `keep` a run that the same training has finished already is left as it is.
 
     Returns:
-        What was reached: the last epoch's entry of curves.json, and "skipped" as for `fit`; nothing where it was kept.
+        What was reached: the last epoch's entry of curves.json, and "skipped" as for `fit_network`; nothing where it was kept.
 
     Raises:
         UserError: data or settings are wrong, or `out` holds something else.
@@ -69,7 +69,7 @@ def train(
         "network": asdict(network),
         "preprocessing": preprocessing.as_json(),
         "augmentation": asdict(augmentation),
-        "optimizer": as_json(optimizer),
+        "optimizer": optimizer_as_json(optimizer),
         "loader": asdict(loader),
         "engine": asdict(engine),
         "tracking": asdict(tracking),
@@ -79,30 +79,30 @@ def train(
         recipe["held_out"] = sorted(held_out)
     if class_names is not None:
         recipe["class_names"] = list(class_names)
-    if keep and (before := found(out)) is not None and before["complete"]:
+    if keep and (before := read_run(out)) is not None and before["complete"]:
         _check_same(out, before, data, recipe)
         return {}
     table = data.table() if class_names is None else data.table().numbered(class_names)
     if len(table.class_names) < 2:
         raise UserError(f"{data.annotations}: has {len(table.class_names)} class, expected at least 2 to tell apart")
     tracking.check()
-    check_start(engine, seed)
+    check_can_train(engine, seed)
     seed_everything(seed, verbose=False)
-    model = new_network(network, preprocessing, table.class_names)
-    training_set, validation_set = training_data(table, preprocessing, augmentation, loader, seed, held_out)
+    model = build_network(network, preprocessing, table.class_names)
+    training_set, validation_set = build_datasets(table, preprocessing, augmentation, loader, seed, held_out)
     side = math.ceil(preprocessing.crop / 32)
     if min(optimizer.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:
         raise UserError("optimizer.batch_size: got one frame of one clip per step; batch norm needs more")
-    begin(out, data, recipe)
-    module = Training(model, optimizer, total_steps=total_steps(len(training_set), optimizer), seed=seed)
-    feeding = Feeding(training_set, validation_set, optimizer.batch_size, loader)
-    with alone(out, remedy=ELSEWHERE):
-        reached = fit(module, feeding, out, engine, Recorder(tracking, out, recipe))
-        finish(out, data, recipe)
+    claim_run_folder(out, data, recipe)
+    module = TrainingModule(model, optimizer, total_steps=total_steps(len(training_set), optimizer), seed=seed)
+    feeding = ClipDataModule(training_set, validation_set, optimizer.batch_size, loader)
+    with lock_folder(out, remedy=ELSEWHERE):
+        reached = fit_network(module, feeding, out, engine, MetricsLogger(tracking, out, recipe))
+        complete_run(out, data, recipe)
     return reached
 
 
-def training_data(
+def build_datasets(
     table: Table,
     preprocessing: Preprocessing,
     augmentation: Augmentation,
@@ -128,7 +128,7 @@ def training_data(
     return training_set, validation_set
 
 
-def new_network(network: NetworkRecipe, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> ResNet3D:
+def build_network(network: NetworkRecipe, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> ResNet3D:
     """The recipe's network as it is before training: random but for inflated weights; seed before."""
     shape: Any = (
         network.architecture,
@@ -144,7 +144,7 @@ def new_network(network: NetworkRecipe, preprocessing: Preprocessing, class_name
     return model
 
 
-def check_start(engine: EngineRecipe, seed: int) -> None:
+def check_can_train(engine: EngineRecipe, seed: int) -> None:
     """Find out before anything is written whether training can start.
 
     Raises:
@@ -152,27 +152,27 @@ def check_start(engine: EngineRecipe, seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed: got {seed}, expected 0..{2**32 - 1}")
-    with quietly():
+    with silence_lightning():
         build_trainer(engine)
 
 
-def as_json(optimizer: OptimizerRecipe) -> dict[str, Any]:
+def optimizer_as_json(optimizer: OptimizerRecipe) -> dict[str, Any]:
     """A recipe's part as JSON gives it back."""
     return asdict(optimizer) | {"milestones": list(optimizer.milestones)}
 
 
-def optimizer_of(value: Mapping[str, Any]) -> OptimizerRecipe:
-    """The recipe that `as_json` wrote."""
+def optimizer_from_json(value: Mapping[str, Any]) -> OptimizerRecipe:
+    """The recipe that `optimizer_as_json` wrote."""
     return OptimizerRecipe(**{**value, "milestones": tuple(value["milestones"])})
 
 
-def begin(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
+def claim_run_folder(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
     """Claim `out` for a run with this recipe, new or interrupted.
 
     Raises:
         UserError: `out` holds a finished run, or one with another recipe or other data.
     """
-    before = found(out)
+    before = read_run(out)
     if before is not None:
         if before["complete"]:
             raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train anew")
@@ -200,16 +200,16 @@ def _check_same(out: Path, before: Mapping[str, Any], data: DataSource, recipe: 
                 raise UserError(f"{out}: holds {state} with {differ}; choose another --out, or remove it to train anew")
 
 
-def finish(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
+def complete_run(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
     """Note that a run is complete, and only then remove what an interrupted one would go on from."""
     write_run(out, data, recipe, complete=True, **origin)
-    if first_process():
+    if is_first_process():
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         (out / PROGRESS).unlink(missing_ok=True)
 
 
-def fit(
-    module: Training, feeding: Feeding, out: Path, engine: EngineRecipe, recorder: Recorder | None = None
+def fit_network(
+    module: TrainingModule, feeding: ClipDataModule, out: Path, engine: EngineRecipe, recorder: MetricsLogger | None = None
 ) -> dict[str, Any]:
     """Run all epochs and save the network in `out`.
 
@@ -227,13 +227,13 @@ def fit(
     last = out / CHECKPOINTS / "last.ckpt"
     clips = {"train": len(feeding.training_set), "validation": len(feeding.validation_set)}
     skipped = SkippedClips(out / SKIPPED, clips, feeding.loader.broken)
-    curves = _Curves(out / "curves.json", skipped, recorder)
+    curves = LossCurves(out / "curves.json", skipped, recorder)
     callbacks: list[Callback] = [
         skipped,
         curves,
         *([] if recorder is None else [recorder]),
-        _Progress(out / PROGRESS),
-        _Timed(last.parent, last.stem, enable_version_counter=False, train_time_interval=SAVE_EVERY),
+        ProgressFile(out / PROGRESS),
+        TimedCheckpoint(last.parent, last.stem, enable_version_counter=False, train_time_interval=SAVE_EVERY),
         ModelCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True),
         *progress_bar(),
     ]
@@ -241,10 +241,10 @@ def fit(
     engine.announce()
     if engine.precision == "64-true":
         module.double()  # before Lightning does, which reads an interrupted run's weights first and would round them
-    with quietly():
+    with silence_lightning():
         trainer = build_trainer(
             engine,
-            plugins=[SharedStatistics()],
+            plugins=[SyncBatchNorm()],
             accumulate_grad_batches=module.optimizer.accumulate,
             default_root_dir=out,
             max_epochs=module.optimizer.epochs,
@@ -272,15 +272,15 @@ def fit(
                     "--loader.workers: they need more shared memory than there is; give fewer, or 0, or allow more (in "
                     "a container: --shm-size)"
                 ) from error
-            if processes() == 1:
+            if process_count() == 1:
                 raise
             raise UserError(
                 f"{out}: another process of this training ended ({str(error).splitlines()[0]}); give the same command "
                 "again to go on from the last checkpoint"
             ) from error
     model = module.model if bare is None else _gathered(bare, last)
-    model.recompute = False
-    model.keep_less(False)
+    model.activation_checkpointing = False
+    model.checkpoint_norms(False)
     if trainer.is_global_zero:
         model.cpu().float().eval().save_pretrained(out)
     return curves.epochs[-1] | {"skipped": len(skipped.tally)}

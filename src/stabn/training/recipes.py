@@ -7,7 +7,7 @@ from stabn.data.transforms import Augmentation
 from stabn.data.video.backends import Decoder
 from stabn.data.video.reader import TIMEOUT
 from stabn.errors import UserError
-from stabn.nn.losses import Form
+from stabn.nn.losses import EditLossForm
 from stabn.nn.stabn import Mechanism
 
 
@@ -118,11 +118,11 @@ class CorrectionRecipe:
     """How corrections enter a network; the defaults are the paper's way, docs/results.md compares them.
 
     Attributes:
-        start: before goes on from the run's weights; anew trains its network again from where that began, so that the
-            edits take part from the first step. Needs frozen nothing.
+        init: `checkpoint` continues from the run's weights; `scratch` retrains from its initialisation, with the edits
+            from the first step, and needs freeze none.
         mechanism: keep leaves the network's own; the others, as in `network`, change it from here on, in the control
             too.
-        frozen: extractor keeps its weights and batch-norm statistics; nothing lets the whole network learn.
+        freeze: `extractor` keeps the extractor's weights and batch-norm statistics; `none` trains the whole network.
         loss: squared is Eq. 6; balanced gives the frames that matter as much weight in all as the others, which counts
             where they are few; cross-entropy is the binary one. The same for the cells of a frame with --where.
         views: edited shows a clip at exactly the frames that were edited; any at random frames like all clips, whose
@@ -132,10 +132,10 @@ class CorrectionRecipe:
         gamma_where: weight of the agreement with --where, where there is one.
     """
 
-    start: Literal["before", "anew"] = "before"
+    init: Literal["checkpoint", "scratch"] = "checkpoint"
     mechanism: Literal["keep", Mechanism] = "keep"
-    frozen: Literal["extractor", "nothing"] = "extractor"
-    loss: Form = "squared"
+    freeze: Literal["extractor", "none"] = "extractor"
+    loss: EditLossForm = "squared"
     views: Literal["edited", "any"] = "edited"
     guided: float = 0.0
     gamma_where: float = 5.0
@@ -143,8 +143,8 @@ class CorrectionRecipe:
     def __post_init__(self) -> None:
         if not 0 < self.gamma_where < float("inf"):
             raise UserError(f"correction.gamma_where: got {self.gamma_where}, expected a number above 0")
-        if self.start == "anew" and self.frozen != "nothing":
-            raise UserError("correction.frozen: got extractor, which knows nothing when it starts anew; give nothing")
+        if self.init == "scratch" and self.freeze != "none":
+            raise UserError("correction.freeze: got extractor with correction.init scratch, which has no trained extractor; give none")
         if not 0 <= self.guided <= 1:
             raise UserError(f"correction.guided: got {self.guided}, expected a share in 0..1")
 
