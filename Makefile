@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check env clean
+.PHONY: demo test check env env-ci clean
 
 env: .venv/.ready
 
@@ -12,6 +12,10 @@ env: .venv/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# What optional parts and their tests need beyond that: Ray, torchcodec, readers of Parquet.
+env-ci: env
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-ci.txt
 
 demo: env
 	$(BIN)/stabn demo --out demo
