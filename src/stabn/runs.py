@@ -1,9 +1,9 @@
-"""A run: the folder that training writes, with a network, where its data lies, and how it was trained.
+"""A run: the folder that training writes, with the network, where its data lies, and how it was trained.
 
 RUN/config.json, model.safetensors   the network (`STABN.from_pretrained(RUN)`)
 RUN/run.json                         data, recipe, origin, whether it is complete
 RUN/curves.json                      loss and accuracy per epoch
-RUN/checkpoints/last.ckpt            what an interrupted training goes on from; removed at the end
+RUN/checkpoints/last.ckpt            where an interrupted training resumes; removed at the end
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stabn.data.annotations.source import DataSource
-from stabn.data.annotations.table import Columns
+from stabn.data.annotations.columns import Columns
 from stabn.data.dataset import Table
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
@@ -25,10 +25,10 @@ RUN_FORMAT = "stabn-run/1"
 
 @dataclass(frozen=True)
 class Run:
-    """What `open_run` found.
+    """A run as `open_run` reads it.
 
     Attributes:
-        folder: where.
+        folder: the run's folder.
         source: the data it was trained on.
         recipe: how it was trained, as JSON values.
         origin: the run it was fine-tuned from, or None.
@@ -52,40 +52,44 @@ class Run:
         return load_pretrained(self.folder)
 
     def table(self, model: ResNet3D) -> Table:
-        """The labelled videos, with the class names and numbers of the network.
+        """Read the labelled videos, with the class names and numbers of the network.
 
-        A table with only some of the classes is taken; labels are matched by name. A network that knows no names takes
-        those of a table with as many classes.
+        A table with only some of the classes is accepted; labels are matched by name. A network without class names
+        takes those of a table with as many classes.
 
         Raises:
-            UserError: the data cannot be read, or has classes that the network does not know.
+            UserError: the data cannot be read, or has classes that the network lacks.
         """
         table = self.source.table()
-        known = network_class_names(model)
-        if table.class_names == known or (model.class_names is None and len(table.class_names) == len(known)):
+        names = network_class_names(model)
+        if table.class_names == names or (model.class_names is None and len(table.class_names) == len(names)):
             return table
-        strangers = [name for name in table.class_names if name not in known]
-        if strangers:
+        unknown = [name for name in table.class_names if name not in names]
+        if unknown:
             raise UserError(
-                f"{self.source.annotations}: has class {strangers[0]!r}, which the network of {self.folder} does not "
-                "know; give the data it was trained on, or train anew"
+                f"{self.source.annotations}: has class {unknown[0]!r}, which the network of {self.folder} lacks; give "
+                "the data it was trained on, or train a new network"
             )
-        return table.numbered(known)
+        return table.numbered(names)
 
 
 def network_preprocessing(model: ResNet3D, source: str) -> Preprocessing:
-    """How videos are prepared for a network.
+    """The preprocessing of a network's clips.
+
+    Args:
+        model: the network.
+        source: its folder, for messages.
 
     Raises:
-        UserError: its config.json does not say.
+        UserError: its config.json has none.
     """
     if model.preprocessing is None:
-        raise UserError(f"{source}/config.json: has no preprocessing; give it there, docs/formats.md shows how")
+        raise UserError(f"{source}/config.json: has no preprocessing; add it as docs/formats.md shows")
     return Preprocessing.from_json(model.preprocessing, source=f"{source}/config.json, preprocessing")
 
 
 def network_class_names(model: ResNet3D) -> tuple[str, ...]:
-    """The class names of a network; numbers where it knows none."""
+    """The class names of a network; "class 0", "class 1", ... where it has none."""
     return model.class_names or tuple(f"class {k}" for k in range(model.num_classes))
 
 
@@ -99,7 +103,7 @@ def write_run(
     edited: tuple[str, ...] = (),
     edited_classes: tuple[str, ...] = (),
 ) -> None:
-    """Write run.json, atomically with absolute paths, so that later verbs find the data from anywhere."""
+    """Write run.json, atomically and with absolute paths, so that later verbs find the data from any folder."""
     write_json(
         folder / "run.json",
         {
@@ -115,14 +119,14 @@ def write_run(
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """What run.json of a folder says, or None where there is none.
+    """Read run.json of a folder, with the names of today; None where there is none.
 
     Raises:
         UserError: the folder holds something else, or a run of another format.
     """
     file = folder / "run.json"
     if folder.exists() and not file.exists():
-        other = not folder.is_dir() or any(not _half_written(entry) for entry in folder.iterdir())
+        other = not folder.is_dir() or any(not _is_half_written(entry) for entry in folder.iterdir())
         if other and not file.exists():  # another process may have written it meanwhile
             raise UserError(f"{folder}: exists and is no run; choose another folder for --out")
     if not file.exists():
@@ -131,17 +135,46 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict) or value.get("format") != RUN_FORMAT:
         raise UserError(f"{file}: is not of format {RUN_FORMAT!r}; choose another folder for --out")
     if isinstance(value.get("data"), dict):
-        value["data"]["columns"] = asdict(Columns()) | value["data"].get("columns", {})  # runs of before noted fewer
+        value["data"]["columns"] = asdict(Columns()) | value["data"].get("columns", {})  # older runs have fewer
+    if isinstance(value.get("recipe"), dict):
+        value["recipe"] = _with_current_names(value["recipe"])
     return value
 
 
-def _half_written(entry: Path) -> bool:
-    """Whether a file is what becomes run.json, or would have if its writer had not been killed."""
+RENAMED_FIELDS = {
+    "optimiser": "optimizer",
+    "start": "init",
+    "frozen": "freeze",
+    "recompute": "activation_checkpointing",
+}
+"""Fields of earlier versions' recipes -> their names now."""
+RENAMED_VALUES = {
+    "init": {"before": "checkpoint", "anew": "scratch"},
+    "freeze": {"nothing": "none"},
+}
+"""Field -> values of earlier versions -> the values now."""
+
+
+def _with_current_names(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of this or an earlier version with the field names and values of this one."""
+    current: dict[str, Any] = {}
+    for name, value in recipe.items():
+        name = RENAMED_FIELDS.get(name, name)
+        if isinstance(value, Mapping):
+            value = _with_current_names(value)
+        elif name in RENAMED_VALUES:
+            value = RENAMED_VALUES[name].get(value, value)
+        current[name] = value
+    return current
+
+
+def _is_half_written(entry: Path) -> bool:
+    """Whether a file is run.json while it is written, or what its killed writer left."""
     return entry.name.startswith(".run-") and entry.suffix == ".json"
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder holds a run whose training came to its end.
+    """Whether a folder holds a run whose training is complete.
 
     Raises:
         UserError: as `read_run`.
@@ -151,26 +184,26 @@ def is_finished(folder: Path) -> bool:
 
 
 def open_run(folder: Path | str, data: DataSource | None = None) -> Run:
-    """A finished run, or any folder with a network if `data` says what to use it on.
+    """Open a finished run, or any folder with a network if `data` says what to use it on.
 
     Args:
-        folder: where.
-        data: labelled videos in place of those the run was trained on.
+        folder: the run's folder.
+        data: labelled videos in place of those that the run was trained on.
 
     Raises:
-        UserError: there is none, or its training is not finished.
+        UserError: there is no run, or its training is not finished.
     """
     folder = Path(folder)
     if not (folder / "run.json").exists():
         if not (folder / "config.json").exists():
-            raise UserError(f"{folder}: no run there; `stabn train --out {folder}` makes one")
+            raise UserError(f"{folder}: is no run; `stabn train --out {folder}` makes one")
         if data is None:
-            raise UserError(f"{folder}: is a network without a run; say with --data.annotations what to use it on")
+            raise UserError(f"{folder}: is a network without a run; give the data to use it on with --data.annotations")
         return Run(folder, data.absolute(), {}, None, (), ())
     value = read_run(folder)
     assert value is not None
     if not value["complete"]:
-        raise UserError(f"{folder}: its training is not finished; repeat the command that started it to go on")
+        raise UserError(f"{folder}: its training is not finished; repeat the command that started it to resume")
     try:
         return Run(
             folder=folder,
@@ -181,13 +214,11 @@ def open_run(folder: Path | str, data: DataSource | None = None) -> Run:
             edited_classes=tuple(value["edited_classes"]),
         )
     except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / 'run.json'}: lacks or misnames a field ({error}); take the file as it was"
-        ) from None
+        raise UserError(f"{folder / 'run.json'}: lacks or misnames a field ({error}); restore the file") from None
 
 
 def open_runs(runs: Sequence[Path], data: DataSource | None = None) -> list[Run]:
-    """Several runs on the same data, that of the first unless `data` says otherwise.
+    """Open several runs on the same data, that of the first unless `data` is given.
 
     Raises:
         UserError: they were trained on different data and `data` is None, or as `open_run`.
@@ -197,17 +228,17 @@ def open_runs(runs: Sequence[Path], data: DataSource | None = None) -> list[Run]
     for run in opened[1:]:
         if run.source != first.source:
             ours, theirs = asdict(run.source), asdict(first.source)
-            part = next(name for name in ours if ours[name] != theirs[name])
-            told = "" if part == "annotations" else f"--data.{part} "
+            field = next(name for name in ours if ours[name] != theirs[name])
+            option = "" if field == "annotations" else f"--data.{field} "
             raise UserError(
-                f"{run.folder}: was trained on {told}{ours[part]}, but {first.folder} on {theirs[part]}; say with "
-                "--data.annotations on what to compare them"
+                f"{run.folder}: was trained on {option}{ours[field]}, but {first.folder} on {theirs[field]}; give the "
+                "data to compare them on with --data.annotations"
             )
     return opened
 
 
 def weights_digest(run: Path) -> str | None:
-    """A digest of a run's weights, which tells runs apart wherever their folders lie; None if there are none."""
+    """The SHA-256 of a run's weights, which identifies the run wherever its folder lies; None if there are none."""
     file = run / "model.safetensors"
     if not file.exists():
         return None

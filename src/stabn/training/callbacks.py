@@ -1,7 +1,7 @@
-"""Clips that training had to leave out: named as they come, counted, and listed in the run's folder."""
+"""Callbacks of training: clips that cannot be read, timed checkpoints, progress.json and curves.json."""
 
+import logging
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,32 +17,40 @@ from stabn.errors import NotFiniteError, UserError
 from stabn.files import write_json
 from stabn.training.loggers import MetricsLogger
 
+PROGRESS_INTERVAL = 0.5
+"""Seconds between two writings of progress.json."""
+STEPS_PER_READING = 100
+"""Steps between two readings of the losses, each of which waits for the GPU."""
+
 
 class SkippedClips(Callback):
-    """Keeps a `SkipCounter` over all epochs and processes; kept in checkpoints, too.
+    """Counts clips that cannot be read, over all epochs and processes; its counts are part of checkpoints.
 
     Args:
-        path: the file that lists the clips; written only where there are any.
-        clips: how many the splits "train" and "validation" have.
+        path: the file that lists the clips; written only if there are any.
+        clips: number of clips in the splits "train" and "validation".
         share: of them that may be broken, as for `SkipCounter`.
+
+    Attributes:
+        count: clips that the last epoch went without, in all processes.
     """
 
     def __init__(self, path: Path, clips: dict[str, int], share: float | None) -> None:
         self.path = path
-        self.tally = SkipCounter(clips, share)
-        self._seen: list[tuple[str, SkippedClip]] = []  # in this epoch, by this process
-        self._learnt = False  # whether any clip was, in this epoch
+        self.counter = SkipCounter(clips, share)
         self.count = 0
+        self._skipped: list[tuple[str, SkippedClip]] = []  # (split, clip) of this epoch and process
+        self._any_read = False  # whether this process read a training clip in this epoch
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
     ) -> None:
-        """Count those of a batch.
+        """Count the skipped clips of a training batch.
 
         Raises:
             UserError: there are too many.
         """
-        self._learnt |= len(batch.clip_ids) > 0
+        self._any_read |= len(batch.clip_ids) > 0
         self._add(trainer, "train", batch.skipped)
 
     def on_validation_batch_end(
@@ -54,72 +62,64 @@ class SkippedClips(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Likewise."""
+        """Count the skipped clips of a validation batch; errors as for training."""
         self._add(trainer, "validation", batch.skipped)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Bring the processes' counts together; `count` is then how many clips the epoch went without.
+        """Gather the counts of all processes.
 
         Raises:
-            UserError: there are too many, or not one clip could be learnt.
+            UserError: there are too many, or no training clip could be read in any process.
         """
-        everyone = [(self._seen, self._learnt)]
+        gathered = [(self._skipped, self._any_read)]
         if trainer.world_size > 1:
-            everyone = [([], False)] * trainer.world_size
-            torch.distributed.all_gather_object(everyone, (self._seen, self._learnt))
-        for rank, (seen, _) in enumerate(everyone):
+            gathered = [([], False)] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, (self._skipped, self._any_read))
+        for rank, (of_process, _) in enumerate(gathered):
             if rank != trainer.global_rank:
-                for split, skipped in seen:
-                    self.tally.add(split, [skipped], tell=False)
-        self.count = len({(split, skipped.clip_id) for seen, _ in everyone for split, skipped in seen})
-        learnt = any(learnt for _, learnt in everyone)
-        self._seen, self._learnt = [], False
+                for split, clip in of_process:
+                    self.counter.add(split, [clip], tell=False)
+        self.count = len({(split, clip.clip_id) for of_process, _ in gathered for split, clip in of_process})
+        self._skipped, self._any_read = [], False
         self._write(trainer)
-        if not learnt:
+        if not any(any_read for _, any_read in gathered):
             raise UserError(f"epoch {trainer.current_epoch + 1}: no training clip could be read; see {self.path}")
 
     def state_dict(self) -> dict[str, Any]:
-        """What was counted."""
-        seen = [[split, skipped.clip_id, skipped.path, skipped.reason] for split, skipped in self._seen]
-        return {"clips": self.tally.as_json(), "seen": seen, "learnt": self._learnt}
+        """The counts so far, for a checkpoint."""
+        seen = [[split, clip.clip_id, clip.path, clip.reason] for split, clip in self._skipped]
+        return {"clips": self.counter.as_json(), "seen": seen, "learnt": self._any_read}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.tally.load(state["clips"])
-        self._seen = [(split, SkippedClip(*skipped)) for split, *skipped in state["seen"]]
-        self._learnt = state["learnt"]
+        """Restore the counts of a checkpoint."""
+        self.counter.load(state["clips"])
+        self._skipped = [(split, SkippedClip(*clip)) for split, *clip in state["seen"]]
+        self._any_read = state["learnt"]
 
     def _add(self, trainer: Trainer, split: str, skipped: tuple[SkippedClip, ...]) -> None:
         if not skipped:
             return
-        self._seen += [(split, one) for one in skipped]
+        self._skipped += [(split, clip) for clip in skipped]
         try:
-            self.tally.add(split, skipped)
+            self.counter.add(split, skipped)
         finally:
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero and len(self.tally):
-            write_json(self.path, {"format": "stabn-skipped/1", "clips": self.tally.as_json()})
-
-
-TELL_EVERY = 0.5
-"""Seconds between two writings of progress.json."""
-
-
-READ_EVERY = 100
-"""Steps between two readings of the losses, for which a GPU has to be waited for."""
+        if trainer.is_global_zero and len(self.counter):
+            write_json(self.path, {"format": "stabn-skipped/1", "clips": self.counter.as_json()})
 
 
 class TimedCheckpoint(ModelCheckpoint):
-    """Saves from time to time, between two steps, but not at an epoch's last batch.
+    """Saves every so often between two steps, but not at the last batch of an epoch.
 
-    Resumed there, the epoch's validation would be lost; the epoch's own checkpoint follows at once.
+    A training resumed there would miss the epoch's validation; the checkpoint at the end of the epoch follows at once.
     """
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Save, if it is time and the gradients of all accumulated batches have been applied."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
@@ -127,18 +127,19 @@ class TimedCheckpoint(ModelCheckpoint):
 
 
 class ProgressFile(Callback):
-    """For whoever watches from outside; kept in no checkpoint, so that watching changes nothing."""
+    """Writes epoch and step to a file for other processes; not part of checkpoints, so it changes nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.told = -math.inf
+        self._written = -math.inf
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.is_global_zero or time.monotonic() < self.told + TELL_EVERY:
+        """Write the file unless that was done less than `PROGRESS_INTERVAL` ago."""
+        if not trainer.is_global_zero or time.monotonic() < self._written + PROGRESS_INTERVAL:
             return
-        self.told = time.monotonic()
+        self._written = time.monotonic()
         progress = {
             "epoch": trainer.current_epoch + 1,
             "epochs": trainer.max_epochs,
@@ -160,58 +161,75 @@ def _finite(name: str, value: float) -> float:
 
 
 class LossCurves(Callback):
-    """One entry per epoch: a line for the reader and a row of curves.json; kept in checkpoints, mid-epoch included."""
+    """Writes curves.json and logs a line per epoch; its sums are part of checkpoints, also in the middle of an epoch.
 
-    def __init__(self, path: Path, skipped: SkippedClips, recorder: MetricsLogger | None) -> None:
+    Attributes:
+        epochs: an entry of curves.json per complete epoch.
+    """
+
+    def __init__(self, path: Path, skipped: SkippedClips, metrics_logger: MetricsLogger | None) -> None:
         self.path = path
         self.skipped = skipped
-        self.recorder = recorder
+        self.metrics_logger = metrics_logger
         self.epochs: list[dict[str, Any]] = []
-        self.sums: dict[str, float] = {}
-        self._told: list[dict[str, Any]] = []
+        self._sums: dict[str, float] = {}
+        self._unread: list[dict[str, Any]] = []  # outputs of steps, perhaps still on a GPU
+
+    @property
+    def state_key(self) -> str:
+        """The key of this callback's state in checkpoints; the class was called so in earlier versions."""
+        return "_Curves"
 
     def state_dict(self) -> dict[str, Any]:
-        self._add_up()
-        return {"epochs": self.epochs, "sums": self.sums}
+        """The complete epochs, and the sums of the current one."""
+        self._read()
+        return {"epochs": self.epochs, "sums": self._sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epochs, self.sums = list(state["epochs"]), dict(state["sums"])
+        """Restore what `state_dict` gave."""
+        self.epochs, self._sums = list(state["epochs"]), dict(state["sums"])
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if outputs and "clips" in outputs:
-            self._told.append({name: value.detach() for name, value in outputs.items()})
-        if len(self._told) == READ_EVERY:
-            self._add_up()
+        """Keep a step's sums.
 
-    def _add_up(self) -> None:
-        for told in self._told:
-            for name, value in told.items():
-                self.sums[name] = self.sums.get(name, 0.0) + _finite(name, float(value))
-        self._told = []
+        Raises:
+            NotFiniteError: a loss is NaN or infinite.
+        """
+        if outputs and "clips" in outputs:
+            self._unread.append({name: value.detach() for name, value in outputs.items()})
+        if len(self._unread) == STEPS_PER_READING:
+            self._read()
+
+    def _read(self) -> None:
+        for outputs in self._unread:
+            for name, value in outputs.items():
+                self._sums[name] = self._sums.get(name, 0.0) + _finite(name, float(value))
+        self._unread = []
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._add_up()
-        sums, self.sums = self.sums, {}
+        """Write the epoch's entry.
+
+        Raises:
+            NotFiniteError: a loss or a measure is NaN or infinite.
+        """
+        self._read()
+        sums, self._sums = self._sums, {}
         clips = sums.pop("clips")
-        entry: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
         sums["loss"] = sums.pop("recognition")  # Eq. 4 alone, so that it compares with the validation loss
-        entry |= {f"train_{name}": round(value / clips, 6) for name, value in sums.items()}
-        entry |= {
-            name: round(_finite(name, float(value)), 6)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("validation_")
-        }
+        validation = {n: float(value) for n, value in trainer.callback_metrics.items() if n.startswith("validation_")}
+        means = {f"train_{name}": value / clips for name, value in sums.items()} | validation
+        entry: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
+        entry |= {name: round(_finite(name, value), 6) for name, value in means.items()}
         if self.skipped.count:
             entry["skipped"] = self.skipped.count
         self.epochs.append(entry)
         if trainer.is_global_zero:
             write_json(self.path, {"format": "stabn-curves/1", "epochs": self.epochs})
-            if self.recorder is not None:
-                self.recorder.record(trainer, entry)
-            figures = {name: f"{value:.3f}" for name, value in entry.items() if isinstance(value, float)}
-            if self.skipped.count:
-                figures["skipped"] = str(self.skipped.count)
-            shown = "  ".join(f"{name} {value}" for name, value in figures.items())
-            print(f"epoch {entry['epoch']}/{trainer.max_epochs}  {shown}", file=sys.stderr, flush=True)
+            if self.metrics_logger is not None:
+                self.metrics_logger.record(trainer, entry)
+            figures = (f"{name} {value:.3f}" for name, value in entry.items() if isinstance(value, float))
+            skipped = f"  skipped {self.skipped.count}" if self.skipped.count else ""
+            line = f"epoch {entry['epoch']}/{trainer.max_epochs}  {'  '.join(figures)}{skipped}"
+            logging.getLogger(__name__).info(line)

@@ -1,4 +1,4 @@
-"""Batches in an order that depends on nothing but the seed and the epoch, from any batch on.
+"""Batches whose order depends only on the seed and the epoch, and which can be resumed from any batch.
 
 A clip that cannot be read is missing from its batch (`stabn.data.quality.unreadable`); the number of batches stays.
 """
@@ -21,31 +21,31 @@ from stabn.training.recipes import LoaderRecipe, OptimizerRecipe
 _MOST_WORKERS = 8
 
 
-class _Batches(Sampler[list[tuple[int, int]]]):
-    """This process's part of the shuffled batches of one epoch; `done` of them are passed over.
+class _EpochBatches(Sampler[list[tuple[int, int]]]):
+    """This process's shards of the shuffled batches of one epoch, without the first `skip` and an incomplete last one.
 
-    An incomplete last batch is left out.
+    Items are (epoch, index of the clip).
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, epoch: int, trainer: Trainer | None) -> None:
-        self.part = shard_indices(trainer, min(batch_size, length))
+        self.rows = shard_indices(trainer, min(batch_size, length))
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = epoch
-        self.done = 0
+        self.skip = 0
 
     def __len__(self) -> int:
         return steps_per_epoch(self.length, self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist()
-        for start in range(self.done * self.batch_size, len(self) * self.batch_size, self.batch_size):
-            yield [(self.epoch, order[start + row]) for row in self.part]
+        for start in range(self.skip * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            yield [(self.epoch, order[start + row]) for row in self.rows]
 
 
 def total_steps(length: int, optimizer: OptimizerRecipe) -> int:
-    """Steps of a whole training on so many clips; an epoch's last step may be of fewer batches."""
+    """Optimizer steps of a whole training on `length` clips; an epoch's last step may accumulate fewer batches."""
     return math.ceil(steps_per_epoch(length, optimizer.batch_size) / optimizer.accumulate) * optimizer.epochs
 
 
@@ -55,52 +55,55 @@ def steps_per_epoch(length: int, batch_size: int) -> int:
 
 
 class ResumableLoader(DataLoader[ClipBatch]):
-    """A loader of one epoch after the other, whose state is how many batches of the epoch it has given.
+    """A loader of one epoch after another, whose state is the number of batches given in the current epoch.
 
-    Lightning saves and restores the state. The processes that read stay from epoch to epoch.
+    Lightning saves and restores the state. Worker processes persist from epoch to epoch.
     """
 
     def __init__(self, dataset: VideoDataset, batch_size: int, workers: int, trainer: Trainer | None = None) -> None:
-        self.sampled = _Batches(len(dataset), batch_size, dataset.seed, dataset.epoch, trainer)
+        self.batches = _EpochBatches(len(dataset), batch_size, dataset.seed, dataset.epoch, trainer)
         super().__init__(
             SkipUnreadable(dataset),
-            batch_sampler=self.sampled,
-            num_workers=workers,
-            collate_fn=collate,
+            batch_sampler=self.batches,
             persistent_workers=workers > 0,
-            pin_memory=_pinned(trainer),
-            worker_init_fn=init_reader_process,
+            **_options(workers, trainer),
         )
         self.given = 0
 
     def at_epoch(self, epoch: int) -> "ResumableLoader":
         """This loader, at the beginning of an epoch."""
-        self.sampled.epoch, self.sampled.done = epoch, 0
+        self.batches.epoch, self.batches.skip = epoch, 0
         return self
 
     def __iter__(self) -> Any:
-        self.given = self.sampled.done
+        self.given = self.batches.skip
         for batch in super().__iter__():
             self.given += 1
             yield batch
-        self.sampled.done = 0
+        self.batches.skip = 0
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches were given."""
+        """The number of batches given."""
         return {"given": self.given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after so many batches."""
-        self.sampled.done = state["given"]
+        """Continue after as many batches."""
+        self.batches.skip = state["given"]
 
 
-def _pinned(trainer: Trainer | None) -> bool:
-    """Whether batches are put into page-locked memory, from which a GPU fetches them while it computes."""
-    return trainer is not None and trainer.strategy.root_device.type == "cuda"
+def _options(workers: int, trainer: Trainer | None) -> dict[str, Any]:
+    """What the loaders of training and validation share."""
+    on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
+    return {
+        "num_workers": workers,
+        "collate_fn": collate,
+        "pin_memory": on_gpu,  # page-locked memory, which a GPU copies from while it computes
+        "worker_init_fn": init_reader_process,
+    }
 
 
 class ClipDataModule(LightningDataModule):
-    """The training split, another order every epoch, and the validation split."""
+    """The training split, in another order every epoch, and the validation split."""
 
     def __init__(
         self, training_set: VideoDataset, validation_set: VideoDataset, batch_size: int, loader: LoaderRecipe
@@ -114,7 +117,7 @@ class ClipDataModule(LightningDataModule):
 
     @property
     def workers(self) -> int:
-        """How many processes prepare clips for this one."""
+        """The number of processes that prepare clips for this process."""
         if self.loader.workers != "auto":
             return self.loader.workers
         if self.loader.cache or self.trainer is None or self.trainer.strategy.root_device.type == "cpu":
@@ -127,19 +130,16 @@ class ClipDataModule(LightningDataModule):
             self._training = ResumableLoader(self.training_set, self.batch_size, self.workers, self.trainer)
         return self._training.at_epoch(0 if self.trainer is None else self.trainer.current_epoch)
 
-    def teardown(self, stage: str) -> None:
-        """End the processes that read."""
-        self._training = None
-        self._reader.close()
-
     def val_dataloader(self) -> DataLoader[ClipBatch]:
-        """This process's part of the validation clips, in order."""
+        """This process's shard of the validation clips, in order."""
         return DataLoader(
             SkipUnreadable(self.validation_set),
             self.batch_size,
             sampler=shard_indices(self.trainer, len(self.validation_set)),
-            num_workers=self.workers,
-            collate_fn=collate,
-            pin_memory=_pinned(self.trainer),
-            worker_init_fn=init_reader_process,
+            **_options(self.workers, self.trainer),
         )
+
+    def teardown(self, stage: str) -> None:
+        """End the worker processes."""
+        self._training = None
+        self._reader.close()

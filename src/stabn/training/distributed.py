@@ -1,7 +1,7 @@
-"""Several processes that train as one: the same batches, statistics, dropout and losses as a single process has.
+"""Distributed training with the batches, batch-norm statistics, dropout and losses of a single process.
 
-Every process takes a contiguous part of each batch. What mixes the clips of a batch is made whole again here; what is
-left, the average of gradients, is Lightning's and PyTorch's.
+Every process takes a contiguous shard of each batch. What depends on several clips of a batch is computed here over all
+processes; Lightning and PyTorch average the gradients.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from torch import Tensor, autograd, distributed, nn
 
 
 def process_count() -> int:
-    """How many train together; 1 outside of distributed training."""
+    """The number of processes that train together; 1 outside of distributed training."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 @dataclass(frozen=True)
 class BatchShard:
-    """Which rows of the whole batch this process has.
+    """The rows of the whole batch that this process has.
 
     Attributes:
-        first: the first of them, from 0.
-        count: how many, from 0.
+        first: the first row, from 0.
+        count: number of rows, from 0.
         total: rows of the whole batch; at least `first + count`.
     """
 
@@ -34,50 +34,54 @@ class BatchShard:
 
     @property
     def weight(self) -> float:
-        """By what a mean over these rows is multiplied, so that the processes' average is the mean over all rows."""
+        """The factor of a mean over these rows that makes the processes' average the mean over all rows."""
         return self.count * process_count() / max(self.total, 1)
 
     def of(self, whole: Tensor) -> Tensor:
-        """These rows of what was made for the whole batch."""
+        """These rows of a tensor of the whole batch."""
         return whole[self.first : self.first + self.count]
 
 
 def shard_of_batch(count: int, device: torch.device) -> BatchShard:
-    """Ask the other processes how many rows they have; all must call this together."""
+    """The shard of a process with so many rows; a collective call of all processes."""
     if process_count() == 1:
         return BatchShard(0, count, count)
     counts = torch.zeros(process_count(), dtype=torch.int64, device=device)
     rank = distributed.get_rank()
     counts[rank] = count
     distributed.all_reduce(counts)
-    known = counts.tolist()
-    return BatchShard(sum(known[:rank]), count, sum(known))
+    rows = counts.tolist()
+    return BatchShard(sum(rows[:rank]), count, sum(rows))
 
 
 def sum_over_processes(values: Sequence[Tensor]) -> list[Tensor]:
-    """Each scalar added up over the processes, in one message; all must call this together."""
+    """Each scalar summed over the processes in one message; a collective call of all processes."""
     if process_count() == 1:
         return list(values)
-    together = torch.stack([value.detach().double() for value in values])
-    distributed.all_reduce(together)
-    return list(together.unbind())
+    sums = torch.stack([value.detach().double() for value in values])
+    distributed.all_reduce(sums)
+    return list(sums.unbind())
 
 
 class ShardedDropout(nn.Dropout):
-    """Drops what a single process with the whole batch would drop; without another process it is `nn.Dropout`."""
+    """Dropout whose mask is drawn for the whole batch, so that it does not depend on the number of processes.
 
-    shard_of_batch: BatchShard | None = None
+    Attributes:
+        shard: this process's rows; None, or a whole batch, makes it `nn.Dropout`.
+    """
+
+    shard: BatchShard | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, ...) in its dtype, for the B rows of `shard_of_batch`."""
-        if not self.training or self.p == 0 or self.part is None or self.part.count == self.part.total:
+        """(B, ...) in its dtype, for the B rows of `shard`."""
+        if not self.training or self.p == 0 or self.shard is None or self.shard.count == self.shard.total:
             return super().forward(input)
-        kept = torch.empty((self.part.total, *input.shape[1:]), dtype=input.dtype, device=input.device)
-        return input * self.part.of(kept.bernoulli_(1 - self.p).div_(1 - self.p))
+        mask = torch.empty((self.shard.total, *input.shape[1:]), dtype=input.dtype, device=input.device)
+        return input * self.shard.of(mask.bernoulli_(1 - self.p).div_(1 - self.p))
 
 
 class SyncBatchNorm(LayerSync):
-    """Batch norm over the whole batch: PyTorch's own on GPUs, and the same arithmetic here on CPUs, which lack it."""
+    """Batch norm over the whole batch: PyTorch's on GPUs, and the same arithmetic here on CPUs, which lack it."""
 
     def __init__(self) -> None:
         self._native = TorchSyncBatchNorm()
@@ -88,19 +92,19 @@ class SyncBatchNorm(LayerSync):
             return self._native.apply(model)
         for module in model.modules():
             if type(module) is nn.BatchNorm3d:
-                module.__class__ = _SharedBatchNorm3d  # keeps the parameters that the optimizer already knows
+                module.__class__ = _SyncBatchNorm3d  # keeps the parameters that the optimizer already has
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Each process on its own again."""
+        """Compute the statistics in each process again."""
         for module in model.modules():
-            if type(module) is _SharedBatchNorm3d:
+            if type(module) is _SyncBatchNorm3d:
                 module.__class__ = nn.BatchNorm3d  # type: ignore[assignment]
         return self._native.revert(model)
 
 
 class _Sum(autograd.Function):
-    """The sum over all processes; what it adds to their losses is the sum of what it adds to each."""
+    """The sum over all processes; its gradient is the sum of the processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
@@ -113,7 +117,7 @@ class _Sum(autograd.Function):
         return _Sum.forward(ctx, gradient)
 
 
-class _SharedBatchNorm3d(nn.BatchNorm3d):
+class _SyncBatchNorm3d(nn.BatchNorm3d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)

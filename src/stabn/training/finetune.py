@@ -1,9 +1,9 @@
-"""Putting people's corrections into a network (Eqs. 5 and 6)."""
+"""Fine-tuning a network on people's edits of its temporal attention (Eqs. 5 and 6)."""
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,21 @@ from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.files import lock_folder
 from stabn.nn import STABN
+from stabn.records import Edit
 from stabn.runs import Run, network_preprocessing
-from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimizerRecipe
 from stabn.training.datamodule import ClipDataModule, total_steps
 from stabn.training.loggers import MetricsLogger, TrackingRecipe
 from stabn.training.module import TrainingModule
-from stabn.training.train import ELSEWHERE, optimizer_as_json, claim_run_folder, check_can_train, complete_run, fit_network, build_network
+from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.train import (
+    OTHER_OUT,
+    build_network,
+    check_can_train,
+    claim_run_folder,
+    complete_run,
+    fit_network,
+    shared_recipe_as_json,
+)
 
 
 def finetune(
@@ -45,32 +54,32 @@ def finetune(
 ) -> dict[str, Any]:
     """Fine-tune the attention and perception branches on all training clips and the project's edits.
 
-    As the paper has it, the extractor keeps its weights and its batch-norm statistics, and an edited clip is always
-    shown at exactly the edited frames, in the control too; `correction` has other ways. Clips without an edit
-    contribute no L_temp. The control is not guided either: nothing of the edits' scores reaches it.
+    As in the paper, the extractor keeps its weights and its batch-norm statistics, and an edited clip is always shown
+    at exactly the edited frames, in the control too; `correction` has alternatives. Clips without an edit contribute no
+    L_temp. The control is not guided either: it is independent of the edits' scores.
 
     Args:
-        run: where to start; a finished run with attention.
+        run: the finished run to start from, with attention.
         project: made from that run's clips, with edits.
         out: the new run.
         gamma: weight of L_temp (Eq. 6).
-        control: the same without L_temp.
+        control: the same training without L_temp.
         augmentation: how training clips are varied.
-        optimizer: how weights move.
-        loader: how clips reach the network.
-        engine: on what it runs.
-        seed: of all chance.
-        use: what becomes of several people's edits of a clip, as in `stabn.edits.merge.merge_edits`.
-        correction: how corrections enter the network.
-        where: boxes by clip id, where the network should look (our extension); frames without one say nothing.
-        tracking: where its course is written.
+        optimizer: optimizer, schedule and batches.
+        loader: how clips are read.
+        engine: device, precision, processes.
+        seed: for initialisation, batch order, augmentation and dropout.
+        use: how several people's edits of a clip are merged, as in `stabn.edits.merge.merge_edits`.
+        correction: how the network learns from edits.
+        where: boxes by clip id, on which spatial attention is trained (our extension); frames without one are free.
+        tracking: where metrics are logged.
 
     Returns:
-        The last epoch's entry of curves.json, and "edits", how many clips have one.
+        The last epoch's entry of curves.json, and "edits": the number of edited clips.
 
     Raises:
         UserError: there are no edits, or none of the person in `use`; one is wrong or of a clip that the run was not
-            trained on; the run has no attention; or its sampling does not allow the views asked for.
+            trained on; the run has no attention; or its sampling does not allow the views.
     """
     if not 0 < gamma < float("inf"):
         raise UserError(f"--gamma: got {gamma}, expected a number above 0; --control leaves L_temp out")
@@ -83,63 +92,45 @@ def finetune(
     tracking.check()
     check_can_train(engine, seed)
     table = run.table(model)
-    samples = table.of_split("train")
-    labels = {sample.clip_id: sample.label for sample in samples}
-    for clip_id, edit in edits.items():
-        if clip_id not in labels:
-            raise UserError(
-                f"{project.edits_file}: clip {clip_id!r} is no training clip of {run.folder}; use its own edits"
-            )
-        if len(edit.scores) != model.frames:
-            raise UserError(
-                f"{project.edits_file}: clip {clip_id!r} has {len(edit.scores)} scores, but the network reads "
-                f"{model.frames} frames; collect a project from {run.folder}"
-            )
-    boxes = {clip_id: known.boxes for clip_id, known in (where or {}).items() if known.boxes is not None}
+    training, names = table.of_split("train"), table.class_names
+    labels = {sample.clip_id: sample.label for sample in training}
+    _check_edits(edits, labels, project, run, model.frames)
+    boxes = {clip_id: truth.boxes for clip_id, truth in (where or {}).items() if truth.boxes is not None}
     if where is not None and not set(boxes) & set(labels):
         raise UserError("--where: has no boxes of a training clip; give JSON lines with id and boxes")
-    learnt = sorted((e.clip_id, e.frame_indices, e.scores) for e in edits.values())
-    recipe = {
-        "origin": str(run.folder.resolve()),
-        "use": use,
-        "edits": hashlib.sha256(json.dumps(learnt).encode()).hexdigest(),
-        "gamma": gamma,
-        "correction": asdict(correction),
-        "where": hashlib.sha256(json.dumps(sorted(boxes.items())).encode()).hexdigest() if boxes else None,
-        "control": control,
-        "augmentation": asdict(augmentation),
-        "optimizer": optimizer_as_json(optimizer),
-        "loader": asdict(loader),
-        "engine": asdict(engine),
-        "tracking": asdict(tracking),
-        "seed": seed,
-    }
-    names = table.class_names
-    origin: dict[str, Any] = {
-        "origin": str(run.folder.resolve()),
-        "edited": tuple(sorted(edits)),
-        "edited_classes": tuple(names[k] for k in sorted({labels[clip_id] for clip_id in edits})),
-    }
     preprocessing = network_preprocessing(model, str(run.folder))
     if correction.init == "scratch" and "network" not in run.recipe:
         raise UserError(
-            f"--correction.init: got scratch, but {run.folder} was not made by `stabn train`, so nothing says where its "
-            "network began; give checkpoint, or the run that it was fine-tuned from"
+            f"--correction.init: got scratch, but {run.folder} was not made by `stabn train`, so its initialisation is "
+            "unknown; give checkpoint, or the run that it was fine-tuned from"
         )
-    vary = correction.views == "any"
-    if vary and preprocessing.sampling.mode != "uniform":
+    if correction.views == "any" and preprocessing.sampling.mode != "uniform":
         raise UserError(
             f"--correction.views: got any, but {run.folder} samples its clips densely, so that other frames may lie "
             "where nobody edited; give edited"
         )
-    scores = {edit.clip_id: FrameScores(edit.frame_indices, edit.scores) for edit in edits.values()}
+    recipe = {
+        "origin": str(run.folder.resolve()),
+        "use": use,
+        "edits": _sha256(sorted((edit.clip_id, edit.frame_indices, edit.scores) for edit in edits.values())),
+        "gamma": gamma,
+        "correction": asdict(correction),
+        "where": _sha256(sorted(boxes.items())) if boxes else None,
+        "control": control,
+        **shared_recipe_as_json(augmentation, optimizer, loader, engine, tracking, seed),
+    }
+    origin: dict[str, Any] = {
+        "origin": recipe["origin"],
+        "edited": tuple(sorted(edits)),
+        "edited_classes": tuple(names[k] for k in sorted({labels[clip_id] for clip_id in edits})),
+    }
     common: dict[str, Any] = {"class_names": names, "seed": seed, "cache": loader.cache}
     training_set = VideoDataset(
-        samples,
+        training,
         preprocessing,
         augmentation=augmentation,
-        scores=scores,
-        vary_scored=vary,
+        scores={edit.clip_id: FrameScores(edit.frame_indices, edit.scores) for edit in edits.values()},
+        vary_scored=correction.views == "any",
         boxes=boxes,
         grid=math.ceil(preprocessing.crop / model.feature_stride),
         **common,
@@ -149,7 +140,7 @@ def finetune(
     seed_everything(seed, verbose=False)
     if correction.init == "scratch":
         model = build_network(NetworkRecipe(**run.recipe["network"]), preprocessing, names)
-    assert isinstance(model, STABN)
+        assert isinstance(model, STABN)
     if correction.mechanism != "keep":
         model.mechanism = correction.mechanism
     module = TrainingModule(
@@ -161,24 +152,49 @@ def finetune(
         correction=replace(correction, guided=0.0) if control else correction,
         frozen=model.extractor if correction.freeze == "extractor" else (),
     )
-    feeding = ClipDataModule(training_set, validation_set, optimizer.batch_size, loader)
-    with lock_folder(out, remedy=ELSEWHERE):
-        reached = fit_network(module, feeding, out, engine, MetricsLogger(tracking, out, recipe))
+    data_module = ClipDataModule(training_set, validation_set, optimizer.batch_size, loader)
+    with lock_folder(out, remedy=OTHER_OUT):
+        metrics = fit_network(module, data_module, out, engine, MetricsLogger(tracking, out, recipe))
         complete_run(out, run.source, recipe, **origin)
-    return reached | {"edits": len(edits)}
+    return metrics | {"edits": len(edits)}
+
+
+def _check_edits(
+    edits: Mapping[str, Edit], training_ids: Collection[str], project: Project, run: Run, frames: int
+) -> None:
+    """Check that edits are of training clips, with as many scores as the network reads frames.
+
+    Raises:
+        UserError: one is not.
+    """
+    for clip_id, edit in edits.items():
+        if clip_id not in training_ids:
+            raise UserError(
+                f"{project.edits_file}: clip {clip_id!r} is no training clip of {run.folder}; use its own edits"
+            )
+        if len(edit.scores) != frames:
+            raise UserError(
+                f"{project.edits_file}: clip {clip_id!r} has {len(edit.scores)} scores, but the network reads "
+                f"{frames} frames; collect a project from {run.folder}"
+            )
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def differences_from_run(
     run: Run, *, correction: CorrectionRecipe, augmentation: Augmentation, optimizer: OptimizerRecipe, seed: int
 ) -> list[str]:
-    """What of the run's own training is different in one that starts anew, so that the run itself is no control of it.
+    """The parts of a retraining from scratch that differ from the run's own training; if none, the run is its control.
 
-    Nothing where it does not start anew, or where nothing is known of how the run began, which `finetune` refuses.
+    Empty for a training that continues from the run's checkpoint, and for a run without a training recipe, which
+    `finetune` refuses.
     """
     if correction.init != "scratch" or "network" not in run.recipe:
         return []
-    here = {"augmentation": asdict(augmentation), "optimizer": optimizer_as_json(optimizer), "seed": seed}
-    found = [key for key, value in json.loads(json.dumps(here)).items() if value != run.recipe.get(key)]
+    recipe = {"augmentation": asdict(augmentation), "optimizer": optimizer.as_json(), "seed": seed}
+    differences = [key for key, value in recipe.items() if value != run.recipe.get(key)]
     if correction.mechanism not in ("keep", NetworkRecipe(**run.recipe["network"]).mechanism):
-        found.append("mechanism")
-    return found
+        differences.append("mechanism")
+    return differences

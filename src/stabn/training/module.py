@@ -1,4 +1,4 @@
-"""One step of training, as Lightning wants it."""
+"""The Lightning module of training and fine-tuning: losses, optimizer and schedule."""
 
 import math
 import zlib
@@ -11,35 +11,35 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from stabn.data.dataset import ClipBatch
 from stabn.engine.config import EngineRecipe
 from stabn.nn import STABN, Output, ResNet3D, recognition_loss, spatial_loss, temporal_loss
+from stabn.training.distributed import BatchShard, ShardedDropout, process_count, shard_of_batch, sum_over_processes
 from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
-from stabn.training.distributed import BatchShard, ShardedDropout, shard_of_batch, process_count, sum_over_processes
 
-# A quarter, but not exactly: of four steps PyTorch would make a division by zero.
-_RISING = 0.2501
+# A quarter, but not exactly: with four steps OneCycleLR would divide by zero.
+_RISING_SHARE = 0.2501
 
 
 class TrainingModule(LightningModule):
-    """Eq. 4, and with `gamma` Eq. 5; logs validation_loss and validation_top1 per epoch.
+    """The loss of Eq. 4, and with `gamma` of Eq. 5; logs validation_loss and validation_top1 per epoch.
 
-    Dropout draws from a generator that is seeded anew at every step from (seed, step), so that a training that was
-    interrupted goes on as if it had not been.
+    Dropout is seeded at every step from (seed, step), so that a resumed training draws the same masks.
 
     Args:
         model: ST-ABN or the plain network.
-        optimizer: how weights move.
+        optimizer: optimizer, schedule and batches.
         total_steps: of the whole training.
         seed: of dropout.
         gamma: weight of L_temp (Eq. 6); None leaves it out.
-        correction: in which form edits are learnt.
+        correction: how the network learns from edits.
         frozen: modules that keep their weights and their batch-norm statistics.
 
     Attributes:
-        fused: the optimizer moves all weights in one call, which rounds otherwise in the last bit.
+        fused: whether the optimizer updates all weights in one call, which rounds differently in the last bit.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class TrainingModule(LightningModule):
         self._dropout = model.drop = ShardedDropout(model.dropout)
         self.validation_top1 = MulticlassAccuracy(model.num_classes, average="micro")
 
-    def suit(self, engine: EngineRecipe) -> None:
-        """Compute as the engine says; call this before the weights are moved."""
+    def configure_engine(self, engine: EngineRecipe) -> None:
+        """Set up the network for an engine; call this before the weights are moved to a device."""
         self.model.activation_checkpointing = engine.activation_checkpointing
         self.fused = engine.fast
         if engine.fast:
@@ -78,40 +78,41 @@ class TrainingModule(LightningModule):
             self.model.channels_last()
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
-        """Move a batch, and make of its bytes there what the network reads."""
+        """Move a batch, and normalise its pixels there."""
         moved = batch.to(device, non_blocking=True)
         _ = moved.clips
         return moved
 
     def on_train_epoch_start(self) -> None:
-        """Keep the batch-norm statistics of frozen modules: they must not drift towards the fine-tuning clips."""
+        """Put frozen modules into evaluation mode, so that their batch-norm statistics stay as they are."""
         for module in self.frozen:
             module.eval()
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor] | None:
-        """The loss of one batch, and sums over its clips for the curves.
+        """The loss of one batch, and sums over its clips in all processes for the curves.
 
-        A batch of which no clip could be read moves nothing, but counts as a step.
+        A batch with no readable clip skips the update but still counts as a step.
         """
-        rows = shard_of_batch(len(batch.pixels), self.device)
+        shard = shard_of_batch(len(batch.pixels), self.device)
         _, _, frames, side, _ = batch.pixels.shape
-        if rows.total * frames * math.ceil(side / 32) ** 2 < 2:  # too few values for batch norm, or none at all
-            return self._nothing()
-        self._dropout.part = rows
-        again = batch_idx % self.optimizer.accumulate
-        torch.manual_seed(zlib.crc32(f"{self.seed} {self.global_step}{f' {again}' if again else ''}".encode()))
-        output = self._guided(batch, rows) if self.correction.guided else self.model(batch.clips.to(self.dtype))
+        if shard.total * frames * math.ceil(side / 32) ** 2 < 2:  # too few values for batch norm
+            return self._zero_loss()
+        self._dropout.shard = shard
+        accumulated = batch_idx % self.optimizer.accumulate
+        step = f"{self.seed} {self.global_step}" + (f" {accumulated}" if accumulated else "")
+        torch.manual_seed(zlib.crc32(step.encode()))
+        output = self._guided(batch, shard) if self.correction.guided else self.model(batch.clips.to(self.dtype))
         losses = self._losses(batch, output)
-        told = {name: loss.detach() * rows.count for name, loss in losses.items()}
-        if self.optimizer.label_smoothing and batch.clip_ids:  # told is Eq. 4, so that all runs compare
-            told["recognition"] = recognition_loss(output, batch.labels).detach() * rows.count
-        told["clips"] = torch.full((), rows.count, dtype=torch.int64, device=self.device)
-        told["top1"] = (output.logits.argmax(1) == batch.labels).sum()
-        sums = dict(zip(told, sum_over_processes(list(told.values())), strict=True))
-        return {"loss": sum(losses.values(), start=torch.zeros((), device=self.device)) * rows.weight, **sums}
+        sums = {name: loss.detach() * shard.count for name, loss in losses.items()}
+        if self.optimizer.label_smoothing and batch.clip_ids:  # the curves have Eq. 4, which compares between runs
+            sums["recognition"] = recognition_loss(output, batch.labels).detach() * shard.count
+        sums["clips"] = torch.full((), shard.count, dtype=torch.int64, device=self.device)
+        sums["top1"] = (output.logits.argmax(1) == batch.labels).sum()
+        totals = dict(zip(sums, sum_over_processes(list(sums.values())), strict=True))
+        return {"loss": sum(losses.values(), start=torch.zeros((), device=self.device)) * shard.weight, **totals}
 
     def _losses(self, batch: ClipBatch, output: Output) -> dict[str, Tensor]:
-        """By name, each averaged over the clips of the batch."""
+        """The weighted losses by name, each a mean over the clips of the batch."""
         losses = {"recognition": recognition_loss(output, batch.labels, self.optimizer.label_smoothing)}
         if self.gamma is not None:
             assert output.attention is not None
@@ -124,26 +125,27 @@ class TrainingModule(LightningModule):
                 output.attention.temporal, batch.scores, batch.has_scores, self.gamma, form
             )
         if not batch.clip_ids:
-            # Only other processes have clips of this batch; they wait for gradients from this one.
+            # Only other processes have clips of this batch; they wait for this one's gradients.
             scores = [output.logits] if output.attention_logits is None else [output.logits, output.attention_logits]
             return {name: torch.stack([0 * score.sum() for score in scores]).sum() for name in losses}
         return losses
 
-    def _nothing(self) -> dict[str, Tensor] | None:
+    def _zero_loss(self) -> dict[str, Tensor] | None:
+        """A loss without effect, for which other processes wait; None, which skips the step, if there are none."""
         if process_count() == 1:
             return None
         zero = torch.stack([(0 * p).sum() for p in self.model.parameters() if p.requires_grad]).sum()
         return {"loss": zero}
 
-    def _guided(self, batch: ClipBatch, rows: BatchShard) -> Output:
-        """The network's answer, in which some edited clips are perceived through their edited scores."""
+    def _guided(self, batch: ClipBatch, shard: BatchShard) -> Output:
+        """The network's output, for which some edited clips are perceived through their edited scores."""
         assert isinstance(self.model, STABN)
         features_bcthw = self.model.encode(batch.clips.to(self.dtype))
         attention, attention_logits_bk = self.model.attend(features_bcthw)
-        drawn_b = rows.of(torch.rand(rows.total, device=batch.scores.device)) < self.correction.guided
+        drawn_b = shard.of(torch.rand(shard.total, device=batch.scores.device)) < self.correction.guided
         temporal_bt = torch.where((drawn_b & batch.has_scores)[:, None], batch.scores, attention.temporal)
-        seen = replace(attention, temporal=temporal_bt.to(attention.temporal.dtype))
-        return Output(self.model.perceive(features_bcthw, seen), attention_logits_bk, attention)
+        guided = replace(attention, temporal=temporal_bt.to(attention.temporal.dtype))
+        return Output(self.model.perceive(features_bcthw, guided), attention_logits_bk, attention)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Loss and accuracy of one batch of validation clips."""
@@ -152,40 +154,37 @@ class TrainingModule(LightningModule):
             output = self.model(batch.clips.to(self.dtype))
             self.validation_top1(output.logits, batch.labels)
             loss = recognition_loss(output, batch.labels)
-        # also where no clip could be read: other processes wait for this one's sums
+        # also if no clip could be read, because other processes wait for this one's sums
         self.log("validation_loss", loss, batch_size=clips, sync_dist=True, logger=False)
         self.log("validation_top1", self.validation_top1, batch_size=clips, logger=False)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The recipe's optimizer and schedule."""
+        """The recipe's optimizer and learning-rate schedule."""
         recipe = self.optimizer
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer: torch.optim.Optimizer
-        rates: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+        options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
         if self.fused and self.device.type in ("cpu", "cuda"):
-            rates["fused"] = True
+            options["fused"] = True
+        optimizer: torch.optim.Optimizer
         if recipe.name == "sgd":
-            optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **rates)
+            optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **options)
         else:
-            optimizer = torch.optim.AdamW(parameters, **rates)
-        schedule: torch.optim.lr_scheduler.LRScheduler
-        interval = "step"
+            optimizer = torch.optim.AdamW(parameters, **options)
+        scheduler: LRScheduler
         if recipe.schedule == "one-cycle":
-            schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, recipe.learning_rate, total_steps=self.total_steps, pct_start=_RISING
-            )
+            scheduler = OneCycleLR(optimizer, recipe.learning_rate, self.total_steps, pct_start=_RISING_SHARE)
         elif recipe.schedule == "cosine":
-            share = partial(cosine_schedule, total=self.total_steps, warmup=round(recipe.warmup * self.total_steps))
-            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+            warmup = round(recipe.warmup * self.total_steps)
+            scheduler = LambdaLR(optimizer, partial(cosine_schedule, total=self.total_steps, warmup=warmup))
         else:
-            milestones = list(recipe.milestones) if recipe.schedule == "step" else []
-            schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
-            interval = "epoch"
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+            milestones = recipe.milestones if recipe.schedule == "step" else ()
+            scheduler = MultiStepLR(optimizer, milestones, gamma=0.1)
+        interval = "epoch" if isinstance(scheduler, MultiStepLR) else "step"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
 
 def cosine_schedule(step: int, *, total: int, warmup: int) -> float:
-    """The share of the highest learning rate at a step, from 0: up in a line, down along half a cosine.
+    """The share of the highest learning rate at a step, from 0: a linear warm-up, then half a cosine.
 
     Steps 0 .. warmup - 1 take 1 / (warmup + 1), 2 / (warmup + 1), ...; step `warmup` takes 1, and `total` would take 0
     (Loshchilov and Hutter, SGDR, arXiv 1608.03983, without restarts).

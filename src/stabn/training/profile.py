@@ -23,16 +23,16 @@ from stabn.data.dataset import VideoDataset, collate
 from stabn.data.quality.unreadable import SkipUnreadable
 from stabn.data.segments import segment_frames
 from stabn.data.video.clip import Clip
-from stabn.data.video.decode import VideoInfo
 from stabn.data.video.reader import Reader, init_reader_process
+from stabn.data.video.scan import VideoInfo
 from stabn.engine.config import EngineRecipe
 from stabn.engine.device import bf16_is_faster, core_count, device_of
 from stabn.engine.trainer import build_trainer, progress_bar, silence_lightning
 from stabn.errors import UserError
-from stabn.training.recipes import LoaderRecipe
 from stabn.training.datamodule import ClipDataModule, ResumableLoader
 from stabn.training.distributed import SyncBatchNorm
 from stabn.training.module import TrainingModule
+from stabn.training.recipes import LoaderRecipe
 
 WARM_UP = 3
 """Batches before those that are measured, or as many as the first step takes: memory is asked for, GPUs choose their
@@ -143,7 +143,7 @@ def time_step(module: TrainingModule, feeding: ClipDataModule, engine: EngineRec
     if feeding.loader.cache:
         _fill(feeding, WARM_UP + steps)
     clock = _Clock(device, steps, max(WARM_UP, module.optimizer.accumulate))
-    module.suit(engine)
+    module.configure_engine(engine)
     engine.announce()
     with silence_lightning(), TemporaryDirectory() as nowhere:
         trainer = build_trainer(
@@ -168,7 +168,7 @@ def time_step(module: TrainingModule, feeding: ClipDataModule, engine: EngineRec
 
 
 def _fill(feeding: ClipDataModule, steps: int) -> None:
-    first = list(islice(ResumableLoader(feeding.training_set, feeding.batch_size, 0).sampled, steps))
+    first = list(islice(ResumableLoader(feeding.training_set, feeding.batch_size, 0).batches, steps))
     rows = [row for batch in first for _, row in batch]
     for row in tqdm(rows, desc="keeping videos", unit="clip", disable=None, leave=False):
         with suppress(UserError):

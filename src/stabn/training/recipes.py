@@ -1,7 +1,8 @@
-"""How networks are trained: every number of a recipe, checked when it is read."""
+"""Recipes of training and fine-tuning: network, optimizer, loader, corrections, and their defaults."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from stabn.data.transforms import Augmentation
 from stabn.data.video.backends import Decoder
@@ -13,14 +14,14 @@ from stabn.nn.stabn import Mechanism
 
 @dataclass(frozen=True)
 class NetworkRecipe:
-    """Which network.
+    """Architecture and initial weights of a network.
 
     Attributes:
         architecture: small, tiny, fine (maps twice as fine), small-deep or fine-deep for a 2-core CPU; resnet18, 34,
             50, 101 or 152 as in the official code.
         attention: with the attention branch (ST-ABN); False trains the plain 3D ResNet, the baseline.
-        mechanism: paper is Eqs. 1 to 3; gated, ours, lets nothing past the temporal attention, and gated-both nothing
-            past the spatial one either.
+        mechanism: paper is Eqs. 1 to 3; gated (ours) multiplies all features by the temporal attention, and gated-both
+            by the spatial attention, too.
         dropout: before the classifiers of both branches, 0 to less than 1.
         imagenet: weights of a 2D ResNet to inflate: a file, a torchvision name or a hub repository; null for random.
         inflation: centre keeps the response to a static clip equal to the 2D network's; average is the official way.
@@ -36,21 +37,21 @@ class NetworkRecipe:
 
 @dataclass(frozen=True)
 class OptimizerRecipe:
-    """How weights move.
+    """Optimizer, learning-rate schedule and batches.
 
     Attributes:
         name: sgd with momentum, or adamw.
         learning_rate: the highest one of the schedule.
-        momentum: of sgd.
-        weight_decay: of both.
+        momentum: of sgd, 0 to less than 1.
+        weight_decay: 0 to less than 1.
         schedule: step multiplies by 0.1 after each milestone; one-cycle rises for a quarter of all steps and falls;
-            cosine rises in a line over `warmup` and falls to 0 along half a cosine.
-        milestones: epochs after which the step schedule falls.
+            cosine rises linearly over `warmup` and falls to 0 along half a cosine.
+        milestones: epochs after which the step schedule multiplies by 0.1, ascending.
         warmup: share of all steps over which the cosine schedule rises, 0 to less than 1.
         label_smoothing: share of each label that is spread evenly over all classes, 0 to less than 1.
         epochs: passes over the training clips.
-        batch_size: clips at once, over all processes; each gets a part of them.
-        accumulate: so many batches make a step: 8 with a batch_size of 8 are a step of 64 clips. Batch norm still sees
+        batch_size: clips per batch, over all processes, which share them.
+        accumulate: batches per optimizer step: 8 with a batch_size of 8 make a step of 64 clips. Batch norm still sees
             one batch at a time.
     """
 
@@ -78,22 +79,30 @@ class OptimizerRecipe:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise UserError(f"optimizer.milestones: got {list(self.milestones)}, expected ascending epochs")
 
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self) | {"milestones": list(self.milestones)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "OptimizerRecipe":
+        """The recipe that `as_json` wrote."""
+        return cls(**{**value, "milestones": tuple(value["milestones"])})
+
 
 @dataclass(frozen=True)
 class LoaderRecipe:
-    """How clips reach the network.
+    """How clips are read.
 
     Attributes:
         workers: processes that prepare clips, each with one that decodes; 0 prepares them in the training process; auto
-            is 0 on a CPU, which has none to spare, and one less than there are cores, at most 8, per GPU. `stabn
-            profile` tries what is best.
+            is 0 on a CPU, and one less than there are cores, at most 8, per GPU. `stabn profile` measures what is best.
         cache: keep all decoded videos in memory at network size (needs workers 0); for data sets of some hundred clips.
-        timeout: seconds after which a video that is still being decoded counts as broken; 0 waits as long as it takes,
-            and decodes without a process of its own.
+        timeout: seconds after which a video that is still being decoded counts as broken; 0 waits without limit, and
+            decodes without a process of its own.
         broken: share of a split's clips that may be unreadable, 0 to 1, before training ends; null for a hundredth, or
-            ten where half of the clips are left.
-        decoder: auto takes torchcodec for what is read again where it is installed, and gives the same frames as pyav;
-            cuda is torchcodec on the GPU, whose colours are rounded otherwise.
+            ten clips if half of the split is left.
+        decoder: auto uses torchcodec, if installed, for files that are read again, and gives the same frames as pyav;
+            cuda is torchcodec on the GPU, whose colours are rounded differently.
     """
 
     workers: int | Literal["auto"] = "auto"
@@ -115,21 +124,20 @@ class LoaderRecipe:
 
 @dataclass(frozen=True)
 class CorrectionRecipe:
-    """How corrections enter a network; the defaults are the paper's way, docs/results.md compares them.
+    """How a network learns from edits; the defaults are the paper's, and docs/results.md compares them.
 
     Attributes:
         init: `checkpoint` continues from the run's weights; `scratch` retrains from its initialisation, with the edits
             from the first step, and needs freeze none.
-        mechanism: keep leaves the network's own; the others, as in `network`, change it from here on, in the control
-            too.
+        mechanism: keep leaves the network's own; the others, as in `network`, replace it, also in the control.
         freeze: `extractor` keeps the extractor's weights and batch-norm statistics; `none` trains the whole network.
-        loss: squared is Eq. 6; balanced gives the frames that matter as much weight in all as the others, which counts
-            where they are few; cross-entropy is the binary one. The same for the cells of a frame with --where.
-        views: edited shows a clip at exactly the frames that were edited; any at random frames like all clips, whose
-            scores lie between the edited ones (uniform sampling only).
-        guided: share of the edited clips, drawn anew at every step, whose perception branch sees the edited scores in
-            place of the network's own; 0 to 1.
-        gamma_where: weight of the agreement with --where, where there is one.
+        loss: squared is Eq. 6; balanced gives the relevant frames, however few, the same total weight as the others;
+            cross-entropy is the binary one. With --where it applies to the cells of a frame likewise.
+        views: edited shows a clip at exactly the edited frames; any at random frames like all clips, with scores
+            interpolated between the edited ones (uniform sampling only).
+        guided: share of the edited clips, drawn at every step, whose perception branch sees the edited scores in place
+            of the network's own; 0 to 1.
+        gamma_where: weight of the spatial loss of --where, above 0.
     """
 
     init: Literal["checkpoint", "scratch"] = "checkpoint"
@@ -144,7 +152,9 @@ class CorrectionRecipe:
         if not 0 < self.gamma_where < float("inf"):
             raise UserError(f"correction.gamma_where: got {self.gamma_where}, expected a number above 0")
         if self.init == "scratch" and self.freeze != "none":
-            raise UserError("correction.freeze: got extractor with correction.init scratch, which has no trained extractor; give none")
+            raise UserError(
+                "correction.freeze: got extractor with init scratch, which has no trained extractor; give none"
+            )
         if not 0 <= self.guided <= 1:
             raise UserError(f"correction.guided: got {self.guided}, expected a share in 0..1")
 
@@ -157,4 +167,4 @@ SMALL_FINETUNING = OptimizerRecipe(
     name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=3, batch_size=8
 )
 GAMMA = 5.0
-"""The default weight of the agreement with the edits; docs/finetuning.md has the measurement behind it."""
+"""The default weight of L_temp (Eq. 6); docs/finetuning.md has the measurement behind it."""

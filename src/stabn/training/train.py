@@ -1,4 +1,4 @@
-"""From data to a run: `train`, and the loop that `finetune` shares with it."""
+"""Training a network from data to a finished run; fine-tuning shares the loop."""
 
 import math
 import shutil
@@ -19,21 +19,21 @@ from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_trainer, progress_bar, silence_lightning
 from stabn.errors import NotFiniteError, UserError
-from stabn.files import lock_folder, is_first_process
+from stabn.files import is_first_process, lock_folder
 from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
 from stabn.runs import read_run, write_run
-from stabn.training.callbacks import SkippedClips, LossCurves, ProgressFile, TimedCheckpoint
-from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.callbacks import LossCurves, ProgressFile, SkippedClips, TimedCheckpoint
 from stabn.training.datamodule import ClipDataModule, total_steps
 from stabn.training.distributed import SyncBatchNorm, process_count
 from stabn.training.loggers import MetricsLogger, TrackingRecipe
 from stabn.training.module import TrainingModule
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
 
 SAVE_EVERY = timedelta(minutes=2)
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
 SKIPPED = "skipped.json"
-ELSEWHERE = "choose another --out"
+OTHER_OUT = "choose another --out"
 
 
 def train(
@@ -52,15 +52,28 @@ def train(
     keep: bool = False,
     tracking: TrackingRecipe = TrackingRecipe("none"),  # noqa: B008
 ) -> dict[str, Any]:
-    """Train a network on the split "train" and write it to `out`; goes on where an interrupted training stopped.
+    """Train a network on the split "train" and write it to `out`, resuming an interrupted training of the same recipe.
 
-    The network of the last epoch is kept: choosing an epoch by the validation split would spoil that split for the
-    report. With `held_out`, ids of training clips, these are not learnt but take the place of the validation split.
-    With `class_names` the network has these classes, of which the data may lack some; else those of the data. With
-    `keep` a run that the same training has finished already is left as it is.
+    The network of the last epoch is kept: choosing an epoch by the validation split would bias the report's accuracy
+    on that split.
+
+    Args:
+        out: the run's folder.
+        data: the labelled videos.
+        preprocessing: how videos become clips.
+        network: which network.
+        augmentation: how training clips are varied.
+        optimizer: optimizer, schedule and batches.
+        loader: how clips are read.
+        engine: device, precision, processes.
+        seed: for initialisation, batch order, augmentation and dropout.
+        held_out: ids of training clips that are not trained on, and replace the validation split.
+        class_names: classes of the network, of which the data may lack some; by default those of the data.
+        keep: leave a run that the same training has finished as it is.
+        tracking: where metrics are logged.
 
     Returns:
-        What was reached: the last epoch's entry of curves.json, and "skipped" as for `fit_network`; nothing where it was kept.
+        The last epoch's entry of curves.json, and "skipped" as for `fit_network`; {} if a finished run was kept.
 
     Raises:
         UserError: data or settings are wrong, or `out` holds something else.
@@ -68,19 +81,14 @@ def train(
     recipe = {
         "network": asdict(network),
         "preprocessing": preprocessing.as_json(),
-        "augmentation": asdict(augmentation),
-        "optimizer": optimizer_as_json(optimizer),
-        "loader": asdict(loader),
-        "engine": asdict(engine),
-        "tracking": asdict(tracking),
-        "seed": seed,
+        **shared_recipe_as_json(augmentation, optimizer, loader, engine, tracking, seed),
     }
     if held_out:
         recipe["held_out"] = sorted(held_out)
     if class_names is not None:
         recipe["class_names"] = list(class_names)
-    if keep and (before := read_run(out)) is not None and before["complete"]:
-        _check_same(out, before, data, recipe)
+    if keep and (previous_run := read_run(out)) is not None and previous_run["complete"]:
+        _check_same_training(out, previous_run, data, recipe)
         return {}
     table = data.table() if class_names is None else data.table().numbered(class_names)
     if len(table.class_names) < 2:
@@ -95,11 +103,11 @@ def train(
         raise UserError("optimizer.batch_size: got one frame of one clip per step; batch norm needs more")
     claim_run_folder(out, data, recipe)
     module = TrainingModule(model, optimizer, total_steps=total_steps(len(training_set), optimizer), seed=seed)
-    feeding = ClipDataModule(training_set, validation_set, optimizer.batch_size, loader)
-    with lock_folder(out, remedy=ELSEWHERE):
-        reached = fit_network(module, feeding, out, engine, MetricsLogger(tracking, out, recipe))
+    data_module = ClipDataModule(training_set, validation_set, optimizer.batch_size, loader)
+    with lock_folder(out, remedy=OTHER_OUT):
+        metrics = fit_network(module, data_module, out, engine, MetricsLogger(tracking, out, recipe))
         complete_run(out, data, recipe)
-    return reached
+    return metrics
 
 
 def build_datasets(
@@ -110,27 +118,25 @@ def build_datasets(
     seed: int,
     held_out: Collection[str] = (),
 ) -> tuple[VideoDataset, VideoDataset]:
-    """What `train` learns, and what it measures after each epoch.
+    """The training set and the validation set; arguments as for `train`.
 
     Raises:
         UserError: the table has no such split.
     """
-    learnt, measured = table.of_split("train"), () if held_out else table.of_split("validation")
+    training, validation = table.of_split("train"), () if held_out else table.of_split("validation")
     if held_out:
-        measured = tuple(sample for sample in learnt if sample.clip_id in held_out)
-        learnt = tuple(sample for sample in learnt if sample.clip_id not in held_out)
-    training_set, validation_set = (
-        VideoDataset(
-            samples, preprocessing, class_names=table.class_names, augmentation=varied, seed=seed, cache=loader.cache
-        )
-        for samples, varied in ((learnt, augmentation), (measured, None))
+        validation = tuple(sample for sample in training if sample.clip_id in held_out)
+        training = tuple(sample for sample in training if sample.clip_id not in held_out)
+    common: dict[str, Any] = {"class_names": table.class_names, "seed": seed, "cache": loader.cache}
+    return (
+        VideoDataset(training, preprocessing, augmentation=augmentation, **common),
+        VideoDataset(validation, preprocessing, **common),
     )
-    return training_set, validation_set
 
 
 def build_network(network: NetworkRecipe, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> ResNet3D:
-    """The recipe's network as it is before training: random but for inflated weights; seed before."""
-    shape: Any = (
+    """The recipe's network before training, with random or inflated ImageNet weights; seed torch before the call."""
+    arguments: Any = (
         network.architecture,
         len(class_names),
         preprocessing.sampling.frames,
@@ -138,17 +144,17 @@ def build_network(network: NetworkRecipe, preprocessing: Preprocessing, class_na
         class_names,
         preprocessing.as_json(),
     )
-    model = STABN(*shape, mechanism=network.mechanism) if network.attention else ResNet3D(*shape)
+    model = STABN(*arguments, mechanism=network.mechanism) if network.attention else ResNet3D(*arguments)
     if network.imagenet is not None:
         load_imagenet(model, imagenet_state_dict(network.imagenet), inflation=network.inflation)
     return model
 
 
 def check_can_train(engine: EngineRecipe, seed: int) -> None:
-    """Find out before anything is written whether training can start.
+    """Check engine and seed before anything is written.
 
     Raises:
-        UserError: the engine is not to be had, or the seed is negative.
+        UserError: this machine has no such engine, or the seed is out of range.
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed: got {seed}, expected 0..{2**32 - 1}")
@@ -156,52 +162,67 @@ def check_can_train(engine: EngineRecipe, seed: int) -> None:
         build_trainer(engine)
 
 
-def optimizer_as_json(optimizer: OptimizerRecipe) -> dict[str, Any]:
-    """A recipe's part as JSON gives it back."""
-    return asdict(optimizer) | {"milestones": list(optimizer.milestones)}
-
-
-def optimizer_from_json(value: Mapping[str, Any]) -> OptimizerRecipe:
-    """The recipe that `optimizer_as_json` wrote."""
-    return OptimizerRecipe(**{**value, "milestones": tuple(value["milestones"])})
+def shared_recipe_as_json(
+    augmentation: Augmentation,
+    optimizer: OptimizerRecipe,
+    loader: LoaderRecipe,
+    engine: EngineRecipe,
+    tracking: TrackingRecipe,
+    seed: int,
+) -> dict[str, Any]:
+    """The parts of a recipe that training and fine-tuning share, as JSON values."""
+    return {
+        "augmentation": asdict(augmentation),
+        "optimizer": optimizer.as_json(),
+        "loader": asdict(loader),
+        "engine": asdict(engine),
+        "tracking": asdict(tracking),
+        "seed": seed,
+    }
 
 
 def claim_run_folder(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
-    """Claim `out` for a run with this recipe, new or interrupted.
+    """Write run.json of a run that is not complete, new or interrupted.
+
+    Args:
+        out: the run's folder.
+        data: the labelled videos.
+        recipe: JSON values.
+        **origin: as for `write_run`.
 
     Raises:
         UserError: `out` holds a finished run, or one with another recipe or other data.
     """
-    before = read_run(out)
-    if before is not None:
-        if before["complete"]:
-            raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train anew")
-        _check_same(out, before, data, recipe)
+    previous_run = read_run(out)
+    if previous_run is not None:
+        if previous_run["complete"]:
+            raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train again")
+        _check_same_training(out, previous_run, data, recipe)
     write_run(out, data, recipe, complete=False, **origin)
 
 
-def _check_same(out: Path, before: Mapping[str, Any], data: DataSource, recipe: Mapping[str, Any]) -> None:
-    """Find out whether the run in `out`, whose run.json is `before`, learns from this data what this recipe says.
-
-    On what it runs, with how many workers, and who is told may be different.
+def _check_same_training(
+    out: Path, previous_run: Mapping[str, Any], data: DataSource, recipe: Mapping[str, Any]
+) -> None:
+    """Check that a run.json is of the same data and recipe; engine, loader and tracking may differ.
 
     Raises:
-        UserError: it does not.
+        UserError: it is not.
     """
-    state = "a finished run" if before["complete"] else "an unfinished run"
-    learnt = {key: value for key, value in recipe.items() if key not in ("engine", "loader", "tracking")}
-    for part, wanted in (("recipe", learnt), ("data", asdict(data.absolute()))):
-        for key, value in wanted.items():
-            known = before[part].get(key)
-            if known != value:
-                differ = f"{key} = {known}, now asked for {value}"
-                if key == "held_out":
-                    differ = "other clips held out"
-                raise UserError(f"{out}: holds {state} with {differ}; choose another --out, or remove it to train anew")
+    state = "a finished run" if previous_run["complete"] else "an unfinished run"
+    compared = {key: value for key, value in recipe.items() if key not in ("engine", "loader", "tracking")}
+    for part, values in (("recipe", compared), ("data", asdict(data.absolute()))):
+        for key, value in values.items():
+            previous = previous_run[part].get(key)
+            if previous != value:
+                difference = f"{key} = {previous}, now {value}" if key != "held_out" else "other clips held out"
+                raise UserError(
+                    f"{out}: holds {state} with {difference}; choose another --out, or remove it to train again"
+                )
 
 
 def complete_run(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
-    """Note that a run is complete, and only then remove what an interrupted one would go on from."""
+    """Mark a run as complete, and only then remove what an interrupted one would resume from."""
     write_run(out, data, recipe, complete=True, **origin)
     if is_first_process():
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -209,38 +230,42 @@ def complete_run(out: Path, data: DataSource, recipe: Mapping[str, Any], **origi
 
 
 def fit_network(
-    module: TrainingModule, feeding: ClipDataModule, out: Path, engine: EngineRecipe, recorder: MetricsLogger | None = None
+    module: TrainingModule,
+    data_module: ClipDataModule,
+    out: Path,
+    engine: EngineRecipe,
+    metrics_logger: MetricsLogger | None = None,
 ) -> dict[str, Any]:
     """Run all epochs and save the network in `out`.
 
-    Every two minutes and at each epoch's end a checkpoint is written; an interrupted run that goes on from it ends
-    with the same weights, on a CPU bit by bit. curves.json gets an entry per epoch; progress.json says how far it is.
-    Clips that cannot be read are left out; skipped.json lists them. A recorder writes loss and accuracy, too, for
-    whoever watches.
-
-    Raises:
-        UserError: more clips cannot be read than the loader's recipe allows.
+    A checkpoint is written every two minutes and at the end of each epoch; a training resumed from it ends with the
+    same weights, on a CPU bit by bit. curves.json gets an entry per epoch, and progress.json the current step. Clips
+    that cannot be read are left out and listed in skipped.json.
 
     Returns:
         The last epoch's entry of curves.json, and "skipped": how many clips were left out at any time.
+
+    Raises:
+        UserError: more clips cannot be read than the loader's recipe allows; training diverged; there are more
+            processes than clips in a batch; or another process ended.
     """
     last = out / CHECKPOINTS / "last.ckpt"
-    clips = {"train": len(feeding.training_set), "validation": len(feeding.validation_set)}
-    skipped = SkippedClips(out / SKIPPED, clips, feeding.loader.broken)
-    curves = LossCurves(out / "curves.json", skipped, recorder)
+    clips = {"train": len(data_module.training_set), "validation": len(data_module.validation_set)}
+    skipped = SkippedClips(out / SKIPPED, clips, data_module.loader.broken)
+    curves = LossCurves(out / "curves.json", skipped, metrics_logger)
     callbacks: list[Callback] = [
         skipped,
         curves,
-        *([] if recorder is None else [recorder]),
+        *([] if metrics_logger is None else [metrics_logger]),
         ProgressFile(out / PROGRESS),
         TimedCheckpoint(last.parent, last.stem, enable_version_counter=False, train_time_interval=SAVE_EVERY),
         ModelCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True),
         *progress_bar(),
     ]
-    module.suit(engine)
+    module.configure_engine(engine)
     engine.announce()
     if engine.precision == "64-true":
-        module.double()  # before Lightning does, which reads an interrupted run's weights first and would round them
+        module.double()  # Lightning does this only after it has read the checkpoint, whose weights would be rounded
     with silence_lightning():
         trainer = build_trainer(
             engine,
@@ -258,9 +283,10 @@ def fit_network(
                 f"engine.devices: got {trainer.world_size} processes in all, but a batch, or the validation split, has "
                 f"only {fewest} clips to share; take fewer"
             )
-        bare = deepcopy(module.model) if engine.strategy == "fsdp" else None
+        unsharded = deepcopy(module.model) if engine.strategy == "fsdp" else None
+        checkpoint = last if last.exists() else None
         try:
-            trainer.fit(module, datamodule=feeding, ckpt_path=last if last.exists() else None, weights_only=True)
+            trainer.fit(module, datamodule=data_module, ckpt_path=checkpoint, weights_only=True)
         except NotFiniteError as error:
             raise UserError(
                 f"{out}: training diverged in epoch {trainer.current_epoch + 1} ({error}); choose another --out and a "
@@ -276,20 +302,20 @@ def fit_network(
                 raise
             raise UserError(
                 f"{out}: another process of this training ended ({str(error).splitlines()[0]}); give the same command "
-                "again to go on from the last checkpoint"
+                "again to resume from the last checkpoint"
             ) from error
-    model = module.model if bare is None else _gathered(bare, last)
+    model = module.model if unsharded is None else _load_checkpoint(unsharded, last)
     model.activation_checkpointing = False
     model.checkpoint_norms(False)
     if trainer.is_global_zero:
         model.cpu().float().eval().save_pretrained(out)
-    return curves.epochs[-1] | {"skipped": len(skipped.tally)}
+    return curves.epochs[-1] | {"skipped": len(skipped.counter)}
 
 
-def _gathered(bare: ResNet3D, last: Path) -> ResNet3D:
-    """The network whose pieces lie on many devices, from the whole of it in the last epoch's checkpoint."""
-    state = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
-    bare.load_state_dict(
+def _load_checkpoint(model: ResNet3D, checkpoint: Path) -> ResNet3D:
+    """The network with the weights of a checkpoint: after FSDP, whose processes hold only pieces of them."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict(
         {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
     )
-    return bare
+    return model
