@@ -29,7 +29,7 @@ from stabn.cli import data as data_verbs
 from stabn.cli import edits as edit_verbs
 from stabn.cli import train as verbs
 from stabn.data.annotations.source import DataSource
-from stabn.data.annotations.table import Columns
+from stabn.data.annotations.columns import Columns
 from stabn.data.dataset import VideoDataset
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing

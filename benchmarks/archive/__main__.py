@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import command_of, machine
+from benchmarks.tables import write_rows
 from stabn.batch.clips import list_clips
 from stabn.batch.explain_batch import explain_archive
-from stabn.batch.worker import Means
+from stabn.batch.worker import BatchOptions
 from stabn.data.sampling import Sampling
 from stabn.data.tabletop import NAMES, generate
 from stabn.data.transforms import Preprocessing
 from stabn.data.video.clip import probe
 from stabn.engine.config import EngineRecipe
-from stabn.files import write_json
 from stabn.nn import STABN
 
 PREPROCESSING = Preprocessing(Sampling("uniform", 16), resize=63, crop=56)
@@ -40,7 +40,7 @@ def write_table(folder: Path, clips: int) -> Path:
 
 
 def measured(asked: argparse.Namespace, table: Path, run: Path, workers: int, out: Path) -> dict[str, Any]:
-    means = Means(asked.batch_size, workers, engine=EngineRecipe(asked.accelerator))
+    means = BatchOptions(asked.batch_size, workers, engine=EngineRecipe(asked.accelerator))
     told = explain_archive(run, table, out, means=means, price_per_hour=asked.price_per_hour)
     return {"workers": workers, "errors": told["errors"], **told["speed"]}
 
@@ -75,4 +75,4 @@ if __name__ == "__main__":
         "network": "small, 16 frames, 56 x 56 pixels",
         "runs": runs,
     }
-    write_json(Path(__file__).with_name("results.json"), found)
+    write_rows(Path(__file__).with_name("results.json"), found)

@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.settings import machine
-from stabn.files import write_json
+from benchmarks.tables import write_rows
 from stabn.nn import STABN, ResNet3D, recognition_loss
 
 SIZES = {
@@ -40,7 +40,7 @@ def one_step(architecture: str, attention: bool, repetitions: int) -> dict[str, 
     torch.manual_seed(0)
     model = (STABN if attention else ResNet3D)(architecture, classes, frames)
     model.channels_last()
-    model.keep_less()
+    model.checkpoint_norms()
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
     clips, labels = torch.randn(batch, 3, frames, side, side), torch.randint(0, classes, (batch,))
@@ -93,7 +93,7 @@ if __name__ == "__main__":
         print(json.dumps(one_step(asked.step[0], bool(int(asked.step[1])), 3)))
     else:
         found = {architecture: measured(architecture) for architecture in asked.architectures}
-        write_json(
+        write_rows(
             Path(__file__).with_name("results.json"),
             {
                 "command": shlex.join(["python", "-m", "benchmarks.cost", *sys.argv[1:]]),

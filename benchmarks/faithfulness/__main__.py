@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import ENGINE, SETTINGS, arguments, over_seeds, per_seed, print_summary, report, title_of
+from benchmarks.settings import ENGINE, SETTINGS, arguments, per_seed, report
+from benchmarks.tables import BEYOND_RANDOM
 from stabn.evaluation.attribution import methods_of
 from stabn.evaluation.faithfulness import run_faithfulness
 from stabn.files import read_json, write_json
@@ -77,18 +78,11 @@ def one_seed(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {"methods": found}
 
 
-def over_random(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """What methods have beyond random in the same network: areas of two networks differ by how sure each is anyway."""
-    chance = {name: found[f"{name.rpartition(', ')[0]}, random"] for name in found}
-    return {name: {m: value - chance[name][m] for m, value in values.items()} for name, values in found.items()}
-
-
-def judged(methods: list[dict[str, dict[str, float]]], other: str, network: str | None = None) -> dict[str, Any]:
-    """The attention of every network, seed by seed minus another method of the same network, or of the one named."""
-    trained = {name for found in methods for name in found}
+def compared(trained: set[str], other: str, network: str | None = None) -> dict[str, str]:
+    """The attention of every network against another method of the same network, or of the one named, as far as both
+    are among the networks and methods that were `trained`."""
     against = {f"{name}, attention": f"{network or name}, {other}" for name in RUNS}
-    found = over_seeds(methods, against)
-    return {mine: found[mine] for mine, theirs in against.items() if {mine, theirs} <= trained}
+    return {mine: theirs for mine, theirs in against.items() if {mine, theirs} <= trained}
 
 
 if __name__ == "__main__":
@@ -99,13 +93,9 @@ if __name__ == "__main__":
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="only these networks")
     asked = parser.parse_args()
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder))
-    methods = [result["methods"] for result in results]
-    summary = {f"against {other}": judged(methods, other) for other in METHODS[1:]}
+    trained = {name for result in results for name in result["methods"]}
+    against = {f"against {other}": compared(trained, other) for other in METHODS[1:]}
     for other in ("cam", "grad-cam"):
-        title = f"against {other} of the 3D ResNet"
-        summary[title] = judged(methods, other, PLAIN)
-        summary[f"{title}, each beyond random"] = judged([over_random(found) for found in methods], other, PLAIN)
-    summary = {title: rows for title, rows in summary.items() if rows}
-    report(asked, __file__, {"summary": summary, "results": results})
-    for title, rows in summary.items():
-        print_summary(f"{title_of(asked)}, {title}", rows)
+        for of in (f"against {other} of the 3D ResNet", f"against {other} of the 3D ResNet{BEYOND_RANDOM}"):
+            against[of] = compared(trained, other, PLAIN)
+    report(asked, __file__, results, {title: rows for title, rows in against.items() if rows})

@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from benchmarks.faults.plain import Plain
 from benchmarks.settings import command_of, machine
+from benchmarks.tables import write_rows
 from stabn.data.video.backends import VideoFiles
 from stabn.data.video.reader import TIMEOUT, Reader
-from stabn.data.video.subprocess_worker import Guard, StoppedError
+from stabn.data.video.subprocess_worker import StoppedError, WorkerProcess
 from stabn.errors import UserError
-from stabn.files import write_json
 
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "data"))
 from damaged_videos import KINDS, damaged, make_originals
@@ -100,16 +100,16 @@ def copies(
             yield kind, copy, original
 
 
-def shown(guard: Guard, path: Path) -> np.ndarray:
+def shown(guard: WorkerProcess, path: Path) -> np.ndarray:
     """(T, H, W, 3) uint8: what this library reads."""
-    return np.stack([p.pixels for chunk in guard.stream("chunks", path, 64) for p in chunk])
+    return np.stack([p.pixels for chunk in guard.stream("frame_chunks", path, 64) for p in chunk])
 
 
 def outcomes(asked: argparse.Namespace, files: dict[str, list[Path]]) -> dict[str, Any]:
     """By codec and kind of damage what became of the copies."""
     found: dict[str, Any] = {}
     rng = np.random.default_rng(SEED)
-    with closing(Guard(VideoFiles("pyav"), 20)) as guard, closing(Guard(Plain(), 20)) as plain:
+    with closing(WorkerProcess(VideoFiles("pyav"), 20)) as guard, closing(WorkerProcess(Plain(), 20)) as plain:
         for codec, paths in files.items():
             right = {path: shown(guard, path) for path in paths}
             plainly_right = {path: plain.call("frames", path) for path in paths}
@@ -247,7 +247,7 @@ if __name__ == "__main__":
     files = originals(asked.out / "originals", asked.videos, asked.copies)
     found = {"damaged copies": outcomes(asked, files), "reading": reading(asked, files[REAL])}
     command = command_of(__file__, OUT=asked.out, VIDEOS=asked.videos)
-    write_json(Path(__file__).with_name("results.json"), {"command": command, "machine": machine(), **found})
+    write_rows(Path(__file__).with_name("results.json"), {"command": command, "machine": machine(), **found})
     shutil.rmtree(asked.out / "originals")
     for codec, told in found["damaged copies"].items():
         print(f"{codec:20}", *(f"{outcome} {told['all'].get(outcome, 0)};" for outcome in OUTCOMES))

@@ -23,7 +23,7 @@ from stabn.cli import edits as edit_verbs
 from stabn.cli import evaluate as measuring_verbs
 from stabn.cli import train as verbs
 from stabn.data.annotations.source import DataSource
-from stabn.evaluation.seeds import seed_interval
+from stabn.evaluation.intervals import seed_interval
 from stabn.runs import is_finished
 from stabn.training.recipes import LoaderRecipe
 

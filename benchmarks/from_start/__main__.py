@@ -6,7 +6,7 @@
 Per seed: a gated ST-ABN ("control"); the training clips of its weakest classes that it got wrong (words: that networks
 which had not seen them got wrong); the truth as edits; and the same training again, from the same random weights in the
 same order, with L_temp in its balanced form. `stabn finetune --correction.init scratch` without L_temp gives the
-control bit by bit, so it is not trained twice. "3D ResNet" and "ST-ABN, paper" are trained alike and know nothing of edits.
+control bit by bit, so it is not trained twice. "3D ResNet" and "ST-ABN, paper" are trained alike, without edits.
 """
 
 import argparse

@@ -29,12 +29,12 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
 from benchmarks.settings import command_of, machine
+from benchmarks.tables import write_rows
 from stabn.data.dataset import Sample, VideoDataset
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Augmentation, Preprocessing
 from stabn.data.video.clip import write_video
-from stabn.data.video.reader import Reader, begin_reading
-from stabn.files import write_json
+from stabn.data.video.reader import Reader, init_reader_process
 
 WIDTH, HEIGHT, LONG, READ, SIDE = 426, 240, 40, 32, 224
 JITTER = 0.2
@@ -146,13 +146,13 @@ if __name__ == "__main__":
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # of this process and of those it starts
     torch.set_num_threads(1)
-    begin_reading()
+    init_reader_process()
     random.seed(0)
     found = {
         f"shorter side {resize}": measured(asked.out, asked.clips, resize, asked.repetitions) for resize in (240, 256)
     }
     command = command_of(__file__, OUT=asked.out)
-    write_json(Path(__file__).with_name("results.json"), {"command": command, "machine": machine(), **found})
+    write_rows(Path(__file__).with_name("results.json"), {"command": command, "machine": machine(), **found})
     for resize, by_arm in found.items():
         for name, told in by_arm.items():
             print(f"{resize}  {name:36}  {told['ms per clip']:7.1f} ms  {told['times as fast']:5.2f} times")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.settings import arguments, over_seeds, per_seed, report, title_of
+from benchmarks.settings import arguments, per_seed, report
 from stabn.data.dataset import VideoDataset
 from stabn.files import read_json, write_json
 from stabn.nn import STABN, Attention
@@ -62,9 +62,4 @@ if __name__ == "__main__":
     results = per_seed(
         asked, lambda folder, seed: {"methods": {run: asked_with(folder / run, asked.split) for run in RUNS}}
     )
-    found = over_seeds([result["methods"] for result in results], {})
-    report(asked, __file__, {"summary": found, "results": results})
-    for run, measures in found.items():
-        print(
-            title_of(asked), run, {name: entry["mean"] for name, entry in measures.items() if isinstance(entry, dict)}
-        )
+    report(asked, __file__, results, {})

@@ -2,13 +2,13 @@
 
     python -m benchmarks.shortcut --data tabletop --where time --out runs/evidence
     python -m benchmarks.shortcut --data tabletop --where space --out runs/evidence
-    python -m benchmarks.shortcut --data tabletop --where time --start anew --out runs/evidence
+    python -m benchmarks.shortcut --data tabletop --where time --init scratch --out runs/evidence
 
 In training clips a mark's colour tells the class; in validation clips it tells another one; "clean" are the same clips
 without it. `time` puts the mark into frames that do not matter: edits are the truth of when. `space` puts it beside the
 object while the act goes on: edits are also the truth of where (boxes of the handled object, our extension). Edited are
 training clips of all classes that the network "recognises". "told" is the share of answers that are the mark's class.
-With `--start anew` the edits take part from the first step of the same training, as in benchmarks.from_start, and
+With `--init scratch` the edits take part from the first step of the same training, as in benchmarks.from_start, and
 "control" is the network that learnt without them: `gated`, in space `gated-both`. Else that network, by the paper's
 mechanism, is fine-tuned, with edits and ("control") without.
 """
@@ -70,7 +70,7 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
     source = source_of(asked, folder, seed, shortcut=asked.where)
     table = folder / "tabletop"
     how: dict[str, Any]
-    if asked.start == "anew":
+    if asked.init == "scratch":
         folder = folder / "from-start"
         setting = setting.lasting(asked.epochs or setting.epochs)
         correction, mechanism = (WHERE, "gated-both") if asked.where == "space" else (BALANCED, "gated")
@@ -97,16 +97,16 @@ def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--where", choices=("time", "space"), required=True)
-    parser.add_argument("--start", choices=("before", "anew"), default="before", help="of the edited training")
-    parser.add_argument("--epochs", type=int, help="of every training with --start anew")
+    parser.add_argument("--init", choices=("checkpoint", "scratch"), default="checkpoint", help="of the edited training")
+    parser.add_argument("--epochs", type=int, help="of every training with --init scratch")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="how many clips are edited")
     asked = parser.parse_args()
     if asked.data != "tabletop":
         parser.error("--data: marks are planted in tabletop only")
-    if asked.epochs and asked.start != "anew":
-        parser.error("--epochs: is for --start anew; fine-tuning has its own")
-    asked.variant = f"-{asked.where}" + ", from the start" * (asked.start == "anew")
+    if asked.epochs and asked.init != "scratch":
+        parser.error("--epochs: is for --init scratch; fine-tuning has its own")
+    asked.variant = f"-{asked.where}" + ", from the start" * (asked.init == "scratch")
     results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
-    against = {} if asked.start == "anew" else {"before": "control"}
+    against = {} if asked.init == "scratch" else {"before": "control"}
     against |= {f"{count} edits": "control" for count in asked.counts}
     report(asked, __file__, results, against)

@@ -29,11 +29,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stabn.engine.device import bf16_pays
-from stabn.files import read_json, write_json
+from stabn.engine.device import bf16_is_faster
+from stabn.files import read_json
 from stabn.memory import keep_freed_memory, keep_freed_memory_later
 from stabn.nn import STABN, recognition_loss
-from stabn.nn.fast_inference import answering
+from stabn.nn.fast_inference import fast_inference_copy
 
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,23 +72,23 @@ class Arm:
         dtype: of features and activations; bfloat16 is autocast while training.
         fused: the optimizer moves all weights in one call.
         lean: normalisations are computed again for the gradients.
-        recompute: all that is inside residual blocks is.
+        activation_checkpointing: all that is inside residual blocks is.
         compiled: by torch.compile; its start-up is in `start`, not in `seconds`.
     """
 
     keep: bool = True
     layout: bool = True
-    answering: bool = True
+    fast_inference_copy: bool = True
     winograd: bool = True
     dtype: str = "float32"
     fused: bool = True
     lean: bool = True
-    recompute: bool = False
+    activation_checkpointing: bool = False
     compiled: bool = False
 
 
 PLAIN = Arm(keep=False, layout=False, answering=False, winograd=False, fused=False, lean=False)
-BEST = "bfloat16" if bf16_pays(DEVICE) else "float32"
+BEST = "bfloat16" if bf16_is_faster(DEVICE) else "float32"
 FAST = Arm(dtype=BEST, winograd=BEST == "float32" and DEVICE == CPU)
 ARMS = {
     "inference": {
@@ -107,7 +107,7 @@ ARMS = {
         "fast, all kept for gradients": Arm(lean=False, dtype=BEST),
         "fast, memory not kept": Arm(keep=False, dtype=BEST),
         "fast, optimizer not fused": Arm(fused=False, dtype=BEST),
-        "fast, recomputing": Arm(keep=False, recompute=True, dtype=BEST),
+        "fast, recomputing": Arm(keep=False, activation_checkpointing=True, dtype=BEST),
     },
 }
 OTHER = "float32" if BEST == "bfloat16" else "bfloat16"
@@ -130,7 +130,7 @@ def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[
         return _step(model, clips, arm, classes)
     model.eval()
     dtype = getattr(torch, arm.dtype)
-    network = answering(model, dtype, winograd=arm.winograd) if arm.answering else model
+    network = fast_inference_copy(model, dtype, winograd=arm.winograd) if arm.answering else model
     if arm.answering:
         clips = clips.to(dtype)
         del model
@@ -146,8 +146,8 @@ def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[
 
 def _step(model: STABN, clips: torch.Tensor, arm: Arm, classes: int) -> Callable[[], Any]:
     model.train()
-    model.recompute = arm.recompute
-    model.keep_less(arm.lean)
+    model.activation_checkpointing = arm.activation_checkpointing
+    model.checkpoint_norms(arm.lean)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4, fused=arm.fused)
     labels = torch.arange(len(clips), device=DEVICE) % classes
     asked = torch.compile(model) if arm.compiled else model
@@ -292,6 +292,7 @@ def main() -> None:
         name, work, arm, architecture, classes = json.loads(asked.child)
         return serve(name, Work(**work), Arm(**arm), architecture, classes)
     from benchmarks.settings import command_of, machine  # only here, for the children need not know all verbs
+    from benchmarks.tables import write_rows
 
     known = read_json(asked.out, remedy="remove it") if asked.out.exists() else {}
     for name in asked.work:
@@ -311,7 +312,7 @@ def main() -> None:
         unlike += f", architecture {asked.architecture}" * (asked.architecture != "resnet50")
         unlike += ", compiled" * asked.compiled
         known[f"{name} {DEVICE.type}{unlike}"] = {"command": command, **where, **found}
-        write_json(asked.out, known)
+        write_rows(asked.out, known)
         for arm, f in found["arms"].items():
             print(
                 f"{name}  {arm:28}  {f['seconds']:8.3f} s  {f['times as fast']:5.2f} times  {f['gib']:5.1f} GiB  "

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.studio.running import machine, running
 from stabn.data.annotations.source import DataSource
 from stabn.data.video.clip import write_video
-from stabn.evaluation.collect import collect
+from stabn.evaluation.collect import collect_project
 from stabn.runs import open_run
 
 REPEATS = 7
@@ -51,7 +51,7 @@ def long_video(run: Path, folder: Path) -> dict[str, float]:
         rows.writerow(("path", "label", "split"))
         rows.writerow(("long.mp4", name, "train"))
     source = DataSource(str(folder / "clips.csv"))
-    collect(open_run(run, source), folder / "edits", bound=1.0)
+    collect_project(open_run(run, source), folder / "edits", bound=1.0)
     first, every, answer = [], [], []
     for _ in range(REPEATS):
         with running(run, folder / "edits", "--data.annotations", str(folder / "clips.csv")) as studio:

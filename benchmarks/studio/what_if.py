@@ -22,7 +22,7 @@ from stabn.data.annotations.source import DataSource
 from stabn.data.sampling import Sampling
 from stabn.data.tabletop import generate
 from stabn.data.transforms import Preprocessing
-from stabn.evaluation.collect import collect
+from stabn.evaluation.collect import collect_project
 from stabn.nn import STABN
 from stabn.runs import open_run, write_run
 
@@ -85,7 +85,7 @@ def resnet50(folder: Path) -> tuple[Path, Path]:
     model = STABN("resnet50", len(names), 32, class_names=names, preprocessing=preprocessing.as_json())
     model.save_pretrained(run)
     write_run(run, DataSource(str(folder / "data")), {}, complete=True)
-    collect(open_run(run), folder / "edits", bound=1.0, batch_size=1)
+    collect_project(open_run(run), folder / "edits", bound=1.0, batch_size=1)
     return run, folder / "edits"
 
 

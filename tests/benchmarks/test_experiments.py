@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -13,7 +14,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from benchmarks.settings import GRID_FRAMES, arguments, boxes_of, cut_out, over_seeds, per_seed, report, source_of
+from benchmarks.settings import GRID_FRAMES, arguments, boxes_of, cut_out, per_seed, report, source_of
+from benchmarks.tables import beyond_random, cell, over_seeds, summaries, write_rows
 from stabn.data.video.clip import write_video
 from stabn.edits.project import Project
 from stabn.files import read_json
@@ -68,8 +70,9 @@ def test_edits_from_the_start_are_measured_on_a_held_back_split_of_another_word(
             assert measures["all"] == pytest.approx((measures["edited classes"] + measures["other classes"]) / 2)
             assert ("frame AP" in measures) == (method != "3D ResNet")
         assert result["methods"]["edited"]["edits"] == result["edits"]
-    assert found["summary"]["edited"]["against"] == "control"
-    assert found["summary"]["control"]["against"] == "3D ResNet"
+    summary = summaries(found)[""]
+    assert summary["edited"]["against"] == "control"
+    assert summary["control"]["against"] == "3D ResNet"
     assert str(tmp_path) not in found["command"]
 
     runs = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("run.json")}
@@ -77,8 +80,8 @@ def test_edits_from_the_start_are_measured_on_a_held_back_split_of_another_word(
     experiment("from_start", *common, "--arms", *arms)
     experiment("faithfulness", *common, "--runs", *runs_asked, "--perturbed", 2, "--name", "looked")
     assert runs == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("run.json")}
-    summary = read_json(tmp_path / "found.json", remedy="-")["looked"]["summary"]
-    own, plain = (summary[f"against cam{of}"]["from the start: edited, attention"] for of in ("", " of the 3D ResNet"))
+    tables = summaries(read_json(tmp_path / "found.json", remedy="-")["looked"])
+    own, plain = (tables[f"against cam{of}"]["from the start: edited, attention"] for of in ("", " of the 3D ResNet"))
     assert own["against"] == "from the start: edited, cam"
     assert plain["against"] == "from the start: 3D ResNet, cam"
     assert own["frame AP"]["mean"] == plain["frame AP"]["mean"]
@@ -155,7 +158,7 @@ def test_other_seeds_are_added_to_those_that_the_results_have(tmp_path, monkeypa
         monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "made_up" / "__main__.py"), *words])
         asked = arguments(None).parse_args()
         results = per_seed(asked, lambda _folder, seed: {"methods": {"a": {"all": float(seed)}}})
-        report(asked, "benchmarks/made_up/__main__.py", {"results": results})
+        report(asked, "benchmarks/made_up/__main__.py", results, {})
         return read_json(tmp_path / "found.json", remedy="-")["tabletop"]
 
     def seeds(entry: dict[str, Any]) -> list[int]:
@@ -167,3 +170,66 @@ def test_other_seeds_are_added_to_those_that_the_results_have(tmp_path, monkeypa
     assert added["results"][0]["methods"] == {"a": {"all": 2.0}}
     assert added["command"].endswith("--seeds 2 3 5")
     assert seeds(run("--seeds", "3")) == [3]
+
+
+def test_results_are_written_with_one_row_per_line_and_read_back_alike(tmp_path):
+    row = {
+        "all": 51.0,
+        "edited classes": 37.5,
+        "values of a list in a row": [1, 2, 3],
+        "long enough to pass a line": 0.1,
+    }
+    value = {"command": "python -m benchmarks.x", "results": [{"seed": 2, "methods": {"control": row, "edited": row}}]}
+    write_rows(tmp_path / "results.json", value)
+    text = (tmp_path / "results.json").read_text()
+    assert json.loads(text) == value
+    assert sum(line.startswith('   "edited": {"all": 51.0') for line in text.splitlines()) == 1
+    assert len(text.splitlines()) <= 6
+
+
+@pytest.mark.parametrize(
+    "file", sorted(path.relative_to(ROOT) for path in ROOT.glob("benchmarks/*/results.json")), ids=str
+)
+def test_results_in_the_repository_are_as_their_writer_lays_them_out(file, tmp_path):
+    value = read_json(ROOT / file, remedy="-")
+    write_rows(tmp_path / "results.json", value)
+    assert (tmp_path / "results.json").read_text() == (ROOT / file).read_text()
+    for experiment in value.values() if file.parent.name != "finetuning" else ():
+        if isinstance(experiment, dict) and "against" in experiment:
+            assert all(summaries(experiment).values())
+
+
+BY_HAND = {"+6.6 ± 9.2"}
+"""Differences that are not of all seeds of an experiment: the first five of ten seeds."""
+
+
+def differences(experiment: dict[str, Any]) -> set[str]:
+    """The paired difference of every two methods in every measure, with half of its interval, as documents write it."""
+    seeds = [result["methods"] for result in experiment["results"]]
+    of_seeds = [seeds]
+    if all(f"{name.rpartition(', ')[0]}, random" in seeds[0] for name in seeds[0]):
+        of_seeds.append([beyond_random(methods) for methods in seeds])
+    found = set()
+    for methods in of_seeds:
+        for other in dict.fromkeys(name for names in methods for name in names):
+            rows = over_seeds(methods, {name: other for names in methods for name in names})
+            for measures in rows.values():
+                entries = [entry for entry in measures.values() if isinstance(entry, dict) and "difference" in entry]
+                for entry in entries:
+                    for digits in (1, 2, 3):
+                        found.add(cell(entry, digits).partition("(")[2].strip("*)"))
+    return found
+
+
+def test_every_difference_in_the_documents_is_that_of_the_results_files():
+    known = set(BY_HAND)
+    for file in ROOT.glob("benchmarks/*/results.json"):
+        for experiment in read_json(file, remedy="-").values():
+            if isinstance(experiment, dict) and "against" in experiment:
+                known |= differences(experiment)
+    for name in ("README.md", "docs/results.md"):
+        text = re.sub(r"\s+", " ", (ROOT / name).read_text())
+        stated = re.findall(r"[-+]?\d*\.\d+ ± \d*\.\d+", text)
+        assert stated, name
+        unknown = [s for s in stated if not {s, f"+{s}", f"-{s}"} & known]
+        assert not unknown, (name, unknown)
