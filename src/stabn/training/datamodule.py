@@ -66,7 +66,7 @@ class ResumableLoader(DataLoader[ClipBatch]):
             SkipUnreadable(dataset),
             batch_sampler=self.batches,
             persistent_workers=workers > 0,
-            **_options(workers, trainer),
+            **loader_options(workers, trainer),
         )
         self.given = 0
 
@@ -91,8 +91,8 @@ class ResumableLoader(DataLoader[ClipBatch]):
         self.batches.skip = state["given"]
 
 
-def _options(workers: int, trainer: Trainer | None) -> dict[str, Any]:
-    """What the loaders of training and validation share."""
+def loader_options(workers: int, trainer: Trainer | None) -> dict[str, Any]:
+    """Arguments of a `DataLoader` of clips: workers, and pinned memory where the trainer is on a GPU."""
     on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
     return {
         "num_workers": workers,
@@ -136,7 +136,7 @@ class ClipDataModule(LightningDataModule):
             SkipUnreadable(self.validation_set),
             self.batch_size,
             sampler=shard_indices(self.trainer, len(self.validation_set)),
-            **_options(self.workers, self.trainer),
+            **loader_options(self.workers, self.trainer),
         )
 
     def teardown(self, stage: str) -> None:

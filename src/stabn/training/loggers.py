@@ -1,15 +1,15 @@
-"""The course of a training, written while it lasts: TensorBoard, CSV, MLflow, Weights & Biases; Lightning's loggers.
+"""Metrics of a training by Lightning's loggers: TensorBoard, CSV, MLflow, Weights & Biases.
 
 RUN/logs/csv/metrics.csv           a row per entry, and per epoch one more
 RUN/logs/tensorboard               the same, for `tensorboard --logdir RUN/logs`
-RUN/logs/runs.json                 the names that MLflow and Weights & Biases know the run by
+RUN/logs/runs.json                 the run's ids at MLflow and Weights & Biases
 """
 
 import csv
+import logging
 import os
 import secrets
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,23 +23,23 @@ from stabn.files import read_json, write_json
 from stabn.nn.state_dict import first_line_of
 
 LOGS = "logs"
-INSTALLED_APART = ("mlflow", "wandb")
-KINDS = ("tensorboard", "csv", *INSTALLED_APART)
-ADDRESSES = {"mlflow": "MLFLOW_TRACKING_URI", "wandb": "WANDB_BASE_URL"}
+SERVERS = {"mlflow": "MLFLOW_TRACKING_URI", "wandb": "WANDB_BASE_URL"}
+"""Optional libraries -> the environment variable with their server's address."""
+KINDS = ("tensorboard", "csv", *SERVERS)
 
 
 @dataclass(frozen=True)
 class TrackingRecipe:
-    """Where the course of a training is written.
+    """Where the metrics of a training are logged.
 
     Attributes:
-        kind: with commas; tensorboard and csv write into the run's folder `logs`, mlflow and wandb (Weights & Biases)
-            are libraries to be installed. none writes nothing.
+        kind: loggers, separated by commas; tensorboard and csv write into the run's folder `logs`, mlflow and wandb
+            (Weights & Biases) need their libraries. none logs nothing.
         project: the experiment of MLflow, the project of Weights & Biases.
-        name: what the run is called there; by default as its folder.
-        address: of the server of MLflow or Weights & Biases; by default what MLFLOW_TRACKING_URI or WANDB_BASE_URL
-            says, and else for MLflow a database in the run's folder.
-        every: steps between two entries of loss and learning rate; there is one per epoch besides.
+        name: of the run there; by default that of its folder.
+        address: of the server of MLflow or Weights & Biases; by default MLFLOW_TRACKING_URI or WANDB_BASE_URL, and
+            without these for MLflow a database in the run's folder.
+        every: steps between two entries of loss and learning rate, at least 1; each epoch has an entry, too.
     """
 
     kind: str = "tensorboard,csv"
@@ -54,43 +54,42 @@ class TrackingRecipe:
                 raise UserError(f"tracking.kind: got {kind!r}, expected none, or some of {','.join(KINDS)}")
         if self.every < 1:
             raise UserError(f"tracking.every: got {self.every}, expected at least 1 step")
-        servers = [kind for kind in self.kinds if kind in ADDRESSES]
-        if self.address is not None and len(servers) != 1:
+        if self.address is not None and sum(kind in SERVERS for kind in self.kinds) != 1:
             raise UserError(
-                f"tracking.address: got {self.address}, which is for mlflow or wandb, one of them; "
-                f"{' and '.join(ADDRESSES.values())} say both"
+                f"tracking.address: got {self.address}, which is for one of mlflow and wandb; for both set "
+                f"{' and '.join(SERVERS.values())}"
             )
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The parts of `kind`."""
+        """The names in `kind`."""
         if self.kind.strip() in ("none", ""):
             return ()
         return tuple(dict.fromkeys(part.strip() for part in self.kind.split(",")))
 
     def check(self) -> None:
-        """Find out before anything is written whether it can be.
+        """Check before anything is written that the libraries are there.
 
         Raises:
             UserError: a library is not installed.
         """
         for kind in self.kinds:
-            if kind in INSTALLED_APART and find_spec(kind) is None:
+            if kind in SERVERS and find_spec(kind) is None:
                 raise UserError(f"tracking.kind: got {self.kind}, but {kind} is not installed; pip install {kind}")
 
 
 class MetricsLogger(Callback):
-    """Gives Lightning's trainer its loggers, and writes to them; kept in no checkpoint, so that it changes nothing.
+    """Creates the trainer's loggers and logs metrics; not part of checkpoints, so it changes nothing.
 
-    A training that goes on from a checkpoint goes on in the same files, in which what came after the checkpoint is
-    replaced. MLflow and Weights & Biases take nothing back: they have these steps twice.
+    A training resumed from a checkpoint continues the same files, and replaces in them what came after the checkpoint.
+    MLflow and Weights & Biases cannot take steps back and have them twice.
 
     A logger that fails during training is named on stderr and left out; training goes on.
 
     Args:
-        tracking: where.
+        tracking: which loggers.
         out: the run's folder.
-        recipe: how the run is trained; noted beside the figures.
+        recipe: the run's recipe, logged as hyperparameters.
     """
 
     def __init__(self, tracking: TrackingRecipe, out: Path, recipe: Mapping[str, Any]) -> None:
@@ -98,10 +97,10 @@ class MetricsLogger(Callback):
         self.out = out
         self.recipe = {name: value for name, value in recipe.items() if name != "tracking"}
         self._rate = 0.0
-        self._noted = 0  # the last step with an entry
+        self._last_step = 0  # with an entry
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Begin, or go on; the trainer knows by now how many steps are done.
+        """Open the loggers, now that the trainer knows how many steps are done.
 
         Raises:
             UserError: MLflow or Weights & Biases cannot be reached.
@@ -114,124 +113,127 @@ class MetricsLogger(Callback):
                 opened.append(self._logger(kind, trainer.global_step))
             except Exception as error:  # noqa: BLE001 - each library has errors of its own
                 raise UserError(
-                    f"tracking.kind: {kind} cannot be written to ({first_line_of(error)}); see to that, or leave it out "
-                    "and give the same command again"
+                    f"tracking.kind: {kind} cannot be written to ({first_line_of(error)}); correct that, or leave it "
+                    "out, and give the same command again"
                 ) from None
         trainer.loggers = opened
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look at the learning rate while it is this step's."""
+        """Keep the learning rate of this step; at its end the scheduler has set the next one."""
         self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write an entry now and then."""
+        """Log loss and learning rate every few steps."""
         step = trainer.global_step
-        if not trainer.loggers or step % self.tracking.every or step == self._noted or "clips" not in (outputs or ()):
+        if step % self.tracking.every or step == self._last_step or "clips" not in (outputs or ()):
             return
-        self._noted = step
-        # The sums are over the clips of all processes, the loss itself is not.
+        self._last_step = step
+        # Sums over the clips of all processes; outputs["loss"] is this process's alone.
         losses = [float(value) for name, value in outputs.items() if name not in ("loss", "clips", "top1")]
         self.record(trainer, {"step_loss": sum(losses) / float(outputs["clips"]), "learning_rate": self._rate})
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Have on disk whatever a training that goes on from here will not write again."""
+        """Write buffered entries to disk: a training resumed from this checkpoint does not log them again."""
         for logger in list(trainer.loggers):
-            self._tried(trainer, logger, logger.save)
+            self._try(trainer, logger, logger.save)
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        """Let go."""
-        self._part(trainer, 1)
+        """End the loggers with a failure."""
+        self._finish(trainer, 1)
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Likewise."""
-        self._part(trainer, 0)
+        """End the loggers with success."""
+        self._finish(trainer, 0)
 
     def record(self, trainer: Trainer, figures: Mapping[str, float]) -> None:
-        """Write an entry for the steps that are done."""
+        """Log metrics at the current step."""
         step = trainer.global_step
         for logger in list(trainer.loggers):
-            self._tried(trainer, logger, lambda logger=logger: logger.log_metrics(dict(figures), step))
+            self._try(trainer, logger, lambda logger=logger: logger.log_metrics(dict(figures), step))
 
-    def _tried(self, trainer: Trainer, logger: Logger, write: Any) -> None:
+    def _try(self, trainer: Trainer, logger: Logger, write: Callable[[], None]) -> None:
         try:
             write()
         except Exception as error:  # noqa: BLE001 - each library has errors of its own
-            told = f"{type(logger).__name__} failed ({first_line_of(error)}); training goes on without it"
-            print(f"tracking: {told}", file=sys.stderr, flush=True)
+            logging.getLogger(__name__).warning(
+                "tracking: %s failed (%s); training goes on without it", type(logger).__name__, first_line_of(error)
+            )
             trainer.loggers = [other for other in trainer.loggers if other is not logger]
 
-    def _part(self, trainer: Trainer, status: int) -> None:
-        # A run of Weights & Biases belongs to the process; the next training in it would be taken for the same run.
+    def _finish(self, trainer: Trainer, status: int) -> None:
+        # A run of Weights & Biases belongs to the process; the next training in it would continue the same run.
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish(exit_code=status)
 
-    def _logger(self, kind: str, done: int) -> Logger:
+    def _logger(self, kind: str, steps_done: int) -> Logger:
         logger: Logger
         if kind == "tensorboard":
-            # Readers of the files leave out what earlier ones say of steps from `purge_step` on.
-            logger = TensorBoardLogger(self.out, name=LOGS, version=kind, default_hp_metric=False, purge_step=done + 1)
+            # Readers ignore entries of earlier files from `purge_step` on.
+            purge_step = steps_done + 1
+            logger = TensorBoardLogger(self.out, LOGS, version=kind, default_hp_metric=False, purge_step=purge_step)
         elif kind == "csv":
-            logger = _csv_logger(self.out, done)
+            logger = _csv_logger(self.out, steps_done)
         else:
             return self._server(kind)
         logger.log_hyperparams(self.recipe)
         return logger
 
     def _server(self, kind: str) -> Logger:
-        """A logger of MLflow or Weights & Biases: the one that the run had before, if it is there that it is wanted."""
-        address = self.tracking.address or os.environ.get(ADDRESSES[kind])
+        """A logger of MLflow or Weights & Biases, of the run's earlier id if address and project are the same."""
+        folder = self.out / LOGS
+        folder.mkdir(exist_ok=True)
+        address = self.tracking.address or os.environ.get(SERVERS[kind])
         if kind == "mlflow" and address is None:
-            address = f"sqlite:///{(self.out / LOGS).absolute()}/mlflow.db"
-        there = {"address": address, "project": self.tracking.project}
-        file = self.out / LOGS / "runs.json"
-        noted = read_json(file, remedy="remove it") if file.exists() else {}
-        before = noted.get(kind, {})
-        known = before["id"] if all(before.get(key) == value for key, value in there.items()) else None
-        name = self.tracking.name or self.out.absolute().name
-        (self.out / LOGS).mkdir(exist_ok=True)
+            address = f"sqlite:///{folder.absolute()}/mlflow.db"
+        project, name = self.tracking.project, self.tracking.name or self.out.absolute().name
+        file = folder / "runs.json"
+        runs = read_json(file, remedy="remove it") if file.exists() else {}
+        previous = runs.get(kind, {})
+        same = (previous.get("address"), previous.get("project")) == (address, project)
+        run_id: str | None = previous["id"] if same else None
         logger: MLFlowLogger | WandbLogger
         if kind == "mlflow":
-            logger = MLFlowLogger(self.tracking.project, name, address, run_id=known)
-            run = logger.run_id
+            logger = MLFlowLogger(project, name, address, run_id=run_id)
+            new_id = logger.run_id
         else:
-            run = known or secrets.token_hex(4)
+            new_id = run_id or secrets.token_hex(4)
             settings = {} if address is None else {"settings": _wandb_settings(address)}
-            logger = WandbLogger(name, self.out / LOGS, project=self.tracking.project, id=run, **settings)
+            logger = WandbLogger(name, folder, project=project, id=new_id, **settings)
             _ = logger.experiment  # connects
-        if known is None:
+        if run_id is None:
             logger.log_hyperparams(self.recipe)
-            write_json(file, noted | {kind: {"id": run, **there}})
+            write_json(file, runs | {kind: {"id": new_id, "address": address, "project": project}})
         return logger
 
 
 def _wandb_settings(address: str) -> Any:
-    import wandb  # installed where it is asked for
+    import wandb  # an optional dependency
 
     return wandb.Settings(base_url=address)
 
 
-def _csv_logger(out: Path, done: int) -> CSVLogger:
-    """A logger that begins with the rows of the steps that are done; Lightning's own begins with none."""
+def _csv_logger(out: Path, steps_done: int) -> CSVLogger:
+    """A logger that begins with the rows of the steps that are done; Lightning's own begins empty."""
     file = out / LOGS / "csv" / "metrics.csv"
-    kept = file.with_name("metrics-before.csv")
-    # The file of before has a name of its own until the new one has its rows, whenever the power fails.
-    if file.exists() and not kept.exists():
-        file.replace(kept)
-    logger = CSVLogger(out, name=LOGS, version="csv", flush_logs_every_n_steps=1)
-    logger.experiment.metrics = _rows_until(kept, done)
+    previous = file.with_name("metrics-before.csv")
+    # The previous file has another name until the new one has its rows, so that a power failure loses none.
+    if file.exists() and not previous.exists():
+        file.replace(previous)
+    logger = CSVLogger(out, LOGS, version="csv", flush_logs_every_n_steps=1)
+    logger.experiment.metrics = _rows_until(previous, steps_done)
     logger.save()
-    kept.unlink(missing_ok=True)
+    previous.unlink(missing_ok=True)
     return logger
 
 
-def _rows_until(file: Path, done: int) -> list[dict[str, Any]]:
-    """The complete rows of steps up to `done`."""
+def _rows_until(file: Path, step: int) -> list[dict[str, Any]]:
+    """The complete rows of steps up to `step`."""
     if not file.exists():
         return []
     with file.open(newline="", encoding="utf-8", errors="replace") as lines:
         rows = list(csv.DictReader(lines))
     complete = [row for row in rows if None not in row and None not in row.values() and row.get("step", "").isdecimal()]
-    return [row for row in complete if int(row["step"]) <= done]
+    return [row for row in complete if int(row["step"]) <= step]

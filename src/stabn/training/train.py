@@ -57,20 +57,9 @@ def train(
     The network of the last epoch is kept: choosing an epoch by the validation split would bias the report's accuracy
     on that split.
 
-    Args:
-        out: the run's folder.
-        data: the labelled videos.
-        preprocessing: how videos become clips.
-        network: which network.
-        augmentation: how training clips are varied.
-        optimizer: optimizer, schedule and batches.
-        loader: how clips are read.
-        engine: device, precision, processes.
-        seed: for initialisation, batch order, augmentation and dropout.
-        held_out: ids of training clips that are not trained on, and replace the validation split.
-        class_names: classes of the network, of which the data may lack some; by default those of the data.
-        keep: leave a run that the same training has finished as it is.
-        tracking: where metrics are logged.
+    With `held_out`, ids of training clips, these are not trained on and replace the validation split. With
+    `class_names` the network has these classes, of which the data may lack some. With `keep` a run that the same
+    training has finished is left as it is.
 
     Returns:
         The last epoch's entry of curves.json, and "skipped" as for `fit_network`; {} if a finished run was kept.
