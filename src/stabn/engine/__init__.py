@@ -1,1 +1,1 @@
-"""On what the work runs: device, precision, memory layout, Lightning's trainer."""
+"""Device, precision, memory layout, and Lightning's trainer."""

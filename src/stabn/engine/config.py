@@ -1,26 +1,26 @@
-"""On what the work runs: the options of the engine."""
+"""The options --engine.*: device, processes, precision and speed."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from stabn.engine.device import _log_once, compute_settings, resolve_precision, describe_settings
+from stabn.engine.device import _log_once, compute_settings, describe_settings, resolve_precision
 
 
 @dataclass(frozen=True)
 class EngineRecipe:
-    """On what the work runs; Lightning's own words.
+    """Device, processes, precision and speed; most names are Lightning's.
 
     Attributes:
         accelerator: auto, cpu, gpu, ...
-        devices: auto or how many; with more than one, as many processes work together.
-        strategy: auto, ddp (each process has the whole network) or fsdp (it is cut into pieces; GPUs).
+        devices: auto or how many; each has a process of its own.
+        strategy: auto, ddp (each process has the whole network) or fsdp (the network is sharded over GPUs).
         nodes: machines; start the same command on each, by torchrun for instance, on a file system that they share.
-        precision: 32-true, bf16-mixed, 16-mixed or 64-true; auto is bf16-mixed where the device is faster by it (GPUs,
+        precision: 32-true, bf16-mixed, 16-mixed or 64-true; auto is bf16-mixed where the device is faster in it (GPUs,
             processors with AMX) and 32-true elsewhere, and 32-true for accuracies and other measurements.
-        activation_checkpointing: in training, compute activations again in place of keeping them: much less memory
-            for a third more time, the same numbers.
-        fast: False computes in the plain way: float32, PyTorch's own memory layout, every operation by itself. It is
-            the reference for what True (docs/speed.md) gives faster.
+        activation_checkpointing: in training, recompute activations in place of keeping them: much less memory for a
+            third more time, the same numbers.
+        fast: False computes in float32, PyTorch's default memory layout and one operation at a time. It is the
+            reference for the faster computation of True (docs/speed.md).
     """
 
     accelerator: str = "auto"
@@ -31,25 +31,26 @@ class EngineRecipe:
     activation_checkpointing: bool = False
     fast: bool = True
 
-    def chosen_precision(self) -> str:
-        """What `precision` means on this machine; never auto."""
+    def resolved_precision(self) -> str:
+        """`precision` on this machine, never auto."""
         return resolve_precision(self.precision, self.accelerator, fast=self.fast)
 
     def keeps_memory(self) -> bool:
-        """Whether freed memory is kept for what comes next: faster, but the heap has gaps."""
+        """Whether freed memory is kept by the process: faster, but the heap has gaps."""
         return self.fast and not self.activation_checkpointing
 
-    def announce(self) -> None:
-        """Say on stderr, once, how it computes here, unless that is the plain way."""
+    def log_settings(self) -> None:
+        """Log once per process how the fast path computes on this machine."""
         if self.fast:
-            found = compute_settings(self.accelerator, self.precision)
-            _log_once(describe_settings(found | {"keeps_memory": found["keeps_memory"] and self.keeps_memory()}))
+            settings = compute_settings(self.accelerator, self.precision)
+            settings["keeps_memory"] = settings["keeps_memory"] and self.keeps_memory()
+            _log_once(describe_settings(settings))
 
-    def settled(self) -> "EngineRecipe":
-        """The same with the precision that auto means on this machine, for whoever asks several machines."""
-        precision: Any = self.chosen_precision()
+    def with_resolved_precision(self) -> "EngineRecipe":
+        """The same with this machine's precision in place of auto, for work on several machines."""
+        precision: Any = self.resolved_precision()
         return replace(self, precision=precision)
 
-    def measuring(self) -> "EngineRecipe":
-        """The same for measurements, which bfloat16 enters only where somebody asks for it."""
+    def for_measurement(self) -> "EngineRecipe":
+        """The same with float32 in place of auto: measurements use bfloat16 only if it is set."""
         return replace(self, precision="32-true") if self.precision == "auto" else self

@@ -1,4 +1,4 @@
-"""What this machine offers, and what could be installed on it."""
+"""What `stabn doctor` says: devices, libraries and codecs of this machine, and what could be installed."""
 
 import platform
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,11 @@ from stabn.data.video.backends import torchcodec_fault
 from stabn.engine import device
 
 CODECS = {"H.264": "h264", "H.265": "hevc", "VP9": "vp9", "AV1": "libdav1d", "MPEG-4": "mpeg4"}
-"""What people call them, and FFmpeg's decoders."""
+"""Common name -> FFmpeg's decoder."""
 ENCODERS = {"H.264": "libx264", "VP9": "libvpx-vp9"}
-"""What `stabn.data.video.clip.write_video` writes."""
+"""Common name -> FFmpeg's encoder, as far as `stabn.data.video.clip.write_video` needs them."""
 EXTRAS = ("torchcodec", "ray", "pyarrow", "onnxruntime", "tensorboard", "mlflow", "wandb")
-"""Libraries that some verbs use where they are installed."""
+"""Optional dependencies."""
 INSTALL = (
     "pip install torchcodec, in the version that its table of versions names for this torch, and FFmpeg's shared "
     "libraries (apt install ffmpeg, or conda install ffmpeg -c conda-forge)"
@@ -24,11 +24,11 @@ INSTALL = (
 
 
 def inspect_machine() -> dict[str, Any]:
-    """The facts.
+    """Versions, devices, decoders and encoders of this machine.
 
     Returns:
-        {"format": "stabn-doctor/1", "stabn", "python", "system", "cores": that this process may use,
-         "torch": {"version", "cuda": version or None, "gpus": [{"name", "gib"}], "bf16": whether they compute in it,
+        {"format": "stabn-doctor/1", "stabn", "python", "system", "cores": number that this process may use,
+         "torch": {"version", "cuda": version or None, "gpus": [{"name", "gib"}], "bf16": whether they are native in it,
          "threads"},
          "fast": as `stabn.engine.device.compute_settings`,
          "decoding": {"used": pyav or torchcodec, "why", "install": what would add torchcodec or None, "pyav", "ffmpeg",
@@ -67,31 +67,28 @@ def inspect_machine() -> dict[str, Any]:
     }
 
 
-def machine_report(found: Mapping[str, Any]) -> Iterator[str]:
-    """The facts as lines."""
-    cores = found["cores"]
-    yield f"stabn {found['stabn']}, Python {found['python']}, {found['system']}, {cores} core{'s' * (cores > 1)}"
-    on = found["torch"]
-    cuda = f"built for CUDA {on['cuda']}" if on["cuda"] else "built without CUDA"
-    yield f"torch {on['version']}, {cuda}, {on['threads']} threads"
-    for gpu in on["gpus"]:
-        yield f"GPU: {gpu['name']}, {gpu['gib']} GiB, {'with' if on['bf16'] else 'without'} bf16"
-    if not on["gpus"]:
+def machine_report(machine: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of `stabn doctor` for what `inspect_machine` returned."""
+    cores, torch_build, decoding = machine["cores"], machine["torch"], machine["decoding"]
+    yield f"stabn {machine['stabn']}, Python {machine['python']}, {machine['system']}, {cores} core{'s' * (cores > 1)}"
+    cuda = f"built for CUDA {torch_build['cuda']}" if torch_build["cuda"] else "built without CUDA"
+    yield f"torch {torch_build['version']}, {cuda}, {torch_build['threads']} threads"
+    for gpu in torch_build["gpus"]:
+        yield f"GPU: {gpu['name']}, {gpu['gib']} GiB, {'with' if torch_build['bf16'] else 'without'} bf16"
+    if not torch_build["gpus"]:
         yield "GPU: none that torch can use; training runs on the CPU"
-    yield device.describe_settings(found["fast"])
-    yield from (f"  {reason}" for reason in device.explain_settings(found["fast"]))
-    decoding = found["decoding"]
+    yield device.describe_settings(machine["fast"])
+    yield from (f"  {line}" for line in device.explain_settings(machine["fast"]))
     yield f"decoder: {decoding['used']}, because {decoding['why']}"
     if decoding["install"]:
         yield f"to add torchcodec, which seeks and is faster: {decoding['install']}"
     yield f"PyAV {decoding['pyav']} with FFmpeg {decoding['ffmpeg']} reads {_listed(decoding['codecs'])}"
-    yield f"explanations and reports are written as {_listed(found['encoding'])}"
-    extras = (f"{name} {number or 'not installed'}" for name, number in found["extras"].items())
-    yield f"optional: {', '.join(extras)}"
+    yield f"explanations and reports are written as {_listed(machine['encoding'])}"
+    yield "optional: " + ", ".join(f"{name} {number or 'not installed'}" for name, number in machine["extras"].items())
 
 
-def _listed(has: Mapping[str, bool]) -> str:
-    return ", ".join(name if there else f"not {name}" for name, there in has.items())
+def _listed(availability: Mapping[str, bool]) -> str:
+    return ", ".join(name if available else f"not {name}" for name, available in availability.items())
 
 
 def _version(package: str) -> str | None:
