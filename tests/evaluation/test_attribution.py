@@ -65,7 +65,7 @@ def test_dummies_know_the_clips_name_at_most():
 
 
 def test_a_method_that_the_network_does_not_have_is_refused():
-    with pytest.raises(UserError, match="--methods: got 'attention', expected some of cam, grad-cam, random"):
+    with pytest.raises(UserError, match=r"--methods: got 'attention', .*cam, grad-cam, random"):
         attribute_clips(network(ResNet3D), clip(), ["attention"], clip_ids=("a", "b"))
     with pytest.raises(UserError, match="--methods: got 'cam' twice"):
         attribute_clips(network(ResNet3D), clip(), ["cam", "cam"], clip_ids=("a", "b"))

@@ -34,8 +34,8 @@ def test_pairing_takes_what_clips_have_in_common_out_of_the_interval():
 @pytest.mark.parametrize(
     ("values", "options", "told"),
     [
-        ([], {}, r"got shape \(0,\)"),
-        ([[1.0]], {}, r"got shape \(1, 1\)"),
+        ([], {}, r"values: .*\(0,\)"),
+        ([[1.0]], {}, r"values: .*\(1, 1\)"),
         ([1.0, float("nan")], {}, "NaN"),
         ([1.0], {"level": 1.0}, "level"),
         ([1.0], {"resamples": 0}, "resamples"),
@@ -44,5 +44,5 @@ def test_pairing_takes_what_clips_have_in_common_out_of_the_interval():
 def test_what_has_no_interval_is_refused(values, options, told):
     with pytest.raises(ValueError, match=told):
         bootstrap_interval(np.array(values), **options)
-    with pytest.raises(ValueError, match=r"b: got shape \(2,\), expected \(3,\)"):
+    with pytest.raises(ValueError, match=r"b: .*\(2,\).*\(3,\)"):
         paired_interval(np.zeros(3), np.zeros(2))

@@ -170,11 +170,11 @@ def test_a_box_outside_the_view_does_not_count():
 
 def test_truth_for_fewer_frames_than_a_clip_has_is_refused_by_the_clips_name():
     data = Lanterns(2)
-    with pytest.raises(UserError, match="clip clip 1: truth has 3 frames"):
+    with pytest.raises(UserError, match=r"clip clip 1: .*3 frames"):
         measure_localisation(
             ExplainedNetwork.of(Honest()), data, {"clip 1": ClipTruth(relevance=(0.0, 1.0, 0.0))}, ["attention"]
         )
-    with pytest.raises(UserError, match="clip clip 1: truth has boxes of 1 frames, expected over 7"):
+    with pytest.raises(UserError, match=r"clip clip 1: .*1 frames.*7"):
         measure_localisation(ExplainedNetwork.of(Honest()), data, {"clip 1": ClipTruth(boxes=(None,))}, ["attention"])
 
 

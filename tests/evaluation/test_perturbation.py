@@ -211,11 +211,11 @@ def test_another_clips_attention_does_worse_than_a_clips_own():
 
 def test_what_cannot_be_perturbed_is_refused():
     clip, mask = lit(0), torch.zeros(1, FRAMES, 1, 1, dtype=torch.bool)
-    with pytest.raises(ValueError, match="baseline: got 'black', expected one of blur, freeze, mean"):
+    with pytest.raises(ValueError, match=r"baseline: .*'black'.*blur, freeze, mean"):
         perturb_clip(clip, mask, "black")
-    with pytest.raises(ValueError, match="removed: got 3 frames, expected 4"):
+    with pytest.raises(ValueError, match=r"removed: .*3.*4"):
         perturb_clip(clip, mask[:, :3], "mean")
     with pytest.raises(ValueError, match="steps, copies: got 0"):
         perturbation_curves(sees_frame(0), clip, {"it": looking(PERFECT)}, steps=0)
-    with pytest.raises(ValueError, match=r"expected one \(1, T, h, w\)"):
+    with pytest.raises(ValueError, match="explanations: "):
         perturbation_curves(sees_frame(0), clip, {"it": looking(PERFECT), "other": looking(PERFECT, [[[0.5] * 2]] * 4)})

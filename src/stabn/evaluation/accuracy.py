@@ -1,4 +1,4 @@
-"""How often a network is right: overall, per class, and what it confuses."""
+"""Top-1 and top-5 accuracy, overall and per class, calibration and the confusion matrix."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from stabn.evaluation.predict import Predictions
 
 
 def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
-    """The figures of an evaluation, ready for JSON.
+    """The figures of an evaluation as JSON values.
 
     Returns:
         {"num_clips": N,
@@ -28,12 +28,12 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
         Shares are in 0..1, low and high the ends of their 95 % bootstrap interval over clips; with fewer than five
         classes top5 counts them all.
     """
-    predicted, right = predictions.predicted, predictions.correct
+    predicted, correct = predictions.predicted, predictions.correct
     confusion = confusion_matrix(predictions, len(class_names))
     branches = {"perception": predictions.probabilities, "attention_branch": predictions.attention_probabilities}
     hits = {name: None if scores is None else _hits(scores, predictions.labels) for name, scores in branches.items()}
     return {
-        "num_clips": len(right),
+        "num_clips": len(correct),
         "skipped": predictions.skipped_as_json,
         **{name: of and {key: _rounded(value.mean()) for key, value in of.items()} for name, of in hits.items()},
         "intervals": {name: of and {key: _ends(value) for key, value in of.items()} for name, of in hits.items()},
@@ -42,7 +42,7 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
             for name, scores in branches.items()
         },
         "classes": [
-            {"name": name, "count": int(confusion[k].sum()), **_share(right[predictions.labels == k])}
+            {"name": name, "count": int(confusion[k].sum()), **_share(correct[predictions.labels == k])}
             for k, name in enumerate(class_names)
         ],
         "confusion": confusion.tolist(),
@@ -52,7 +52,7 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
                 "label": class_names[predictions.labels[row]],
                 "predicted": class_names[predicted[row]],
                 "probability": _rounded(predictions.probabilities[row].max()),
-                "correct": bool(predictions.correct[row]),
+                "correct": bool(correct[row]),
             }
             for row, clip_id in enumerate(predictions.clip_ids)
         ],
@@ -60,20 +60,20 @@ def accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, 
 
 
 def skipped_note(skipped: Sequence[Mapping[str, str]], measured: int) -> str:
-    """What to say of clips that could not be read, as `accuracy` lists them, beside those that were measured."""
-    first = join_names([one["path"] for one in skipped], 3)
+    """A sentence on the clips that could not be read, as `accuracy` lists them, and how many were measured."""
+    first = join_names([clip["path"] for clip in skipped], 3)
     return f"Measured on {measured} of {measured + len(skipped)} clips: {len(skipped)} could not be read ({first})."
 
 
 def confusion_matrix(predictions: Predictions, classes: int) -> np.ndarray:
-    """(classes, classes) int64: `[i, j]` clips of class i were called class j."""
-    called, labels = torch.from_numpy(predictions.predicted), torch.from_numpy(predictions.labels)
-    return multiclass_confusion_matrix(called, labels, classes).numpy()
+    """(classes, classes) int64: `[i, j]` clips of class i were predicted as class j."""
+    predicted, labels = torch.from_numpy(predictions.predicted), torch.from_numpy(predictions.labels)
+    return multiclass_confusion_matrix(predicted, labels, classes).numpy()
 
 
 def _hits(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """(N,) bool each: whether the truth is the first answer, and whether it is among the first five."""
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]  # among equals the first, as argmax has it
+    """(N,) bool each: whether the true class is the most probable one, and whether it is among the first five."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]  # of equal ones the first, as argmax does
     return {"top1": best[:, 0] == labels, "top5": (best == labels[:, None]).any(1)}
 
 
@@ -82,11 +82,11 @@ def _rounded(value: np.floating) -> float:
 
 
 def _ends(values: np.ndarray) -> dict[str, float]:
-    found = bootstrap_interval(values).as_json()
-    return {"low": found["low"], "high": found["high"]}
+    interval = bootstrap_interval(values).as_json()
+    return {"low": interval["low"], "high": interval["high"]}
 
 
-def _share(right: np.ndarray) -> dict[str, float | None]:
-    if not len(right):
+def _share(correct: np.ndarray) -> dict[str, float | None]:
+    if not len(correct):
         return {"top1": None, "low": None, "high": None}
-    return {"top1": _rounded(right.mean()), **_ends(right)}
+    return {"top1": _rounded(correct.mean()), **_ends(correct)}

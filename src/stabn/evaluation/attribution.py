@@ -1,4 +1,4 @@
-"""Explanation methods by name, and the network that they explain: each says when and where a class was seen."""
+"""Explanation methods by name: each gives temporal and spatial importances of a clip for one class."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -27,31 +27,31 @@ EXPLAINERS: dict[str, Callable[[Any, Tensor, Tensor | None], Attention]] = {
     "cam": lambda model, clip, classes: normalise_by_range(cam(model, clip, classes)),
     "grad-cam": lambda model, clip, classes: normalise_by_maximum(grad_cam(model, clip, classes)),
 }
-"""What reads the network: (model, clip (B, 3, T, H, W), classes (B,) or None for the predicted ones) -> `Attention`."""
+"""Methods that use the network: (model, clip (B, 3, T, H, W), classes (B,) or None for the top one) -> `Attention`."""
 
 REFERENCE_METHODS = ("random", "centre", "uniform")
-"""What does not, and is compared with: each cell and frame at random, a Gaussian about the middle, everything alike."""
+"""Dummy explanations to compare with: random values, a Gaussian about the middle, the same value everywhere."""
 
 METHODS = (*EXPLAINERS, *REFERENCE_METHODS)
 
 
 def methods_of(model: ResNet3D) -> tuple[str, ...]:
-    """The methods that can explain a network; the plain one has neither attention nor a branch for it."""
+    """The methods that fit a network; the plain network has no attention and no attention branch."""
     return METHODS if isinstance(model, STABN) else tuple(m for m in METHODS if not m.startswith("attention"))
 
 
 def check_methods(model: ResNet3D, methods: Sequence[str]) -> None:
-    """Make sure that a network can be explained so.
+    """Check the names of explanation methods.
 
     Raises:
-        UserError: there is none, or one is unknown, comes twice, or does not fit the network.
+        UserError: no method, or one that is unknown, comes twice, or does not fit the network.
     """
-    known = methods_of(model)
+    available = methods_of(model)
     if not methods:
-        raise UserError(f"--methods: got none, expected some of {', '.join(known)}")
+        raise UserError(f"--methods: got none, expected some of {', '.join(available)}")
     for number, method in enumerate(methods):
-        if method not in known:
-            raise UserError(f"--methods: got {method!r}, expected some of {', '.join(known)} for this network")
+        if method not in available:
+            raise UserError(f"--methods: got {method!r}, expected some of {', '.join(available)} for this network")
         if method in methods[:number]:
             raise UserError(f"--methods: got {method!r} twice, expected each once")
 
@@ -65,18 +65,18 @@ def attribute_clips(
     classes_b: Tensor | None = None,
     seed: int = 0,
 ) -> dict[str, Attention]:
-    """When and where, according to each method, on the grid of the network's features.
+    """Explanations of a batch of clips by each method, on the grid of the network's features.
 
-    Maps of a coarser grid (those of layer4) give each cell the value over it. So all methods of a network are judged on
-    the same cells.
+    Maps on a coarser grid (those of layer4) are enlarged by repeating cells, so that all methods of a network are
+    compared on the same cells.
 
     Args:
-        model: the network; nothing about it changes.
+        model: the network; its weights, mode and gradients stay as they are.
         clip_bcthw: (B, 3, T, H, W) as for the network.
         methods: of `methods_of(model)`.
-        clip_ids: B names, from which with the seed the `random` explanations are made.
-        classes_b: (B,) int64, the class explained; by default the predicted one. `attention` and dummies have none.
-        seed: of the `random` explanations, from 0.
+        clip_ids: B names, which with `seed` make the `random` explanations reproducible.
+        classes_b: (B,) int64, the class explained; by default the predicted one. `attention` and dummies ignore it.
+        seed: for the `random` explanations, from 0.
 
     Returns:
         By method `Attention` of (B, T, h, w) and (B, T), without gradient; h and w are those of the features.
@@ -89,20 +89,21 @@ def attribute_clips(
     with evaluation_mode(model), torch.no_grad():
         features_bcthw = model.encode(clip_bcthw)
         size = (clip_bcthw.shape[2], *features_bcthw.shape[-2:])
-        found = {}
+        explanations = {}
         for method in methods:
             if method in EXPLAINERS:
-                found[method] = _on_grid(EXPLAINERS[method](model, clip_bcthw, classes_b), size[1:])
+                explanations[method] = _on_grid(EXPLAINERS[method](model, clip_bcthw, classes_b), size[1:])
             else:
                 rows = [_dummy(method, size, np.random.default_rng([seed, *name.encode()])) for name in clip_ids]
-                found[method] = Attention(*(torch.stack(part).to(features_bcthw) for part in zip(*rows, strict=True)))
-        return found
+                parts = (torch.stack(part).to(features_bcthw) for part in zip(*rows, strict=True))
+                explanations[method] = Attention(*parts)
+        return explanations
 
 
 def _on_grid(attention: Attention, size: tuple[int, int]) -> Attention:
-    """The maps on another grid: each new cell has the value of the old one over it, or the mean of those that it cuts.
+    """The maps on another grid by area: each new cell has the mean of the old cells that it overlaps.
 
-    Interpolation would move the highest value of a coarse map to the picture's corners.
+    Bilinear interpolation would move the highest value of a coarse map towards the corners.
     """
     if tuple(attention.spatial.shape[-2:]) == size:
         return attention
@@ -110,7 +111,7 @@ def _on_grid(attention: Attention, size: tuple[int, int]) -> Attention:
 
 
 def _dummy(method: str, size: tuple[int, int, int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Maps (T, h, w) and importances (T,) that know nothing of the clip but its size."""
+    """Spatial maps (T, h, w) and temporal scores (T,) that depend on the size of the clip alone."""
     if method == "random":
         return torch.from_numpy(rng.random(size)), torch.from_numpy(rng.random(size[0]))
     if method == "uniform":
@@ -120,19 +121,19 @@ def _dummy(method: str, size: tuple[int, int, int], rng: np.random.Generator) ->
 
 
 def _bell(length: int) -> Tensor:
-    """A Gaussian about the middle of `length` places, its standard deviation a quarter of the whole."""
-    place = (torch.arange(length, dtype=torch.float64) + 0.5) / length - 0.5
-    return (-0.5 * (place / 0.25).square()).exp()
+    """(length,) Gaussian about the middle, its standard deviation a quarter of the length."""
+    position = (torch.arange(length, dtype=torch.float64) + 0.5) / length - 0.5
+    return (-0.5 * (position / 0.25).square()).exp()
 
 
 @dataclass(frozen=True, eq=False)
 class ExplainedNetwork:
-    """A copy of a network on an engine, to be asked and explained; whatever happens to it, the original stays.
+    """A copy of a network on an engine; the original is never changed.
 
     Attributes:
-        model: the copy, in evaluation mode, on the engine's device, which may be one that only answers.
-        plain: a copy that can be changed; the same one where the other does not only answer.
-        precision: the engine's, as a context in which the network answers.
+        model: the copy, in evaluation mode, on the engine's device; possibly converted for fast inference.
+        plain: a copy whose weights can be changed; the same object where `model` is not specialised for inference.
+        precision: context manager in which the network runs at the engine's precision.
     """
 
     model: STABN | ResNet3D
@@ -141,34 +142,34 @@ class ExplainedNetwork:
 
     @classmethod
     def of(cls, model: STABN | ResNet3D, engine: EngineRecipe | None = None) -> "ExplainedNetwork":
-        """A copy of `model` on the engine, by default what `auto` finds.
+        """A copy of `model` on an engine; by default the one that `auto` selects.
 
         Raises:
             UserError: this machine has no such engine.
         """
         with silence_lightning():
             plain = deepcopy(model).eval()
-            answerer, trainer = build_predictor(plain, (engine or EngineRecipe(devices="1")).measuring())
-        for copy in (plain, answerer):
+            predictor, trainer = build_predictor(plain, (engine or EngineRecipe(devices="1")).for_measurement())
+        for copy in (plain, predictor):
             trainer.precision_plugin.convert_module(copy.to(trainer.strategy.root_device))  # in place
-        return cls(answerer, plain, trainer.precision_plugin.forward_context)
+        return cls(predictor, plain, trainer.precision_plugin.forward_context)
 
     def clips(self, batch: ClipBatch) -> Tensor:
-        """The batch's clips, (B, 3, T, S, S), on the device and in the dtype of the weights."""
+        """The clips of a batch, (B, 3, T, S, S), on the device and in the dtype of the weights."""
         parameter = next(self.model.parameters())
         return batch.to(parameter.device).clips.to(parameter.dtype)
 
     @torch.inference_mode()
     def probabilities(self, clip_bcthw: Tensor) -> Tensor:
-        """(B, K) float32, the softmax of the perception branch, in the engine's precision."""
+        """(B, K) float32 softmax scores of the perception branch, computed at the engine's precision."""
         with self.precision():
             return self.model(clip_bcthw).logits.float().softmax(1)
 
 
 def clip_batches(
-    dataset: VideoDataset, rows: Sequence[int], *, batch_size: int, workers: int, told: str
+    dataset: VideoDataset, rows: Sequence[int], *, batch_size: int, workers: int, desc: str
 ) -> Iterator[ClipBatch]:
-    """Some clips of a data set, one window each, with a progress bar that is called `told`."""
+    """Batches of some clips of a data set, one window each, under a progress bar labelled `desc`."""
     loader = DataLoader(
         Subset(dataset, list(rows)),
         batch_size,
@@ -176,7 +177,7 @@ def clip_batches(
         collate_fn=collate,
         worker_init_fn=init_reader_process,
     )
-    with tqdm(total=len(rows), desc=told, unit="clip", disable=None, leave=False) as bar:
+    with tqdm(total=len(rows), desc=desc, unit="clip", disable=None, leave=False) as bar:
         for batch in loader:
             yield batch
             bar.update(len(batch.pixels))

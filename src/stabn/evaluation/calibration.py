@@ -1,4 +1,4 @@
-"""Whether a network's confidence is the share of its answers that are right."""
+"""Expected calibration error and reliability diagram: is confidence the share of predictions that are right?"""
 
 from typing import Any
 
@@ -11,24 +11,25 @@ BINS = 15
 
 
 def calibration(probabilities: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
-    """Expected calibration error of the first answers (Guo et al. 2017, l1 over 15 bins), and its reliability diagram.
+    """Expected calibration error of the top prediction (Guo et al. 2017, l1 over 15 bins), and its reliability diagram.
 
     The error is sum_b n_b / N |accuracy_b - confidence_b| over bins of equal width; a bin holds its lower end, and the
-    last one also confidence 1. Chance alone makes it larger than 0, the more so the fewer clips there are, and every
+    last one also confidence 1. The value is torchmetrics' `multiclass_calibration_error`, which gives neither the bins
+    nor an interval. Chance alone makes the error larger than 0, the more so the fewer clips there are, and every
     resample adds as much again. Hence the interval is the basic bootstrap (twice the error minus the resampled
-    quantiles), cut at 0 and 1: a percentile interval of this error would lie above the truth altogether.
+    quantiles), cut at 0 and 1: a percentile interval of this error would lie above the true error altogether.
 
     Args:
         probabilities: (N, K) softmax scores, N from 1.
         labels: (N,) integers, the true classes.
-        seed: of the resamples.
+        seed: for the resamples.
 
     Returns:
         {"error", "low", "high", "bins": 15 times {"low", "high", "count", "confidence", "accuracy"}}, the last two None
         in a bin without clips.
 
     Raises:
-        ValueError: no clip, or labels of other clips.
+        ValueError: no clip, or shapes that do not match.
     """
     if probabilities.ndim != 2 or not len(probabilities) or labels.shape != probabilities.shape[:1]:
         got = f"{probabilities.shape} and {labels.shape}"
@@ -60,10 +61,7 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, *, seed: int = 0)
 
 
 def _resampled(bins: np.ndarray, gaps: np.ndarray, seed: int) -> np.ndarray:
-    """(RESAMPLES,) errors of clips drawn with replacement."""
+    """(RESAMPLES,) calibration errors of clips drawn with replacement."""
     rng, clips = np.random.default_rng(seed), len(bins)
-    errors = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        drawn = rng.integers(clips, size=clips)
-        errors[i] = np.abs(np.bincount(bins[drawn], gaps[drawn], BINS)).sum() / clips
-    return errors
+    samples = (rng.integers(clips, size=clips) for _ in range(RESAMPLES))
+    return np.array([np.abs(np.bincount(bins[rows], gaps[rows], BINS)).sum() / clips for rows in samples])

@@ -1,4 +1,4 @@
-"""Which clips people should correct."""
+"""Edit projects: the misrecognised training clips of weak classes, for people to correct."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from stabn.data.dataset import VideoDataset
 from stabn.data.video.clip import probe
 from stabn.edits.project import check_vacant, write_project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
-from stabn.evaluation.predict import Predictions, check_loader_options, predict
+from stabn.evaluation.predict import Predictions, check_loader_options, predict, split_dataset
 from stabn.nn import STABN
-from stabn.runs import Run, network_preprocessing
+from stabn.runs import Run
 
 
 def collect_project(
@@ -27,27 +26,27 @@ def collect_project(
     batch_size: int = 16,
     workers: int = 0,
     engine: EngineRecipe | None = None,
-    answer: Callable[[], Predictions] | None = None,
+    get_predictions: Callable[[], Predictions] | None = None,
     folds: int = 0,
 ) -> dict[str, Any]:
     """Make an edit project of the misrecognised training clips of the weak classes.
 
-    Weak is a class whose top-1 on the *training* split is below `bound` (the paper asks this of the validation split
-    too; asking it there would let the split that is reported choose the classes).
+    A class is weak if its top-1 on the *training* split is below `bound`. (The paper also requires this on the
+    validation split; then the split that is reported would help to choose the classes.)
 
     Args:
         run: a finished run with attention.
         out: the new project.
         bound: in 0..1; the paper's is 0.5.
-        weakest: so many classes of the lowest accuracy are weak, whatever the bound.
-        recognised: take the recognised clips of the weak classes instead: a control for what editing mistakes is worth.
-        max_clips: at most so many clips, spread evenly over the weak classes; None for all.
+        weakest: number of classes with the lowest accuracy to take as weak, whatever the bound.
+        recognised: take the recognised clips of the weak classes instead, as a control.
+        max_clips: upper limit of clips, spread evenly over the weak classes; None for all.
         batch_size: clips at once.
         workers: processes that decode.
-        engine: on what it runs.
-        answer: gives answers for the training split in its order, with maps, without clips that cannot be read; asked
-            when all else is known to be right. By default the run's own.
-        folds: number of cross-validation networks these answers come from, kept in the project; 0 for the run's own.
+        engine: accelerator, devices and precision.
+        get_predictions: gives predictions for the training split in its order, with maps; called after every other
+            argument was checked. By default the run itself predicts.
+        folds: number of cross-validation networks that made the predictions, kept in the project; 0 for the run's own.
 
     Returns:
         {"train_top1", "measured": number of clips, "bound", "classes": [{"name", "count", "top1", "collected"}],
@@ -64,59 +63,59 @@ def collect_project(
         raise UserError(f"--weakest: got {weakest}, expected at least 1 class")
     check_loader_options(batch_size, workers)
     check_vacant(out)
-    model = run.model()
+    model, table, dataset = split_dataset(run, "train")
     if not isinstance(model, STABN):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
-    table = run.table(model)
-    names, samples = table.class_names, table.of_split("train")
-    preprocessing = network_preprocessing(model, str(run.folder))
-    if answer is None:
-        dataset = VideoDataset(samples, preprocessing, class_names=names)
-        answers = predict(model, dataset, batch_size=batch_size, workers=workers, engine=engine, keep_maps=True)
+    if get_predictions is None:
+        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "engine": engine}
+        predictions = predict(model, dataset, keep_maps=True, **options)
     else:
-        answers = answer()
-    samples = answers.samples(samples)
-    right = answers.correct
-    accuracies = {k: float(right[answers.labels == k].mean()) for k in sorted(set(answers.labels.tolist()))}
-    chosen = [k for k, top1 in accuracies.items() if top1 < bound]
+        predictions = get_predictions()
+    labels, correct = predictions.labels, predictions.correct
+    accuracies = {k: float(correct[labels == k].mean()) for k in sorted(set(labels.tolist()))}
+    weak = [k for k, top1 in accuracies.items() if top1 < bound]
     if weakest is not None:
-        chosen = sorted(sorted(accuracies, key=lambda k: accuracies[k])[:weakest])
-    weak, rows = [], []
-    for k in chosen:
-        of_class = answers.labels == k
-        rows.append(np.flatnonzero(of_class & (right == recognised)))
-        top1 = round(accuracies[k], 6)
-        weak.append({"name": names[k], "count": int(of_class.sum()), "top1": top1, "collected": len(rows[-1])})
+        weak = sorted(sorted(accuracies, key=lambda k: accuracies[k])[:weakest])
     if not weak:
         raise UserError(
             f"--bound: got {bound}, but every class has at least that accuracy on the training split; raise the bound, "
             "or give --folds 5 to collect with networks that have not seen the clips"
         )
-    if not any(map(len, rows)):
+    names = table.class_names
+    rows = [np.flatnonzero((labels == k) & (correct == recognised)).tolist() for k in weak]
+    if not any(rows):
         kind = "recognised" if recognised else "misrecognised"
-        raise UserError(f"{run.folder}: has no {kind} training clip in {', '.join(e['name'] for e in weak)}")
+        raise UserError(f"{run.folder}: has no {kind} training clip in {', '.join(names[k] for k in weak)}")
     if max_clips is not None:
-        rows = [np.array(group, dtype=int) for group in _spread([group.tolist() for group in rows], max_clips)]
-        for entry, group in zip(weak, rows, strict=True):
-            entry["collected"] = len(group)
+        rows = _spread(rows, max_clips)
+    classes = [
+        {
+            "name": names[k],
+            "count": int((labels == k).sum()),
+            "top1": round(accuracies[k], 6),
+            "collected": len(of_class),
+        }
+        for k, of_class in zip(weak, rows, strict=True)
+    ]
+    samples = predictions.samples(dataset.samples)
     records = []
-    for row in sorted(int(r) for group in rows for r in group):
+    for row in sorted(row for of_class in rows for row in of_class):
         path = samples[row].path
         size = probe(path)
-        crop = preprocessing.crop_box(size.height, size.width)
-        records.append(answers.record(row, path=str(path.resolve()), class_names=names, crop=crop))
-    write_project(out, run.folder, weak, records, bound, folds=folds)
+        crop = dataset.preprocessing.crop_box(size.height, size.width)
+        records.append(predictions.record(row, path=str(path.resolve()), class_names=names, crop=crop))
+    write_project(out, run.folder, classes, records, bound, folds=folds)
     return {
-        "train_top1": round(float(right.mean()), 6),
-        "measured": len(right),
+        "train_top1": round(float(correct.mean()), 6),
+        "measured": len(correct),
         "bound": bound,
-        "classes": weak,
+        "classes": classes,
         "collected": len(records),
-        "skipped": answers.skipped_as_json,
+        "skipped": predictions.skipped_as_json,
     }
 
 
 def _spread(groups: list[list[int]], count: int) -> list[list[int]]:
-    """The first rows of each group in turn, until there are `count`."""
+    """The first rows of each group in turn, `count` in all."""
     taken = sorted((position, group) for group, rows in enumerate(groups) for position in range(len(rows)))[:count]
     return [[rows[p] for p, g in taken if g == group] for group, rows in enumerate(groups)]

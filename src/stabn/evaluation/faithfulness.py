@@ -1,6 +1,6 @@
-"""Does a network look where and when it says? Every measure of docs/faithfulness.md for a network and a data set."""
+"""Every measure of docs/faithfulness.md for a network and a data set: do its answers rest on what its maps show?"""
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,18 +14,20 @@ from stabn.evaluation.attribution import ExplainedNetwork, check_methods, method
 from stabn.evaluation.intervals import paired_interval, summarise_clips
 from stabn.evaluation.localisation import measure_localisation
 from stabn.evaluation.perturbation import BASELINES, measure_perturbation
-from stabn.evaluation.predict import ATTENTIONS, SHUFFLED, Predictions, predict_each
+from stabn.evaluation.predict import ATTENTIONS, SHUFFLED, Predictions, predict_each, split_dataset
 from stabn.evaluation.randomisation import measure_randomisation
 from stabn.nn import STABN, ResNet3D
-from stabn.runs import Run, network_preprocessing
+from stabn.runs import Run
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "stabn-faithfulness/1"
 
 RANDOMISED = 32
-"""At most so many clips are explained anew after every part that the network forgets."""
+"""Upper limit of the clips that are explained anew after each step of parameter randomisation."""
 
 FEWEST = 6
-"""Of fewer clips nothing is decided: that five all differ to one side happens by chance once in sixteen."""
+"""With fewer clips every difference is undecided: five clips all differ to one side by chance once in sixteen."""
 
 LOWER_IS_BETTER = ("deletion", "sufficiency")
 
@@ -47,20 +49,20 @@ def faithfulness(
     """Measure a network's explanations; its weights, mode and gradients stay as they are.
 
     Attention is replaced, and explanations are compared with the truth, on all clips; curves and randomisation, which
-    ask the network hundreds of times per clip, on some of them.
+    run the network hundreds of times per clip, on some of them.
 
     Args:
         model: the network.
         dataset: without augmentation, one window per clip.
-        truth: by clip id, when and where the thing happens; None or empty where nobody knows.
-        methods: of `explainers.METHODS`; by default all that fit the network.
+        truth: by clip id, when and where the action happens; None or empty where this is unknown.
+        methods: of `attribution.METHODS`; by default all that fit the network.
         baselines: of `perturbation.BASELINES`.
         steps: of the curves, from 1.
-        max_clips: perturb at most so many clips, chosen at random; None for all.
-        seed: of all chance, from 0; the choice of clips depends on it and their number alone.
+        max_clips: upper limit of the clips perturbed, chosen at random; None for all.
+        seed: for every random choice, from 0; the choice of clips depends on it and their number alone.
         batch_size: clips, and perturbed copies of a clip, at once.
         workers: processes that decode.
-        engine: on what it runs.
+        engine: accelerator, devices and precision.
 
     Returns:
         JSON values, as docs/faithfulness.md shows them.
@@ -78,32 +80,34 @@ def faithfulness(
             f"--steps, --seed, --max_clips: got {steps}, {seed} and {max_clips}, expected at least 1, 0 and 1"
         )
     if dataset.clips > 1 or dataset.augmentation is not None:
-        raise UserError("--faithfulness: looks at one window of each clip; leave --clips out")
+        raise UserError("--faithfulness: measures one window of each clip; leave --clips and --crops out")
     common: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "seed": seed}
-    asked = ("as-is", *(name for name in ATTENTIONS if name != "as-is"), *SHUFFLED)
-    asked = asked if isinstance(model, STABN) and len(dataset) > 1 else asked[:1]
-    answers = predict_each(model, dataset, asked, engine=engine, **common)
-    if len(answers["as-is"].clip_ids) < 2:
-        answers = {"as-is": answers["as-is"]}
-    dataset = dataset.only(answers["as-is"].samples(dataset.samples))
-    subject = ExplainedNetwork.of(model, engine)
-    chosen = _chosen(len(dataset), max_clips, seed)
-    located = measure_localisation(subject, dataset, truth, methods, **common) if truth else None
-    untimed = located is None or located[methods[0]]["temporal"] is None
-    if untimed and (note := unused_truth_message(truth or {}, (sample.clip_id for sample in dataset.samples))):
-        print(note, file=sys.stderr)
-    curves = measure_perturbation(subject, dataset, chosen, methods, baselines=baselines, steps=steps, **common)
-    few = [chosen[number] for number in _chosen(len(chosen), RANDOMISED, seed)]
-    randomised = measure_randomisation(subject, dataset, few, methods, **common)
+    replacements = (*ATTENTIONS, *SHUFFLED) if isinstance(model, STABN) and len(dataset) > 1 else ("as-is",)
+    predictions = predict_each(model, dataset, replacements, engine=engine, **common)
+    own = predictions["as-is"]
+    dataset = dataset.only(own.samples(dataset.samples))
+    network = ExplainedNetwork.of(model, engine)
+    clip_ids = [sample.clip_id for sample in dataset.samples]
+    perturbed = _choose(len(dataset), max_clips, seed)
+    randomised = [perturbed[number] for number in _choose(len(perturbed), RANDOMISED, seed)]
+    localisation = measure_localisation(network, dataset, truth, methods, **common) if truth else None
+    has_times = localisation is not None and localisation[methods[0]]["temporal"] is not None
+    if not has_times and (message := unused_truth_message(truth or {}, clip_ids)):
+        logger.warning(message)
+    curves = measure_perturbation(network, dataset, perturbed, methods, baselines=baselines, steps=steps, **common)
+    randomisation = measure_randomisation(network, dataset, randomised, methods, **common)
     measures = {
         method: {
             **curves[method],
-            "truth": None if located is None else located[method],
-            "randomisation": randomised[method],
+            "truth": None if localisation is None else localisation[method],
+            "randomisation": randomisation[method],
         }
         for method in methods
     }
-    clip_ids = [sample.clip_id for sample in dataset.samples]
+    against = [other for other in methods if other != "attention"] if "attention" in methods else []
+    differences = {
+        other: explanation_differences(measures["attention"], measures[other], seed=seed) for other in against
+    }
     return {
         "format": FORMAT,
         "network": model.kind,
@@ -111,21 +115,13 @@ def faithfulness(
         "baselines": list(baselines),
         "fractions": [round(step / steps, 6) for step in range(steps + 1)],
         "clips": clip_ids,
-        "skipped": answers["as-is"].skipped_as_json,
-        "perturbed": [clip_ids[row] for row in chosen],
-        "randomised": len(few),
-        "top1": summarise_clips(answers["as-is"].correct, seed=seed),
-        "attention_replaced": _replaced(answers, seed) if len(answers) > 1 else None,
+        "skipped": own.skipped_as_json,
+        "perturbed": [clip_ids[row] for row in perturbed],
+        "randomised": len(randomised),
+        "top1": summarise_clips(own.correct, seed=seed),
+        "attention_replaced": _replaced(predictions, seed) if len(predictions) > 1 and len(own.clip_ids) > 1 else None,
         "methods": measures,
-        "differences": {
-            "attention": {
-                other: explanation_differences(measures["attention"], measures[other], seed=seed)
-                for other in methods
-                if other != "attention"
-            }
-        }
-        if "attention" in methods
-        else {},
+        "differences": {"attention": differences} if "attention" in methods else {},
     }
 
 
@@ -136,39 +132,34 @@ def run_faithfulness(
 
     Args:
         run: a run.
-        split: train or validation.
-        truth: by clip id, in place of what the data itself says.
+        split: train, validation, or any other that the table of clips names.
+        truth: by clip id, in place of the data's own.
         options: as for `faithfulness`.
 
     Raises:
         UserError: as `faithfulness`, or the data does not fit the network or has no such split.
     """
-    model = run.model()
-    table = run.table(model)
-    preprocessing = network_preprocessing(model, str(run.folder))
-    samples = table.of_split(split)
-    known = table.truth if truth is None else truth
-    dataset = VideoDataset(samples, preprocessing, class_names=table.class_names)
-    return faithfulness(model, dataset, truth=known, **options)
+    model, table, dataset = split_dataset(run, split)
+    return faithfulness(model, dataset, truth=table.truth if truth is None else truth, **options)
 
 
 def explanation_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
-    """One explanation against another, clip by clip, in every measure that has a value per clip.
+    """Paired differences between two explanations in every measure that has a value per clip.
 
     Args:
-        ours: of "methods" in what `faithfulness` gave.
+        ours: an entry of "methods" in a result of `faithfulness`.
         theirs: likewise, of the same network or of another one that was measured on the same clips.
-        seed: of the bootstrap.
+        seed: for the bootstrap.
 
     Returns:
-        The same tree with {"mean", "low", "high", "verdict"} of ours minus theirs. The verdict, "better", "worse", or
-        "undecided" where the interval holds 0 or there are fewer clips than `FEWEST`, knows that less is better in
-        deletion and sufficiency.
+        The same tree with {"mean", "low", "high", "verdict"} of ours minus theirs. The verdict is "better", "worse", or
+        "undecided" where the interval contains 0 or there are fewer clips than `FEWEST`; in deletion and sufficiency
+        lower is better.
 
     Raises:
         ValueError: they were measured on different numbers of clips.
     """
-    found: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
     for name, value in ours.items():
         other = theirs.get(name)
         if name == "randomisation" or not isinstance(value, Mapping) or not isinstance(other, Mapping):
@@ -178,26 +169,26 @@ def explanation_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], 
             sign = -1 if name in LOWER_IS_BETTER else 1
             decided = interval.excludes_zero and len(value["per_clip"]) >= FEWEST
             verdict = "undecided" if not decided else "better" if sign * interval.mean > 0 else "worse"
-            found[name] = interval.as_json() | {"verdict": verdict}
+            differences[name] = interval.as_json() | {"verdict": verdict}
         else:
-            found[name] = explanation_differences(value, other, seed=seed)
-    return found
+            differences[name] = explanation_differences(value, other, seed=seed)
+    return differences
 
 
-def _chosen(count: int, max_clips: int | None, seed: int) -> list[int]:
-    """Which clips are perturbed, in the data set's order."""
+def _choose(count: int, max_clips: int | None, seed: int) -> list[int]:
+    """Positions of at most `max_clips` of `count` clips chosen at random, ascending."""
     if max_clips is None or max_clips >= count:
         return list(range(count))
     return sorted(int(row) for row in np.random.default_rng(seed).choice(count, max_clips, replace=False))
 
 
-def _replaced(answers: Mapping[str, Predictions], seed: int) -> dict[str, Any]:
+def _replaced(predictions: Mapping[str, Predictions], seed: int) -> dict[str, Any]:
     """Top-1 with each attention, and by how many points it is below that with the network's own."""
-    own = 100.0 * answers["as-is"].correct
+    own = 100.0 * predictions["as-is"].correct
     return {
         name: {
-            "top1": summarise_clips(given.correct, seed=seed),
-            "drop": paired_interval(own, 100.0 * given.correct, seed=seed).as_json(),
+            "top1": summarise_clips(replaced.correct, seed=seed),
+            "drop": paired_interval(own, 100.0 * replaced.correct, seed=seed).as_json(),
         }
-        for name, given in answers.items()
+        for name, replaced in predictions.items()
     }

@@ -1,9 +1,12 @@
-"""How far a mean over clips would move with other clips: percentile bootstrap, of a mean and of a paired difference."""
+"""95 % intervals of means over clips (percentile bootstrap) and over seeds (Student's t)."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -11,11 +14,14 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over clips, and what resampled clips say about it.
+    """A mean and its confidence interval.
 
     Attributes:
-        mean: of the clips as they are.
-        low, high: the interval's ends.
+        mean: of the values as measured.
+        low, high: the ends of the interval.
+
+    Raises:
+        ValueError: low is above high.
     """
 
     mean: float
@@ -39,14 +45,14 @@ class Interval:
 def bootstrap_interval(
     values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Interval:
-    """The mean of one number per clip, with the percentile bootstrap interval over clips (Efron 1979).
+    """The mean of one number per clip, with its percentile bootstrap interval over clips (Efron 1979).
 
-    The same seed and number of clips give the same resamples, so that two calls about the same clips are paired. The
-    interval does not contain the chance of training, for which runs with several seeds are needed.
+    The same seed and number of clips give the same resamples, so two calls about the same clips are paired. The
+    interval does not cover the chance of training, for which several seeds are needed (`seed_interval`).
 
     Args:
         values: (N,) numbers or bools, N from 1.
-        seed: of the resamples.
+        seed: for the resamples.
         resamples: how many.
         level: share of the resampled means inside the interval, above 0 and below 1.
 
@@ -60,19 +66,23 @@ def bootstrap_interval(
         raise ValueError("values: got NaN or infinity, expected finite numbers; leave out clips without a value")
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"resamples, level: got {resamples} and {level}, expected at least 1, and between 0 and 1")
-    rng = np.random.default_rng(seed)
-    count = len(numbers)
-    means = np.empty(resamples)
-    block = max(2**20 // count, 1)  # all at once is resamples x N numbers, too many for a whole data set
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        means[start : start + rows] = numbers[rng.integers(count, size=(rows, count))].mean(axis=1)
-    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
-    return Interval(float(numbers.mean()), float(low), float(high))
+    mean = float(numbers.mean())
+    if len(numbers) == 1:  # scipy refuses to resample a single value
+        return Interval(mean, mean, mean)
+    low, high = stats.bootstrap(
+        (numbers,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(2**20 // len(numbers), 1),  # all at once would be resamples x N numbers
+        confidence_level=level,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(mean, float(low), float(high))
 
 
 def summarise_clips(values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
-    """One number per clip for a JSON file: {"mean", "low", "high", "per_clip"}, rounded to six places."""
+    """The mean of one number per clip as JSON: {"mean", "low", "high", "per_clip"}, rounded to six places."""
     per_clip = [round(float(value), 6) for value in values]
     return bootstrap_interval(values, seed=seed).as_json() | {"per_clip": per_clip}
 
@@ -80,12 +90,32 @@ def summarise_clips(values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
 def paired_interval(
     a: np.ndarray, b: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Interval:
-    """The mean of a - b over the same clips, with its interval; arguments and errors as in `bootstrap_interval`.
+    """`bootstrap_interval` of the paired difference a - b over the same clips.
 
     Raises:
-        ValueError: a and b are not of the same clips, too.
+        ValueError: as `bootstrap_interval`, or a and b have different shapes.
     """
     if np.shape(a) != np.shape(b):
         raise ValueError(f"b: got shape {np.shape(b)}, expected {np.shape(a)} as in a, one number per clip")
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     return bootstrap_interval(difference, seed=seed, resamples=resamples, level=level)
+
+
+def seed_interval(values: Sequence[float] | np.ndarray, *, level: float = LEVEL) -> Interval:
+    """The mean over seeds, with Student's t interval of that mean.
+
+    Args:
+        values: (n,) one number per seed, n from 2; for a paired difference, the differences.
+        level: of the interval.
+
+    Raises:
+        ValueError: fewer than two values, or one that is not finite.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or len(numbers) < 2:
+        raise ValueError(f"values: got shape {numbers.shape}, expected (n,) with n from 2; one seed has no interval")
+    if not np.isfinite(numbers).all():
+        raise ValueError("values: got NaN or infinity, expected finite numbers; leave out seeds without a value")
+    quantile = float(stats.t.ppf((1 + level) / 2, len(numbers) - 1))
+    half = quantile * numbers.std(ddof=1) / math.sqrt(len(numbers))
+    return Interval(float(numbers.mean()), float(numbers.mean() - half), float(numbers.mean() + half))

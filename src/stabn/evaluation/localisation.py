@@ -1,4 +1,4 @@
-"""Explanations against the truth: do they rank the decisive frames first, and do their maps lie on the object?
+"""Explanations against ground truth: average precision and pointing over frames, pointing and energy over boxes.
 
 Shape suffixes: n clips, t frames, h and w cells of a map.
 """
@@ -21,51 +21,65 @@ from stabn.evaluation.attribution import ExplainedNetwork, attribute_clips, clip
 from stabn.evaluation.intervals import summarise_clips
 
 Crop = tuple[float, float, float, float]
-"""What a view shows: (left, top, right, bottom) as fractions of the source frame."""
+"""A view of the source frame: (left, top, right, bottom) as fractions of its width and height."""
+
+
+def decisive_frames(clip_id: str, truth: ClipTruth, frame_indices: np.ndarray) -> Bool[np.ndarray, " t"]:
+    """Which of a clip's T sampled frames are decisive (a score of 1); all of them where the truth has no times.
+
+    Raises:
+        UserError: the truth has fewer frames than the clip.
+    """
+    if not truth.says_when:
+        return np.ones(len(frame_indices), dtype=bool)
+    try:
+        return truth.scores(frame_indices) >= 1
+    except ValueError as error:
+        raise UserError(f"clip {clip_id}: {error}; give the truth of these videos") from None
 
 
 def average_precision(scores_t: Float[np.ndarray, " t"], decisive_t: Bool[np.ndarray, " t"]) -> float:
-    """How well scores in 0..1 rank the decisive frames above all others; equal scores gain nothing by their order.
+    """Average precision with which scores in 0..1 rank the decisive frames first, independent of the order of ties.
 
-    By chance it is about the share of decisive frames.
+    Its expected value by chance is about the share of decisive frames.
     """
     return float(binary_average_precision(torch.from_numpy(scores_t), torch.from_numpy(decisive_t.astype(np.int64))))
 
 
-def pointing_game(scores: Float[np.ndarray, "..."], wanted: Bool[np.ndarray, "..."]) -> float:
-    """The pointing game (Zhang et al. 2018): 1 if the highest score is at a wanted place, else 0.
+def pointing_game(scores: Float[np.ndarray, "..."], target: Bool[np.ndarray, "..."]) -> float:
+    """The pointing game (Zhang et al. 2018): 1 if the highest score lies in the target, else 0.
 
-    Of several highest ones it is the share of those at wanted places: what choosing one at random would give.
+    With ties it is the share of the highest scores in the target, the expected value of choosing one at random.
     """
-    return float(wanted[scores == scores.max()].mean())
+    return float(target[scores == scores.max()].mean())
 
 
 def best_iou(scores_nt: Float[np.ndarray, "n t"], decisive_nt: Bool[np.ndarray, "n t"]) -> tuple[float, np.ndarray]:
     """Temporal intersection over union of {score >= threshold} with the decisive frames, at the best threshold.
 
-    One threshold for all clips, the best of all scores. It is chosen on the clips that it is judged on, so the figure
-    is the best that a threshold could do; choosing all frames gives the share of decisive frames.
+    One threshold for all clips, the best of all scores. It is chosen on the clips that it is evaluated on, so the
+    result is an upper bound over thresholds; choosing all frames gives the share of decisive frames.
 
     Returns:
         The threshold, and (N,) float64, each clip's intersection over union.
     """
-    # As the threshold falls, frames are chosen one by one; each changes the figure of its own clip only.
+    # As the threshold falls, frames are chosen one by one; each changes the IoU of its own clip only.
     order_nt = np.argsort(-scores_nt, axis=1, kind="stable")
     hits_nt = np.take_along_axis(decisive_nt, order_nt, axis=1).cumsum(axis=1)
     union_nt = np.arange(1, scores_nt.shape[1] + 1) + decisive_nt.sum(axis=1, keepdims=True) - hits_nt
     gains = np.diff(hits_nt / union_nt, axis=1, prepend=0).ravel()
-    falling = np.take_along_axis(scores_nt, order_nt, axis=1).ravel()
-    together = np.argsort(-falling, kind="stable")
-    totals, thresholds = gains[together].cumsum(), falling[together]
+    scores = np.take_along_axis(scores_nt, order_nt, axis=1).ravel()
+    descending = np.argsort(-scores, kind="stable")
+    totals, thresholds = gains[descending].cumsum(), scores[descending]
     complete = np.flatnonzero(np.append(np.diff(thresholds) < 0, True))  # frames of equal score are chosen at once
     threshold = thresholds[complete[totals[complete].argmax()]]
     chosen_nt = scores_nt >= threshold
-    shared_n, either_n = (chosen_nt & decisive_nt).sum(axis=1), (chosen_nt | decisive_nt).sum(axis=1)
-    return float(threshold), shared_n / np.maximum(either_n, 1)
+    intersection_n, union_n = (chosen_nt & decisive_nt).sum(axis=1), (chosen_nt | decisive_nt).sum(axis=1)
+    return float(threshold), intersection_n / np.maximum(union_n, 1)
 
 
 def cells_in_box(box: Box, crop: Crop, size: tuple[int, int], height: int, width: int) -> Bool[np.ndarray, "h w"]:
-    """Which cells of a map over a view have their centres inside a box; arguments as in `stabn.data.boxes.box_map`."""
+    """Cells of a map over a view whose centres are inside a box; arguments as in `stabn.data.boxes.box_map`."""
     left, top, right, bottom = crop
     y = (top + (np.arange(height) + 0.5) / height * (bottom - top)) * size[0]
     x = (left + (np.arange(width) + 0.5) / width * (right - left)) * size[1]
@@ -75,18 +89,18 @@ def cells_in_box(box: Box, crop: Crop, size: tuple[int, int], height: int, width
 def energy_in_box(map_hw: Float[np.ndarray, "h w"], covered_hw: Float[np.ndarray, "h w"]) -> float:
     """The share of a map's sum that lies inside a box, cells cut by its border counted by area (Wang et al. 2020).
 
-    By chance it is the box's share of the view; so it is for a map that is 0 everywhere and points nowhere.
+    By chance it is the box's share of the view, which is also the value for a map that is 0 everywhere.
 
     Args:
-        map_hw: from 0.
-        covered_hw: the share of each cell's area inside the box, `stabn.data.boxes.box_map`.
+        map_hw: values from 0.
+        covered_hw: the share of each cell's area inside the box, as `stabn.data.boxes.box_map` gives it.
     """
     total = map_hw.sum()
     return float((map_hw * covered_hw).sum() / total) if total > 0 else float(covered_hw.mean())
 
 
 def measure_localisation(
-    subject: ExplainedNetwork,
+    network: ExplainedNetwork,
     dataset: VideoDataset,
     truth: Mapping[str, ClipTruth],
     methods: Sequence[str],
@@ -97,12 +111,12 @@ def measure_localisation(
 ) -> dict[str, dict[str, Any]] | None:
     """Compare every method's explanation of the predicted class with the truth, on all clips that have one.
 
-    In time: clips in which some but not all of the frames that the network saw are decisive (a score of 1). In space:
-    decisive frames with a box in view (all frames with one where only boxes are known), averaged per clip.
+    In time: clips in which some but not all of the sampled frames are decisive (a score of 1). In space: decisive
+    frames with a box in view (all frames with a box where the truth has no times), averaged per clip.
 
     Returns:
         Per method {"temporal": {"clips", "average_precision", "pointing", "iou"}, "spatial": {"clips", "pointing",
-        "energy"}}, the two None where no clip has such a truth; each measure {"mean", "low", "high", "chance",
+        "energy"}}, each None where no clip has such a truth; each measure {"mean", "low", "high", "chance",
         "per_clip"} (95 % bootstrap over clips), "iou" with its "threshold" too, and the spatial "pointing" with
         "attainable", the share of frames whose box holds the centre of a cell at all. None if no clip has any truth.
 
@@ -113,41 +127,31 @@ def measure_localisation(
     samples = iter([dataset.samples[row] for row in rows])
     in_time: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {method: [] for method in methods}
     in_space: dict[str, list[np.ndarray]] = {method: [] for method in methods}
-    timed, placed = [], []
-    for batch in clip_batches(dataset, rows, batch_size=batch_size, workers=workers, told="against the truth"):
-        explained = attribute_clips(subject.model, subject.clips(batch), methods, clip_ids=batch.clip_ids, seed=seed)
-        size = next(iter(explained.values())).spatial.shape[-2:]
+    timed, boxed = [], []
+    for batch in clip_batches(dataset, rows, batch_size=batch_size, workers=workers, desc="against the truth"):
+        attentions = attribute_clips(network.model, network.clips(batch), methods, clip_ids=batch.clip_ids, seed=seed)
+        size = next(iter(attentions.values())).spatial.shape[-2:]
         for position, clip_id in enumerate(batch.clip_ids):
             indices = batch.frame_indices[position].numpy()
-            decisive_t = _decisive(clip_id, truth[clip_id], indices)
+            decisive_t = decisive_frames(clip_id, truth[clip_id], indices)
             covers = _covers(next(samples), truth[clip_id], indices, decisive_t, dataset.preprocessing, size)
             is_timed = truth[clip_id].says_when and bool(decisive_t.any() and not decisive_t.all())
             timed += [clip_id] * is_timed
-            placed += [clip_id] * bool(covers)
-            for method, attention in explained.items():
+            boxed += [clip_id] * bool(covers)
+            for method, attention in attentions.items():
                 if is_timed:
                     in_time[method].append((_numbers(attention.temporal[position]), decisive_t))
                 if covers:
                     in_space[method].append(_space(_numbers(attention.spatial[position]), covers))
-    if not timed and not placed:
+    if not timed and not boxed:
         return None
     return {
         method: {
             "temporal": _temporal(timed, in_time[method], seed) if timed else None,
-            "spatial": _spatial(placed, np.stack(in_space[method]), seed) if placed else None,
+            "spatial": _spatial(boxed, np.stack(in_space[method]), seed) if boxed else None,
         }
         for method in methods
     }
-
-
-def _decisive(clip_id: str, truth: ClipTruth, frame_indices: np.ndarray) -> np.ndarray:
-    """Which of the T frames are decisive; all of them where nobody says when."""
-    if not truth.says_when:
-        return np.ones(len(frame_indices), dtype=bool)
-    try:
-        return truth.scores(frame_indices) >= 1
-    except ValueError as error:
-        raise UserError(f"clip {clip_id}: {error}; give the truth of these videos") from None
 
 
 def _covers(
@@ -158,7 +162,7 @@ def _covers(
     preprocessing: Preprocessing,
     size: Sequence[int],
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """By decisive frame with a box in view, which share of each cell the box covers, and which cells' centres."""
+    """By decisive frame with a box in view: the share of each cell inside the box, and whether its centre is inside."""
     if truth.boxes is None:
         return {}
     if frame_indices.max() >= len(truth.boxes):
@@ -167,26 +171,26 @@ def _covers(
             f"{frame_indices.max()}; give the truth of these videos"
         )
     boxes = {int(t): truth.boxes[frame_indices[t]] for t in np.flatnonzero(decisive_t)}
-    known = {t: box for t, box in boxes.items() if box is not None}
-    if not known:
+    if all(box is None for box in boxes.values()):
         return {}
     info = probe(sample.path)
     source = (info.height, info.width)
     crop = preprocessing.crop_box(*source)
     covers = {
         t: (box_map(box, crop, source, *size).double().numpy(), cells_in_box(box, crop, source, *size))
-        for t, box in known.items()
+        for t, box in boxes.items()
+        if box is not None
     }
     return {t: cover for t, cover in covers.items() if cover[0].any()}
 
 
 def _space(maps_thw: np.ndarray, covers: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Pointing, its chance, whether it can be hit, energy, its chance: means over the frames with a box in view."""
-    each = []
+    """Means over the frames with a box in view: pointing, its chance, attainability, energy, its chance."""
+    frames = []
     for t, (covered_hw, centres_hw) in covers.items():
         hit, energy = pointing_game(maps_thw[t], centres_hw), energy_in_box(maps_thw[t], covered_hw)
-        each.append((hit, centres_hw.mean(), float(centres_hw.any()), energy, covered_hw.mean()))
-    return np.array(each).mean(axis=0)
+        frames.append((hit, centres_hw.mean(), float(centres_hw.any()), energy, covered_hw.mean()))
+    return np.array(frames).mean(axis=0)
 
 
 def _numbers(values: torch.Tensor) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""What happens to the answer when the important goes: deletion and insertion curves, comprehensiveness, sufficiency.
+"""Perturbation measures of explanations: deletion and insertion curves, comprehensiveness, sufficiency.
 
 A clip is cut into T frames of h x w cells, each an equal part of the picture. An explanation ranks them; the highest
-ranks are removed first (deletion) or kept first (insertion), and the class answered for the untouched clip is watched.
+ranks are removed first (deletion) or kept first (insertion), while the probability of the class predicted for the
+unperturbed clip is recorded.
 
 Shape suffixes: m masks, c = 3 channels, t frames, h and w cells.
 """
@@ -24,10 +25,10 @@ from stabn.evaluation.intervals import summarise_clips
 from stabn.nn import Attention
 
 SCOPES = ("frames", "regions", "both")
-"""What is ranked: frames by temporal scores; in every frame its own cells by its map; all cells by the product."""
+"""What is ranked: frames by temporal scores; the cells of each frame by its map; all cells by the product."""
 
 BASELINES = ("blur", "freeze", "mean")
-"""What stands in for what is removed, see `perturb_clip`."""
+"""Replacements for what is removed, see `perturb_clip`."""
 
 DIRECTIONS = ("deletion", "insertion")
 
@@ -39,15 +40,15 @@ SHARES = (0.1, 0.2, 0.5)
 
 
 def rank_cells(attention: Attention, scope: str, rng: np.random.Generator) -> Int[np.ndarray, "t h w"]:
-    """Each cell's place in one clip's order of importance, 0 for the most important; equal scores in random order.
+    """Rank of each cell in one clip by importance, 0 for the most important; ties are broken at random.
 
-    In the scope `frames` all cells of a frame share its place among T, in `regions` the places are those of each
-    frame's own h w cells, in `both` of all T h w cells.
+    In the scope `frames` all cells of a frame have its rank among T, in `regions` cells are ranked among the h w cells
+    of their frame, in `both` among all T h w cells.
 
     Args:
         attention: of one clip, (1, T, h, w) and (1, T).
         scope: of `SCOPES`.
-        rng: decides between equal scores.
+        rng: breaks ties.
     """
     spatial_thw, temporal_t = (part[0].double().cpu().numpy() for part in (attention.spatial, attention.temporal))
     frames = len(temporal_t)
@@ -56,23 +57,23 @@ def rank_cells(attention: Attention, scope: str, rng: np.random.Generator) -> In
         "regions": spatial_thw.reshape(frames, -1),
         "both": (temporal_t[:, None, None] * spatial_thw).reshape(1, -1),
     }[scope]
-    chance = rng.random(scores.shape)
-    order = np.stack([np.lexsort((luck, -row)) for luck, row in zip(chance, scores, strict=True)])
-    places = order.argsort(axis=1)  # of the order: the place of each
+    tie_breakers = rng.random(scores.shape)
+    order = np.stack([np.lexsort((ties, -row)) for ties, row in zip(tie_breakers, scores, strict=True)])
+    cell_ranks = order.argsort(axis=1)  # the inverse permutation
     if scope == "frames":
-        return np.broadcast_to(places.reshape(frames, 1, 1), spatial_thw.shape)
-    return places.reshape(spatial_thw.shape)
+        return np.broadcast_to(cell_ranks.reshape(frames, 1, 1), spatial_thw.shape)
+    return cell_ranks.reshape(spatial_thw.shape)
 
 
 def perturb_clip(
     clip_cthw: Float[Tensor, "c t y x"], removed_mthw: Bool[Tensor, "m _ h w"], baseline: str
 ) -> Float[Tensor, "m c t y x"]:
-    """Copies of a clip without some of its cells.
+    """Copies of a clip with some of its cells replaced.
 
-    What stands in their place, by `baseline`:
+    Replacement by `baseline`:
         blur: the same frame under a Gaussian of `BLUR` times the picture's side.
         freeze: the same cell of the nearest earlier frame in which it is kept, of the nearest later one if there is
-            none, and of the first frame if it is kept nowhere. So the picture stands still and nothing strange is seen.
+            none, and of the first frame if it is kept nowhere. So the picture stands still and stays realistic.
         mean: the mean colour of the clip.
 
     Args:
@@ -91,12 +92,12 @@ def perturb_clip(
         source_mtyx = _over_pixels(_shown_frame(removed_mthw), clip_cthw)
         copies_mctyx = clip_cthw.expand(len(source_mtyx), *clip_cthw.shape)
         return copies_mctyx.gather(2, source_mtyx[:, None].expand_as(copies_mctyx))
-    instead = _blurred(clip_cthw) if baseline == "blur" else clip_cthw.mean(dim=(1, 2, 3), keepdim=True)
-    return torch.where(_over_pixels(removed_mthw, clip_cthw)[:, None], instead, clip_cthw)
+    replacement = _blurred(clip_cthw) if baseline == "blur" else clip_cthw.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.where(_over_pixels(removed_mthw, clip_cthw)[:, None], replacement, clip_cthw)
 
 
 def _shown_frame(removed_mthw: Tensor) -> Tensor:
-    """(M, T, h, w) int64: from which frame each cell is shown when it is frozen."""
+    """(M, T, h, w) int64: the frame from which each cell is copied by the baseline `freeze`."""
     kept_mthw = ~removed_mthw
     own_t = torch.arange(kept_mthw.shape[1], device=kept_mthw.device)[:, None, None]
     earlier_mthw = torch.where(kept_mthw, own_t, -1).cummax(dim=1).values
@@ -105,7 +106,7 @@ def _shown_frame(removed_mthw: Tensor) -> Tensor:
 
 
 def _over_pixels(cells_mthw: Tensor, clip_cthw: Tensor) -> Tensor:
-    """(M, T, H, W): each pixel has its cell's value."""
+    """(M, T, H, W): the value of the cell that each pixel lies in."""
     rows, columns = (
         ((torch.arange(pixels, device=cells_mthw.device) + 0.5) * cells / pixels).long()
         for pixels, cells in zip(clip_cthw.shape[-2:], cells_mthw.shape[-2:], strict=True)
@@ -114,7 +115,7 @@ def _over_pixels(cells_mthw: Tensor, clip_cthw: Tensor) -> Tensor:
 
 
 def _blurred(clip_cthw: Tensor) -> Tensor:
-    """Every frame under a Gaussian; the picture's border is continued as in a mirror."""
+    """Every frame under a Gaussian, with reflected borders."""
     frames_nyx = clip_cthw.flatten(0, 1)[:, None]
     for dim in (2, 3):
         side = frames_nyx.shape[dim]
@@ -130,7 +131,7 @@ def _blurred(clip_cthw: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PerturbationCurves:
-    """How one clip's answer follows one explanation, in one scope and with one baseline.
+    """Deletion and insertion curves of one explanation of one clip, in one scope and with one baseline.
 
     Attributes:
         deletion: (steps + 1,) probability when the most important 0, 1/steps, ..., all are removed.
@@ -147,7 +148,7 @@ class PerturbationCurves:
 
 
 def perturbation_curves(
-    answer: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor], Tensor],
     clip_cthw: Float[Tensor, "c t y x"],
     explanations: Mapping[str, Attention],
     *,
@@ -158,21 +159,21 @@ def perturbation_curves(
     seed: Sequence[int] = (0,),
     copies: int = 16,
 ) -> dict[str, dict[str, dict[str, PerturbationCurves]]]:
-    """Remove and put back what several explanations of one clip call important.
+    """Perturb one clip in the order of importance of several explanations and record the probability of a class.
 
     Args:
-        answer: (B, C, T, H, W) -> probabilities (B, K).
-        clip_cthw: (C, T, H, W), the untouched clip.
+        predict: (B, C, T, H, W) -> probabilities (B, K).
+        clip_cthw: (C, T, H, W), the unperturbed clip.
         explanations: by name, of this one clip: (1, T, h, w) and (1, T), all on the same grid.
-        target: the class watched; by default the one answered for the untouched clip.
+        target: the class whose probability is recorded; by default the one predicted for the unperturbed clip.
         scopes: of `SCOPES`.
         baselines: of `BASELINES`.
         steps: n; the curves have n + 1 points, at the shares 0, 1/n, ..., 1.
-        seed: of the order of equal scores, the same for all explanations; numbers from 0, such as the clip's name.
-        copies: perturbed clips at once.
+        seed: for breaking ties, the same for all explanations; integers from 0, such as the bytes of the clip's name.
+        copies: perturbed clips per batch.
 
     Returns:
-        By name, scope and baseline. The curves' ends are the untouched clip and one of which nothing is left.
+        By name, scope and baseline. The curves run between the unperturbed and the fully replaced clip.
 
     Raises:
         ValueError: fewer than one step, or explanations on different grids or of several clips.
@@ -182,9 +183,9 @@ def perturbation_curves(
     shapes = {tuple(attention.spatial.shape) for attention in explanations.values()}
     if len(shapes) != 1 or any(shape[0] != 1 for shape in shapes):
         raise ValueError(f"explanations: got shapes {sorted(shapes)}, expected one (1, T, h, w)")
-    # Every clip without something, once: explanations agree about many of them, and all about the ends.
+    # Each distinct mask once: explanations share many of them, and all share the ends.
     masks: dict[bytes, np.ndarray] = {}
-    wanted: dict[tuple[str, str, str], list[bytes]] = {}
+    mask_keys: dict[tuple[str, str, str], list[bytes]] = {}
     for name, attention in explanations.items():
         for scope in scopes:
             ranks_thw = rank_cells(attention, scope, np.random.default_rng([*seed, SCOPES.index(scope)]))
@@ -192,34 +193,34 @@ def perturbation_curves(
             counts = [_rounded(step * items / steps) for step in range(steps + 1)]
             counts += [max(_rounded(share * items), 1) for share in SHARES] if scope == "frames" else []
             for direction in DIRECTIONS:
-                keys = wanted[name, scope, direction] = []
+                keys = mask_keys[name, scope, direction] = []
                 for count in counts:
                     removed_thw = ranks_thw < count if direction == "deletion" else ranks_thw >= count
                     keys.append(np.packbits(removed_thw).tobytes())
                     masks.setdefault(keys[-1], removed_thw)
     removed_mthw = torch.from_numpy(np.stack(list(masks.values()))).to(clip_cthw.device)
     if target is None:
-        target = int(answer(clip_cthw[None]).argmax())
-    found: dict[str, dict[str, dict[str, PerturbationCurves]]] = {
+        target = int(predict(clip_cthw[None]).argmax())
+    curves: dict[str, dict[str, dict[str, PerturbationCurves]]] = {
         name: {s: {} for s in scopes} for name in explanations
     }
     for baseline in baselines:
         values = np.concatenate(
             [
-                answer(perturb_clip(clip_cthw, part_mthw, baseline))[:, target].double().cpu().numpy()
+                predict(perturb_clip(clip_cthw, part_mthw, baseline))[:, target].double().cpu().numpy()
                 for part_mthw in removed_mthw.split(copies)
             ]
         )
         value_of = dict(zip(masks, values.tolist(), strict=True))
         for name in explanations:
             for scope in scopes:
-                deleted, inserted = (np.array([value_of[key] for key in wanted[name, scope, d]]) for d in DIRECTIONS)
-                found[name][scope][baseline] = _watched(deleted, inserted, steps + 1)
-    return found
+                deleted, inserted = (np.array([value_of[key] for key in mask_keys[name, scope, d]]) for d in DIRECTIONS)
+                curves[name][scope][baseline] = _split_curves(deleted, inserted, steps + 1)
+    return curves
 
 
-def _watched(deleted: np.ndarray, inserted: np.ndarray, points: int) -> PerturbationCurves:
-    """Curves of so many points; the values behind them, if there are any, are those at `SHARES`."""
+def _split_curves(deleted: np.ndarray, inserted: np.ndarray, points: int) -> PerturbationCurves:
+    """The first `points` values are the curves; the others, if there are any, are those at `SHARES`."""
     fall_when_removed, fall_when_alone = (
         float(deleted[0] - values[points:].mean()) if len(values) > points else None for values in (deleted, inserted)
     )
@@ -227,17 +228,17 @@ def _watched(deleted: np.ndarray, inserted: np.ndarray, points: int) -> Perturba
 
 
 def _rounded(value: float) -> int:
-    """To the nearest integer, halves up."""
+    """The nearest integer, halves rounded up."""
     return math.floor(value + 0.5)
 
 
 def curve_area(curves: Float[np.ndarray, "n points"]) -> Float[np.ndarray, " n"]:
-    """The area under each curve over the shares 0..1, by the trapezoid rule."""
+    """The area under each curve over the shares 0..1, by the trapezoidal rule."""
     return ((curves[:, 1:] + curves[:, :-1]) / 2).mean(axis=1)
 
 
 def measure_perturbation(
-    subject: ExplainedNetwork,
+    network: ExplainedNetwork,
     dataset: VideoDataset,
     rows: Sequence[int],
     methods: Sequence[str],
@@ -248,7 +249,18 @@ def measure_perturbation(
     workers: int = 0,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """`perturbation_curves` some clips of a data set for every method's explanation of the predicted class.
+    """Perturbation measures of every method's explanation of the predicted class, for some clips of a data set.
+
+    Args:
+        network: the network.
+        dataset: without augmentation, one window per clip.
+        rows: positions of the clips.
+        methods: of `attribution.METHODS`.
+        baselines: of `BASELINES`.
+        steps: of the curves, from 1.
+        batch_size: clips, and perturbed copies of a clip, at once.
+        workers: processes that decode.
+        seed: for random explanations, ties and the bootstrap.
 
     Returns:
         Per method, scope and baseline {"deletion", "insertion": {"auc", "low", "high", "per_clip", "curve"}}, and in
@@ -256,27 +268,29 @@ def measure_perturbation(
         mean over clips, "per_clip" has the areas or falls in the order of `rows`; intervals are 95 % bootstrap over
         clips.
     """
-    watched = []
+    curves = []
     # Explained in batches, as the network is used; one by one would hide a network that mixes up its clips.
-    for batch in clip_batches(dataset, rows, batch_size=batch_size, workers=workers, told="perturbation"):
-        clip_bcthw = subject.clips(batch)
-        explained = attribute_clips(subject.model, clip_bcthw, methods, clip_ids=batch.clip_ids, seed=seed)
+    for batch in clip_batches(dataset, rows, batch_size=batch_size, workers=workers, desc="perturbation"):
+        clip_bcthw = network.clips(batch)
+        attentions = attribute_clips(network.model, clip_bcthw, methods, clip_ids=batch.clip_ids, seed=seed)
         for row, clip_id in enumerate(tqdm(batch.clip_ids, desc="this batch", disable=None, leave=False)):
-            own = {method: attention.rows(slice(row, row + 1)) for method, attention in explained.items()}
-            chance = (seed, *clip_id.encode())
-            common: dict[str, Any] = {"baselines": baselines, "steps": steps, "seed": chance, "copies": batch_size}
-            watched.append(perturbation_curves(subject.probabilities, clip_bcthw[row], own, **common))
+            of_clip = {method: attention.rows(slice(row, row + 1)) for method, attention in attentions.items()}
+            options: dict[str, Any] = {"baselines": baselines, "steps": steps, "copies": batch_size}
+            tie_seed = (seed, *clip_id.encode())
+            curves.append(
+                perturbation_curves(network.probabilities, clip_bcthw[row], of_clip, seed=tie_seed, **options)
+            )
 
-    def told(method: str, scope: str, baseline: str) -> dict[str, Any]:
-        clips = [found[method][scope][baseline] for found in watched]
-        entry: dict[str, Any] = {}
+    def summary(method: str, scope: str, baseline: str) -> dict[str, Any]:
+        clips = [of_clip[method][scope][baseline] for of_clip in curves]
+        measures: dict[str, Any] = {}
         for direction in DIRECTIONS:
-            curves = np.stack([getattr(clip, direction) for clip in clips])
-            figures = summarise_clips(curve_area(curves), seed=seed)
-            entry[direction] = {"auc": figures.pop("mean"), **figures, "curve": curves.mean(axis=0).round(6).tolist()}
+            values = np.stack([getattr(clip, direction) for clip in clips])
+            areas = summarise_clips(curve_area(values), seed=seed)
+            measures[direction] = {"auc": areas.pop("mean"), **areas, "curve": values.mean(axis=0).round(6).tolist()}
         if scope == "frames":
             for fall in ("comprehensiveness", "sufficiency"):
-                entry[fall] = summarise_clips(np.array([getattr(clip, fall) for clip in clips]), seed=seed)
-        return entry
+                measures[fall] = summarise_clips(np.array([getattr(clip, fall) for clip in clips]), seed=seed)
+        return measures
 
-    return {m: {s: {b: told(m, s, b) for b in baselines} for s in SCOPES} for m in methods}
+    return {m: {s: {b: summary(m, s, b) for b in baselines} for s in SCOPES} for m in methods}

@@ -1,6 +1,6 @@
-"""A network's answers for a whole split."""
+"""Predictions of a network for a whole split."""
 
-import sys
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from stabn.data.dataset import ClipBatch, Sample, SkippedClip, VideoDataset, collate
+from stabn.data.dataset import ClipBatch, Sample, SkippedClip, Table, VideoDataset, collate
 from stabn.data.quality.unreadable import SkipUnreadable
 from stabn.data.video.reader import Reader, init_reader_process
 from stabn.engine.config import EngineRecipe
@@ -21,6 +21,8 @@ from stabn.nn import STABN, Attention, Output, ResNet3D
 from stabn.records import Record
 from stabn.runs import Run, network_preprocessing
 
+logger = logging.getLogger(__name__)
+
 ATTENTIONS: dict[str, Callable[[Attention], Attention]] = {
     "as-is": lambda attention: attention,
     "inverse-spatial": Attention.inverse_spatial,
@@ -28,20 +30,20 @@ ATTENTIONS: dict[str, Callable[[Attention], Attention]] = {
     "uniform-spatial": Attention.uniform_spatial,
     "uniform-temporal": Attention.uniform_temporal,
 }
-"""What the perception branch may be shown in place of the network's own attention (Eq. 7 and its relatives)."""
+"""Replacements for the network's own attention before the perception branch (Eq. 7 and its relatives)."""
 
 SHUFFLED: dict[str, Callable[[Attention, Attention], Attention]] = {
     "shuffled-spatial": Attention.with_spatial_of,
     "shuffled-temporal": Attention.with_temporal_of,
 }
-"""The same with the attention of another clip of the data set, which `random_derangement` chooses."""
+"""Replacements by the attention of another clip of the data set, which `random_derangement` chooses."""
 
 
 def random_derangement(count: int, seed: int = 0) -> np.ndarray:
-    """For each of `count` clips another one, each once: a random derangement (a single cycle).
+    """A random permutation of `count` clips that leaves none in its place (a single cycle).
 
     Returns:
-        (count,) int64, nowhere its own position.
+        (count,) int64; no element is its own position.
 
     Raises:
         UserError: fewer than two clips.
@@ -49,14 +51,14 @@ def random_derangement(count: int, seed: int = 0) -> np.ndarray:
     if count < 2:
         raise UserError(f"attention: got {count} clip, expected at least two to exchange attention; take more clips")
     order = np.random.default_rng(seed).permutation(count)
-    partner = np.empty(count, dtype=np.int64)
-    partner[order] = np.roll(order, 1)
-    return partner
+    permutation = np.empty(count, dtype=np.int64)
+    permutation[order] = np.roll(order, 1)
+    return permutation
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The answers for N clips with K classes: those of the data set that could be read, in its order.
+    """Predictions for N clips and K classes: the clips of a data set that could be read, in its order.
 
     Attributes:
         clip_ids: N names.
@@ -67,7 +69,7 @@ class Predictions:
         spatial: (N, T, h, w) float32, where maps were asked for; else None.
         frame_indices: (N, T) int64, of clips seen through one window; else None.
         timestamps: (N, T) float64 likewise.
-        skipped: the data set's other clips, and why.
+        skipped: the clips that could not be read, and why.
     """
 
     clip_ids: tuple[str, ...]
@@ -99,19 +101,19 @@ class Predictions:
     @property
     def skipped_as_json(self) -> list[dict[str, str]]:
         """[{"clip_id", "path", "reason"}, ...]."""
-        return [asdict(one) for one in self.skipped]
+        return [asdict(clip) for clip in self.skipped]
 
     def samples(self, of: Sequence[Sample]) -> tuple[Sample, ...]:
-        """The samples that were answered for, in the order of the answers.
+        """The samples of these predictions, in their order.
 
         Args:
-            of: the data set's samples.
+            of: all samples of the data set.
         """
-        known = {sample.clip_id: sample for sample in of}
-        return tuple(known[clip_id] for clip_id in self.clip_ids)
+        by_id = {sample.clip_id: sample for sample in of}
+        return tuple(by_id[clip_id] for clip_id in self.clip_ids)
 
     def record(self, row: int, *, path: str, class_names: Sequence[str], crop: tuple[float, ...]) -> Record:
-        """One clip's answer as a record.
+        """The prediction for one clip as a record.
 
         Raises:
             ValueError: the predictions hold no maps.
@@ -146,30 +148,30 @@ def predict(
     keep_maps: bool = False,
     seed: int = 0,
 ) -> Predictions:
-    """Ask a network about every clip of a data set that can be read; the others are named on stderr.
+    """Predict every clip of a data set that can be read; a warning is logged for each of the others.
 
     Args:
         model: the network.
         dataset: without augmentation; with several windows per clip, the softmax scores are averaged.
         batch_size: clips at once.
         workers: processes that decode.
-        engine: on what it runs.
+        engine: accelerator, devices and precision.
         attention: a key of `ATTENTIONS` or `SHUFFLED`.
         keep_maps: keep the spatial attention too (4 T h w bytes per clip).
-        seed: of the exchange of attention between clips.
+        seed: for the exchange of attention between clips.
 
     Raises:
-        UserError: the plain network was asked for another attention, or no video can be read.
+        UserError: an attention other than "as-is" for the plain network, an option out of range, or no readable video.
     """
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "engine": engine, "seed": seed}
     return predict_each(model, dataset, (attention,), keep_maps=keep_maps, **options)[attention]
 
 
 def check_loader_options(batch_size: int, workers: int) -> None:
-    """Whether clips can be read so many at once, by so many processes.
+    """Check options of a data loader.
 
     Raises:
-        UserError: they cannot.
+        UserError: a batch size below 1 or a negative number of processes.
     """
     if batch_size < 1 or workers < 0:
         raise UserError(f"batch_size, workers: got {batch_size} and {workers}, expected at least 1 and 0")
@@ -186,24 +188,24 @@ def predict_each(
     keep_maps: bool = False,
     seed: int = 0,
 ) -> dict[str, Predictions]:
-    """Ask a network about every clip, once for each attention, and encode each clip only once.
+    """Predict every clip once for each attention, encoding it only once.
 
-    The attention of other clips has to be known first: where it is asked for, all clips are read twice.
+    The attention of other clips has to be computed first: where it is needed, all clips are read twice.
 
     Args:
-        attentions: keys of `ATTENTIONS` and `SHUFFLED`; the others are those of `predict`.
+        attentions: keys of `ATTENTIONS` and `SHUFFLED`; the other parameters are those of `predict`.
 
     Returns:
-        The answers by attention; their `temporal` and `spatial` are what the perception branch was shown. Without
-        those of `SHUFFLED` where only one clip can be read and others are asked for, too.
+        Predictions by attention; their `temporal` and `spatial` are what the perception branch used. Without those of
+        `SHUFFLED` where only one clip can be read and other attentions are wanted, too.
 
     Raises:
         UserError: as `predict`.
     """
-    known = (*ATTENTIONS, *SHUFFLED)
+    names = (*ATTENTIONS, *SHUFFLED)
     for attention in attentions:
-        if attention not in known:
-            raise UserError(f"attention: got {attention!r}, expected one of {', '.join(known)}")
+        if attention not in names:
+            raise UserError(f"attention: got {attention!r}, expected one of {', '.join(names)}")
         if attention != "as-is" and not isinstance(model, STABN):
             raise UserError(
                 f"attention: got {attention!r}, but this is the plain network, which has none; leave it out"
@@ -211,86 +213,95 @@ def predict_each(
     check_loader_options(batch_size, workers)
     if seed < 0:
         raise UserError(f"--seed: got {seed}, expected 0 or more")
-
-    def ask(clips: Dataset[ClipBatch], attentions: Sequence[str], **options: Any) -> _Answered:
-        return _ask(_Asking(answerer, attentions, **options), clips, batch_size, workers, trainer)
-
     with silence_lightning():
-        recipe = (engine or EngineRecipe(devices="1")).measuring()
-        answerer, trainer = build_predictor(model, recipe, callbacks=progress_bar())
+        recipe = (engine or EngineRecipe(devices="1")).for_measurement()
+        predictor, trainer = build_predictor(model, recipe, callbacks=progress_bar())
+
+    def run(clips: Dataset[ClipBatch], attentions: Sequence[str], **options: Any) -> _PredictedRows:
+        return _run_predictor(_Predictor(predictor, attentions, **options), clips, batch_size, workers, trainer)
+
     reader = Reader()
     clips: Dataset[ClipBatch] = SkipUnreadable(dataset.read_by(reader))
     others: Attention | None = None
     skipped: tuple[SkippedClip, ...] = ()
     own_only = tuple(attention for attention in attentions if attention not in SHUFFLED)
     if len(own_only) < len(attentions):
-        first = ask(clips, ("as-is",), keep_maps=True)
-        own, skipped = first.rows["as-is"], first.skipped
+        first = run(clips, ("as-is",), keep_maps=True)
+        own, skipped = first.columns["as-is"], first.skipped
         windows = np.arange(dataset.views)
-        read = _read(dataset, skipped)
-        if len(read) > 1 or not own_only:
-            rows = (random_derangement(len(read), seed)[:, None] * dataset.views + windows).ravel()
+        readable = _readable(dataset, skipped)
+        if len(readable) > 1 or not own_only:
+            rows = (random_derangement(len(readable), seed)[:, None] * dataset.views + windows).ravel()
             others = Attention(own["spatial"], own["temporal"]).rows(torch.from_numpy(rows))
         else:
             attentions = own_only
-        clips = Subset(clips, read)
-    answered = ask(clips, attentions, keep_maps=keep_maps, others=others, windows=dataset.views)
+        clips = Subset(clips, readable)
+    predicted = run(clips, attentions, keep_maps=keep_maps, others=others, windows=dataset.views)
     reader.close()
-    skipped += answered.skipped
-    for one in skipped:
-        print(f"skipped: {one.reason}", file=sys.stderr)
-    ids = tuple(dataset.samples[index].clip_id for index in _read(dataset, skipped))
-    return {attention: _predictions(ids, dataset.views, answered.rows[attention], skipped) for attention in attentions}
+    skipped += predicted.skipped
+    for clip in skipped:
+        logger.warning("skipped: %s", clip.reason)
+    ids = tuple(dataset.samples[index].clip_id for index in _readable(dataset, skipped))
+    return {
+        attention: _predictions(ids, dataset.views, predicted.columns[attention], skipped) for attention in attentions
+    }
 
 
 @dataclass(frozen=True, eq=False)
-class _Answered:
-    """By attention and column, the rows of all windows of all clips that could be read; and those that could not."""
+class _PredictedRows:
+    """By attention and column, one row per window of the clips that could be read; and the clips that could not."""
 
-    rows: dict[str, dict[str, Tensor]]
+    columns: dict[str, dict[str, Tensor]]
     skipped: tuple[SkippedClip, ...]
 
 
-def _ask(asking: "_Asking", clips: Dataset[ClipBatch], batch_size: int, workers: int, trainer: Trainer) -> _Answered:
-    """The answers; of several processes each asks about a part of the clips, and all have all answers at the end."""
+def _run_predictor(
+    predictor: "_Predictor", clips: Dataset[ClipBatch], batch_size: int, workers: int, trainer: Trainer
+) -> _PredictedRows:
+    """Run over all clips; each of several processes predicts its share, and all processes return all rows."""
     with silence_lightning():
-        own = shard_indices(trainer, len(clips))  # type: ignore[arg-type]
-        asking.done = own.start * asking.windows
+        shard = shard_indices(trainer, len(clips))  # type: ignore[arg-type]
+        predictor.rows_done = shard.start * predictor.windows
         loader = DataLoader(
-            clips, batch_size, sampler=own, num_workers=workers, collate_fn=collate, worker_init_fn=init_reader_process
+            clips,
+            batch_size,
+            sampler=shard,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=init_reader_process,
         )
         try:
-            batches: Any = trainer.predict(asking, loader)
+            batches: Any = trainer.predict(predictor, loader)
         except NotFiniteError as error:
             raise UserError(
                 f"the network's answers are not finite ({error}); give --engine.precision 32-true, or train it again "
                 "with a smaller --optimizer.learning_rate"
             ) from error
     if trainer.world_size > 1:
-        everyone: list[Any] = [None] * trainer.world_size
-        distributed.all_gather_object(everyone, batches)
-        batches = [batch for batches in everyone for batch in batches]
-    skipped = tuple(SkippedClip(*one) for batch in batches for one in batch["skipped"])
-    answers = [batch["answers"] for batch in batches if batch["answers"]]
-    if not answers:
+        gathered: list[Any] = [None] * trainer.world_size
+        distributed.all_gather_object(gathered, batches)
+        batches = [batch for batches in gathered for batch in batches]
+    skipped = tuple(SkippedClip(*clip) for batch in batches for clip in batch["skipped"])
+    read = [batch["columns"] for batch in batches if batch["columns"]]
+    if not read:
         raise UserError(f"not one of {len(skipped)} clips can be read: {skipped[0].reason}")
-    rows = {
-        attention: {name: torch.cat([answer[attention][name] for answer in answers]) for name in answers[0][attention]}
-        for attention in asking.attentions
+    columns = {
+        attention: {name: torch.cat([batch[attention][name] for batch in read]) for name in read[0][attention]}
+        for attention in predictor.attentions
     }
-    return _Answered(rows, skipped)
+    return _PredictedRows(columns, skipped)
 
 
-def _read(dataset: VideoDataset, skipped: Sequence[SkippedClip]) -> list[int]:
-    """Which of the data set's clips were not left out."""
-    out = {one.clip_id for one in skipped}
-    return [index for index, sample in enumerate(dataset.samples) if sample.clip_id not in out]
+def _readable(dataset: VideoDataset, skipped: Sequence[SkippedClip]) -> list[int]:
+    """Positions of the data set's clips that were not skipped."""
+    ids = {clip.clip_id for clip in skipped}
+    return [index for index, sample in enumerate(dataset.samples) if sample.clip_id not in ids]
 
 
 def _predictions(
     clip_ids: tuple[str, ...], windows: int, rows: Mapping[str, Tensor], skipped: tuple[SkippedClip, ...]
 ) -> Predictions:
-    """One answer per clip from the rows of its windows."""
+    """One prediction per clip from the rows of its windows."""
     columns: dict[str, np.ndarray] = {name: value.numpy() for name, value in rows.items()}
     for name in ("probabilities", "attention_probabilities"):
         if name in columns:
@@ -311,17 +322,16 @@ def _predictions(
     )
 
 
-def predict_split(
-    run: Run, split: str, *, clips: int = 1, crops: int = 1, **options: Any
-) -> tuple[Predictions, tuple[str, ...]]:
-    """A run's answers for a split of its data, and the class names.
+def split_dataset(
+    run: Run, split: str, *, clips: int = 1, crops: int = 1
+) -> tuple[STABN | ResNet3D, Table, VideoDataset]:
+    """A run's network, its table of clips, and the data set of one split, without augmentation.
 
     Args:
         run: a run.
-        split: train or validation.
+        split: train, validation, or any other that the table of clips names.
         clips: evenly placed windows per video.
         crops: squares per window, 1 or 3, as in `Preprocessing.test_squares`.
-        options: as for `predict`.
 
     Raises:
         UserError: the data does not fit the network, or has no such split.
@@ -331,12 +341,32 @@ def predict_split(
     model = run.model()
     table = run.table(model)
     preprocessing = network_preprocessing(model, str(run.folder))
-    samples, names = table.of_split(split), table.class_names
-    dataset = VideoDataset(samples, preprocessing, class_names=names, clips=clips, crops=crops)
-    return predict(model, dataset, **options), names
+    samples = table.of_split(split)
+    dataset = VideoDataset(samples, preprocessing, class_names=table.class_names, clips=clips, crops=crops)
+    return model, table, dataset
 
 
-class _Asking(LightningModule):
+def predict_split(
+    run: Run, split: str, *, clips: int = 1, crops: int = 1, **options: Any
+) -> tuple[Predictions, tuple[str, ...]]:
+    """Predictions of a run for a split of its data, and the class names.
+
+    Args:
+        run: a run.
+        split: train, validation, or any other that the table of clips names.
+        clips, crops: as for `split_dataset`.
+        options: as for `predict`.
+
+    Raises:
+        UserError: as `split_dataset` and `predict`.
+    """
+    model, table, dataset = split_dataset(run, split, clips=clips, crops=crops)
+    return predict(model, dataset, **options), table.class_names
+
+
+class _Predictor(LightningModule):
+    """Runs a network with each of several attentions, for Lightning's predict loop."""
+
     def __init__(
         self,
         model: STABN | ResNet3D,
@@ -350,9 +380,9 @@ class _Asking(LightningModule):
         self.model = model
         self.attentions = tuple(attentions)
         self.keep_maps = keep_maps
-        self.others = others  # what each clip is shown when attention is shuffled, in the order of the data set
+        self.others = others  # for each row, in the order of the data set, the other clip's attention when shuffled
         self.windows = windows
-        self.done = 0  # rows of others before the next clip's
+        self.rows_done = 0  # position in `others` of the next clip's first row
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
         return batch.to(device, non_blocking=True)
@@ -360,26 +390,30 @@ class _Asking(LightningModule):
     def predict_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Any]:
         if batch.skipped and self.others is not None:
             raise UserError(f"{batch.skipped[0].reason}; it could be read a moment ago")
-        # Lightning looks into what it is given, and takes no frozen dataclass
-        skipped = [(one.clip_id, one.path, one.reason) for one in batch.skipped]
-        return {"answers": self._answers(batch) if batch.clip_ids else {}, "skipped": skipped}
+        # Lightning inspects what a step returns, and does not accept frozen dataclasses
+        skipped = [(clip.clip_id, clip.path, clip.reason) for clip in batch.skipped]
+        return {"columns": self._columns(batch) if batch.clip_ids else {}, "skipped": skipped}
 
-    def _answers(self, batch: ClipBatch) -> dict[str, dict[str, Tensor]]:
-        start, self.done = self.done, self.done + len(batch.pixels)
-        told = {"labels": batch.labels, "frame_indices": batch.frame_indices, "timestamps": batch.timestamps}
-        answers: dict[str, dict[str, Tensor]] = {}
+    def _columns(self, batch: ClipBatch) -> dict[str, dict[str, Tensor]]:
+        start, self.rows_done = self.rows_done, self.rows_done + len(batch.pixels)
         dtype = next(self.model.parameters()).dtype
-        for attention, output in self._outputs(batch.clips.to(dtype), slice(start, self.done)).items():
+        columns: dict[str, dict[str, Tensor]] = {}
+        for attention, output in self._outputs(batch.clips.to(dtype), slice(start, self.rows_done)).items():
             if not bool(output.logits.isfinite().all()):
                 raise NotFiniteError("logits: got NaN or infinity, expected finite numbers")
-            row = {"probabilities": output.logits.float().softmax(1), **told}
+            rows = {
+                "probabilities": output.logits.float().softmax(1),
+                "labels": batch.labels,
+                "frame_indices": batch.frame_indices,
+                "timestamps": batch.timestamps,
+            }
             if output.attention_logits is not None and output.attention is not None:
-                row["attention_probabilities"] = output.attention_logits.float().softmax(1)
-                row["temporal"] = output.attention.temporal.float()
+                rows["attention_probabilities"] = output.attention_logits.float().softmax(1)
+                rows["temporal"] = output.attention.temporal.float()
                 if self.keep_maps:
-                    row["spatial"] = output.attention.spatial.float()
-            answers[attention] = {name: value.cpu() for name, value in row.items()}
-        return answers
+                    rows["spatial"] = output.attention.spatial.float()
+            columns[attention] = {name: value.cpu() for name, value in rows.items()}
+        return columns
 
     def _outputs(self, clip_bcthw: Tensor, rows: slice) -> dict[str, Output]:
         if self.attentions == ("as-is",) or not isinstance(self.model, STABN):
@@ -391,8 +425,8 @@ class _Asking(LightningModule):
         for attention in self.attentions:
             if attention in SHUFFLED:
                 assert self.others is not None
-                shown = SHUFFLED[attention](own, self.others.rows(rows))
+                replaced = SHUFFLED[attention](own, self.others.rows(rows))
             else:
-                shown = ATTENTIONS[attention](own)
-            outputs[attention] = Output(perceive(shown), attention_logits_bk, shown)
+                replaced = ATTENTIONS[attention](own)
+            outputs[attention] = Output(perceive(replaced), attention_logits_bk, replaced)
         return outputs

@@ -1,4 +1,4 @@
-"""Parameter randomisation (Adebayo et al. 2018): does an explanation change when the network forgets?"""
+"""Parameter randomisation test (Adebayo et al. 2018): does an explanation depend on the learned weights?"""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -17,11 +18,11 @@ from stabn.nn import STABN, ResNet3D
 from stabn.nn.resnet3d import initialise
 
 SIMILARITY_BOUND = 0.5
-"""A rank correlation from which an explanation of a random network counts as that of the trained one."""
+"""From this rank correlation on, the explanation of a randomised network counts as unchanged."""
 
 
 def randomisation_stages(model: STABN | ResNet3D) -> dict[str, list[nn.Module]]:
-    """A network's parts by name, from the answer down to the picture."""
+    """The modules of a network by stage, from the classifier down to the stem."""
     stages: dict[str, list[nn.Module]] = {"fc": [model.fc], "layer4": [model.layer4]}
     if isinstance(model, STABN):
         stages["attention mechanism"] = [model.conv_att_mechanism]
@@ -44,7 +45,7 @@ def randomisation_stages(model: STABN | ResNet3D) -> dict[str, list[nn.Module]]:
 
 
 def randomise_weights(part: nn.Module) -> None:
-    """Give a part the random weights that training starts from, and normalisation without statistics, in place."""
+    """Reset a module in place to the random weights that training starts from, and its normalisation statistics."""
     for module in part.modules():
         reset = getattr(module, "reset_parameters", None)
         if reset is not None:
@@ -53,24 +54,13 @@ def randomise_weights(part: nn.Module) -> None:
 
 
 def rank_correlation(a_n: Float[np.ndarray, " n"], b_n: Float[np.ndarray, " n"]) -> float:
-    """Spearman's rho in -1..1, equal values sharing their mean rank.
-
-    Where one side is the same everywhere it has no ranks: 1 if the other is too, for nothing changed, and else 0.
-    """
-    ranks = [_mean_ranks(values) for values in (a_n, b_n)]
-    flat = [bool((values == values[0]).all()) for values in ranks]
-    if any(flat):
-        return float(all(flat))
-    return float(np.corrcoef(ranks)[0, 1])
-
-
-def _mean_ranks(values_n: np.ndarray) -> np.ndarray:
-    _, group, counts = np.unique(values_n, return_inverse=True, return_counts=True)
-    return (counts.cumsum() - (counts + 1) / 2)[group]
+    """Spearman's rho in -1..1; where one side is constant, 1 if the other is constant, too, and else 0."""
+    constant = [bool((values == values[0]).all()) for values in (a_n, b_n)]
+    return float(all(constant)) if any(constant) else float(spearmanr(a_n, b_n).statistic)
 
 
 def measure_randomisation(
-    subject: ExplainedNetwork,
+    network: ExplainedNetwork,
     dataset: VideoDataset,
     rows: Sequence[int],
     methods: Sequence[str],
@@ -79,52 +69,56 @@ def measure_randomisation(
     workers: int = 0,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Let a copy of the network forget one part after another, and compare each explanation with the first one.
+    """Randomise a copy of the network stage by stage, and compare each explanation with that of the trained network.
 
     The class explained stays the one that the trained network predicted.
 
     Args:
-        rows: the clips, which are held in memory.
-        seed: of the random weights.
+        network: the network.
+        dataset: without augmentation, one window per clip.
+        rows: positions of the clips, which are held in memory.
+        methods: of `attribution.METHODS`.
+        batch_size: clips at once.
+        workers: processes that decode.
+        seed: for the random weights.
 
     Returns:
         Per method {"temporal": [{"part", "mean", "low", "high"}, ...], "spatial": likewise,
         "changes": {"temporal", "spatial"}}: the rank correlation (over frames, over all cells) with the explanation of
-        the trained network, after this part and all before it were forgotten; "changes" is False where at the end its
-        size is still at least `SIMILARITY_BOUND`: then the explanation does not tell what the network learned.
+        the trained network after this stage and all before it were randomised; "changes" is False where its absolute
+        value is still at least `SIMILARITY_BOUND` at the end: then the explanation does not show what was learned.
     """
-    clips = list(clip_batches(dataset, rows, batch_size=batch_size, workers=workers, told="randomisation, reading"))
-    model = deepcopy(subject.plain)
+    clips = list(clip_batches(dataset, rows, batch_size=batch_size, workers=workers, desc="randomisation, reading"))
+    model = deepcopy(network.plain)
     weights = next(model.parameters())
     device = weights.device
 
-    def seen(batch: ClipBatch) -> Tensor:
-        return subject.clips(batch).to(weights.dtype)
+    def clip_tensor(batch: ClipBatch) -> Tensor:
+        return network.clips(batch).to(weights.dtype)
 
     with torch.inference_mode():
-        classes = [model(seen(batch)).logits.argmax(1) for batch in clips]
+        classes = [model(clip_tensor(batch)).logits.argmax(1) for batch in clips]
 
-    def explained() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    def explain_all() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
         """Per method, (temporal, spatial) of every clip."""
-        rows_of: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {method: [] for method in methods}
+        explanations: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {method: [] for method in methods}
         for batch, classes_b in zip(clips, classes, strict=True):
-            ids = batch.clip_ids
-            found = attribute_clips(model, seen(batch), methods, clip_ids=ids, classes_b=classes_b, seed=seed)
-            for method, attention in found.items():
+            options: dict[str, Any] = {"clip_ids": batch.clip_ids, "classes_b": classes_b, "seed": seed}
+            for method, attention in attribute_clips(model, clip_tensor(batch), methods, **options).items():
                 parts = (attention.temporal.double().cpu().numpy(), attention.spatial.double().cpu().flatten(1).numpy())
-                rows_of[method] += zip(*parts, strict=True)
-        return rows_of
+                explanations[method] += zip(*parts, strict=True)
+        return explanations
 
-    trained = explained()
+    trained = explain_all()
     result: dict[str, dict[str, Any]] = {method: {"temporal": [], "spatial": []} for method in methods}
     stages = randomisation_stages(model)
     for number, (part, modules) in enumerate(tqdm(stages.items(), desc="randomisation", unit="part", disable=None)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * len(stages) + number)
             for module in modules:
-                randomise_weights(module.cpu())  # where chance is the same whatever the engine
+                randomise_weights(module.cpu())  # on the CPU the random numbers are the same on every machine
                 module.to(device)
-        for method, pairs in explained().items():
+        for method, pairs in explain_all().items():
             for side, name in enumerate(("temporal", "spatial")):
                 rhos = [rank_correlation(new[side], old[side]) for new, old in zip(pairs, trained[method], strict=True)]
                 result[method][name].append({"part": part} | bootstrap_interval(np.array(rhos), seed=seed).as_json())
