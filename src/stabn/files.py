@@ -1,4 +1,4 @@
-"""How files reach the disk: whole or not at all."""
+"""Atomic files, JSON, and locks of folders."""
 
 import json
 import os
@@ -14,8 +14,7 @@ from stabn.errors import UserError
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes, of those that work together on one job, by torchrun's and Lightning's
-    own words in the environment."""
+    """Whether this is the first process of a distributed job, by torchrun's and Lightning's environment variables."""
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK"))
@@ -23,19 +22,23 @@ def is_first_process() -> bool:
 
 @contextmanager
 def lock_folder(folder: Path, *, remedy: str) -> Iterator[None]:
-    """No other command works in the folder within the block; processes that work together on one job are one command.
+    """Lock a folder against other commands within the block; the processes of a distributed job are one command.
+
+    Args:
+        folder: an existing folder.
+        remedy: what else the user can do, for the message.
 
     Raises:
-        UserError: another command is at work there.
+        UserError: another command holds the lock.
     """
     lock = FileLock(folder / ".lock")
     if is_first_process():
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"{folder}: another command is at work in it; wait for it, or {remedy}") from None
+            raise UserError(f"{folder}: another command works in it; wait for it, or {remedy}") from None
         except NotImplementedError:
-            pass  # a file system without locks; two commands would only do the same twice
+            pass  # a file system without locks, where two commands would only do the same work twice
     try:
         yield
     finally:
@@ -46,11 +49,10 @@ def lock_folder(folder: Path, *, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error.
+    """A temporary path beside `path` that replaces it when the block ends without an error.
 
-    Whatever happens, `path` holds either its old content or the complete new one. The temporary name keeps the
-    suffix of `path`, because encoders choose the container by it. Of several processes that work together only the
-    first one's file stays.
+    `path` always holds either its old content or the complete new one. The temporary name keeps the suffix of `path`,
+    because encoders choose the container by it. In a distributed job only the first process's file is kept.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +82,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str, *, remedy: str) -> Any:
-    """The value in a JSON file.
+    """Read a JSON file.
 
     Raises:
         UserError: the file is missing, unreadable or not JSON; the message ends with `remedy`.

@@ -1,4 +1,4 @@
-"""What travels between the network and people: a `Record` of what it saw, and an `Edit` of when it should look.
+"""A `Record` of what a network predicted and attended to in a clip, and a person's `Edit` of its temporal attention.
 
 Both are frozen, check themselves, and are versioned on disk. docs/formats.md describes the files for other programs.
 """
@@ -17,13 +17,13 @@ from stabn.files import atomic_write, write_text
 
 RECORD_FORMAT = "stabn-record/1"
 EDIT_FORMAT = "stabn-edit/1"
-LONGEST = 1e9
-"""Seconds of a video, thirty years: what lies beyond is a mistake."""
+MAX_SECONDS = 1e9
+"""Of a timestamp: thirty years."""
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What a network answered for one clip, and where and when it looked.
+    """A network's prediction for one clip, and its attention.
 
     Attributes:
         clip_id: the clip's name in its data set, or the file's stem.
@@ -111,19 +111,19 @@ class Record:
             )
 
 
-# Values from files are checked by the class itself, in words for people, also while the tests check types.
+# The class checks values from files itself, with messages for users, also while the tests check types.
 @no_type_check
 @dataclass(frozen=True)
 class Edit:
     """The temporal attention that a person wants for one clip: M'_t of Eq. 6.
 
     Attributes:
-        clip_id: which clip.
+        clip_id: the clip's name in its data set.
         frame_indices: T source frames, ascending (a short clip repeats its last frame).
         timestamps: their T times in seconds.
         scores: T importances in 0..1; the paper's levels are 0.0 irrelevant, 0.5 may matter, 1.0 certainly matters.
-        author: who made the edit.
-        time: when, ISO 8601 with time zone.
+        author: the person who made the edit.
+        time: ISO 8601 with time zone.
         comment: free text.
     """
 
@@ -156,7 +156,7 @@ class Edit:
                 raise ValueError(f"frame_indices: got {index!r}, expected integers from 0")
         if any(a > b for a, b in zip(self.frame_indices, self.frame_indices[1:], strict=False)):
             raise ValueError(f"frame_indices: got {list(self.frame_indices)}, expected ascending order")
-        for name, low, high in (("scores", 0.0, 1.0), ("timestamps", 0.0, LONGEST)):
+        for name, low, high in (("scores", 0.0, 1.0), ("timestamps", 0.0, MAX_SECONDS)):
             for value in getattr(self, name):
                 number = not isinstance(value, bool) and isinstance(value, int | float)
                 if not number or not low <= value <= high:
@@ -169,12 +169,12 @@ class Edit:
             raise ValueError(f"time: got {self.time!r} without a time zone, expected one like +00:00")
 
     def as_json(self) -> dict[str, Any]:
-        """One line of an edits file."""
+        """The edit as JSON values, one line of an edits file."""
         return {"format": EDIT_FORMAT, **asdict(self)}
 
     @classmethod
     def from_json(cls, value: Any) -> "Edit":
-        """The edit of one line.
+        """Read what `as_json` wrote.
 
         Raises:
             ValueError: a field is missing, unknown or out of range.
@@ -200,7 +200,7 @@ class Edit:
 
 
 def utc_now() -> str:
-    """The current time as edits carry it."""
+    """The current time in the form of `Edit.time`."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -215,11 +215,11 @@ def write_edits(path: Path | str, edits: Iterable[Edit]) -> None:
 
 
 def read_edits(path: Path | str, clips: Mapping[str, Sequence[int]] | None = None) -> tuple[Edit, ...]:
-    """Every edit of a JSON Lines file, in its order; blank lines are skipped.
+    """Read the edits of a JSON Lines file, in its order; blank lines are skipped.
 
     Args:
         path: the file.
-        clips: the source frames that the network saw, per clip id; edits of others are refused.
+        clips: frame indices by clip id; edits of other clips or frames are errors.
 
     Raises:
         UserError: a line is wrong; the message names the file, the line, the value and what was expected.
@@ -235,7 +235,7 @@ def read_edits(path: Path | str, clips: Mapping[str, Sequence[int]] | None = Non
 
 
 def parse_edits(text: str, source: Path | str, clips: Mapping[str, Sequence[int]] | None = None) -> tuple[Edit, ...]:
-    """Every edit of JSON Lines, as `read_edits`; `source` is what messages call them.
+    """Read edits from JSON Lines, as `read_edits` does; `source` is their name in messages.
 
     Raises:
         UserError: as `read_edits`.
@@ -258,10 +258,10 @@ def parse_edits(text: str, source: Path | str, clips: Mapping[str, Sequence[int]
 
 
 def check_edit_frames(edit: Edit, clips: Mapping[str, Sequence[int]]) -> None:
-    """Make sure that an edit is of a clip's frames.
+    """Check that an edit is of a clip in `clips`, frame indices by clip id, and of the same frames.
 
     Raises:
-        ValueError: there is no such clip, or the network saw other frames of it.
+        ValueError: it is not.
     """
     if edit.clip_id not in clips:
         raise ValueError(f"clip_id: got {edit.clip_id!r}, which is not a clip of this edit project")

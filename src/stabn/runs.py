@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stabn.data.annotations.source import DataSource
 from stabn.data.annotations.columns import Columns
+from stabn.data.annotations.source import DataSource
 from stabn.data.dataset import Table
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
@@ -70,7 +70,7 @@ class Run:
                 f"{self.source.annotations}: has class {unknown[0]!r}, which the network of {self.folder} lacks; give "
                 "the data it was trained on, or train a new network"
             )
-        return table.numbered(names)
+        return table.with_class_names(names)
 
 
 def network_preprocessing(model: ResNet3D, source: str) -> Preprocessing:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stabn.edits.agreement import measure_agreement, krippendorff_alpha
+from stabn.edits.agreement import krippendorff_alpha, measure_agreement
 from stabn.edits.merge import check_use, latest_edits, merge_edits
 from stabn.errors import UserError
 from stabn.records import Edit

@@ -65,7 +65,7 @@ def test_history_keeps_every_line_and_current_the_last_of_each_person(project):
     project.add(first)
     project.add(then)
     assert project.history() == (*first, *then)
-    assert project.current() == (first[1], *then)
+    assert project.latest_edits() == (first[1], *then)
     assert project.edits() == {"a": then[1], "b": then[0]}
     assert project.edits("mean")["a"].scores == (0.75,) * 4
     assert project.edits("author:Bo") == {"a": first[1], "b": then[0]}

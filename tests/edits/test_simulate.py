@@ -3,7 +3,15 @@ import pytest
 
 from stabn.data.ground_truth import ClipTruth
 from stabn.edits.project import Project, ProjectClip
-from stabn.edits.simulate import Simulation, blur_boundaries, derangement, misplace, simulate_edits, simulated_scores, stratified_order
+from stabn.edits.simulate import (
+    Simulation,
+    blur_boundaries,
+    derangement,
+    misplace,
+    simulate_edits,
+    simulated_scores,
+    stratified_order,
+)
 from stabn.errors import UserError
 from stabn.records import write_edits
 

@@ -1,4 +1,4 @@
-"""The verbs around people's edits; as in `stabn.cli.train`, parameters and docstring are options and help."""
+"""The verbs of edits: collect, studio, simulate-edits, check-edits, export-edits and import-edits."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,18 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stabn.cli.printing import print_table
+from stabn.cli.printing import print_collection, print_people
 from stabn.data.annotations.source import DataSource
 from stabn.data.ground_truth import ClipTruth, read_truth
 from stabn.edits.agreement import measure_agreement
 from stabn.edits.formats import choose_format
 from stabn.edits.project import open_project
-from stabn.edits.simulate import Simulation, has_truth
-from stabn.edits.simulate import simulate_edits as simulate
+from stabn.edits.simulate import Simulation, has_truth, simulate_edits
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
-from stabn.evaluation.accuracy import left_out
-from stabn.evaluation.collect import collect as collect_project
+from stabn.evaluation.collect import collect_project
 from stabn.files import atomic_write
 from stabn.runs import open_run
 from stabn.training.cross_validation import predict_out_of_fold
@@ -37,23 +35,22 @@ def studio_command(
 ) -> dict[str, Any]:
     """Correct a run's mistakes in the browser: see when and where it looked, paint when it should, fine-tune.
 
-    Serves a page on this machine only and prints its address. Edits are kept in PROJECT/studio.db as they are made, and
-    in PROJECT/edits.jsonl for every other verb.
+    Serves a page on this machine only and prints its address. Edits are stored in PROJECT/studio.db as they are made,
+    and in PROJECT/edits.jsonl for every other verb.
 
     Args:
         run: a finished run.
-        edits: the folder of the edit project; by default RUN/edits. If there is none, the mistakes are collected first.
+        edits: the folder of the edit project; by default RUN/edits. If it does not exist, mistakes are collected first.
         bound: when collecting, classes with a training accuracy below this share are weak; the paper's is 0.5.
-        database: where edits are kept, as postgresql://USER:PASSWORD@HOST/NAME for a team; by default a file in the
-            project.
-        port: where the page is served; if it is taken, another one.
-        browser: open the page.
-        max_upload_mb: size of an uploaded video at most.
-        memory_mb: what opened clips may take.
+        database: postgresql://USER:PASSWORD@HOST/NAME for a team; by default a file in the project.
+        port: TCP port of the page; if it is taken, another one is used.
+        browser: open the page in the browser.
+        max_upload_mb: largest size of an uploaded video, in MiB.
+        memory_mb: memory for opened clips, in MiB.
         data: the labelled videos; by default those of the run.
     """
-    # Here, because the other verbs should not wait for a web server and a database to load.
-    from stabn.studio.serve import serve, studio_on
+    # a web server and a database, which the other verbs need not load
+    from stabn.studio.serve import open_studio, serve
 
     for name, value in (("max_upload_mb", max_upload_mb), ("memory_mb", memory_mb)):
         if value < 1:
@@ -64,11 +61,11 @@ def studio_command(
     if not (folder / "project.json").exists():
         print(f"{folder}: no edit project yet; collecting the mistakes of {run} ...", flush=True)
         collect_project(opened, folder, bound=bound)
-    with studio_on(
+    with open_studio(
         opened, folder, database=database, max_upload=max_upload_mb * 2**20, memory=memory_mb * 2**20
-    ) as desk:
-        serve(desk, port=port, browser=browser)
-        return {"project": str(folder), "edits": len(desk.store.current())}
+    ) as studio:
+        serve(studio, port=port, browser=browser)
+        return {"project": str(folder), "edits": len(studio.store.current())}
 
 
 def simulate_edits_command(
@@ -83,90 +80,85 @@ def simulate_edits_command(
     author: str = "simulated",
     data: DataSource | None = None,
 ) -> dict[str, Any]:
-    """Correct a project's clips as a person who knows the truth would, or one with faults.
+    """Simulate the edits of a person who knows the truth, or of one who makes mistakes.
 
-    So one can measure what edits are worth, where the truth is known. Clips that have an edit already, and those whose
-    truth is not known, stay as they are.
+    This measures what edits are worth on data with known truth. Clips that already have an edit, and clips without
+    truth, stay as they are.
 
     Args:
         project: the folder of an edit project.
-        truth: JSON lines like Tabletop's truth.jsonl; by default what the labelled videos' own table says.
-        boundary_noise: source frames; the start and the end of what is marked are off by up to so many.
+        truth: JSON lines like Tabletop's truth.jsonl; by default from the table of the labelled videos.
+        boundary_noise: largest error of the start and end of what is marked, in source frames.
         wrong: share of the clips in which as many frames are marked, but at a random place.
-        count: only so many clips, chosen at random and evenly from the classes; by default all.
-        shuffle: every clip gets the scores of another clip.
-        constant: every frame gets this score in 0..1; no truth is needed.
-        seed: of all chance.
-        author: whose name the edits carry; their comment says how they were simulated.
+        count: number of clips, drawn at random and evenly from the classes; by default all.
+        shuffle: give every clip the scores of another clip.
+        constant: give every frame this score in 0..1; needs no truth.
+        seed: for all random choices.
+        author: the author of the edits; their comment says how they were simulated.
         data: the labelled videos; by default those of the project's run.
     """
     simulation = Simulation(boundary_noise, wrong, count, shuffle, constant, seed)
     opened = open_project(project)
-    known: Mapping[str, ClipTruth] = {}
+    clip_truth: Mapping[str, ClipTruth] = {}
     if truth is not None:
-        known = read_truth(truth)
+        clip_truth = read_truth(truth)
     elif constant is None:
         source = open_run(opened.run, data).source
-        known = source.table().truth
-        if not known:
+        clip_truth = source.table().truth
+        if not clip_truth:
             raise UserError(
                 f"{source.annotations}: does not say when anything happens; give --truth, or name the table's columns "
                 "with --data.columns.start and --data.columns.end"
             )
-    added = simulate(opened, known, simulation, author)
-    unknown = 0 if constant is not None else sum(not has_truth(clip, known) for clip in opened.clips)
-    without = f"; {unknown} clips have no truth" if unknown else ""
-    print(f"{opened.edits_file}: {added} edits added ({simulation.comment}){without}")
+    added = simulate_edits(opened, clip_truth, simulation, author)
+    without = 0 if constant is not None else sum(not has_truth(clip, clip_truth) for clip in opened.clips)
+    note = f"; {without} clips have no truth" if without else ""
+    print(f"{opened.edits_file}: {added} edits added ({simulation.comment}){note}")
     return {
         "project": str(project),
         "edits": added,
-        "without_truth": unknown,
+        "without_truth": without,
         "author": author,
         "simulation": asdict(simulation),
     }
 
 
 def check_edits_command(project: Path) -> dict[str, Any]:
-    """Check a project's edits file, count what is corrected, and measure how far people agree.
+    """Check a project's edits file, count the edited clips, and measure how far people agree.
 
     Args:
         project: the folder of an edit project.
     """
     opened = open_project(project)
-    edits = opened.current()
+    edits = opened.latest_edits()
     edited = len({edit.clip_id for edit in edits})
     print(f"{opened.edits_file}: {edited} of {len(opened.clips)} clips have an edit; all lines are valid")
-    people = sorted(Counter(edit.author for edit in edits).items())
-    if people:
-        print_table(("person", "clips"), people)
-    agreed = measure_agreement(edits, {clip.clip_id: clip.label for clip in opened.clips})
-    if len(people) > 1:
-        rows = [("all", agreed.project), *agreed.classes.items()]
-        print_table(("class", "agreement"), [(name, "-" if a is None else f"{a:.2f}") for name, a in rows])
-        print("Agreement is Krippendorff's alpha (ordinal): 1 is perfect, 0 is chance, - is undefined.")
+    people = dict(sorted(Counter(edit.author for edit in edits).items()))
+    agreement = measure_agreement(edits, {clip.clip_id: clip.label for clip in opened.clips})
+    print_people(people, agreement)
     return {
         "project": str(project),
         "clips": len(opened.clips),
         "edited": edited,
-        "people": dict(people),
-        "agreement": asdict(agreed),
+        "people": people,
+        "agreement": asdict(agreement),
     }
 
 
 def export_edits_command(project: Path, out: Path, format: str | None = None) -> dict[str, Any]:
-    """Write everybody's edits to a file for other programs: the last edit of each person for each clip.
+    """Write the edits of all people to a file for other programs: the last edit of each person for each clip.
 
     Args:
         project: the folder of an edit project.
         out: the new file; .jsonl, .csv, or .json for Label Studio.
-        format: jsonl, csv or label-studio, where the file's name does not say it.
+        format: jsonl, csv or label-studio; by default from the file's name.
     """
     chosen, opened = choose_format(out, format), open_project(project)
-    edits = opened.current()
+    edits = opened.latest_edits()
     if not edits:
         raise UserError(f"{opened.edits_file}: holds no edit; correct some clips first")
     if out.exists():
-        raise UserError(f"{out}: exists; choose another file, so that nobody's work is overwritten")
+        raise UserError(f"{out}: exists; choose another file")
     text = chosen.write(edits, {clip.clip_id: clip for clip in opened.clips})
     with atomic_write(out) as temporary:
         temporary.write_bytes(text.encode())  # line ends as the format has them
@@ -175,12 +167,12 @@ def export_edits_command(project: Path, out: Path, format: str | None = None) ->
 
 
 def import_edits_command(project: Path, file: Path, format: str | None = None) -> dict[str, Any]:
-    """Add the edits of a file to a project, all or none; what the project knows already is not added again.
+    """Add the edits of a file to a project, all or none; edits that it has already are not added again.
 
     Args:
         project: the folder of an edit project.
         file: as `stabn export-edits` writes it, or a JSON export of Label Studio.
-        format: jsonl, csv or label-studio, where the file's name does not say it.
+        format: jsonl, csv or label-studio; by default from the file's name.
     """
     chosen, opened = choose_format(file, format), open_project(project)
     try:
@@ -190,8 +182,8 @@ def import_edits_command(project: Path, file: Path, format: str | None = None) -
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: is not UTF-8 text ({error}); save it as UTF-8") from None
     edits = chosen.read(text, str(file), {clip.clip_id: clip for clip in opened.clips})
-    known = set(opened.history())
-    new = [edit for edit in dict.fromkeys(edits) if edit not in known]
+    history = set(opened.history())
+    new = [edit for edit in dict.fromkeys(edits) if edit not in history]
     if new:
         opened.add(new)
     print(f"{opened.edits_file}: {len(new)} edits added, {len(edits) - len(new)} were there already")
@@ -217,21 +209,27 @@ def collect_command(
         run: a finished run.
         out: folder for the project.
         bound: classes with a training accuracy below this share are weak; the paper's is 0.5.
-        weakest: so many classes of the lowest accuracy are weak, whatever the bound; for data with few classes.
+        weakest: take this many classes of the lowest accuracy, whatever the bound; for data with few classes.
         recognised: collect the recognised clips of the weak classes instead, to compare what editing them is worth.
-        max_clips: at most so many clips, evenly from the weak classes; by default all.
-        folds: on small data a network knows its training clips by heart; 5 trains five networks by the run's recipe,
-            each on four fifths of the clips, and collects what they get wrong in the fifth they have not seen. They
-            are kept in a folder beside the project, OUT-folds; an interrupted command goes on.
+        max_clips: largest number of clips, taken evenly from the weak classes; by default all.
+        folds: cross-validation, for small data, of which a network misrecognises no training clip: 5 trains five
+            networks by the run's recipe, each on four fifths of the clips, and collects what they get wrong in the
+            other fifth. They are kept in OUT-folds; repeat the command to resume.
         data: the labelled videos; by default those of the run.
-        batch_size: videos at once.
+        batch_size: videos per batch.
         workers: processes that decode.
-        engine: on what it runs.
+        engine: device, precision and number of processes.
     """
     opened = open_run(run, data)
-    between = out.with_name(out.name + "-folds")
-    out_of_fold = partial(predict_out_of_fold, opened, between, folds=folds, batch_size=batch_size, engine=engine)
-    found = collect_project(
+    predict_folds = partial(
+        predict_out_of_fold,
+        opened,
+        out.with_name(out.name + "-folds"),
+        folds=folds,
+        batch_size=batch_size,
+        engine=engine,
+    )
+    result = collect_project(
         opened,
         out,
         bound=bound,
@@ -241,16 +239,11 @@ def collect_command(
         batch_size=batch_size,
         workers=workers,
         engine=engine,
-        answer=out_of_fold if folds else None,
+        get_predictions=predict_folds if folds else None,
         folds=folds,
     )
-    rows = [(c["name"], c["count"], f"{c['top1']:.1%}", c["collected"]) for c in found["classes"]]
-    measured = "training top-1" if not folds else "out-of-fold top-1"
-    print_table(("weak class", "clips", measured, "to correct"), rows)
-    if found["skipped"]:
-        print(left_out(found["skipped"], found["measured"]))
-    print(f"{out}: {found['collected']} clips to correct, listed in {out / 'clips.jsonl'}")
-    print(
-        f"To see one: stabn explain {run} {open_project(out).clips[0].path} --out {out.with_name(out.name + '-seen')}"
-    )
-    return {"project": str(out), **found}
+    print_collection(result, "out-of-fold" if folds else "training")
+    print(f"{out}: {result['collected']} clips to correct, listed in {out / 'clips.jsonl'}")
+    first = open_project(out).clips[0].path
+    print(f"To see one: stabn explain {run} {first} --out {out.with_name(out.name + '-seen')}")
+    return {"project": str(out), **result}

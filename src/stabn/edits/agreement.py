@@ -1,4 +1,4 @@
-"""How far several people's edits agree: Krippendorff's alpha."""
+"""Agreement of several people's edits: Krippendorff's alpha."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ def krippendorff_alpha(scores: np.ndarray) -> float | None:
     "Content Analysis", 2nd ed., 2004, chapter 11.
 
     Args:
-        scores: (people, units) float, NaN where a person did not judge a unit. Whose row is whose does not matter.
+        scores: (people, units) float, NaN where a person did not judge a unit; the order of rows does not matter.
 
     Returns:
         At most 1, or None where alpha is undefined: no unit was judged by two people, or all pairable values are
@@ -35,12 +35,12 @@ def krippendorff_alpha(scores: np.ndarray) -> float | None:
     judges = np.isfinite(scores).sum(axis=0)
     pairable = scores[:, judges >= 2]
     judges = judges[judges >= 2]
-    given = np.isfinite(pairable)
-    values, place, counts = np.unique(pairable[given], return_inverse=True, return_counts=True)
+    judged = np.isfinite(pairable)
+    values, position, counts = np.unique(pairable[judged], return_inverse=True, return_counts=True)
     if len(values) < 2:
         return None
     ranks = np.full(pairable.shape, np.nan)
-    ranks[given] = (np.cumsum(counts) - counts / 2)[place]
+    ranks[judged] = (np.cumsum(counts) - counts / 2)[position]
     within = np.nansum((ranks - np.nanmean(ranks, axis=0)) ** 2, axis=0)
     total = np.nansum((ranks - np.nanmean(ranks)) ** 2)
     n = counts.sum()
@@ -63,7 +63,7 @@ class Agreement:
 
 
 def measure_agreement(edits: Iterable[Edit], labels: Mapping[str, str]) -> Agreement:
-    """How far people agree; the units are the frames of clips, and of one person's edits of a clip the last counts.
+    """Measure agreement over the frames of clips; of one person's edits of a clip the last counts.
 
     Args:
         edits: in the order in which they were made.
@@ -74,7 +74,8 @@ def measure_agreement(edits: Iterable[Edit], labels: Mapping[str, str]) -> Agree
         KeyError: an edited clip has no label.
     """
     clips = {
-        clip_id: np.array([edit.scores for edit in group], float) for clip_id, group in group_by_clip(latest_edits(edits)).items()
+        clip_id: np.array([edit.scores for edit in group], float)
+        for clip_id, group in group_by_clip(latest_edits(edits)).items()
     }
     classes: dict[str, list[np.ndarray]] = defaultdict(list)
     for clip_id, scores in clips.items():
@@ -87,7 +88,7 @@ def measure_agreement(edits: Iterable[Edit], labels: Mapping[str, str]) -> Agree
 
 
 def _side_by_side(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Blocks (people, frames) beside each other; rows are filled from the top, because alpha does not ask whose."""
+    """Blocks (people, frames) beside each other, padded with NaN to as many rows; alpha ignores whose row is whose."""
     people = max(map(len, blocks), default=0)
     padded = [np.pad(block, ((0, people - len(block)), (0, 0)), constant_values=np.nan) for block in blocks]
     return np.concatenate(padded, axis=1) if padded else np.empty((0, 0))

@@ -1,4 +1,4 @@
-"""Edits as other programs write and read them; docs/formats.md describes the files for people."""
+"""Edits as JSON Lines, CSV and Label Studio tasks; docs/formats.md describes the files."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from stabn.records import Edit, check_edit_frames, format_edits, parse_edits
 
 @runtime_checkable
 class EditableClip(Protocol):
-    """What a format asks of a clip; `stabn.edits.project.ProjectClip` is one."""
+    """A clip whose edits can be written and read, such as `stabn.edits.project.ProjectClip`."""
 
     @property
     def path(self) -> str:
@@ -29,7 +29,7 @@ class EditableClip(Protocol):
 
     @property
     def frame_indices(self) -> tuple[int, ...]:
-        """The T source frames that the network saw."""
+        """T source frames, the network's input."""
 
     @property
     def timestamps(self) -> tuple[float, ...]:
@@ -41,14 +41,14 @@ EditableClips = Mapping[str, EditableClip]
 
 @dataclass(frozen=True)
 class EditFormat:
-    """A way to write edits as text and to read them back as they were.
+    """A text format of edits, which are read back exactly as they were written.
 
     Attributes:
         suffix: of its files.
         media_type: for a web server.
-        write: (edits, clips by id) -> text. At most one edit per clip, author and time.
-        read: (text, name of its source for messages, clips by id) -> edits in the order of the text. Raises UserError
-            in one line that names source, place, value and remedy; a byte order mark and any line ends are taken.
+        write: (edits, clips by id) -> text, with at most one edit per clip, author and time.
+        read: (text, name of its source for messages, clips by id) -> edits in the order of the text. A byte order mark
+            and any line ends are accepted. Errors are UserErrors that name source, place, value and remedy.
     """
 
     suffix: str
@@ -58,7 +58,7 @@ class EditFormat:
 
 
 def choose_format(path: Path, name: str | None = None) -> EditFormat:
-    """The format called `name`, or by default that of the file's suffix.
+    """The format of this name, or by default of the file's suffix.
 
     Raises:
         UserError: there is none.
@@ -67,10 +67,10 @@ def choose_format(path: Path, name: str | None = None) -> EditFormat:
         if name not in FORMATS:
             raise UserError(f"--format: got {name!r}, expected one of {', '.join(FORMATS)}")
         return FORMATS[name]
-    for known in FORMATS.values():
-        if path.suffix.lower() == known.suffix:
-            return known
-    suffixes = ", ".join(f"{known.suffix} ({name})" for name, known in FORMATS.items())
+    for edit_format in FORMATS.values():
+        if path.suffix.lower() == edit_format.suffix:
+            return edit_format
+    suffixes = ", ".join(f"{edit_format.suffix} ({name})" for name, edit_format in FORMATS.items())
     raise UserError(f"{path}: ends in none of {suffixes}; rename it or give --format")
 
 
@@ -94,7 +94,7 @@ def _read_jsonl(text: str, source: str, clips: EditableClips) -> tuple[Edit, ...
 COLUMNS = ("clip_id", "author", "time", "frame_index", "timestamp", "score", "comment")
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
-"""How a cell begins that a spreadsheet would run; more apostrophes, so that one can be put before it and taken away."""
+"""Beginning of a cell that a spreadsheet would run as a formula, also behind the apostrophes that prevent it."""
 
 
 def _cell(text: str) -> str:
@@ -110,16 +110,16 @@ def _write_csv(edits: Iterable[Edit], clips: EditableClips) -> str:
     writer = csv.writer(target)
     writer.writerow(COLUMNS)
     for edit in edits:
-        whose, comment = [_cell(edit.clip_id), _cell(edit.author), edit.time], _cell(edit.comment)
+        key, comment = [_cell(edit.clip_id), _cell(edit.author), edit.time], _cell(edit.comment)
         for frame, time, score in zip(edit.frame_indices, edit.timestamps, edit.scores, strict=True):
-            writer.writerow([*whose, frame, time, score, comment])
+            writer.writerow([*key, frame, time, score, comment])
     return target.getvalue()
 
 
 def _read_csv(text: str, source: str, clips: EditableClips) -> tuple[Edit, ...]:
-    known = _frames(clips)
+    frames_of = _frames(clips)
     text = text.removeprefix("\ufeff")
-    # Spreadsheets of countries with a decimal comma put semicolons between the columns.
+    # Spreadsheets in countries with a decimal comma separate columns by semicolons.
     delimiter = ";" if "," not in text.partition("\n")[0] else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     groups: dict[tuple[str, ...], list[tuple[int, float, float, str]]] = {}
@@ -128,7 +128,7 @@ def _read_csv(text: str, source: str, clips: EditableClips) -> tuple[Edit, ...]:
     try:
         if sorted(reader.fieldnames or ()) != sorted(COLUMNS):
             raise ValueError(
-                f"got columns {reader.fieldnames}, expected {', '.join(COLUMNS)}, between commas or semicolons"
+                f"got columns {reader.fieldnames}, expected {', '.join(COLUMNS)}, separated by commas or semicolons"
             )
         for row in reader:
             line = reader.line_num
@@ -150,7 +150,7 @@ def _read_csv(text: str, source: str, clips: EditableClips) -> tuple[Edit, ...]:
                 raise ValueError(f"comment: got {comments[0]!r} and others in one edit, expected the same in its rows")
             clip_id, author, when = key
             edits.append(Edit(clip_id, frames, times, scores, author, when, comments[0]))
-            check_edit_frames(edits[-1], known)
+            check_edit_frames(edits[-1], frames_of)
     except csv.Error as error:
         raise UserError(
             f"{source}, line {reader.reader.line_num}: is not CSV ({error}); correct or remove this row"
@@ -170,10 +170,10 @@ def _number(row: Mapping[str, str], name: str, kind: Callable[[str], Any]) -> An
 # Label Studio: one task per clip, one annotation per edit, ranges of source frames from 1, both ends inside
 
 LEVELS = {"irrelevant": 0.0, "may matter": 0.5, "certainly matters": 1.0}
-"""Label -> score. Any other score is a label of its own, like "0.25"."""
+"""Label -> score; any other score is its own label, like "0.25"."""
 
 Span = tuple[int, int, float]
-"""First and last source frame, counted from 0, and the score in between."""
+"""First and last source frame, counted from 0, and their score."""
 
 
 def _write_label_studio(edits: Iterable[Edit], clips: EditableClips) -> str:
@@ -190,7 +190,7 @@ def _write_label_studio(edits: Iterable[Edit], clips: EditableClips) -> str:
 
 
 def _fps(clip: EditableClip) -> float | None:
-    """Label Studio finds frames by time, and has to be told how many a second has."""
+    """Source frames per second, by which Label Studio computes frame numbers; None for a single time."""
     seconds = clip.timestamps[-1] - clip.timestamps[0]
     return round((clip.frame_indices[-1] - clip.frame_indices[0]) / seconds, 3) if seconds else None
 
@@ -210,7 +210,7 @@ def _region(name: str, span: Span, edit: int) -> dict[str, Any]:
 
 
 def _spans(edit: Edit) -> list[Span]:
-    """A score holds until the next sampled frame; equal neighbours are one span."""
+    """Spans of equal scores, each of which holds until the next sampled frame."""
     spans: list[Span] = []
     frames = edit.frame_indices
     for first, following, score in zip(frames, (*frames[1:], frames[-1] + 1), edit.scores, strict=True):
@@ -223,7 +223,7 @@ def _spans(edit: Edit) -> list[Span]:
 
 
 def _scores(frames: Sequence[int], spans: Sequence[Span]) -> tuple[float, ...]:
-    """The score of each frame; the highest where spans overlap, and 0 outside of all."""
+    """The score of each frame: the highest where spans overlap, and 0 outside of all spans."""
     return tuple(max((s for first, last, s in spans if first <= frame <= last), default=0.0) for frame in frames)
 
 
@@ -234,13 +234,13 @@ def _read_label_studio(text: str, source: str, clips: EditableClips) -> tuple[Ed
         by_name[Path(clip.path).name].append(clip_id)
     try:
         tasks = json.loads(text.removeprefix("\ufeff"))
-        for number, task in enumerate(_as(list, tasks, "tasks"), start=1):
+        for number, task in enumerate(_expect(list, tasks, "tasks"), start=1):
             place, remedy = f"{source}, task {number}", "correct or remove this task"
-            data = _as(dict, _as(dict, task, "task").get("data"), "data")
+            data = _expect(dict, _expect(dict, task, "task").get("data"), "data")
             clip_id = _clip_id(data, clips, by_name)
-            for count, annotation in enumerate(_as(list, task.get("annotations"), "annotations"), start=1):
+            for count, annotation in enumerate(_expect(list, task.get("annotations"), "annotations"), start=1):
                 place = f"{source}, task {number}, annotation {count}"
-                edit = _annotated(_as(dict, annotation, "annotation"), data, clip_id, clips)
+                edit = _annotated(_expect(dict, annotation, "annotation"), data, clip_id, clips)
                 if edit is not None:
                     edits.append(edit)
     except (ValueError, RecursionError) as error:
@@ -248,72 +248,74 @@ def _read_label_studio(text: str, source: str, clips: EditableClips) -> tuple[Ed
     return tuple(edits)
 
 
-KINDS: dict[Any, str] = {list: "a list", dict: "an object", str: "a string"}
+_JSON_NAMES: dict[Any, str] = {list: "a list", dict: "an object", str: "a string"}
 
 
-def _as(kind: type, value: Any, name: str) -> Any:
+def _expect(kind: type, value: Any, name: str) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"{name}: got {str(value)[:80]!r}, expected {KINDS[kind]}")
+        raise ValueError(f"{name}: got {str(value)[:80]!r}, expected {_JSON_NAMES[kind]}")
     return value
 
 
 def _clip_id(data: Mapping[str, Any], clips: EditableClips, by_name: Mapping[str, Sequence[str]]) -> str:
-    """Which clip a task is about: `clip_id` says it, or else the video's name."""
+    """The id of a task's clip, from `clip_id` or else from the video's file name."""
     if "clip_id" in data:
-        clip_id = _as(str, data["clip_id"], "data.clip_id")
+        clip_id = _expect(str, data["clip_id"], "data.clip_id")
         if clip_id not in clips:
             raise ValueError(f"data.clip_id: got {clip_id!r}, which is not a clip of this edit project")
         return clip_id
-    video = _as(str, data.get("video"), "data.video")
+    video = _expect(str, data.get("video"), "data.video")
     name = re.split(r"[/\\=]", unquote(video))[-1]
     uploaded = re.sub(r"^[0-9a-f]{8}-", "", name)  # Label Studio puts this before the names of uploaded files
-    for found in (by_name.get(name, ()), by_name.get(uploaded, ())):
-        if len(found) == 1:
-            return found[0]
+    for candidates in (by_name.get(name, ()), by_name.get(uploaded, ())):
+        if len(candidates) == 1:
+            return candidates[0]
     raise ValueError(f"data.video: got {video!r}, which is not the file of one clip; give its id as data.clip_id")
 
 
-def _annotated(annotation: Mapping[str, Any], data: Mapping[str, Any], clip_id: str, clips: EditableClips) -> Edit | None:
-    """The edit of an annotation, or None of one that was skipped or left empty.
+def _annotated(
+    annotation: Mapping[str, Any], data: Mapping[str, Any], clip_id: str, clips: EditableClips
+) -> Edit | None:
+    """The edit of an annotation; None if it was skipped or left empty.
 
-    Ranges win. Only where they still are what we wrote for an edit, that edit is meant, with all digits and with
-    repeated frames, which ranges cannot tell apart.
+    Ranges decide. If they are still those that we wrote for an edit, that edit is returned, with all digits and with
+    the scores of repeated frames, which ranges cannot express.
     """
     spans: list[Span] = []
-    written: Any = None
-    for result in _as(list, annotation.get("result"), "result"):
-        value = _as(dict, result, "result").get("value")
+    number: Any = None
+    for result in _expect(list, annotation.get("result"), "result"):
+        value = _expect(dict, result, "result").get("value")
         if isinstance(value, dict) and "timelinelabels" in value:
             spans += _spans_of(value)
-            written = _as(dict, result.get("meta") or {}, "meta").get("edit", written)
+            number = _expect(dict, result.get("meta") or {}, "meta").get("edit", number)
     if annotation.get("was_cancelled") or not spans:
         return None
     clip = clips[clip_id]
     scores = _scores(clip.frame_indices, spans)
     when = annotation.get("updated_at") or annotation.get("created_at")
-    # A copy of somebody's annotation belongs to who made it.
-    if written is None or annotation.get("parent_annotation") is not None:
-        when = _as(str, when, "updated_at")
+    # A copy of an annotation belongs to the person who copied it.
+    if number is None or annotation.get("parent_annotation") is not None:
+        when = _expect(str, when, "updated_at")
         edit = Edit(clip_id, clip.frame_indices, clip.timestamps, scores, _person(annotation), when)
     else:
-        edits = _as(list, data.get("edits"), "data.edits")
-        if type(written) is not int or not 0 <= written < len(edits):
-            raise ValueError(f"meta.edit: got {written!r}, which is none of the {len(edits)} data.edits")
-        edit = Edit.from_json(edits[written])
+        edits = _expect(list, data.get("edits"), "data.edits")
+        if type(number) is not int or not 0 <= number < len(edits):
+            raise ValueError(f"meta.edit: got {number!r}, which is none of the {len(edits)} data.edits")
+        edit = Edit.from_json(edits[number])
         if scores != _scores(edit.frame_indices, _spans(edit)):
-            edit = replace(edit, scores=scores, time=_as(str, when or edit.time, "updated_at"))
+            edit = replace(edit, scores=scores, time=_expect(str, when or edit.time, "updated_at"))
     check_edit_frames(edit, {clip_id: clip.frame_indices})
     return edit
 
 
 def _spans_of(value: Mapping[str, Any]) -> list[Span]:
     spans = []
-    for label in _as(list, value["timelinelabels"], "timelinelabels"):
-        for bounds in _as(list, value.get("ranges"), "ranges"):
-            start, end = (_as(dict, bounds, "ranges").get(name) for name in ("start", "end"))
+    for label in _expect(list, value["timelinelabels"], "timelinelabels"):
+        for bounds in _expect(list, value.get("ranges"), "ranges"):
+            start, end = (_expect(dict, bounds, "ranges").get(name) for name in ("start", "end"))
             if type(start) is not int or type(end) is not int or not 1 <= start <= end:
                 raise ValueError(f"ranges: got {bounds}, expected whole frames from 1 with start up to end")
-            spans.append((start - 1, end - 1, _score(_as(str, label, "timelinelabels"))))
+            spans.append((start - 1, end - 1, _score(_expect(str, label, "timelinelabels"))))
     return spans
 
 
@@ -329,10 +331,10 @@ def _score(label: str) -> float:
 
 
 def _person(annotation: Mapping[str, Any]) -> str:
-    who = annotation.get("completed_by")
-    if isinstance(who, dict):
-        return str(who.get("email") or who.get("id"))
-    return "Label Studio" if who is None else f"Label Studio user {who}"
+    person = annotation.get("completed_by")
+    if isinstance(person, dict):
+        return str(person.get("email") or person.get("id"))
+    return "Label Studio" if person is None else f"Label Studio user {person}"
 
 
 FORMATS = {
@@ -340,4 +342,4 @@ FORMATS = {
     "csv": EditFormat(".csv", "text/csv", _write_csv, _read_csv),
     "label-studio": EditFormat(".json", "application/json", _write_label_studio, _read_label_studio),
 }
-"""Name -> format; the names are those of --format and of the studio's addresses."""
+"""Format by name, as in --format and in the studio's URLs."""

@@ -1,4 +1,4 @@
-"""Several people's edits of the same clips: one edit per clip out of them, and how far the people agree."""
+"""Merging several people's edits of a clip into one."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -9,20 +9,20 @@ from stabn.errors import UserError
 from stabn.records import Edit
 
 COMBINE: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "median": median}
-"""Ways to make one score of several people's."""
+"""Name of a `use` -> function that combines several people's scores of a frame."""
 
 AUTHOR = "author:"
-"""Begins a `use` that takes one person's edits, as in "author:Ann"."""
+"""Prefix of a `use` that selects one person's edits, as in "author:Ann"."""
 
 
 def check_use(use: str) -> None:
-    """Make sure that `use` says how several people's edits become one: latest, mean, median or author:NAME.
+    """Check that `use` is latest, mean, median or author:NAME.
 
     Raises:
         UserError: it does not.
     """
     if use != "latest" and use not in COMBINE and not (use.startswith(AUTHOR) and use != AUTHOR):
-        raise UserError(f"use: got {use!r}, expected latest, mean, median, or author:NAME with a person's name")
+        raise UserError(f"use: got {use!r}, expected latest, mean, median, or author:NAME")
 
 
 def latest_edits(edits: Iterable[Edit]) -> tuple[Edit, ...]:
@@ -36,32 +36,32 @@ def latest_edits(edits: Iterable[Edit]) -> tuple[Edit, ...]:
 
 
 def merge_edits(edits: Iterable[Edit], use: str = "latest") -> dict[str, Edit]:
-    """One edit per clip.
+    """Merge edits into one per clip.
 
     Args:
-        edits: of any people, in the order in which they were made; of one person's edits of a clip the last counts.
-        use: "latest" takes the last edit, whoever made it; "mean" and "median" combine frame by frame, where the
-            median of an even number is the mean of the middle two; "author:NAME" takes that person's edits only.
+        edits: in the order in which they were made; of one person's edits of a clip the last counts.
+        use: "latest" takes the last edit of anybody; "mean" and "median" combine frame by frame, where the
+            median of an even number is the mean of the middle two; "author:NAME" takes only that person's edits.
 
     Returns:
-        The edits by clip id. A combined one has the time of the last and an author like "mean of Ann, Bo"; a clip that
-        one person edited keeps that edit.
+        Edits by clip id. A combined edit has the time of the last one and an author like "mean of Ann, Bo"; the edit of
+        a clip that only one person edited is unchanged.
 
     Raises:
         UserError: `use` is none of these, there are edits but none of that person, or two people's edits of a clip are
             of different frames.
     """
     check_use(use)
-    standing = latest_edits(edits)
+    latest = latest_edits(edits)
     if use.startswith(AUTHOR):
         name = use.removeprefix(AUTHOR)
-        people = sorted({edit.author for edit in standing})
+        people = sorted({edit.author for edit in latest})
         if people and name not in people:
-            raise UserError(f"use: got {use!r}, but the people with edits are {', '.join(people)}; give one of them")
-        standing = tuple(edit for edit in standing if edit.author == name)
+            raise UserError(f"use: got {use!r}, but edits are by {', '.join(people)}; give one of them")
+        latest = tuple(edit for edit in latest if edit.author == name)
     if use not in COMBINE:
-        return {edit.clip_id: edit for edit in standing}
-    return {clip_id: _combined(group, use) for clip_id, group in group_by_clip(standing).items()}
+        return {edit.clip_id: edit for edit in latest}
+    return {clip_id: _combined(group, use) for clip_id, group in group_by_clip(latest).items()}
 
 
 def _combined(group: Sequence[Edit], use: str) -> Edit:
@@ -74,7 +74,7 @@ def _combined(group: Sequence[Edit], use: str) -> Edit:
 
 
 def group_by_clip(edits: Iterable[Edit]) -> dict[str, list[Edit]]:
-    """Group edits by clip, in their order.
+    """Edits by clip id, in their order.
 
     Raises:
         UserError: two edits of a clip are of different frames.

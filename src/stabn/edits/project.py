@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from stabn.edits.merge import latest_edits, merge_edits
 from stabn.errors import UserError
-from stabn.files import read_json, atomic_write, write_json, write_text
+from stabn.files import atomic_write, read_json, write_json, write_text
 from stabn.records import Edit, Record, read_edits, write_edits
 from stabn.runs import weights_digest
 
@@ -38,10 +38,10 @@ class ProjectClip:
         clip_id: its name in the data set.
         path: the video file.
         label: the true class.
-        predicted: what the network answered.
-        frame_indices: the T source frames that the network saw.
+        predicted: the network's prediction.
+        frame_indices: T source frames, the network's input.
         timestamps: their T times in seconds.
-        temporal: T scores in 0..1, what the network found important.
+        temporal: T scores in 0..1, the network's temporal attention.
         crop: (left, top, right, bottom) of the network's view, fractions of the frame's width and height.
     """
 
@@ -55,7 +55,7 @@ class ProjectClip:
     crop: tuple[float, float, float, float]
 
     def edit(self, scores: Sequence[float], *, author: str, time: str, comment: str = "") -> Edit:
-        """The edit that gives this clip's frames these scores."""
+        """An edit of this clip with one score per frame."""
         values = tuple(float(score) for score in scores)
         return Edit(self.clip_id, self.frame_indices, self.timestamps, values, author, time, comment)
 
@@ -65,10 +65,10 @@ class Project:
     """An edit project as `open_project` reads it.
 
     Attributes:
-        folder: where.
-        id: what tells it from other projects, wherever its folder lies.
+        folder: the project's folder.
+        id: identifies the project wherever its folder lies.
         run: the folder of the run whose mistakes these are.
-        weights: what `weights_digest` that run was; None in projects from before it was noted.
+        weights: the run's `weights_digest`; None in projects of early versions.
         classes: names of the classes that need correction.
         clips: their misrecognised clips, in the order of the files, then those that people added.
     """
@@ -82,7 +82,7 @@ class Project:
 
     @property
     def edits_file(self) -> Path:
-        """Where the corrections are."""
+        """The file with the corrections."""
         return self.folder / "edits.jsonl"
 
     def history(self) -> tuple[Edit, ...]:
@@ -93,7 +93,7 @@ class Project:
         """
         return read_edits(self.edits_file, {clip.clip_id: clip.frame_indices for clip in self.clips})
 
-    def current(self) -> tuple[Edit, ...]:
+    def latest_edits(self) -> tuple[Edit, ...]:
         """The last edit of each person for each clip, in the order of the file.
 
         Raises:
@@ -102,13 +102,13 @@ class Project:
         return latest_edits(self.history())
 
     def edits(self, use: str = "latest") -> dict[str, Edit]:
-        """One edit of each edited clip, which `stabn.edits.merge.merge_edits` makes of several people's.
+        """One edit per edited clip, merged by `stabn.edits.merge.merge_edits`.
 
         Args:
             use: latest, mean, median or author:NAME.
 
         Raises:
-            UserError: as `history`, or `use` is none of these or names nobody.
+            UserError: as `history`, or `use` is none of these or names a person without edits.
         """
         return merge_edits(self.history(), use)
 
@@ -118,16 +118,16 @@ class Project:
 
 
 def check_vacant(folder: Path) -> None:
-    """Make sure that a new project overwrites nothing; what an interrupted `write_project` left may be replaced.
+    """Check that a new project would overwrite nothing; what an interrupted `write_project` left may be replaced.
 
     Raises:
         UserError: the folder holds something.
     """
-    left = {"clips.jsonl", "attention.safetensors", "edits.jsonl"}
+    replaceable = {"clips.jsonl", "attention.safetensors", "edits.jsonl"}
     if not folder.exists():
         return
     if not folder.is_dir() or any(
-        entry.name not in left and not entry.name.startswith(".") for entry in folder.iterdir()
+        entry.name not in replaceable and not entry.name.startswith(".") for entry in folder.iterdir()
     ):
         raise UserError(f"{folder}: is not empty; choose another --out, so that no edit is overwritten")
     if (folder / "edits.jsonl").exists() and (folder / "edits.jsonl").stat().st_size:
@@ -145,7 +145,7 @@ def write_project(
         classes: {"name", "count", "top1", "collected"} of the classes below the bound.
         records: the clips.
         bound: the accuracy below which a class was taken.
-        folds: how many networks, none of which had learnt the clips it answered, gave the records; 0 for the run's own.
+        folds: number of cross-validation folds whose networks made the records; 0 for the run's own network.
 
     Raises:
         UserError: the folder holds something.
@@ -155,7 +155,7 @@ def write_project(
     with atomic_write(folder / "attention.safetensors") as temporary:
         save_file({name: np.stack([getattr(r, name) for r in records]) for name in ARRAYS}, temporary)
     write_text(folder / "edits.jsonl", "")
-    described = {
+    description = {
         "format": PROJECT_FORMAT,
         "id": secrets.token_hex(16),
         "run": str(run.resolve()),
@@ -164,21 +164,21 @@ def write_project(
         "folds": folds,
         "classes": list(classes),
     }
-    write_json(folder / "project.json", described)
+    write_json(folder / "project.json", description)
 
 
 def add_clip(project: Project, record: Record) -> Project:
-    """Add a training clip that was not collected, so that it can be edited; nothing happens if it is there.
+    """Add a training clip that was not collected, so that it can be edited; a clip of the project is left as it is.
 
-    The arrays are written first: after a crash between the two files there is a row more than lines, and rows beyond
-    the lines do not count. One process at a time may do this.
+    The arrays are written first: after a crash between the two files there is one row more than lines, which is
+    ignored. Only one process at a time may call this.
 
     Args:
-        project: where to.
+        project: the project to extend.
         record: of a labelled clip, made by the project's run.
 
     Returns:
-        The project as it is now in its folder.
+        The extended project.
 
     Raises:
         ValueError: the record has no label, or other sizes than those of the project.
@@ -207,19 +207,19 @@ def add_clip(project: Project, record: Record) -> Project:
 
 
 def write_snapshot(folder: Path, project: Project, edits: Sequence[Edit]) -> None:
-    """Write a project of the same id and clips with exactly these edits, for a job that later changes must not reach.
+    """Write a copy of a project with exactly these edits, for a job that later changes must not affect.
 
-    It is what `open_project` and fine-tuning read, so it holds no maps.
+    The copy has what `open_project` and fine-tuning read, which excludes the attention maps.
 
     Args:
-        folder: where to; project.json comes last, so a folder without it is no project.
-        project: what to take.
-        edits: the edits file of the new project.
+        folder: of the copy; project.json comes last, so a folder without it is no project.
+        project: the project to copy, id included.
+        edits: the content of the copy's edits file.
     """
     write_text(folder / "clips.jsonl", (project.folder / "clips.jsonl").read_text(encoding="utf-8"))
     write_edits(folder / "edits.jsonl", edits)
-    described = read_json(project.folder / "project.json", remedy=REMEDY)
-    write_json(folder / "project.json", described | {"id": project.id})
+    description = read_json(project.folder / "project.json", remedy=REMEDY)
+    write_json(folder / "project.json", description | {"id": project.id})
 
 
 def _line(record: Record) -> str:
@@ -256,8 +256,8 @@ def open_project(folder: Path | str) -> Project:
         lines = source.read_text(encoding="utf-8").split("\n")
         clips = tuple(_clip(json.loads(line)) for line in lines if line)
         classes = tuple(entry["name"] for entry in value["classes"])
-        # Projects of before had no id; what project.json says never changes.
-        known = str(value["id"]) if "id" in value else hashlib.sha256(file.read_bytes()).hexdigest()[:32]
-        return Project(folder, known, Path(value["run"]), value.get("weights"), classes, clips)
+        # Projects of early versions have no id; their project.json never changes.
+        project_id = str(value["id"]) if "id" in value else hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+        return Project(folder, project_id, Path(value["run"]), value.get("weights"), classes, clips)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{source}: is damaged ({error}); collect the project again with `stabn collect`") from None

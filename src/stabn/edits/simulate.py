@@ -1,7 +1,7 @@
-"""Simulated editors, for data whose truth is known: exact, careless, mistaken, or knowing nothing.
+"""Simulated editors, for data with ground truth: exact, imprecise, wrong, or without any knowledge.
 
-All chance is a function of the seed, and a larger `count` or share takes in what a smaller one chose, so that curves
-over them compare like with like.
+All random choices are functions of the seed, and a larger `count` or share includes the choice of a smaller one, so
+that curves over them are comparable.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,24 +15,24 @@ from stabn.errors import UserError
 from stabn.records import utc_now
 
 PURPOSES = ("order", "wrong", "boundaries", "place", "shuffle")
-"""Every purpose has a random stream of its own."""
+"""Each has its own stream of random numbers."""
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a simulated editor does other than giving each clip its true scores.
+    """How a simulated editor's scores differ from the truth.
 
     Attributes:
         boundary_noise: source frames; the start and the end of every run of relevant frames move by a random whole
             number in -boundary_noise..boundary_noise each.
-        wrong: share of the clips whose edit is the truth of the clip moved to a random place in it.
-        count: only so many clips, as evenly from the classes as they allow; None for all.
+        wrong: share of the clips, 0 to 1, whose edit is the truth moved to a random place in the clip.
+        count: number of edited clips, as evenly from the classes as possible; None for all.
         shuffle: every clip gets the scores of another one.
-        constant: every frame gets this score in place of the truth.
-        seed: of all chance.
+        constant: score in 0..1 of every frame, in place of the truth.
+        seed: of all random choices, from 0.
 
     Raises:
-        UserError: a value is out of its range, or has no meaning beside another.
+        UserError: a value is out of its range, or has no effect beside another.
     """
 
     boundary_noise: int = 0
@@ -61,7 +61,7 @@ class Simulation:
 
     @property
     def comment(self) -> str:
-        """What the edits say about themselves."""
+        """The comment of the edits."""
         parts = ["simulated from the truth" if self.constant is None else f"simulated: every frame {self.constant:g}"]
         if self.boundary_noise:
             parts.append(f"boundary noise {self.boundary_noise}")
@@ -74,7 +74,7 @@ class Simulation:
         return ", ".join(parts if len(parts) == 1 else [*parts, f"seed {self.seed}"])
 
     def stream(self, purpose: str, number: int = 0) -> np.random.Generator:
-        """The random numbers for a purpose, or for one clip and a purpose."""
+        """The random numbers for a purpose, or for a purpose and the clip of this number."""
         return np.random.default_rng([self.seed, PURPOSES.index(purpose), number])
 
 
@@ -84,16 +84,16 @@ def simulate_edits(
     simulation: Simulation = Simulation(),
     author: str = "simulated",
 ) -> int:
-    """Edit the clips of a project that have no edit yet; repeating it adds nothing.
+    """Add edits of the clips of a project that have none; a repeated call adds nothing.
 
     Args:
-        project: its edits file is added to.
-        truth: by clip id; clips without one are left out, unless all get a constant.
-        simulation: what the editor is like.
-        author: whose name the edits carry.
+        project: the project, whose edits file is extended.
+        truth: by clip id; clips without truth are left out, unless all get a constant.
+        simulation: how scores differ from the truth.
+        author: of the edits.
 
     Returns:
-        How many edits were added.
+        The number of edits added.
 
     Raises:
         UserError: no clip has truth, or a clip has truth for fewer frames than it has.
@@ -101,14 +101,14 @@ def simulate_edits(
     scores = simulated_scores(project.clips, truth, simulation)
     if not scores:
         raise UserError(
-            f"{project.folder}: no clip of it has truth in the frames that were seen; give the truth of the data that "
-            "its run learned from, in frames"
+            f"{project.folder}: no clip has truth in the network's frames; give the truth of the data that the run was "
+            "trained on, in frames"
         )
-    done, time = project.edits(), utc_now()
+    edited, time = project.edits(), utc_now()
     edits = [
         clip.edit(scores[clip.clip_id], author=author, time=time, comment=simulation.comment)
         for clip in project.clips
-        if clip.clip_id in scores and clip.clip_id not in done
+        if clip.clip_id in scores and clip.clip_id not in edited
     ]
     if edits:
         project.add(edits)
@@ -118,57 +118,57 @@ def simulate_edits(
 def simulated_scores(
     clips: Sequence[ProjectClip], truth: Mapping[str, ClipTruth], simulation: Simulation
 ) -> dict[str, tuple[float, ...]]:
-    """What a simulated editor gives to the T frames that the network saw of each clip; clips not chosen are left out.
+    """A simulated editor's scores of the T frames of each clip, by clip id; clips not chosen are left out.
 
     Raises:
         UserError: truth for fewer frames than a clip has, or fewer than two clips to shuffle.
     """
-    known = [n for n, clip in enumerate(clips) if simulation.constant is not None or has_truth(clip, truth)]
-    order = stratified_order([clips[n].label for n in known], simulation.stream("order"))
-    chosen = sorted(known[position] for position in order[: simulation.count])
-    doubtful = [n for n in simulation.stream("wrong").permutation(len(clips)).tolist() if n in chosen]
-    wrong = doubtful[: round(simulation.wrong * len(chosen))]
+    editable = [n for n, clip in enumerate(clips) if simulation.constant is not None or has_truth(clip, truth)]
+    order = stratified_order([clips[n].label for n in editable], simulation.stream("order"))
+    chosen = sorted(editable[position] for position in order[: simulation.count])
+    shuffled = [n for n in simulation.stream("wrong").permutation(len(clips)).tolist() if n in chosen]
+    wrong = shuffled[: round(simulation.wrong * len(chosen))]
     scores: list[tuple[float, ...]] = []
     for n in chosen:
         clip = clips[n]
         if simulation.constant is not None:
             scores.append((simulation.constant,) * len(clip.frame_indices))
             continue
-        seen = (min(clip.frame_indices), max(clip.frame_indices) + 1)
-        believed = truth[clip.clip_id]
+        first, stop = min(clip.frame_indices), max(clip.frame_indices) + 1
+        marked = truth[clip.clip_id]
         if n in wrong:
-            believed = misplace(believed, *seen, simulation.stream("place", n))
+            marked = misplace(marked, first, stop, simulation.stream("place", n))
         elif simulation.boundary_noise:
-            believed = blur_boundaries(believed, simulation.boundary_noise, seen[1], simulation.stream("boundaries", n))
+            marked = blur_boundaries(marked, simulation.boundary_noise, stop, simulation.stream("boundaries", n))
         try:
-            scores.append(tuple(believed.scores(clip.frame_indices).tolist()))
+            scores.append(tuple(marked.scores(clip.frame_indices).tolist()))
         except ValueError as error:
             raise UserError(
-                f"clip {clip.clip_id}: {error}; give the truth of the data that the project's run learned from"
+                f"clip {clip.clip_id}: {error}; give the truth of the data that the project's run was trained on"
             ) from None
     if simulation.shuffle:
         if len(scores) == 1:
             raise UserError(f"--shuffle: got one clip, {clips[chosen[0]].clip_id}, expected two or more to exchange")
         scores = [scores[other] for other in derangement(len(scores), simulation.stream("shuffle"))]
-    return {clips[n].clip_id: given for n, given in zip(chosen, scores, strict=True)}
+    return {clips[n].clip_id: clip_scores for n, clip_scores in zip(chosen, scores, strict=True)}
 
 
 def has_truth(clip: ProjectClip, truth: Mapping[str, ClipTruth]) -> bool:
     """Whether it is known when something happens in a clip; an interval has to meet a frame that the network saw."""
-    if clip.clip_id not in truth or not truth[clip.clip_id].says_when:
+    if clip.clip_id not in truth or not truth[clip.clip_id].has_timing:
         return False
     known = truth[clip.clip_id]
     return known.relevance is not None or bool(known.scores(clip.frame_indices).any())
 
 
 def stratified_order(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
-    """All positions in a random order of which every beginning is spread evenly over the labels."""
+    """All positions in a random order, every prefix of which is spread evenly over the labels."""
     classes = rng.permutation(sorted(set(labels))).tolist()
-    turns = []
+    keys = []
     for rank, label in enumerate(classes):
         members = rng.permutation([n for n, other in enumerate(labels) if other == label]).tolist()
-        turns += [(turn, rank, n) for turn, n in enumerate(members)]
-    return [n for _, _, n in sorted(turns)]
+        keys += [(turn, rank, n) for turn, n in enumerate(members)]
+    return [n for _, _, n in sorted(keys)]
 
 
 def derangement(count: int, rng: np.random.Generator) -> list[int]:
@@ -187,15 +187,15 @@ def derangement(count: int, rng: np.random.Generator) -> list[int]:
 
 
 def blur_boundaries(truth: ClipTruth, noise: int, num_frames: int, rng: np.random.Generator) -> ClipTruth:
-    """The truth as a careless editor marks it: each start and end off by a whole number of frames in -noise..noise.
+    """The truth with each start and end moved by a random whole number of frames in -noise..noise.
 
-    Of relevance, every edge at which it changes is moved, and then for each value v the runs of frames with at least v
-    are marked between their moved edges. No run becomes empty: a frame of it stays, or all of it if it was shorter.
+    Every edge at which relevance changes is moved, and for each value v the runs of frames with at least v are marked
+    between their moved edges. No run becomes empty: a frame of it stays, or all of it if it was shorter.
 
     Args:
         truth: relevance or an interval.
         noise: source frames, 0 or more.
-        num_frames: of the video, as far as the network saw it; no run is moved beyond it.
+        num_frames: one after the network's last frame; no run is moved beyond it.
         rng: one number is drawn per edge.
     """
     if truth.relevance is None:
@@ -227,14 +227,14 @@ def _between(start: float, end: float, first_move: int, last_move: int, num_fram
 
 
 def misplace(truth: ClipTruth, first: int, stop: int, rng: np.random.Generator) -> ClipTruth:
-    """The truth of an editor who marks as much, but at a random place within first..stop.
+    """The truth moved to a random place within first..stop.
 
-    Relevance keeps its levels: everything from its first relevant frame to its last is moved as one.
+    Relevance keeps its levels: everything from the first relevant frame to the last moves together.
 
     Args:
-        truth: relevance or an interval; what is longer than the place begins at `first`.
-        first: the first source frame that the network saw.
-        stop: one after the last.
+        truth: relevance or an interval; one longer than first..stop begins at `first`.
+        first: the network's first source frame.
+        stop: one after the network's last source frame.
         rng: one number is drawn.
     """
     if truth.relevance is None:
