@@ -7,7 +7,7 @@ import { Outbox } from "./lib/outbox.js";
 import { askName, buildHeader } from "./lib/shell.js";
 import { recall, remember } from "./lib/settings.js";
 
-/** Address after "#/" -> module with `show(root, context, params)`; the place of the header it belongs to. */
+/** Address after "#/" -> module with `show(root, context, params)`, and the page in the header it belongs to. */
 const SCREENS = {
   "": { module: "./screens/queue.js", place: "" },
   clip: { module: "./editor/editor.js", place: "" },
@@ -22,14 +22,14 @@ let cleanup = null;
 let leaving = new AbortController();
 let turn = 0;
 
-/** What every screen receives; besides, `leaving` is an AbortSignal that ends its requests when it is left.
- * @typedef {typeof context & {leaving: AbortSignal}} Context */
+/** What every screen receives; besides, `signal` is an AbortSignal that ends its requests when the screen is left.
+ * @typedef {typeof context & {signal: AbortSignal}} Context */
 const context = {
   /** answer of GET /api/session */
   session: null,
-  /** The name of who works here, "" before one is given. @returns {string} */
+  /** The person's name, "" before it is entered. @returns {string} */
   author: () => recall("name", ""),
-  /** Ask for a name if there is none yet. @returns {Promise<string>} "" if the person would rather not */
+  /** Ask for a name if there is none yet. @returns {Promise<string>} "" if the person declines */
   name: () => (context.author() ? Promise.resolve(context.author()) : askName(context)),
   api: { ...api, address, request },
   /** @type {Outbox} */
@@ -40,7 +40,7 @@ const context = {
     if (to === location.hash) render();
     else location.hash = to;
   },
-  say,
+  notify,
   element,
   icon,
   tip,
@@ -48,16 +48,16 @@ const context = {
   colours,
   recall,
   remember,
-  /** Show the current screen anew, after the name or the colours have changed. */
+  /** Show the current screen again, after the name or the colours have changed. */
   refresh: () => render(),
 };
 
 /**
- * Say something below the header and to screen readers. Errors stay until they are closed.
+ * Show a message below the header and announce it to screen readers. Errors stay until they are closed.
  * @param {string} text
  * @param {"info"|"right"|"error"} [kind]
  */
-function say(text, kind = "info") {
+function notify(text, kind = "info") {
   const box = document.getElementById("messages");
   for (const old of box.children) if (old.dataset.text === text) old.remove();
   const message = element(
@@ -80,12 +80,12 @@ function say(text, kind = "info") {
   if (kind !== "error") setTimeout(() => message.remove(), 6000);
 }
 
-function place() {
+function parseAddress() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   return { path: path.replace(/\/+$/, ""), params: Object.fromEntries(new URLSearchParams(query)) };
 }
 
-function calm(title, text, ...more) {
+function messagePanel(title, text, ...more) {
   return element(
     "div",
     { class: "calm" },
@@ -96,8 +96,8 @@ function calm(title, text, ...more) {
 }
 
 async function render() {
-  const mine = ++turn; // a screen that comes late must not replace a newer one
-  const { path, params } = place();
+  const thisTurn = ++turn; // a screen that loads late must not replace a newer one
+  const { path, params } = parseAddress();
   const screen = SCREENS[path];
   try {
     cleanup?.();
@@ -112,8 +112,8 @@ async function render() {
   main.replaceChildren(root);
   if (!screen) {
     root.append(
-      calm(
-        "There is nothing here",
+      messagePanel(
+        "Page not found",
         "The address is not one of the studio's.",
         element("a", { class: "button primary", href: "#/" }, "To the queue"),
       ),
@@ -122,53 +122,53 @@ async function render() {
   }
   try {
     const module = await import(screen.module);
-    if (mine !== turn) return;
-    const done = await module.show(root, Object.create(context, { leaving: { value: leaving.signal } }), params);
-    if (mine !== turn) done?.();
-    else cleanup = done ?? null;
+    if (thisTurn !== turn) return;
+    const close = await module.show(root, Object.create(context, { signal: { value: leaving.signal } }), params);
+    if (thisTurn !== turn) close?.();
+    else cleanup = close ?? null;
   } catch (error) {
-    if (mine !== turn) return;
+    if (thisTurn !== turn) return;
     console.error(error);
     root.replaceChildren(
-      calm(
+      messagePanel(
         "This page could not be shown",
         error.message,
         element("button", { class: "button primary", type: "button", onclick: () => render() }, "Try again"),
       ),
     );
   }
-  if (mine === turn) arrive(root);
+  if (thisTurn === turn) focusHeading(root);
 }
 
-/** Where a screen reader goes on: the heading of the new screen, unless the screen has chosen a place itself. */
-function arrive(root) {
+/** Move the focus to the heading of the new screen, unless the screen has set it itself. */
+function focusHeading(root) {
   const heading = root.querySelector("h1");
   document.title = heading?.textContent ? `${heading.textContent} · stabn studio` : "stabn studio";
-  if (!arrived)
-    arrived = true; // the page has just been opened: the browser's own start is right
+  if (!pageOpened)
+    pageOpened = true; // when the page has just been opened, the browser's own focus is right
   else if (!main.contains(document.activeElement) && !document.querySelector("dialog[open]")) {
     if (heading && !heading.hasAttribute("tabindex")) heading.tabIndex = -1;
     (heading ?? main).focus({ preventScroll: true });
   }
 }
-let arrived = false;
+let pageOpened = false;
 
 function watchOutbox() {
   const { outbox } = context;
   outbox.listen(({ type, change, error }) => {
     if (type === "refused")
-      say(
-        `The studio did not take a change of “${change.id}”: ${error.message} It is kept under “not taken” at the top.`,
+      notify(
+        `The studio refused a change of “${change.id}”: ${error.message} It is kept under “refused” at the top.`,
         "error",
       );
   });
   window.addEventListener("storage", (event) => event.key?.startsWith("stabn-") && outbox.refresh());
   window.addEventListener("online", () => outbox.flush());
-  // screens put what is under way into the outbox first; the order of pagehide listeners themselves is not certain
+  // screens first put unsent work into the outbox; the order of pagehide listeners is not defined
   const leave = () => window.dispatchEvent(new Event("stabn-leaving"));
   window.addEventListener("pagehide", () => {
     leave();
-    outbox.burst();
+    outbox.sendAll();
   });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) leave();
@@ -187,7 +187,7 @@ async function start() {
     context.session = await api.get("session");
   } catch (error) {
     main.replaceChildren(
-      calm(
+      messagePanel(
         "The studio does not answer",
         error.message,
         element("button", { class: "button primary", type: "button", onclick: () => location.reload() }, "Try again"),
@@ -199,9 +199,9 @@ async function start() {
     storage: localStorage,
     project: context.session.project,
     send: (change) =>
-      api.post("edit", change, {}, { keepalive: true, signal: AbortSignal.timeout(20000) }).catch(unanswered),
+      api.post("edit", change, {}, { keepalive: true, signal: AbortSignal.timeout(20000) }).catch(asUnanswered),
     locks: navigator.locks,
-    warn: (text) => say(text, "error"),
+    warn: (text) => notify(text, "error"),
   });
   watchOutbox();
   window.addEventListener("hashchange", render);
@@ -209,7 +209,7 @@ async function start() {
   if (!context.author()) await askName(context);
 }
 
-function unanswered(error) {
+function asUnanswered(error) {
   throw error.name === "TimeoutError" || error.name === "AbortError"
     ? Object.assign(new Error("no answer"), { status: 0 })
     : error;

@@ -1,11 +1,11 @@
 // The editor: one clip, when and where the network looked, and the person's own scores.
 
-import { drawDesk, furnish, keyActions } from "./desk.js";
-import { Editing } from "./editing.js";
+import { addControls, drawEditor, keyActions } from "./controls.js";
+import { ClipEdit } from "./clip-edit.js";
 import { HeatMaps } from "./heat.js";
 import { listenToKeys } from "./keys.js";
-import { furniture } from "./layout.js";
-import { Others } from "./others.js";
+import { emptyLayout } from "./layout.js";
+import { OtherEdits } from "./other-edits.js";
 import { Frames, Player } from "./player.js";
 import { allDone, queueIds } from "../screens/queue-order.js";
 import { recall, remember } from "../lib/settings.js";
@@ -13,25 +13,25 @@ import { Stage } from "./stage.js";
 import { Timeline } from "./timeline.js";
 import { WhatIf } from "./what-if.js";
 
-const POLL = 4000; // ms between questions whether somebody else changed something
-const PATIENCE = 5000; // ms to wait for an acknowledgement before saying that there is none
+const POLL_INTERVAL = 4000; // ms between checks for changes by other people
+const SAVE_TIMEOUT = 5000; // ms to wait for an acknowledgement before reporting that there is none
 
 /** @param {HTMLElement} root @param {import("../main.js").Context} context @param {{id?: string, end?: string}} params */
 export async function show(root, context, params) {
   if (params.end) return allDone(root, context);
   if (!params.id) return context.go("#/");
-  const desk = new Desk(root, context, params.id);
+  const editor = new ClipEditor(root, context, params.id);
   try {
-    await desk.open();
+    await editor.open();
   } catch (error) {
-    desk.close();
+    editor.close();
     throw error;
   }
-  return () => desk.close();
+  return () => editor.close();
 }
 
 /** One opened clip and the person who works on it. */
-export class Desk {
+export class ClipEditor {
   position = 0;
   anchor = null; // where a selection began; the other end is `position`
   brush = 1;
@@ -44,22 +44,22 @@ export class Desk {
   #painted = null;
 
   constructor(root, context, id) {
-    Object.assign(this, { context, id, author: context.author(), places: furniture() });
-    this.places.others.style.setProperty("--rows", Others.rows);
+    Object.assign(this, { context, id, author: context.author(), places: emptyLayout() });
+    this.places.others.style.setProperty("--rows", OtherEdits.rows);
     root.append(this.places.root);
     this.stage = new Stage(this.places.box, () => this.draw());
     const { frames } = context.session;
-    // pictures are asked for at once, not only when the rest is known: the first one should come soon
+    // pictures are requested at once, without waiting for the clip's data, so that the first one is shown early
     this.frames = new Frames(frames, (position) => context.api.address("frame", { id, position }), {
       fetchBlob: async (url, signal) => (await fetchPicture(context, url, signal)).blob(),
-      arrived: (position) => {
+      onLoaded: (position) => {
         this.timeline?.loaded(position);
         if (position === this.position) this.draw();
       },
-      failed: (_, error) => context.say(`Some frames could not be shown: ${error.message}`, "error"),
-      finished: () => this.#ready(),
+      onError: (_, error) => context.notify(`Some frames could not be shown: ${error.message}`, "error"),
+      onFinished: () => this.#ready(),
     });
-    context.leaving.addEventListener("abort", () => this.frames.close());
+    context.signal.addEventListener("abort", () => this.frames.close());
     this.#closing.push(
       () => this.frames.close(),
       () => this.stage.close(),
@@ -68,14 +68,14 @@ export class Desk {
 
   async open() {
     const { context, id, author } = this;
-    // what still waits must arrive first, or the server's history would lack it
-    await context.outbox.settled(id, 1500);
+    // pending changes must arrive first, or the server's history would lack them
+    await context.outbox.waitUntilSent(id, 1500);
     const [clip, ids] = await Promise.all([
-      context.api.get("clip", { id, author: author || null }, { signal: context.leaving }),
+      context.api.get("clip", { id, author: author || null }, { signal: context.signal }),
       queueIds(context, id),
     ]);
     Object.assign(this, { clip, ids, index: ids.indexOf(id), version: clip.version });
-    this.editing = new Editing({
+    this.edit = new ClipEdit({
       clip,
       author,
       outbox: context.outbox,
@@ -94,13 +94,13 @@ export class Desk {
         select: (position, extend) => this.goTo(position, extend),
         begin: () => this.mayPaint(),
         paint: (from, to, first, last) => this.#stroke(from, to, first, last),
-        end: () => this.editing.finish(),
+        end: () => this.edit.finish(),
       },
       context.colours,
     );
-    this.whatIf = new WhatIf(clip, context.session.class_names, context.api, () => this.editing.scores);
-    this.others = new Others(clip, author);
-    Object.assign(this, furnish(this));
+    this.whatIf = new WhatIf(clip, context.session.class_names, context.api, () => this.edit.scores);
+    this.otherEdits = new OtherEdits(clip, author);
+    Object.assign(this, addControls(this));
     this.frames.pictures.forEach((picture, position) => picture && this.timeline.loaded(position));
     this.#listen();
     this.draw();
@@ -109,19 +109,19 @@ export class Desk {
   }
 
   #listen() {
-    const { editing, context } = this;
-    const finish = () => editing.finishAll();
+    const { edit, context } = this;
+    const finish = () => edit.finishAll();
     const scheme = (event) => {
       event.preventDefault();
-      this.maps.forget();
+      this.maps.clear();
       this.timeline.recolour(context.colours);
       this.bar.swatch.style.setProperty("background", context.colours.gradient());
       this.draw();
     };
-    const poll = setInterval(() => document.hidden || this.#poll(), POLL);
-    let soon = 0; // agreement with others is computed by the server, once what I painted has arrived
+    const poll = setInterval(() => document.hidden || this.#poll(), POLL_INTERVAL);
+    let soon = 0; // agreement with others is computed by the server, once my change has arrived
     const stop = context.outbox.listen(({ type, change }) => {
-      if (type !== "acknowledged" || change.id !== this.id || !this.others.edits.length) return;
+      if (type !== "acknowledged" || change.id !== this.id || !this.otherEdits.edits.length) return;
       clearTimeout(soon);
       soon = setTimeout(() => this.#poll(), 700);
     });
@@ -133,7 +133,7 @@ export class Desk {
       () => clearTimeout(soon),
       stop,
       () => this.player.pause(),
-      () => editing.close(),
+      () => edit.close(),
       () => this.whatIf.close(),
       () => {
         window.removeEventListener("stabn-leaving", finish);
@@ -178,7 +178,7 @@ export class Desk {
     this.draw();
   }
 
-  /** Take a level to paint with; what is selected (with a key also the current frame) gets it at once. */
+  /** Choose the level to paint with; the selection (with `always` also the current frame) gets it at once. */
   choose(level, always = false) {
     this.brush = level === "fine" && this.brush === "fine" ? 1 : level;
     if (level !== "fine" && (always || this.anchor !== null)) this.set(level);
@@ -188,16 +188,16 @@ export class Desk {
   /** One stroke over the target. @param {number} value */
   set(value) {
     if (!this.mayPaint()) return;
-    this.editing.paint(...this.target, value);
-    this.editing.finish();
+    this.edit.paint(...this.target, value);
+    this.edit.finish();
   }
 
-  /** Fine mode: change the target by a little; presses that follow one another are one stroke. @param {number} by */
+  /** Fine mode: change the target by a small step; successive presses are one stroke. @param {number} by */
   nudge(by) {
     if (this.brush !== "fine" || !this.mayPaint(false)) return;
     for (let at = this.target[0]; at <= this.target[1]; at++) {
-      const now = this.editing.scores?.[at] ?? (this.editing.base === "network" ? this.clip.temporal[at] : 0);
-      this.editing.paint(at, at, now + by);
+      const now = this.edit.scores?.[at] ?? (this.edit.base === "network" ? this.clip.temporal[at] : 0);
+      this.edit.paint(at, at, now + by);
     }
     clearTimeout(this.#fineTimer);
     this.#fineTimer = setTimeout(() => this.#endNudge(), 600);
@@ -207,7 +207,7 @@ export class Desk {
     if (!this.#fineTimer) return;
     clearTimeout(this.#fineTimer);
     this.#fineTimer = 0;
-    this.editing.finish();
+    this.edit.finish();
   }
 
   /** Whether painting is possible now; asks for a name if that is missing. @returns {boolean} */
@@ -215,13 +215,13 @@ export class Desk {
     this.player.pause();
     if (ends) this.#endNudge();
     if (!this.clip.editable || this.author) return true;
-    this.context.name(); // asks, and shows this clip anew under the name
+    this.context.name(); // asks for it, and reopens this clip under the name
     return false;
   }
 
   #stroke(from, to, first, last) {
-    if (this.brush === "fine") this.editing.paint(from, to, first, last);
-    else this.editing.paint(from, to, this.brush);
+    if (this.brush === "fine") this.edit.paint(from, to, first, last);
+    else this.edit.paint(from, to, this.brush);
     this.anchor = null;
     this.#show(to);
   }
@@ -233,26 +233,26 @@ export class Desk {
 
   #changed() {
     this.draw();
-    const { scores } = this.editing;
-    if (scores !== this.#painted) this.whatIf?.painted();
-    else this.whatIf?.ask();
+    const { scores } = this.edit;
+    if (scores !== this.#painted) this.whatIf?.editChanged();
+    else this.whatIf?.update();
     this.#painted = scores;
-    this.others?.draw(this.editing.scores !== null);
+    this.otherEdits?.draw(this.edit.scores !== null);
   }
 
   /** Draw soon, once for everything that changes until then. */
   draw() {
     this.#drawing ||= requestAnimationFrame(() => {
       this.#drawing = 0;
-      drawDesk(this);
+      drawEditor(this);
     });
   }
 
-  /** Everything of this clip is here: ask once so that the first stroke is answered at once, and fetch the next clip. */
+  /** All frames are loaded: warm up what-if, so that the first stroke is answered at once, and prefetch the next clip. */
   #ready() {
     this.frames.done = true;
     if (!this.clip) return;
-    this.whatIf.ask();
+    this.whatIf.update();
     const next = this.ids[this.index + 1];
     if (next && next !== this.id) this.context.api.post("prefetch", { id: next }).catch(() => {});
   }
@@ -262,20 +262,20 @@ export class Desk {
       const { version, clips } = await this.context.api.get(
         "changes",
         { since: this.version },
-        { signal: this.context.leaving },
+        { signal: this.context.signal },
       );
       if (clips.includes(this.id)) {
         const clip = await this.context.api.get(
           "clip",
           { id: this.id, author: this.author || null },
-          { signal: this.context.leaving },
+          { signal: this.context.signal },
         );
-        this.editing.update(clip);
-        this.others.update(clip, this.editing.scores !== null);
+        this.edit.update(clip);
+        this.otherEdits.update(clip, this.edit.scores !== null);
       }
       this.version = version;
     } catch {
-      // the header says when the studio is away; the next question comes soon
+      // the header shows when the studio does not answer; the next poll follows soon
     }
   }
 
@@ -284,14 +284,14 @@ export class Desk {
     if (this.#saving) return;
     this.#saving = true;
     this.#endNudge();
-    this.editing.finishAll();
-    const saved = await this.context.outbox.settled(this.id, PATIENCE);
+    this.edit.finishAll();
+    const saved = await this.context.outbox.waitUntilSent(this.id, SAVE_TIMEOUT);
     this.#saving = false;
-    if (this.context.leaving.aborted) return;
+    if (this.context.signal.aborted) return;
     if (saved) this.leave(1);
     else
-      this.context.say(
-        "The studio has not confirmed yet. Your work is kept in this browser and is sent as soon as it answers; you can go on with Page down.",
+      this.context.notify(
+        "The studio has not confirmed yet. Your work is kept in this browser and is sent as soon as it answers; continue with Page down.",
         "error",
       );
   }

@@ -1,7 +1,7 @@
 // Spatial attention as a picture: values are interpolated, then coloured, as explain/heatmap.py does.
 
-const FLAT = 1e-6; // a map with a smaller range has nothing to stretch
-const MOST = 320; // pixels of the longer side; the canvas enlarges smoothly, which the eye cannot tell apart
+const MIN_RANGE = 1e-6; // a map with a smaller range counts as constant
+const MAX_SIZE = 320; // pixels of the longer side; the canvas enlarges smoothly, with no visible difference
 
 /**
  * The values drawn in the scale's two ends: the clip's own range, or 0 and 1 for a constant map.
@@ -15,11 +15,11 @@ export function shownRange(values) {
     if (value < low) low = value;
     if (value > high) high = value;
   }
-  return high - low > FLAT ? [low, high] : [0, 1];
+  return high - low > MIN_RANGE ? [low, high] : [0, 1];
 }
 
 /** For each of `size` pixels: the two source cells and the share of the second (bilinear, align_corners=false). */
-function places(size, cells) {
+function interpolation(size, cells) {
   return Array.from({ length: size }, (_, i) => {
     const at = Math.max(0, ((i + 0.5) * cells) / size - 0.5);
     const first = Math.min(Math.floor(at), cells - 1);
@@ -41,9 +41,9 @@ export function heatImage(spatial, position, [low, high], width, height, table) 
   const { values } = spatial;
   const start = position * spatial.height * spatial.width;
   const image = new ImageData(width, height);
-  const columns = places(width, spatial.width);
+  const columns = interpolation(width, spatial.width);
   let out = 0;
-  for (const [top, bottom, down] of places(height, spatial.height)) {
+  for (const [top, bottom, down] of interpolation(height, spatial.height)) {
     const upper = start + top * spatial.width;
     const lower = start + bottom * spatial.width;
     for (const [left, right, across] of columns) {
@@ -60,9 +60,9 @@ export function heatImage(spatial, position, [low, high], width, height, table) 
   return image;
 }
 
-/** Maps of a clip as canvases, made when first wanted. */
+/** Maps of a clip as canvases, created on demand. */
 export class HeatMaps {
-  #made = new Map();
+  #canvases = new Map();
 
   /** @param {{height: number, width: number, values: number[]}} spatial */
   constructor(spatial) {
@@ -70,9 +70,9 @@ export class HeatMaps {
     this.range = shownRange(spatial.values);
   }
 
-  /** Colours have changed. */
-  forget() {
-    this.#made.clear();
+  /** Discard the canvases, because the colours have changed. */
+  clear() {
+    this.#canvases.clear();
   }
 
   /**
@@ -82,15 +82,15 @@ export class HeatMaps {
    * @param {Uint8ClampedArray} table
    */
   at(position, width, height, table) {
-    const scale = Math.min(1, MOST / Math.max(width, height));
+    const scale = Math.min(1, MAX_SIZE / Math.max(width, height));
     const [w, h] = [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
-    const known = this.#made.get(position);
-    if (known?.width === w && known?.height === h) return known;
+    const cached = this.#canvases.get(position);
+    if (cached?.width === w && cached?.height === h) return cached;
     const canvas = document.createElement("canvas");
     canvas.width = w;
     canvas.height = h;
     canvas.getContext("2d").putImageData(heatImage(this.spatial, position, this.range, w, h, table), 0, 0);
-    this.#made.set(position, canvas);
+    this.#canvases.set(position, canvas);
     return canvas;
   }
 }

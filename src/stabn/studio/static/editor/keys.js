@@ -8,7 +8,7 @@ const HELP = [
   [["Home", "End"], "first, last frame"],
   [["Shift", "←", "→"], "select from here to there (also with Home and End)"],
   [["Ctrl", "A"], "select all frames"],
-  [["Esc"], "no selection"],
+  [["Esc"], "clear the selection"],
   [["R"], "only the selected frames matter, all others do not"],
   [["N", "B"], "start from the network's scores, from blank"],
   [["F"], "fine mode: any value; then ↑ and ↓ change by 0.05"],
@@ -58,8 +58,8 @@ export function showKeys() {
 
 const TEXT = new Set(["text", "number", "search", "email", "url", "password", "date", "time"]);
 
-/** Whether the key belongs to where the focus is: a text field all keys, a control those that work it. */
-function taken(event) {
+/** Whether the focused element handles the key itself: a text field all keys, a control those that operate it. */
+function belongsToFocus(event) {
   const at = event.target;
   if (!(at instanceof Element)) return false;
   if (document.querySelector("dialog[open]")) return true;
@@ -74,7 +74,7 @@ function taken(event) {
 export function keyName(event) {
   const digit = /^(?:Digit|Numpad)([123])$/.exec(event.code);
   const mod = event.ctrlKey || event.metaKey;
-  // on many layouts digits need shift, so the place of the key counts; "?" counts as what it writes
+  // on many layouts digits need shift, so digits are told by the key's position, all others by their character
   const key = digit && !mod ? digit[1] : event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const shift = event.shiftKey && (key.length > 1 || mod);
   return `${event.altKey ? "alt+" : ""}${mod ? "mod+" : ""}${shift ? "shift+" : ""}${key}`;
@@ -86,7 +86,7 @@ export function keyName(event) {
  */
 export function listenToKeys(actions) {
   const listener = (event) => {
-    if (event.defaultPrevented || event.isComposing || taken(event)) return;
+    if (event.defaultPrevented || event.isComposing || belongsToFocus(event)) return;
     const action = actions[keyName(event)];
     if (!action) return;
     event.preventDefault();

@@ -1,10 +1,10 @@
-// The editor's furniture: where everything stands before any data is there, and the tools around the timeline.
+// The editor's layout before any data is loaded, and the tools around the timeline.
 
 import { element, icon, tip } from "../lib/dom.js";
 import { LEVELS } from "./strokes.js";
 
-/** Empty places of fixed size, so that nothing jumps when the clip arrives. */
-export function furniture() {
+/** Create placeholders of fixed size, so that nothing moves when the clip is loaded. */
+export function emptyLayout() {
   const place = (name, ...children) => element("div", { class: `place-${name}` }, ...children);
   const box = element("div", { class: "stage-box" });
   const parts = {
@@ -25,7 +25,7 @@ export function furniture() {
 
 const percent = (value) => `${Math.round(100 * value)} %`;
 
-/** Label, the network's answer, place in the queue, and the way to the neighbours. */
+/** Label, the network's answer, position in the queue, and buttons for the previous and next clip. */
 export function titleRow(clip, { index, count }, on) {
   const right = clip.label === clip.predicted;
   const verdict = clip.label === null ? "" : right ? "✓ " : "✗ ";
@@ -246,8 +246,8 @@ export function toolRow(on) {
   };
 }
 
-/** Whole edits at once, and the comment; of a clip that keeps nothing, why. */
-export function startRow(on, { editing, clip }) {
+/** Buttons that change the whole edit, and the comment field, or why the clip is read only. */
+export function startRow(on, { edit, clip }) {
   const button = (id, text, title, action) =>
     element("button", { id, class: "button", type: "button", title, onclick: action }, text);
   const range = button(
@@ -264,13 +264,13 @@ export function startRow(on, { editing, clip }) {
       class: "field",
       title: "What all other frames get when you paint the first stroke of a clip",
       onchange: () => {
-        editing.base = base.value;
+        edit.base = base.value;
       },
     },
     element("option", { value: "blank" }, "0.0"),
     element("option", { value: "network" }, "network's"),
   );
-  base.value = editing.base;
+  base.value = edit.base;
   const comment = element("input", {
     id: "comment",
     class: "field",
@@ -278,10 +278,10 @@ export function startRow(on, { editing, clip }) {
     maxlength: 2000,
     placeholder: "Comment (optional)",
     "aria-label": "Comment on this clip",
-    value: editing.comment,
+    value: edit.comment,
   });
-  comment.addEventListener("input", () => editing.write(comment.value));
-  comment.addEventListener("blur", () => editing.finishComment());
+  comment.addEventListener("input", () => edit.setComment(comment.value));
+  comment.addEventListener("blur", () => edit.finishComment());
   comment.addEventListener("keydown", (event) => {
     if (event.isComposing || (event.key !== "Enter" && event.key !== "Escape")) return;
     event.preventDefault();

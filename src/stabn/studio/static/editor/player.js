@@ -1,56 +1,56 @@
-// The sampled frames: fetched in order, and played at the speed at which they were filmed.
+// The sampled frames: fetched in order, and played at the video's speed.
 
-const AT_ONCE = 3; // of a browser's six connections, so that saving and asking "what if" never wait for pictures
-const TRIES = 4;
+const PARALLEL_REQUESTS = 3; // of a browser's six connections, so that saving and asking "what if" never wait for pictures
+const MAX_TRIES = 4;
 
 /** The T pictures of a clip, each exactly a frame that the network saw. */
 export class Frames {
-  #leaving = new AbortController();
+  #closed = new AbortController();
   #next = 0;
-  #left = AT_ONCE;
+  #left = PARALLEL_REQUESTS;
 
   /**
    * @param {number} count T
    * @param {(position: number) => string} address
-   * @param {(position: number) => void} arrived
+   * @param {(position: number) => void} onLoaded
    * @param {(position: number, error: Error) => void} failed
    * @param {(url: string, signal: AbortSignal) => Promise<Blob>} fetchBlob
    */
-  constructor(count, address, { arrived, failed, finished, fetchBlob }) {
-    Object.assign(this, { count, address, arrived, failed, finished, fetchBlob });
+  constructor(count, address, { onLoaded, onError, onFinished, fetchBlob }) {
+    Object.assign(this, { count, address, onLoaded, onError, onFinished, fetchBlob });
     /** @type {Array<ImageBitmap|null>} */
     this.pictures = Array(count).fill(null);
-    this.missing = new Set(); // positions given up
-    for (let i = 0; i < AT_ONCE; i++) this.#work();
+    this.missing = new Set(); // positions that could not be loaded
+    for (let i = 0; i < PARALLEL_REQUESTS; i++) this.#work();
   }
 
   async #work() {
-    while (this.#next < this.count && !this.#leaving.signal.aborted) await this.#fetch(this.#next++);
-    if (--this.#left === 0 && !this.#leaving.signal.aborted) this.finished();
+    while (this.#next < this.count && !this.#closed.signal.aborted) await this.#fetch(this.#next++);
+    if (--this.#left === 0 && !this.#closed.signal.aborted) this.onFinished();
   }
 
   async #fetch(position) {
-    const { signal } = this.#leaving;
+    const { signal } = this.#closed;
     for (let tried = 1; ; tried++) {
       try {
         const picture = await createImageBitmap(await this.fetchBlob(this.address(position), signal));
         if (signal.aborted) return picture.close();
         this.pictures[position] = picture;
-        return this.arrived(position);
+        return this.onLoaded(position);
       } catch (error) {
         if (signal.aborted) return undefined;
-        if (tried === TRIES || (error.status >= 400 && error.status < 500)) {
+        if (tried === MAX_TRIES || (error.status >= 400 && error.status < 500)) {
           this.missing.add(position);
-          return this.failed(position, error);
+          return this.onError(position, error);
         }
         await new Promise((resolve) => setTimeout(resolve, 400 * 2 ** tried));
       }
     }
   }
 
-  /** Stop fetching and give the memory back. */
+  /** Stop fetching and free the memory. */
   close() {
-    this.#leaving.abort();
+    this.#closed.abort();
     for (const picture of this.pictures) picture?.close();
     this.pictures.fill(null);
   }
@@ -84,7 +84,7 @@ export function frameAt(starts, time) {
   return low;
 }
 
-/** Plays: calls `show(position)` for each frame in its time; waits, without skipping, where `ready` says no. */
+/** Calls `show(position)` for each frame at its time; waits, without skipping, while `ready` is false. */
 export class Player {
   #handle = 0;
   #before = 0;
@@ -113,7 +113,7 @@ export class Player {
   }
 
   #tick = (now) => {
-    // a page that was hidden goes on where it was; a frame that is missing stops the clock
+    // a page that was hidden continues where it was; a missing frame stops the clock
     const passed = Math.min(0.25, Math.max(0, (now - this.#before) / 1000));
     this.#before = now;
     const time = (this.#time + passed) % this.length;

@@ -1,6 +1,6 @@
-// The stage: the current frame with its heat map, sharp to the pixel, and the dimmed part that the network did not see.
+// The stage: the current frame with its heat map, and dimmed the part that the network did not see.
 
-const SHARP = 1.5; // enlarged at least so much, pixels of the video stay visible as pixels
+const PIXELATED_SCALE = 1.5; // from this enlargement on, the video's pixels are drawn as squares
 
 export class Stage {
   #scaled = document.createElement("canvas");
@@ -13,9 +13,9 @@ export class Stage {
     this.canvas.setAttribute("role", "img");
     box.append(this.canvas);
     this.observer = new ResizeObserver(([entry]) => {
-      const dense = window.devicePixelRatio || 1;
-      this.canvas.width = Math.max(1, Math.round(entry.contentRect.width * dense));
-      this.canvas.height = Math.max(1, Math.round(entry.contentRect.height * dense));
+      const pixelRatio = window.devicePixelRatio || 1;
+      this.canvas.width = Math.max(1, Math.round(entry.contentRect.width * pixelRatio));
+      this.canvas.height = Math.max(1, Math.round(entry.contentRect.height * pixelRatio));
       resized();
     });
     this.observer.observe(box);
@@ -35,8 +35,8 @@ export class Stage {
    */
   draw(picture, position, crop, maps, opacity, table) {
     const { canvas } = this;
-    const pen = canvas.getContext("2d");
-    pen.clearRect(0, 0, canvas.width, canvas.height);
+    const context = canvas.getContext("2d");
+    context.clearRect(0, 0, canvas.width, canvas.height);
     canvas.dataset.position = picture ? position : "";
     if (!picture) return;
     const scale = Math.min(canvas.width / picture.width, canvas.height / picture.height);
@@ -44,51 +44,51 @@ export class Stage {
     const height = Math.round(picture.height * scale);
     const left = (canvas.width - width) >> 1;
     const top = (canvas.height - height) >> 1;
-    pen.imageSmoothingQuality = "high";
-    pen.drawImage(this.#enlarged(picture, scale), left, top, width, height);
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.#enlarged(picture, scale), left, top, width, height);
     const x0 = left + Math.round(crop[0] * width);
     const y0 = top + Math.round(crop[1] * height);
     const x1 = left + Math.round(crop[2] * width);
     const y1 = top + Math.round(crop[3] * height);
-    dim(pen, [left, top, width, height], [x0, y0, x1 - x0, y1 - y0]);
+    dim(context, [left, top, width, height], [x0, y0, x1 - x0, y1 - y0]);
     if (opacity > 0) {
-      pen.globalAlpha = opacity;
-      pen.drawImage(maps.at(position, x1 - x0, y1 - y0, table), x0, y0, x1 - x0, y1 - y0);
-      pen.globalAlpha = 1;
+      context.globalAlpha = opacity;
+      context.drawImage(maps.at(position, x1 - x0, y1 - y0, table), x0, y0, x1 - x0, y1 - y0);
+      context.globalAlpha = 1;
     }
   }
 
   /** Small videos are first enlarged by a whole factor without smoothing, so that every pixel has the same size. */
   #enlarged(picture, scale) {
-    if (scale < SHARP) return picture;
+    if (scale < PIXELATED_SCALE) return picture;
     if (this.#scaledFrom !== picture || this.#scaled.width !== picture.width * Math.ceil(scale)) {
       const factor = Math.ceil(scale);
       this.#scaled.width = picture.width * factor;
       this.#scaled.height = picture.height * factor;
-      const pen = this.#scaled.getContext("2d");
-      pen.imageSmoothingEnabled = false;
-      pen.drawImage(picture, 0, 0, this.#scaled.width, this.#scaled.height);
+      const context = this.#scaled.getContext("2d");
+      context.imageSmoothingEnabled = false;
+      context.drawImage(picture, 0, 0, this.#scaled.width, this.#scaled.height);
       this.#scaledFrom = picture;
     }
     return this.#scaled;
   }
 }
 
-/** Outside the network's view: grey and dark (0.4 x grey + 20), so that no colour competes with the heat map. */
-function dim(pen, frame, seen) {
-  pen.save();
-  pen.beginPath();
-  pen.rect(...frame);
-  pen.rect(...seen);
-  pen.clip("evenodd");
+/** Darken the part outside the crop (0.4 x grey + 20), so that no colour competes with the heat map. */
+function dim(context, frame, crop) {
+  context.save();
+  context.beginPath();
+  context.rect(...frame);
+  context.rect(...crop);
+  context.clip("evenodd");
   for (const [mode, colour] of [
     ["saturation", "#000"],
     ["multiply", "#666"],
     ["lighter", "#141414"],
   ]) {
-    pen.globalCompositeOperation = mode;
-    pen.fillStyle = colour;
-    pen.fillRect(...frame);
+    context.globalCompositeOperation = mode;
+    context.fillStyle = colour;
+    context.fillRect(...frame);
   }
-  pen.restore();
+  context.restore();
 }

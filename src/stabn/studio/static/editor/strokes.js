@@ -10,8 +10,8 @@ export const LEVELS = [
   { value: 1, key: "3", name: "matters" },
 ];
 
-const tidy = (value) => Math.round(100 * Math.min(1, Math.max(0, value))) / 100;
-const same = (a, b) =>
+const roundScore = (value) => Math.round(100 * Math.min(1, Math.max(0, value))) / 100;
+const equalScores = (a, b) =>
   a === b || (a !== null && b !== null && a.length === b.length && a.every((value, i) => value === b[i]));
 
 export class Strokes {
@@ -48,20 +48,20 @@ export class Strokes {
     this.#stroke ??= [...(this.#edited ?? base)];
   }
 
-  /** Give the cells from one to another their values, on a line between two. @param {number} from @param {number} to */
+  /** Set a range of cells, interpolating linearly between two values. @param {number} from @param {number} to */
   paint(from, to, first, last = first) {
     const steps = Math.abs(to - from);
     for (let i = 0; i <= steps; i++) {
       const at = from + Math.sign(to - from) * i;
-      if (at >= 0 && at < this.frames) this.#stroke[at] = tidy(steps ? first + ((last - first) * i) / steps : last);
+      if (at >= 0 && at < this.frames) this.#stroke[at] = roundScore(steps ? first + ((last - first) * i) / steps : last);
     }
   }
 
-  /** End the stroke: one step back. @returns {Step|null} null if nothing changed */
+  /** End the stroke, which is one undo step. @returns {Step|null} null if nothing changed */
   commit() {
     const stroke = this.#stroke;
     this.#stroke = null;
-    return stroke && this.#move("paint", stroke);
+    return stroke && this.#apply("paint", stroke);
   }
 
   /** Forget the stroke in progress. */
@@ -72,45 +72,45 @@ export class Strokes {
   /** Replace the whole edit; null removes it. @param {Scores} scores @returns {Step|null} */
   replace(scores) {
     this.#stroke = null;
-    return this.#move(scores === null ? "clear" : "paint", scores && [...scores]);
+    return this.#apply(scores === null ? "clear" : "paint", scores && [...scores]);
   }
 
   get canUndo() {
-    return this.painting || this.done.some((scores) => !same(scores, this.#edited));
+    return this.painting || this.done.some((scores) => !equalScores(scores, this.#edited));
   }
 
   get canRedo() {
-    return !this.painting && this.undone.some((scores) => !same(scores, this.#edited));
+    return !this.painting && this.undone.some((scores) => !equalScores(scores, this.#edited));
   }
 
   /** @returns {Step|null} */
   undo() {
-    return this.#travel("undo", this.done, this.undone);
+    return this.#moveBetween("undo", this.done, this.undone);
   }
 
   /** @returns {Step|null} */
   redo() {
-    return this.#travel("redo", this.undone, this.done);
+    return this.#moveBetween("redo", this.undone, this.done);
   }
 
-  /** Do again what was not yet acknowledged when the page was opened. @param {Step} step */
-  follow({ kind, scores }) {
+  /** Apply a change that was not acknowledged yet when the page was opened. @param {Step} step */
+  replay({ kind, scores }) {
     if (kind === "undo") this.undo();
     else if (kind === "redo") this.redo();
-    else this.#move(kind, scores);
+    else this.#apply(kind, scores);
   }
 
-  #travel(kind, from, to) {
-    // a state like the present one is a change of the comment alone: nobody would see that step
-    while (from.length && same(from.at(-1), this.#edited)) from.pop();
+  #moveBetween(kind, from, to) {
+    // an equal state differs in the comment alone: the step would not be visible
+    while (from.length && equalScores(from.at(-1), this.#edited)) from.pop();
     if (!from.length) return null;
     to.push(this.#edited);
     this.#edited = from.pop();
     return { kind, scores: this.#edited };
   }
 
-  #move(kind, scores) {
-    if (same(scores, this.#edited)) return null;
+  #apply(kind, scores) {
+    if (equalScores(scores, this.#edited)) return null;
     this.done.push(this.#edited);
     this.undone = [];
     this.#edited = scores;
@@ -118,7 +118,7 @@ export class Strokes {
   }
 }
 
-/** "Relevant from here to here". @param {number} frames @param {number} from @param {number} to @returns {number[]} */
+/** Scores 1 inside a range and 0 outside. @param {number} frames @param {number} from @param {number} to @returns {number[]} */
 export function onlyRange(frames, from, to) {
   return Array.from({ length: frames }, (_, i) => (i >= from && i <= to ? 1 : 0));
 }

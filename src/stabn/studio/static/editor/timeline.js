@@ -1,10 +1,10 @@
-// The timeline: one cell per frame, above the network's score, below the edited one. Above one selects, below one paints.
+// The timeline: one cell per frame, above the network's score, below the edited one. The upper part selects, the lower part paints.
 
 import { element } from "../lib/dom.js";
 
 const two = (value) => String(Math.round(value * 100) / 100);
 
-/** What a screen reader says of a frame. */
+/** The text for screen readers of a frame. */
 export function spoken(position, network, edited, time, selection) {
   const mine =
     edited === null
@@ -106,7 +106,7 @@ export class Timeline {
     );
   }
 
-  /** Cell and height of a pointer; beyond the ends and edges the nearest. */
+  /** Cell and height of a pointer; outside the timeline the nearest. */
   #place(event) {
     const box = this.root.getBoundingClientRect();
     const track = this.cells[0].children[1].getBoundingClientRect();
@@ -139,7 +139,7 @@ export class Timeline {
     if (drag?.pointer !== event.pointerId) return;
     const { position, height } = this.#place(event);
     if (drag.paints)
-      this.on.paint(drag.position, position, drag.height, height); // every cell passed over, however fast
+      this.on.paint(drag.position, position, drag.height, height); // also cells that a fast pointer skipped
     else if (position !== drag.position) this.on.select(position, true);
     Object.assign(drag, { position, height });
   }

@@ -1,8 +1,8 @@
-// What if the network had looked elsewhere: its answer with this attention beside its own.
+// What if: the network's answer with another attention, beside its answer with its own.
 
 import { element, tip } from "../lib/dom.js";
 
-const MOST_ROWS = 11; // both top fives and the true label
+const MAX_ROWS = 11; // the top five of both answers and the true label
 
 /**
  * Classes to show, in the order of the network's own answer so that rows keep their places while painting.
@@ -12,7 +12,7 @@ const MOST_ROWS = 11; // both top fives and the true label
  * @param {number} [rows]
  * @returns {number[]} class numbers, min(K, rows) of them
  */
-export function classesToShow(before, now, truth, rows = MOST_ROWS) {
+export function classesToShow(before, now, truth, rows = MAX_ROWS) {
   const ranked = (values) => values.map((_, i) => i).sort((a, b) => values[b] - values[a] || a - b);
   const order = ranked(before);
   const shown = new Set([...order.slice(0, 5), ...ranked(now).slice(0, 5)]);
@@ -21,32 +21,32 @@ export function classesToShow(before, now, truth, rows = MOST_ROWS) {
   return order.filter((number) => shown.has(number)).slice(0, rows);
 }
 
-/** Asks one thing at a time; of what is wanted meanwhile only the newest is asked. */
-export class Newest {
+/** Sends one request at a time; of those made meanwhile only the latest is sent. */
+export class LatestRequest {
   #busy = false;
-  #wanted = null;
+  #pending = null;
 
-  /** @param {(question: any) => Promise<any>} ask @param {(question: any, answer: any, error?: Error) => void} tell */
-  constructor(ask, tell) {
-    Object.assign(this, { ask, tell, closed: false });
+  /** @param {(question: any) => Promise<any>} send @param {(question: any, answer: any, error?: Error) => void} onAnswer */
+  constructor(send, onAnswer) {
+    Object.assign(this, { send, onAnswer, closed: false });
   }
 
   /** @param {any} question */
-  want(question) {
-    this.#wanted = { question };
+  request(question) {
+    this.#pending = { question };
     if (!this.#busy) this.#work();
   }
 
   async #work() {
     this.#busy = true;
-    while (this.#wanted && !this.closed) {
-      const { question } = this.#wanted;
-      this.#wanted = null;
+    while (this.#pending && !this.closed) {
+      const { question } = this.#pending;
+      this.#pending = null;
       try {
-        const answer = await this.ask(question);
-        if (!this.closed) this.tell(question, answer);
+        const answer = await this.send(question);
+        if (!this.closed) this.onAnswer(question, answer);
       } catch (error) {
-        if (!this.closed) this.tell(question, null, error);
+        if (!this.closed) this.onAnswer(question, null, error);
       }
     }
     this.#busy = false;
@@ -75,29 +75,29 @@ export class WhatIf {
    */
   constructor(clip, names, api, scores) {
     Object.assign(this, { clip, names, scores, truth: names.indexOf(clip.label ?? "") });
-    this.asker = new Newest(
+    this.requests = new LatestRequest(
       (question) => {
-        this.#slow = setTimeout(() => this.#say(this.#features ? "computing…" : "preparing this clip…"), 250);
+        this.#slow = setTimeout(() => this.#showState(this.#features ? "computing…" : "preparing this clip…"), 250);
         return api.post("what-if", question).finally(() => clearTimeout(this.#slow));
       },
-      (question, answer, error) => this.#told(question, answer, error),
+      (question, answer, error) => this.#showAnswer(question, answer, error),
     );
     this.temporal = this.#choice("temporal", "When", [
       ["edited", "my edit"],
       ["original", "network's own"],
-      ["uniform", "all frames alike"],
+      ["uniform", "all frames equal"],
       ["inverse", "network's, inverted"],
     ]);
     this.spatial = this.#choice("spatial", "Where", [
       ["original", "network's own"],
       ["inverse", "inverted"],
-      ["uniform", "everywhere alike"],
+      ["uniform", "everywhere equal"],
     ]);
     this.state = element("span", { class: "muted small", id: "what-if-state" });
     this.rows = element("div", {
       class: "classes",
       id: "what-if-rows",
-      style: { "--rows": Math.min(MOST_ROWS, names.length) },
+      style: { "--rows": Math.min(MAX_ROWS, names.length) },
     });
     this.live = element("p", { class: "visually-hidden", role: "status" });
     this.root = element(
@@ -108,7 +108,7 @@ export class WhatIf {
         { class: "row" },
         element("h2", {}, "What if it looked here?"),
         tip(
-          "The network answers again, with your scores in place of its own temporal attention. Nothing is trained; it only shows what the network would say had it looked so.",
+          "The network answers again, with your scores in place of its own temporal attention. Nothing is trained; it only shows what the network would predict with this attention.",
           "below",
         ),
         element("span", { class: "spacer" }),
@@ -137,24 +137,24 @@ export class WhatIf {
   #choice(id, text, options) {
     const select = element(
       "select",
-      { id: `what-if-${id}`, class: "field", onchange: () => this.ask() },
+      { id: `what-if-${id}`, class: "field", onchange: () => this.update() },
       options.map(([value, name]) => element("option", { value }, name)),
     );
     return { select, label: element("label", { class: "row small muted" }, text, select) };
   }
 
-  /** The edit has changed: who paints wants to see what that does. */
-  painted() {
+  /** Show the answer to the edit after it has changed. */
+  editChanged() {
     this.temporal.select.value = "edited";
-    this.ask();
+    this.update();
   }
 
-  /** A choice has changed. */
-  ask() {
+  /** Request the answer to the current choices. */
+  update() {
     const scores = this.scores();
     const wanted = this.temporal.select.value;
     const temporal = wanted === "edited" && !scores ? "original" : wanted;
-    this.asker.want({
+    this.requests.request({
       id: this.clip.id,
       temporal,
       spatial: this.spatial.select.value,
@@ -162,22 +162,22 @@ export class WhatIf {
     });
   }
 
-  #told(question, answer, error) {
+  #showAnswer(question, answer, error) {
     clearTimeout(this.#retry);
     this.rows.toggleAttribute("data-stale", Boolean(error));
     if (error) {
       const away = error.status === 0 || error.status >= 500;
-      this.#say(away ? "waiting for the studio…" : error.message);
-      if (away) this.#retry = setTimeout(() => this.ask(), 3000);
+      this.#showState(away ? "waiting for the studio…" : error.message);
+      if (away) this.#retry = setTimeout(() => this.update(), 3000);
       return;
     }
     this.#features = true;
     const own = question.temporal === "original" && question.spatial === "original";
-    this.#say(own ? "its own attention" : `answered in ${Math.max(1, Math.round(answer.milliseconds))} ms`);
+    this.#showState(own ? "its own attention" : `answered in ${Math.max(1, Math.round(answer.milliseconds))} ms`);
     this.#draw(own ? this.clip.probabilities : answer.probabilities);
   }
 
-  #say(text) {
+  #showState(text) {
     this.state.textContent = text;
     this.state.title = text;
   }
@@ -208,7 +208,7 @@ export class WhatIf {
   }
 
   close() {
-    this.asker.close();
+    this.requests.close();
     for (const timer of [this.#announce, this.#slow, this.#retry]) clearTimeout(timer);
   }
 }
@@ -232,7 +232,7 @@ function row() {
 
 const TAIL = 14; // characters that are always shown
 
-/** Long names often begin alike, so the middle gives way and the end stays. @param {string} name */
+/** Split a long name, so that its middle can be shortened: long names often begin alike. @param {string} name */
 function halves(name) {
   const cut = name.length > 2 * TAIL ? name.length - TAIL : name.length;
   return [name.slice(0, cut), name.slice(cut)];

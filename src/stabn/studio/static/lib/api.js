@@ -1,4 +1,4 @@
-// Talking with the studio's server. Every failure is an ApiError with one line that can be shown as it is.
+// Requests to the studio's server. Every failure is an ApiError whose one-line message can be shown.
 
 export class ApiError extends Error {
   /** @param {string} message @param {number} status of the answer; 0 if there was none */
@@ -48,7 +48,7 @@ async function reason(answer) {
     const { error } = JSON.parse(text);
     if (typeof error === "string") return error;
   } catch {
-    // not JSON: a page without the token, or a proxy's own words
+    // not JSON: a refusal without the token, or a proxy's page
   }
   if (answer.status === 401 || answer.status === 403)
     return "This page is locked. Open the full address that the studio printed when it started.";
@@ -59,7 +59,7 @@ const json = async (answer) =>
   (answer.headers.get("Content-Type") ?? "").includes("json") ? answer.json() : answer.text();
 const call = async (method, url, options) => json(await request(method, url, options));
 
-/** What pages use. Answers are parsed JSON, or text if the server sends none. */
+/** The requests of all pages. Responses are parsed JSON, or text if the server sends none. */
 export const api = {
   get: (path, params, options) => call("GET", address(path, params), options),
   post: (path, body, params, options) => call("POST", address(path, params), { body: body ?? {}, ...options }),

@@ -10,10 +10,10 @@ const DOTS_TO = 30; // epochs up to which each value gets a mark
 
 /**
  * Curves over epochs with axes, a legend and the numbers as a table behind "Numbers".
- * @param {{id: string, title: string, description: string, say: (value: number) => string, zero?: boolean}} chart
+ * @param {{id: string, title: string, description: string, format: (value: number) => string, zero?: boolean}} chart
  * @returns {{root: HTMLElement, draw: (data: {lines: Line[], last: number, reference: {name: string, value: number}|null}) => void}}
  */
-export function lineChart({ id, title, description, say, zero = false }) {
+export function lineChart({ id, title, description, format, zero = false }) {
   const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-labelledby": `${id}-title ${id}-text`, class: "chart" });
   const legend = element("ul", { class: "chart-legend small" });
   const numbers = element("div", { class: "scroll" });
@@ -29,10 +29,10 @@ export function lineChart({ id, title, description, say, zero = false }) {
     const first = last > 1 ? 1 : 0.5;
     const x = (epoch) => LEFT + ((epoch - first) / Math.max(0.5, (last > 1 ? last : 1.5) - first)) * (WIDTH - LEFT - RIGHT);
     const y = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
-    const parts = [shape("title", { id: `${id}-title` }, title), shape("desc", { id: `${id}-text` }, `${description} ${spoken(drawn, reference, say)}`)];
+    const parts = [shape("title", { id: `${id}-title` }, title), shape("desc", { id: `${id}-text` }, `${description} ${spoken(drawn, reference, format)}`)];
     for (const tick of ticks) {
       parts.push(shape("path", { class: "grid", d: `M${LEFT} ${y(tick)}H${WIDTH - RIGHT}` }));
-      parts.push(shape("text", { x: LEFT - 7, y: y(tick) + 4, "text-anchor": "end" }, say(tick)));
+      parts.push(shape("text", { x: LEFT - 7, y: y(tick) + 4, "text-anchor": "end" }, format(tick)));
     }
     for (const epoch of epochTicks(last)) parts.push(shape("text", { x: x(epoch), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, epoch));
     parts.push(shape("text", { class: "axis", x: WIDTH - RIGHT, y: HEIGHT - 3, "text-anchor": "end" }, "epoch"));
@@ -40,7 +40,7 @@ export function lineChart({ id, title, description, say, zero = false }) {
     for (const line of drawn) parts.push(...curve(line, x, y));
     svg.replaceChildren(...parts);
     legend.replaceChildren(...drawn.map((line) => legendEntry(line.name, `line ${line.kind}${line.dashed ? " dashed" : ""}`)), ...(reference ? [legendEntry(reference.name, "reference")] : []));
-    numbers.replaceChildren(table(drawn, last, reference, say));
+    numbers.replaceChildren(table(drawn, last, reference, format));
   }
 }
 
@@ -58,21 +58,21 @@ function legendEntry(name, kind) {
   return element("li", {}, sample, name);
 }
 
-function table(lines, last, reference, say) {
+function table(lines, last, reference, format) {
   const rows = Array.from({ length: last }, (_, i) => i + 1).filter((epoch) => lines.some(({ points }) => points.some(([at]) => at === epoch)));
   return element("table", { class: "table" },
     element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Epoch"), lines.map(({ name }) => element("th", { scope: "col", class: "number" }, name)))),
     element("tbody", {},
-      reference ? element("tr", {}, element("th", { scope: "row" }, reference.name), element("td", { class: "number", colspan: lines.length || 1 }, say(reference.value))) : null,
+      reference ? element("tr", {}, element("th", { scope: "row" }, reference.name), element("td", { class: "number", colspan: lines.length || 1 }, format(reference.value))) : null,
       rows.map((epoch) => element("tr", {}, element("th", { scope: "row" }, epoch), lines.map(({ points }) => {
         const found = points.find(([at]) => at === epoch);
-        return element("td", { class: "number" }, found ? say(found[1]) : "–");
+        return element("td", { class: "number" }, found ? format(found[1]) : "–");
       })))));
 }
 
-function spoken(lines, reference, say) {
-  const ends = lines.filter(({ points }) => points.length).map(({ name, points }) => `${name}: ${say(points.at(-1)[1])} after epoch ${points.at(-1)[0]}`);
-  if (reference) ends.unshift(`${reference.name}: ${say(reference.value)}`);
+function spoken(lines, reference, format) {
+  const ends = lines.filter(({ points }) => points.length).map(({ name, points }) => `${name}: ${format(points.at(-1)[1])} after epoch ${points.at(-1)[0]}`);
+  if (reference) ends.unshift(`${reference.name}: ${format(reference.value)}`);
   return `${ends.join("; ") || "No values yet"}.`;
 }
 
@@ -95,10 +95,10 @@ function epochTicks(last) {
 }
 
 function shape(tag, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
-  made.append(...children.map((child) => (child instanceof Node ? child : String(child))));
-  return made;
+  const created = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) created.setAttribute(name, String(value));
+  created.append(...children.map((child) => (child instanceof Node ? child : String(child))));
+  return created;
 }
 
 /**

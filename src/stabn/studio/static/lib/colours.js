@@ -31,15 +31,15 @@ let table = tableOf(scheme);
 
 function tableOf(name) {
   const stops = SCHEMES[name];
-  const made = new Uint8ClampedArray(256 * 3);
+  const rgb = new Uint8ClampedArray(256 * 3);
   for (let i = 0, s = 0; i < 256; i++) {
     const value = i / 255;
     while (s < stops.length - 2 && value > stops[s + 1][0]) s++;
     const share = (value - stops[s][0]) / (stops[s + 1][0] - stops[s][0]);
     for (let c = 0; c < 3; c++)
-      made[3 * i + c] = Math.round(stops[s][c + 1] + share * (stops[s + 1][c + 1] - stops[s][c + 1]));
+      rgb[3 * i + c] = Math.round(stops[s][c + 1] + share * (stops[s + 1][c + 1] - stops[s][c + 1]));
   }
-  return made;
+  return rgb;
 }
 
 const place = (value) => 3 * Math.round(255 * Math.min(1, Math.max(0, value)));

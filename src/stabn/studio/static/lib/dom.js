@@ -1,7 +1,7 @@
-// Making elements. Text only ever becomes text nodes, so that a name, label or comment can never become markup.
+// Creates elements. Text only ever becomes text nodes, so that a name, label or comment can never become markup.
 
 /**
- * Make an element: `on…` functions become listeners, booleans switch attributes, `dataset` and `style` are objects
+ * Create an element: `on…` functions become listeners, booleans switch attributes, `dataset` and `style` are objects
  * (styles go through the CSSOM, which the page's policy allows; a style attribute it would not).
  * @param {string} tag
  * @param {Record<string, any>} [attributes]
@@ -9,28 +9,28 @@
  * @returns {HTMLElement}
  */
 export function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const created = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on") && typeof value === "function") made.addEventListener(name.slice(2).toLowerCase(), value);
-    else if (name === "dataset") Object.assign(made.dataset, value);
-    else if (name === "style") for (const [key, text] of Object.entries(value)) made.style.setProperty(key, text);
-    else if (name === "value" || name === "checked" || name === "selected") made[name] = value;
-    else made.setAttribute(name, value === true ? "" : String(value));
+    if (name.startsWith("on") && typeof value === "function") created.addEventListener(name.slice(2).toLowerCase(), value);
+    else if (name === "dataset") Object.assign(created.dataset, value);
+    else if (name === "style") for (const [key, text] of Object.entries(value)) created.style.setProperty(key, text);
+    else if (name === "value" || name === "checked" || name === "selected") created[name] = value;
+    else created.setAttribute(name, value === true ? "" : String(value));
   }
-  made.append(
+  created.append(
     ...children
       .flat(Infinity)
       .filter((child) => child !== null && child !== undefined && child !== false)
       .map(node),
   );
-  return made;
+  return created;
 }
 
 const node = (child) => (child instanceof Node ? child : document.createTextNode(String(child)));
 
 /**
- * A small "?" that shows a word of explanation on hover, focus and tap.
+ * A small "?" that shows an explanation on hover, focus and tap.
  * @param {string} text
  * @param {string} [where] classes: "below" opens downwards, "start" towards the right
  */
@@ -68,13 +68,13 @@ export function openDialog(title, content) {
   return dialog;
 }
 
-/** Put text on the clipboard and say so. @param {string} text @param {(message: string, kind: string) => void} say */
-export async function copy(text, say) {
+/** Put text on the clipboard and report it. @param {string} text @param {(message: string, kind: string) => void} notify */
+export async function copy(text, notify) {
   try {
     await navigator.clipboard.writeText(text);
-    say("Copied.", "right");
+    notify("Copied.", "right");
   } catch {
-    say("The browser does not allow copying; select the text instead.", "error");
+    notify("The browser does not allow copying; select the text instead.", "error");
   }
 }
 
@@ -95,15 +95,15 @@ const PATHS = {
 const FILLED = new Set(["play", "pause"]);
 
 /**
- * A 16 pixel icon; it says nothing to a screen reader, so its button needs a label.
+ * A 16 pixel icon; it is hidden from screen readers, so its button needs a label.
  * @param {keyof typeof PATHS} name
  */
 export function icon(name) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const created = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
   const filled = FILLED.has(name);
   for (const [key, value] of Object.entries({ viewBox: "0 0 16 16", width: "16", height: "16", "aria-hidden": "true" }))
-    made.setAttribute(key, value);
+    created.setAttribute(key, value);
   for (const [key, value] of Object.entries({
     d: PATHS[name],
     fill: filled ? "currentColor" : "none",
@@ -113,6 +113,6 @@ export function icon(name) {
     "stroke-linejoin": "round",
   }))
     path.setAttribute(key, value);
-  made.append(path);
-  return made;
+  created.append(path);
+  return created;
 }

@@ -1,4 +1,4 @@
-// Changes on their way to the server. Each lies in the browser's storage before it is sent and until the server has
+// Changes that are not acknowledged yet. Each is in the browser's storage before it is sent and until the server has
 // acknowledged it, so that a closed tab, a crash or a server that is away loses nothing. No DOM here.
 
 /** @typedef {{id: string, author: string, request: string, kind: string, scores: number[]|null, comment: string}} Change */
@@ -8,19 +8,19 @@ export function newRequest() {
   return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// Answers after which the same change may succeed later: nothing arrived, a lost cookie, too busy, a failing server.
-const later = (status) =>
+// Responses after which the same change may succeed later: none, a lost cookie, a busy or failing server.
+const isTemporary = (status) =>
   status === 0 || status === 401 || status === 403 || status === 408 || status === 429 || status >= 500;
 
 export class Outbox {
   #listeners = new Set();
-  #memory = new Map(); // where storage is forbidden or full
+  #memory = new Map(); // used if storage is forbidden or full
   #running = null;
-  #again = false;
+  #flushAgain = false;
   #timer = 0;
   #failures = 0;
-  #trouble = "";
-  #last = 0;
+  #problem = "";
+  #lastTime = 0;
 
   /**
    * @param {object} parts
@@ -37,10 +37,10 @@ export class Outbox {
       locks,
       warn,
       prefix: `stabn-outbox|${project}|`,
-      parked: `stabn-refused|${project}|`,
+      refusedPrefix: `stabn-refused|${project}|`,
     });
     for (const key of this.#keys())
-      this.#last = Math.max(this.#last, parseInt(key.slice(this.prefix.length).split("-")[0], 36) || 0);
+      this.#lastTime = Math.max(this.#lastTime, parseInt(key.slice(this.prefix.length).split("-")[0], 36) || 0);
   }
 
   /** @param {(event: {type: "state"|"acknowledged"|"refused", change?: Change, answer?: any, error?: Error}) => void} listener */
@@ -50,7 +50,7 @@ export class Outbox {
   }
 
   /** Changes not yet acknowledged, oldest first. @param {string} [id] of one clip @param {string} [author] */
-  waiting(id, author) {
+  pending(id, author) {
     const changes = this.#keys()
       .map((key) => this.#read(key))
       .filter(Boolean);
@@ -61,53 +61,53 @@ export class Outbox {
 
   /** "saved", "saving", "offline" (no answer) or "locked" (the token's cookie is gone). */
   get state() {
-    return this.#keys().length ? this.#trouble || "saving" : "saved";
+    return this.#keys().length ? this.#problem || "saving" : "saved";
   }
 
   /** Changes that the server refused, kept so that their text is not lost. @returns {Array<Change & {error: string}>} */
   refused() {
-    return this.#keys(this.parked)
+    return this.#keys(this.refusedPrefix)
       .map((key) => this.#read(key))
       .filter(Boolean);
   }
 
   /** @param {string} request */
   forget(request) {
-    for (const key of this.#keys(this.parked)) if (key.endsWith(request)) this.#remove(key);
-    this.#tell({ type: "state" });
+    for (const key of this.#keys(this.refusedPrefix)) if (key.endsWith(request)) this.#remove(key);
+    this.#emit({ type: "state" });
   }
 
-  /** Keep a change and begin to send it. @param {Change} change */
+  /** Store a change and start to send it. @param {Change} change */
   add(change) {
-    this.#last = Math.max(Date.now(), this.#last + 1); // a clock set back must not change the order
-    this.#write(`${this.prefix}${this.#last.toString(36).padStart(10, "0")}-${change.request}`, change);
-    this.#tell({ type: "state" });
+    this.#lastTime = Math.max(Date.now(), this.#lastTime + 1); // a clock set back must not change the order
+    this.#write(`${this.prefix}${this.#lastTime.toString(36).padStart(10, "0")}-${change.request}`, change);
+    this.#emit({ type: "state" });
     this.flush();
   }
 
-  /** Send what waits, one after the other; what fails is tried again later. */
+  /** Send the pending changes in order; failed ones are repeated later. */
   async flush() {
     clearTimeout(this.#timer);
     if (this.#running) {
-      this.#again = true;
+      this.#flushAgain = true;
       return this.#running;
     }
-    const locked = this.locks ? (work) => this.locks.request(this.prefix, work) : (work) => work();
-    this.#running = locked(() => this.#pass());
+    const withLock = this.locks ? (work) => this.locks.request(this.prefix, work) : (work) => work();
+    this.#running = withLock(() => this.#sendPending());
     try {
       await this.#running;
     } finally {
       this.#running = null;
-      this.#tell({ type: "state" });
-      if (this.#again && !this.#trouble) this.flush();
+      this.#emit({ type: "state" });
+      if (this.#flushAgain && !this.#problem) this.flush();
       else if (this.#keys().length)
         this.#timer = setTimeout(() => this.flush(), Math.min(15000, 500 * 2 ** this.#failures));
-      this.#again = false;
+      this.#flushAgain = false;
     }
   }
 
-  async #pass() {
-    const stuck = new Set(); // a clip whose change must wait does not hold up the others
+  async #sendPending() {
+    const stuck = new Set(); // a clip whose change failed does not block other clips
     for (;;) {
       const key = this.#keys().find((candidate) => !stuck.has(this.#read(candidate)?.id));
       if (!key) break;
@@ -115,10 +115,10 @@ export class Outbox {
       if (status === 0 || status === 401 || status === 403) break;
       if (status > 0) stuck.add(this.#read(key)?.id);
     }
-    if (!this.#keys().length) this.#trouble = "";
+    if (!this.#keys().length) this.#problem = "";
   }
 
-  /** @returns {Promise<number>} -1 if the change is dealt with, else the status of the failure */
+  /** @returns {Promise<number>} -1 if the change was acknowledged or refused, else the status of the failure */
   async #sendOne(key) {
     const change = this.#read(key);
     if (!change) {
@@ -129,49 +129,49 @@ export class Outbox {
       const answer = await this.send(change);
       this.#remove(key);
       this.#failures = 0;
-      this.#trouble = "";
-      this.#tell({ type: "acknowledged", change, answer });
+      this.#problem = "";
+      this.#emit({ type: "acknowledged", change, answer });
     } catch (error) {
       const status = error.status ?? 0;
-      if (later(status)) {
+      if (isTemporary(status)) {
         this.#failures = Math.min(this.#failures + 1, 6);
-        this.#trouble = status === 401 || status === 403 ? "locked" : "offline";
-        this.#tell({ type: "state" });
+        this.#problem = status === 401 || status === 403 ? "locked" : "offline";
+        this.#emit({ type: "state" });
         return status;
       }
       this.#remove(key);
-      this.#write(`${this.parked}${key.slice(this.prefix.length)}`, { ...change, error: error.message });
-      this.#tell({ type: "refused", change, error });
+      this.#write(`${this.refusedPrefix}${key.slice(this.prefix.length)}`, { ...change, error: error.message });
+      this.#emit({ type: "refused", change, error });
     }
     return -1;
   }
 
-  /** The page is being left: hand everything to the browser now, in order, without waiting for answers. */
-  burst() {
+  /** Send everything now, in order, without waiting for responses, because the page is being closed. */
+  sendAll() {
     for (const key of this.#keys()) this.#sendOne(key);
   }
 
-  /** Wait until nothing of a clip waits. @param {string} id @param {number} patience in ms @returns {Promise<boolean>} */
-  async settled(id, patience) {
-    if (!this.waiting(id).length) return true;
+  /** Wait until no change of a clip is pending. @param {string} id @param {number} timeout in ms @returns {Promise<boolean>} */
+  async waitUntilSent(id, timeout) {
+    if (!this.pending(id).length) return true;
     return new Promise((resolve) => {
       const end = (answer) => {
         clearTimeout(timer);
         stop();
         resolve(answer);
       };
-      const timer = setTimeout(() => end(false), patience);
-      const stop = this.listen(() => this.waiting(id).length || end(true));
+      const timer = setTimeout(() => end(false), timeout);
+      const stop = this.listen(() => this.pending(id).length || end(true));
       this.flush();
     });
   }
 
-  /** Another tab changed the storage. */
+  /** Notify the listeners, because another tab changed the storage. */
   refresh() {
-    this.#tell({ type: "state" });
+    this.#emit({ type: "state" });
   }
 
-  #tell(event) {
+  #emit(event) {
     for (const listener of [...this.#listeners]) listener(event);
   }
 
@@ -180,7 +180,7 @@ export class Outbox {
     try {
       for (let i = 0; i < this.storage.length; i++) keys.push(this.storage.key(i));
     } catch {
-      // forbidden: what is in memory is all there is
+      // storage is forbidden: all changes are in memory
     }
     return keys.filter((key) => key.startsWith(prefix)).sort();
   }
@@ -199,7 +199,7 @@ export class Outbox {
       this.storage.setItem(key, JSON.stringify(value));
     } catch {
       this.#memory.set(key, value);
-      this.warn("The browser does not let the studio keep changes. Leave this page open until it says “Saved”.");
+      this.warn("The browser does not let the studio store changes. Leave this page open until it says “Saved”.");
     }
   }
 
@@ -208,7 +208,7 @@ export class Outbox {
     try {
       this.storage.removeItem(key);
     } catch {
-      // it was never there
+      // storage is forbidden
     }
   }
 }

@@ -1,19 +1,19 @@
-// What the browser remembers of a person's choices. Where storage is forbidden they last as long as the page.
+// A person's choices in the browser's storage; if storage is forbidden, they last as long as the page.
 
 const session = new Map();
 
-/** @template T @param {string} name @param {T} otherwise @returns {T} */
-export function recall(name, otherwise) {
+/** @template T @param {string} name @param {T} fallback @returns {T} */
+export function recall(name, fallback) {
   try {
     const text = localStorage.getItem(`stabn-${name}`);
-    if (text !== null) return typeof otherwise === "string" ? text : JSON.parse(text);
+    if (text !== null) return typeof fallback === "string" ? text : JSON.parse(text);
   } catch {
     // fall through
   }
-  return session.has(name) ? session.get(name) : otherwise;
+  return session.has(name) ? session.get(name) : fallback;
 }
 
-/** @param {string} name @param {any} value null forgets it */
+/** @param {string} name @param {any} value null removes it */
 export function remember(name, value) {
   if (value === null) session.delete(name);
   else session.set(name, value);

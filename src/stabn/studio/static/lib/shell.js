@@ -1,4 +1,4 @@
-// The header: places, what is saved, who works here, theme and colours; and the dialog that asks for a name.
+// The header: pages, save state, the person's name, theme and colours; and the dialog that asks for a name.
 
 import { copy, element, icon, openDialog } from "./dom.js";
 import { recall, remember } from "./settings.js";
@@ -16,20 +16,20 @@ const THEMES = {
 };
 const SCHEMES = { "blue-red": "Colours: blue to red", safe: "Colours: safe for colour-blind eyes" };
 
-let shown = null;
+let header = null;
 
-/** Build the header once, then only mark where we are. @param {import("../main.js").Context} context @param {string} [place] */
+/** Build the header once, then only mark the current page. @param {import("../main.js").Context} context @param {string} [place] */
 export function buildHeader(context, place) {
-  if (!shown) {
-    shown = build(context);
-    document.getElementById("header").replaceChildren(...shown.parts);
+  if (!header) {
+    header = build(context);
+    document.getElementById("header").replaceChildren(...header.parts);
     context.outbox.listen(() => showState(context));
   }
-  for (const link of shown.links) {
+  for (const link of header.links) {
     if (link.dataset.place === place) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  shown.who.replaceChildren(icon("person"), element("span", { class: "ellipsis" }, context.author() || "Your name"));
+  header.who.replaceChildren(icon("person"), element("span", { class: "ellipsis" }, context.author() || "Your name"));
   showState(context);
 }
 
@@ -39,7 +39,7 @@ function build(context) {
     id: "who",
     class: "button quiet",
     type: "button",
-    title: "Who am I? Change the name under which you work",
+    title: "Change the name under which you work",
     onclick: () => askName(context),
   });
   const parts = [
@@ -49,7 +49,7 @@ function build(context) {
       element("img", { src: "/icon.svg", width: 22, height: 22, alt: "" }),
       "stabn",
     ),
-    element("nav", { "aria-label": "Places" }, links),
+    element("nav", { "aria-label": "Pages" }, links),
     element("span", { class: "spacer" }),
     element("button", {
       id: "refused",
@@ -67,7 +67,7 @@ function build(context) {
 }
 
 function showState({ outbox }) {
-  const count = outbox.waiting().length;
+  const count = outbox.pending().length;
   const state = outbox.state;
   const waiting = `${count} ${count === 1 ? "change" : "changes"} waiting`;
   const text = { saved: "Saved", saving: "Saving…", offline: `Offline: ${waiting}`, locked: `Locked: ${waiting}` }[
@@ -75,9 +75,9 @@ function showState({ outbox }) {
   ];
   const help = {
     saved: "Every change has reached the studio",
-    saving: "Changes are on their way",
+    saving: "Changes are being sent",
     offline: "The studio does not answer. Your changes are kept in this browser and sent as soon as it does.",
-    locked: "The studio was started anew. Open the address that it printed; your changes are kept and sent then.",
+    locked: "The studio was restarted. Open the address that it printed; your changes are kept and sent then.",
   }[state];
   const label = document.getElementById("saved-state");
   if (label.textContent !== text) label.textContent = text;
@@ -86,11 +86,11 @@ function showState({ outbox }) {
   const refused = outbox.refused().length;
   const button = document.getElementById("refused");
   button.hidden = refused === 0;
-  button.textContent = `${refused} not taken`;
+  button.textContent = `${refused} refused`;
 }
 
-function showRefused({ outbox, say }) {
-  openDialog("Changes that the studio did not take", (close) =>
+function showRefused({ outbox, notify }) {
+  openDialog("Changes that the studio refused", (close) =>
     outbox
       .refused()
       .map((change) =>
@@ -108,7 +108,7 @@ function showRefused({ outbox, say }) {
             { class: "row" },
             element(
               "button",
-              { class: "button", type: "button", onclick: () => copy(JSON.stringify(change), say) },
+              { class: "button", type: "button", onclick: () => copy(JSON.stringify(change), notify) },
               "Copy",
             ),
             element(
@@ -122,7 +122,7 @@ function showRefused({ outbox, say }) {
                   if (!outbox.refused().length) close();
                 },
               },
-              "Forget it",
+              "Delete it",
             ),
           ),
         ),
@@ -148,7 +148,7 @@ function cycleButton(id, names, current, label, picture, choose) {
   button.addEventListener("click", (event) => {
     choose(names[(names.indexOf(current()) + 1) % names.length]);
     draw();
-    // after a click the keys belong to the editor again, so that space plays
+    // a click returns the focus to the editor's timeline, so that space plays
     if (event.detail > 0) document.querySelector("#timeline")?.focus({ preventScroll: true });
   });
   draw();
@@ -182,7 +182,7 @@ function schemeSwitch({ colours, refresh }) {
     (name) => {
       colours.use(name);
       remember("scheme", name);
-      // a screen that can draw itself anew says so; the others are shown again
+      // a screen that can redraw itself cancels the event; others are shown again
       if (window.dispatchEvent(new CustomEvent("stabn-scheme", { cancelable: true }))) refresh();
     },
   );
@@ -195,7 +195,7 @@ function schemeSwitch({ colours, refresh }) {
  */
 export function askName(context) {
   const before = context.author();
-  const known = [...new Set(context.session.people)].filter((name) => name !== before);
+  const otherNames = [...new Set(context.session.people)].filter((name) => name !== before);
   return new Promise((resolve) => {
     const dialog = openDialog("Who are you?", (close) => {
       const input = element("input", {
@@ -224,18 +224,18 @@ export function askName(context) {
         element(
           "p",
           { class: "muted" },
-          "Your corrections are kept under this name, so that the work of several people stays apart. There is no password.",
+          "Your corrections are stored under this name, separate from those of other people. There is no password.",
         ),
         element("label", { class: "stack", for: "name" }, "Your name", input),
-        known.length
+        otherNames.length
           ? element(
               "div",
               { class: "stack" },
-              element("span", { class: "muted small" }, "Here before:"),
+              element("span", { class: "muted small" }, "Names used before:"),
               element(
                 "div",
                 { class: "row" },
-                known
+                otherNames
                   .slice(0, 12)
                   .map((name) =>
                     element(

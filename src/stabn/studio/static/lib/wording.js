@@ -1,4 +1,4 @@
-// How numbers, times and counts are said, alike on all pages. A missing value is an en dash.
+// Formats numbers, times and counts the same on all pages. A missing value is an en dash.
 
 /** @param {number|null|undefined} share 0..1 @param {number} [digits] */
 export const percent = (share, digits = 0) => (Number.isFinite(share) ? `${(100 * share).toFixed(digits)} %` : "–");
@@ -15,7 +15,7 @@ export const count = (number, one, many = `${one}s`) => `${number.toLocaleString
 /** @param {number|null|undefined} value @param {number} [digits] */
 export const decimal = (value, digits = 2) => (Number.isFinite(value) ? value.toFixed(digits).replace("-", "−") : "–");
 
-/** @param {string|null} iso @returns {string} day and time as people here write them */
+/** @param {string|null} iso @returns {string} day and time in the browser's locale */
 export function when(iso) {
   const time = iso ? new Date(iso) : null;
   if (!time || Number.isNaN(time.getTime())) return "–";

@@ -21,7 +21,7 @@ export function thumbnail(id, failed) {
   return picture;
 }
 
-/** Names as chips, the own one first; what does not fit into the row is counted. @param {string[]} names @param {string} me */
+/** Names as chips, the person's own first; names that do not fit are counted. @param {string[]} names @param {string} me */
 export function peopleChips(names, me) {
   const sorted = [...names].sort((a, b) => (b === me) - (a === me));
   const shown = sorted.slice(0, 2).map((name) => element("span", { class: `chip${name === me ? " accent" : ""}`, title: name }, element("span", { class: "ellipsis" }, name === me ? "you" : name)));
@@ -29,7 +29,7 @@ export function peopleChips(names, me) {
   return more > 0 ? [...shown, element("span", { class: "chip more", title: sorted.slice(2).join(", ") }, `+${more}`)] : shown;
 }
 
-/** One card; it is updated in place, so that focus and place stay. */
+/** One card, updated in place so that it keeps its focus and position. */
 export class Card {
   /** @param {QueueClip} clip @param {string} me */
   constructor(clip, me) {
@@ -48,10 +48,10 @@ export class Card {
 
   /** @param {QueueClip} clip @param {string} me */
   update(clip, me) {
-    const said = JSON.stringify([clip.edited_by, me]);
+    const state = JSON.stringify([clip.edited_by, me]);
     this.clip = clip;
-    if (said === this.said) return;
-    this.said = said;
+    if (state === this.drawnState) return;
+    this.drawnState = state;
     const edited = clip.edited_by.length > 0;
     this.link.dataset.state = edited ? "edited" : "todo";
     this.mark.hidden = !edited;

@@ -19,17 +19,17 @@ export class ClipComparison {
    */
   constructor(root, context, clip) {
     Object.assign(this, { context, clip, opacity: context.recall("opacity", 0.5) });
-    this.#furnish(root);
+    this.#build(root);
     this.frames = new Frames(clip.timestamps.length, (position) => context.api.address("frame", { id: clip.id, position }), {
       fetchBlob: async (url, signal) => (await context.api.request("GET", url, { signal, cache: "default" })).blob(),
-      arrived: (position) => position === this.position && this.draw(),
-      failed: (position, error) => this.#failed(error),
-      finished: () => this.#ready(),
+      onLoaded: (position) => position === this.position && this.draw(),
+      onError: (position, error) => this.#failed(error),
+      onFinished: () => this.#ready(),
     });
     this.player = new Player(clip.timestamps, (position) => this.frames.pictures[position] !== null, (position) => this.goTo(position));
     this.recolour = (event) => {
-      event.preventDefault(); // the page need not be built anew
-      for (const side of this.sides) side.maps.forget();
+      event.preventDefault(); // the page redraws itself and need not be rebuilt
+      for (const side of this.sides) side.maps.clear();
       for (const { bars } of this.tracks) bars.recolour(context.colours.heat);
       this.legend.style.setProperty("background", context.colours.gradient());
       this.draw();
@@ -45,7 +45,7 @@ export class ClipComparison {
     window.removeEventListener("stabn-scheme", this.recolour);
   }
 
-  #furnish(root) {
+  #build(root) {
     const { element, colours } = this.context;
     const { clip } = this;
     const last = clip.timestamps.length - 1;
@@ -60,7 +60,7 @@ export class ClipComparison {
       return { stage, figure, maps: new HeatMaps(clip[name].spatial) };
     });
     const range = [Math.min(...this.sides.map(({ maps }) => maps.range[0])), Math.max(...this.sides.map(({ maps }) => maps.range[1]))];
-    for (const { maps } of this.sides) maps.range = range; // one colour means one value on both sides
+    for (const { maps } of this.sides) maps.range = range; // so that a colour means the same value on both sides
     this.play = element("button", { id: "play", class: "button icon", type: "button", onclick: () => this.toggle() });
     this.slider = element("input", { id: "frame", type: "range", min: 0, max: last, step: 1, value: "0", "aria-label": "Frame", class: "spacer" });
     this.slider.addEventListener("input", () => {
@@ -132,7 +132,7 @@ export class ClipComparison {
   }
 
   draw() {
-    if (!this.frames) return; // the stages find their size before the first picture is asked for
+    if (!this.frames) return; // the stages are measured before the first picture is requested
     for (const { stage, maps } of this.sides) stage.draw(this.frames.pictures[this.position], this.position, this.clip.crop, maps, this.opacity, this.context.colours.table());
   }
 
@@ -145,7 +145,7 @@ export class ClipComparison {
   }
 
   pause() {
-    this.touched = true; // who looks for a frame does not want the clip to start playing
+    this.touched = true; // a person who looks for a frame does not want the clip to start playing
     this.player.pause();
     this.#showPlaying();
   }

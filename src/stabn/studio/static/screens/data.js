@@ -3,7 +3,7 @@
 import { peopleChips, thumbnail } from "./cards.js";
 import { forgetUpload, uploading, uploads } from "./upload.js";
 import { clipAddress, count } from "../lib/wording.js";
-import { keepInAddress, rememberOrder } from "../lib/watching.js";
+import { storeInAddress, storeOrder } from "../lib/polling.js";
 
 const PAGE = 50;
 const SPLITS = { train: "training", validation: "validation" };
@@ -25,10 +25,10 @@ class Data {
   constructor(root, context, { q = "", split = "", label = "", offset = "0" }) {
     Object.assign(this, { root, context, choices: { q, split, label, offset: Math.max(0, Math.floor(Number(offset)) || 0) } });
     this.upload = uploading(context);
-    this.#furnish();
+    this.#build();
   }
 
-  #furnish() {
+  #build() {
     const { element } = this.context;
     this.search = element("input", { id: "search", class: "field", type: "search", placeholder: "Search by name", "aria-label": "Search clips by name", value: this.choices.q });
     this.split = element("select", { id: "filter-split", class: "field", "aria-label": "Part of the data" }, element("option", { value: "" }, "Training and validation"));
@@ -50,7 +50,7 @@ class Data {
     this.root.append(
       element("div", { class: "page-title" },
         element("div", {}, element("h1", {}, "All clips"),
-          element("p", { class: "muted" }, "Open any clip. What you paint on a training clip is kept, and the clip joins the queue. Validation clips are for looking only: they measure the network, and correcting them would spoil the measure.")),
+          element("p", { class: "muted" }, "Open any clip. What you paint on a training clip is kept, and the clip joins the queue. Validation clips are read only: they measure the network, and correcting them would bias the measure.")),
         this.upload.button),
       this.uploads,
       element("div", { class: "row filters", role: "search" }, this.search, this.split, this.label, this.found),
@@ -72,39 +72,39 @@ class Data {
 
   #choose(change) {
     Object.assign(this.choices, { offset: 0 }, change);
-    this.#again();
+    this.#reload();
   }
 
   #turnPage(step) {
     this.choices.offset = Math.max(0, this.choices.offset + step * PAGE);
-    this.#again().then(() => {
+    this.#reload().then(() => {
       window.scrollTo(0, 0);
       if (this.back.disabled || this.on.disabled) this.rows.querySelector("a")?.focus({ preventScroll: true });
     });
   }
 
-  async #again() {
-    keepInAddress("/data", this.choices);
+  async #reload() {
+    storeInAddress("/data", this.choices);
     try {
       await this.#fetch();
     } catch (error) {
-      if (!this.context.leaving.aborted) this.context.say(error.message, "error");
+      if (!this.context.signal.aborted) this.context.notify(error.message, "error");
     }
   }
 
   async #fetch() {
     const turn = ++this.#turn;
-    const found = await this.context.api.get("data", { ...this.choices, limit: PAGE }, { signal: this.context.leaving });
-    if (turn !== this.#turn) return; // a later answer is on its way
-    if (!found.clips.length && found.total && this.choices.offset) {
+    const page = await this.context.api.get("data", { ...this.choices, limit: PAGE }, { signal: this.context.signal });
+    if (turn !== this.#turn) return; // a newer request was sent
+    if (!page.clips.length && page.total && this.choices.offset) {
       this.choices.offset = 0;
-      await this.#again();
+      await this.#reload();
       return;
     }
-    this.#options(found);
-    this.ids = found.clips.map((clip) => clip.id);
-    this.rows.replaceChildren(...found.clips.map((clip) => this.#row(clip)));
-    this.#place(found.total);
+    this.#options(page);
+    this.ids = page.clips.map((clip) => clip.id);
+    this.rows.replaceChildren(...page.clips.map((clip) => this.#row(clip)));
+    this.#drawPages(page.total);
   }
 
   #options({ splits, labels }) {
@@ -115,11 +115,11 @@ class Data {
     this.label.value = this.choices.label;
   }
 
-  #place(total) {
+  #drawPages(total) {
     const { offset } = this.choices;
     this.found.textContent = total ? count(total, "clip") : "No clip fits these filters.";
     this.where.textContent = total ? `${offset + 1}–${Math.min(offset + PAGE, total)} of ${total.toLocaleString("en")}` : "";
-    this.pages.hidden = total === 0; // and until the first answer: what stands below a table would be pushed down by it
+    this.pages.hidden = total === 0; // also before the first response, whose table would push this row down
     this.back.disabled = offset === 0;
     this.on.disabled = offset + PAGE >= total;
   }
@@ -130,11 +130,11 @@ class Data {
     const look = clip.split !== "train";
     return element("tr", { dataset: { id: clip.id, split: clip.split } },
       element("td", { class: "picture" }, element("span", { class: "row-picture" }, thumbnail(clip.id))),
-      element("td", {}, element("a", { class: "row-link two-lines", href: clipAddress(clip.id), title: clip.id, onclick: () => rememberOrder(this.ids) }, clip.id)),
+      element("td", {}, element("a", { class: "row-link two-lines", href: clipAddress(clip.id), title: clip.id, onclick: () => storeOrder(this.ids) }, clip.id)),
       element("td", { class: "class-cell" }, element("span", { class: "two-lines", title: clip.label }, clip.label)),
       element("td", { class: "nowrap" }, SPLITS[clip.split] ?? clip.split,
         clip.in_queue ? element("span", { class: "chip accent" }, "in the queue") : null,
-        look ? element("span", { class: "chip", title: "It measures the network; correcting it would spoil the measure" }, "look only") : null),
+        look ? element("span", { class: "chip", title: "It measures the network; correcting it would bias the measure" }, "read only") : null),
       element("td", {}, element("span", { class: "row tight" }, peopleChips(clip.edited_by, me))));
   }
 
@@ -147,12 +147,12 @@ class Data {
       row.remove();
       this.uploads.hidden = !uploads().length;
     };
-    this.uploads.replaceChildren(element("h2", {}, "Your videos"), element("p", { class: "muted small" }, "For looking only. The studio keeps the last few and removes all when it ends."), ...list.map(({ id, name }) => {
+    this.uploads.replaceChildren(element("h2", {}, "Your videos"), element("p", { class: "muted small" }, "Read only. The studio keeps the last few and removes all of them when it ends."), ...list.map(({ id, name }) => {
       const row = element("div", { class: "row upload-row", dataset: { id } },
         element("span", { class: "row-picture" }, thumbnail(id, () => remove(id, row))),
         element("a", { class: "ellipsis", href: clipAddress(id) }, name), element("span", { class: "spacer" }),
         element("button", { class: "button", type: "button", "aria-label": `Remove ${name}`, onclick: async () => {
-          await api.del("uploads", { id }).catch(() => {}); // gone already is as good
+          await api.del("uploads", { id }).catch(() => {}); // it may be gone already
           remove(id, row);
         } }, "Remove"));
       return row;

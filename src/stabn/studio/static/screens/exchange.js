@@ -1,9 +1,9 @@
-// Corrections out of the studio and into it, as files.
+// Export and import of corrections as files.
 
 import { address } from "../lib/api.js";
 import { count } from "../lib/wording.js";
 
-const MOST = 64 * 2 ** 20;
+const MAX_BYTES = 64 * 2 ** 20;
 const FORMATS = {
   jsonl: ["JSON Lines", ".jsonl", "Everything, one correction per line: what stabn itself reads."],
   csv: ["CSV", ".csv", "One line per frame, for spreadsheets and statistics."],
@@ -11,7 +11,7 @@ const FORMATS = {
 };
 
 /**
- * The section with both ways.
+ * The section for export and import.
  * @param {import("../main.js").Context} context
  * @param {() => Promise<void>} changed called after corrections came in
  * @returns {HTMLElement}
@@ -21,12 +21,12 @@ export function exchange(context, changed) {
   const file = element("input", { id: "import-file", class: "field", type: "file", accept: ".jsonl,.csv,.json,.ndjson,.txt", "aria-label": "File with corrections" });
   const format = element("select", { id: "import-format", class: "field", "aria-label": "Format of the file" }, Object.entries(FORMATS).map(([name, [title, suffix]]) => element("option", { value: name }, `${title} (${suffix})`)));
   const button = element("button", { id: "import", class: "button primary", type: "submit", disabled: true }, "Import");
-  const told = element("p", { id: "import-result", role: "status" }, "Nothing is replaced silently: either the whole file is taken or none of it, and earlier corrections stay in the history.");
-  told.className = "muted";
-  const say = (text, kind, role) => {
-    told.className = kind;
-    told.setAttribute("role", role);
-    told.textContent = text;
+  const result = element("p", { id: "import-result", role: "status" }, "Either the whole file is imported or none of it, and earlier corrections stay in the history.");
+  result.className = "muted";
+  const showResult = (text, kind, role) => {
+    result.className = kind;
+    result.setAttribute("role", role);
+    result.textContent = text;
   };
   file.addEventListener("change", () => {
     const chosen = file.files[0];
@@ -37,22 +37,22 @@ export function exchange(context, changed) {
     event.preventDefault();
     const [chosen] = file.files;
     if (!chosen) return;
-    if (chosen.size > MOST) {
-      say(`${chosen.name}: has ${Math.ceil(chosen.size / 2 ** 20)} MB and the studio takes 64 MB; split it.`, "wrong", "alert");
+    if (chosen.size > MAX_BYTES) {
+      showResult(`${chosen.name}: has ${Math.ceil(chosen.size / 2 ** 20)} MB and the studio accepts up to 64 MB; split it.`, "wrong", "alert");
       return;
     }
     button.disabled = true;
-    say("Reading…", "muted", "status");
+    showResult("Reading…", "muted", "status");
     try {
       const { imported, unchanged } = await context.api.post("import", chosen, { format: format.value, name: chosen.name });
-      say(`${chosen.name}: ${count(imported, "correction")} taken${unchanged ? `, ${unchanged} were here already` : ""}.`, "right", "status");
+      showResult(`${chosen.name}: ${count(imported, "correction")} imported${unchanged ? `, ${unchanged} were already here` : ""}.`, "right", "status");
       await changed();
     } catch (error) {
-      say(error.message, "wrong", "alert");
+      showResult(error.message, "wrong", "alert");
     } finally {
       button.disabled = !file.files.length;
     }
-  } }, element("div", { class: "row" }, file, format, button), told);
+  } }, element("div", { class: "row" }, file, format, button), result);
   return element("section", { class: "card exchange", id: "exchange" },
     element("div", { class: "stack" }, element("h2", {}, "Export"),
       element("p", { class: "muted" }, "All current corrections of everybody."),

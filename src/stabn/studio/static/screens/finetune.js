@@ -1,8 +1,8 @@
-// Fine-tuning: what it will use, a start button, the job at work and the earlier ones. All state is the server's.
+// Fine-tuning: what it will use, a start button, the running job and earlier ones. All state comes from the server.
 
 import { JobView, stateChip } from "./job.js";
 import { count, usePhrase, when } from "../lib/wording.js";
-import { every, keepInAddress } from "../lib/watching.js";
+import { startPolling, storeInAddress } from "../lib/polling.js";
 
 const WORKING = 1000;
 const IDLE = 6000;
@@ -24,7 +24,7 @@ class FineTune {
     const { element, tip } = context;
     this.what = element("p", { id: "will-use" }, "\u00a0");
     this.control = element("input", { type: "checkbox", id: "control", checked: true, "aria-describedby": "control-text" });
-    this.epochs = element("input", { id: "epochs", class: "field number-field", type: "number", min: 1, max: 1000, step: 1, placeholder: "usual", inputmode: "numeric" });
+    this.epochs = element("input", { id: "epochs", class: "field number-field", type: "number", min: 1, max: 1000, step: 1, placeholder: "default", inputmode: "numeric" });
     this.gamma = element("input", { id: "gamma", class: "field number-field", type: "number", min: 0, step: "any", placeholder: "5", inputmode: "decimal" });
     this.start = element("button", { id: "start", class: "button primary large", type: "submit", disabled: true }, "Start fine-tuning");
     this.why = element("p", { id: "start-note", class: "muted small", role: "status" });
@@ -34,64 +34,64 @@ class FineTune {
     } },
       element("div", { class: "stack" }, element("h2", { id: "new-title" }, "Teach the network"), this.what,
         element("div", { class: "choice" }, this.control, element("div", {}, element("label", { for: "control" }, "With a control"),
-          element("p", { id: "control-text", class: "muted small" }, "Trains once more without your corrections, because training longer changes a network too: only the difference to the control is due to them. Takes twice as long."))),
+          element("p", { id: "control-text", class: "muted small" }, "Trains once more without your corrections, because longer training also changes a network: only the difference to the control is due to the corrections. Takes twice as long."))),
         element("details", { id: "more" }, element("summary", {}, "More"),
           element("div", { class: "row more-fields" },
-            element("label", { class: "row", for: "epochs" }, "Epochs", this.epochs), tip("How often it goes through the training clips. Empty: the usual number. More takes longer.", "start"),
+            element("label", { class: "row", for: "epochs" }, "Epochs", this.epochs), tip("How often it goes through the training clips. Empty: the default. More takes longer.", "start"),
             element("label", { class: "row", for: "gamma" }, "Weight of the corrections (gamma)", this.gamma), tip("How much the corrections count beside the right answers. Empty: 5, which was measured; 30 moves the attention more and costs a little accuracy.", "start")))),
       element("div", { class: "stack start-box" }, this.start, this.why));
-    form.addEventListener("invalid", () => (form.querySelector("#more").open = true), true); // a hidden field cannot say what is wrong
+    form.addEventListener("invalid", () => (form.querySelector("#more").open = true), true); // a hidden field cannot show its error
     this.view = new JobView(context, () => this.poll.now());
     this.list = element("tbody", { id: "jobs" });
     this.earlier = element("section", { id: "earlier", class: "card stack", "aria-labelledby": "earlier-title", hidden: true }, element("h2", { id: "earlier-title" }, "All fine-tunings"),
       element("div", { class: "scroll" }, element("table", { class: "table" }, element("thead", {}, element("tr", {}, ["Started", "State", "Clips", "Used", "Control", "By", ""].map((text) => element("th", { scope: "col" }, text || element("span", { class: "visually-hidden" }, "Look"))))), this.list)));
-    root.append(element("div", { class: "page-title" }, element("div", {}, element("h1", {}, "Fine-tune"), element("p", { class: "muted" }, "The network learns from the corrections, in the background: you can go on correcting, and closing this page stops nothing."))),
+    root.append(element("div", { class: "page-title" }, element("div", {}, element("h1", {}, "Fine-tune"), element("p", { class: "muted" }, "The network learns from the corrections, in the background: you can continue to correct, and closing this page does not stop it."))),
       form, this.view.root, this.earlier);
   }
 
   async load() {
     this.version = this.context.session.version;
-    await Promise.all([this.#look(), this.#countEdits()]);
-    this.poll = every(() => this.#look(), () => (this.#running() ? WORKING : IDLE));
+    await Promise.all([this.#refresh(), this.#countEdits()]);
+    this.poll = startPolling(() => this.#refresh(), () => (this.#running() ? WORKING : IDLE));
   }
 
   #running() {
     return this.jobs.find((job) => job.state === "running");
   }
 
-  /** Of the job at work only itself is asked for each second; the list follows when it ends. */
-  async #look() {
-    const signal = this.context.leaving;
-    const known = this.#running();
-    const fresh = known ? await this.context.api.get("job", { id: known.id }, { signal }) : null;
-    if (fresh?.state === "running") this.jobs = this.jobs.map((job) => (job.id === fresh.id ? fresh : job));
+  /** While a job runs, only that job is requested each second; the list is requested when it ends. */
+  async #refresh() {
+    const signal = this.context.signal;
+    const runningJob = this.#running();
+    const updated = runningJob ? await this.context.api.get("job", { id: runningJob.id }, { signal }) : null;
+    if (updated?.state === "running") this.jobs = this.jobs.map((job) => (job.id === updated.id ? updated : job));
     else this.jobs = (await this.context.api.get("jobs", {}, { signal })).jobs;
     this.#draw();
-    if (!fresh) await this.#lookAtEdits();
+    if (!updated) await this.#refreshEdits();
   }
 
-  async #lookAtEdits() {
-    const { version } = await this.context.api.get("changes", { since: this.version }, { signal: this.context.leaving });
+  async #refreshEdits() {
+    const { version } = await this.context.api.get("changes", { since: this.version }, { signal: this.context.signal });
     const changed = version !== this.version;
     this.version = version;
     if (changed && this.poll) await this.#countEdits();
   }
 
   async #countEdits() {
-    const { api, leaving: signal } = this.context;
+    const { api, signal } = this.context;
     const [{ clips }, { use, people }] = await Promise.all([api.get("queue", {}, { signal }), api.get("people", {}, { signal })]);
     const person = use.startsWith("author:") ? use.slice("author:".length) : null;
     this.usable = person === null ? clips.filter((clip) => clip.edited_by.length).length : (people.find(({ name }) => name === person)?.clips ?? 0);
     const { element } = this.context;
     this.what.replaceChildren(element("strong", { id: "usable" }, count(this.usable, "corrected clip")), `, ${usePhrase(use)}. `,
       element("a", { href: "#/people" }, "Change what is used"));
-    this.#mayStart();
+    this.#updateStartButton();
   }
 
-  #mayStart() {
+  #updateStartButton() {
     const running = this.#running();
     this.start.disabled = this.starting || Boolean(running) || !this.usable;
-    this.why.textContent = running ? "One fine-tuning at a time; this one is at work." : this.usable === 0 ? "Correct some clips first." : "";
+    this.why.textContent = running ? "Only one fine-tuning can run at a time; wait for this one." : this.usable === 0 ? "Correct some clips first." : "";
   }
 
   async #start() {
@@ -99,11 +99,11 @@ class FineTune {
     const number = (field) => (field.value.trim() === "" ? null : field.valueAsNumber);
     const author = await context.name();
     if (!author) {
-      context.say("Say who you are first, so that others know who started it.", "error");
+      context.notify("Enter your name first, so that others know who started it.", "error");
       return;
     }
     this.starting = true;
-    this.#mayStart();
+    this.#updateStartButton();
     try {
       const { id } = await context.api.post("jobs", { author, control: this.control.checked, epochs: number(this.epochs), gamma: number(this.gamma) });
       this.#pick(id);
@@ -112,28 +112,28 @@ class FineTune {
       this.view.root.scrollIntoView({ block: "nearest" });
       this.poll.now();
     } catch (error) {
-      context.say(error.message, "error");
+      context.notify(error.message, "error");
     }
     this.starting = false;
-    this.#mayStart();
+    this.#updateStartButton();
   }
 
   #pick(id) {
     this.chosen = id;
-    keepInAddress("/finetune", { job: id });
+    storeInAddress("/finetune", { job: id });
   }
 
   #draw() {
     const job = this.jobs.find(({ id }) => id === this.chosen) ?? this.#running() ?? this.jobs[0];
     if (job) this.view.draw(job);
-    this.#mayStart();
+    this.#updateStartButton();
     this.earlier.hidden = this.jobs.length === 0;
-    const said = JSON.stringify([job?.id, this.jobs.map(({ id, state }) => [id, state])]);
-    if (said === this.said) return;
-    this.said = said;
-    const held = this.list.contains(document.activeElement) ? document.activeElement.id : "";
+    const drawnState = JSON.stringify([job?.id, this.jobs.map(({ id, state }) => [id, state])]);
+    if (drawnState === this.drawnState) return;
+    this.drawnState = drawnState;
+    const focusedId = this.list.contains(document.activeElement) ? document.activeElement.id : "";
     this.list.replaceChildren(...this.jobs.map((entry) => this.#row(entry, entry.id === job.id)));
-    if (held) document.getElementById(held)?.focus();
+    if (focusedId) document.getElementById(focusedId)?.focus();
   }
 
   #row(job, current) {

@@ -11,8 +11,8 @@ const STAGES = {
   control: ["Train the control", "Training the control: the same without the corrections"],
   measure: ["Measure", "Measuring on the validation clips"],
 };
-const WEIGHTS = { "fine-tune": 1, control: 1, measure: 0.25 }; // how long a stage takes, roughly
-export const STATES = { running: ["accent", "at work"], done: ["right", "done"], cancelled: ["", "cancelled"], failed: ["wrong", "failed"], interrupted: ["wrong", "interrupted"] };
+const WEIGHTS = { "fine-tune": 1, control: 1, measure: 0.25 }; // approximate durations, relative to each other
+export const STATES = { running: ["accent", "running"], done: ["right", "done"], cancelled: ["", "cancelled"], failed: ["wrong", "failed"], interrupted: ["wrong", "interrupted"] };
 
 /** @param {import("../main.js").Context} context @param {Job} job */
 export function stateChip({ element }, { state }) {
@@ -34,12 +34,12 @@ export class JobView {
     this.facts = element("p", { id: "job-facts", class: "muted" });
     this.stages = element("ol", { id: "job-stages", class: "stages" });
     this.doing = element("p", { id: "job-doing" });
-    this.spoken = element("p", { class: "visually-hidden", role: "status" }); // each step once; percents would never end
+    this.spoken = element("p", { class: "visually-hidden", role: "status" }); // announces each step once, not each percent
     this.bar = element("div", { id: "job-bar", class: "progress", role: "progressbar", "aria-label": "Fine-tuning", "aria-valuemin": 0, "aria-valuemax": 100 }, element("div", { class: "progress-mine" }));
     this.error = element("p", { id: "job-error", class: "wrong", role: "alert", hidden: true });
     this.buttons = element("div", { class: "row", id: "job-buttons" });
-    this.top1 = lineChart({ id: "chart-top1", title: "Right answers (top-1)", description: "Share of clips whose first answer is right, per epoch.", say: (value) => `${Math.round(1000 * value) / 10} %` });
-    this.loss = lineChart({ id: "chart-loss", title: "Loss", description: "What training makes smaller, per epoch.", say: (value) => String(Math.round(100 * value) / 100), zero: true });
+    this.top1 = lineChart({ id: "chart-top1", title: "Right answers (top-1)", description: "Share of clips whose first answer is right, per epoch.", format: (value) => `${Math.round(1000 * value) / 10} %` });
+    this.loss = lineChart({ id: "chart-loss", title: "Loss", description: "The quantity that training minimises, per epoch.", format: (value) => String(Math.round(100 * value) / 100), zero: true });
     this.command = element("code", { id: "job-command", class: "command", tabindex: 0 });
     this.log = element("pre", { id: "job-log", class: "log", tabindex: 0, "aria-label": "Log" });
     this.root = element("section", { id: "job", class: "card stack", "aria-labelledby": "job-title", hidden: true },
@@ -49,16 +49,16 @@ export class JobView {
       element("details", { id: "job-log-box" }, element("summary", {}, "Log"), this.log),
       element("details", { id: "job-command-box" }, element("summary", {}, "The same on the command line"),
         element("div", { class: "stack" }, element("p", { class: "muted small" }, "This does the first step again, for instance on another machine. Give it another --out."), this.command,
-          element("div", {}, element("button", { id: "copy-command", class: "button", type: "button", onclick: () => copy(this.command.textContent, context.say) }, "Copy")))));
+          element("div", {}, element("button", { id: "copy-command", class: "button", type: "button", onclick: () => copy(this.command.textContent, context.notify) }, "Copy")))));
   }
 
   /** @param {Job} job */
   draw(job) {
-    const said = JSON.stringify(job);
-    if (said === this.said) return;
+    const state = JSON.stringify(job);
+    if (state === this.drawnState) return;
     const other = this.job?.id !== job.id;
     const moved = other || this.job.state !== job.state;
-    Object.assign(this, { said, job });
+    Object.assign(this, { drawnState: state, job });
     this.root.hidden = false;
     this.root.dataset.id = job.id;
     this.root.dataset.state = job.state;
@@ -71,7 +71,7 @@ export class JobView {
     this.#drawStages(job);
     this.#drawCurves(job);
     const atEnd = other || this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 8;
-    this.log.textContent = job.log || "Nothing yet.";
+    this.log.textContent = job.log || "No output yet.";
     if (atEnd) this.log.scrollTop = this.log.scrollHeight;
     this.command.textContent = job.command;
     if (moved) this.#drawButtons(job);
@@ -110,21 +110,21 @@ export class JobView {
 
   #drawButtons(job) {
     const { element } = this.context;
-    const held = this.buttons.contains(document.activeElement);
+    const hadFocus = this.buttons.contains(document.activeElement);
     const made = {
-      running: () => [element("button", { id: "cancel", class: "button danger", type: "button", onclick: () => this.#ask(job) }, "Cancel…")],
+      running: () => [element("button", { id: "cancel", class: "button danger", type: "button", onclick: () => this.#confirmCancel(job) }, "Cancel…")],
       done: () => [element("a", { id: "to-outcome", class: "button primary", href: `#/job?id=${encodeURIComponent(job.id)}` }, "See before and after")],
     }[job.state] ?? (() => [element("button", { id: "resume", class: "button primary", type: "button", onclick: () => this.#post("job/resume", job) }, job.state === "failed" ? "Try again" : "Resume")]);
     this.buttons.replaceChildren(...made());
-    if (held) this.buttons.firstElementChild?.focus();
+    if (hadFocus) this.buttons.firstElementChild?.focus();
   }
 
-  #ask(job) {
+  #confirmCancel(job) {
     const { element, openDialog } = this.context;
     openDialog("Cancel this fine-tuning?", (close) => [
       element("p", { class: "muted" }, "What it has learnt so far is kept; you can resume it later."),
       element("div", { class: "row" }, element("span", { class: "spacer" }),
-        element("button", { class: "button", type: "button", onclick: close }, "Let it go on"),
+        element("button", { class: "button", type: "button", onclick: close }, "Keep it running"),
         element("button", { id: "cancel-really", class: "button primary", type: "button", onclick: () => {
           close();
           this.#post("job/cancel", job);
@@ -137,9 +137,9 @@ export class JobView {
     try {
       await this.context.api.post(path, { id });
     } catch (error) {
-      this.context.say(error.message, "error");
+      this.context.notify(error.message, "error");
     }
-    this.said = "";
+    this.drawnState = "";
     for (const button of this.buttons.children) button.disabled = false;
     this.changed();
   }
@@ -148,10 +148,10 @@ export class JobView {
 function doing(state, stage, progress) {
   const what = STAGES[stage]?.[1];
   if (state === "done") return "Everything is measured.";
-  if (state === "failed") return "It stopped with an error; the log has more. Nothing that it had learnt is lost.";
-  if (state !== "running") return `${state === "cancelled" ? "It was cancelled" : "Its process is gone"}${what ? ` in the step “${STAGES[stage][0]}”` : ""}. Resume goes on where it was.`;
-  if (!what) return "Getting ready…";
+  if (state === "failed") return "It stopped with an error; the log has more. Nothing that it has learnt is lost.";
+  if (state !== "running") return `${state === "cancelled" ? "It was cancelled" : "Its process ended unexpectedly"}${what ? ` in the step “${STAGES[stage][0]}”` : ""}. Resume continues from there.`;
+  if (!what) return "Starting…";
   if (!progress) return `${what}…`;
   const share = progress.step / Math.max(1, progress.steps);
-  return `${what}: epoch ${progress.epoch} of ${progress.epochs}, ${share < 1 ? `${percent(share)} of it` : "now looking at the validation clips"}`;
+  return `${what}: epoch ${progress.epoch} of ${progress.epochs}, ${share < 1 ? `${percent(share)} of it` : "now on the validation clips"}`;
 }

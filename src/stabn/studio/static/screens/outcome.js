@@ -1,15 +1,15 @@
-// Before and after: what a fine-tuning changed, in words that say no more than the measurement does.
+// Before and after: what a fine-tuning changed, claiming no more than the measurement supports.
 
 import { intervalBar } from "../lib/charts.js";
 import { ClipComparison } from "./compare.js";
 import { copy } from "../lib/dom.js";
 import { count, percent, points, shellWord, when } from "../lib/wording.js";
-import { keepInAddress } from "../lib/watching.js";
+import { storeInAddress } from "../lib/polling.js";
 
 const KINDS = {
   mended: ["Mended", "Wrong before, right now.", "No mistake was mended."],
   newly_wrong: ["Newly wrong", "Right before, wrong now.", "Nothing that was right became wrong."],
-  edited_clips: ["Corrected", "These clips were trained on, so they are no evidence: a network can learn its examples by heart.", "No corrected clip can be shown."],
+  edited_clips: ["Corrected", "These clips were trained on, so they are no evidence: a network can memorise its examples.", "No corrected clip can be shown."],
 };
 const METHODS = {
   before: ["Before", "the network as it was"],
@@ -23,7 +23,7 @@ const METHODS = {
  * @param {{id?: string, kind?: string, clip?: string}} params
  */
 export async function show(root, context, params) {
-  const signal = context.leaving;
+  const signal = context.signal;
   const job = await context.api.get("job", { id: params.id ?? "" }, { signal }).catch((error) => {
     if (error.status === 404) return null;
     throw error;
@@ -56,7 +56,7 @@ export function headline({ methods, difference }) {
   const of = (name) => methods.find((method) => method.name === name)?.top1;
   if (!difference) {
     return { kind: "", title: `Top-1 was ${percent(of("before"), 1)} and is ${percent(of("fine-tuned"), 1)} now`,
-      text: "Whether the corrections did that, nobody can say: there was no control, and training longer changes a network too. Fine-tune with a control to find out." };
+      text: "Whether the corrections caused this is unknown: there was no control, and longer training also changes a network. Fine-tune with a control to find out." };
   }
   const { low, high } = difference;
   const numbers = `(${points(difference.points)} points, interval ${points(low)} to ${points(high)})`;
@@ -73,7 +73,7 @@ class Outcome {
     Object.assign(this, { root, context, job, outcome });
     this.kind = kind in KINDS ? kind : Object.keys(KINDS).find((name) => outcome[name].length) ?? "mended";
     this.clip = clip;
-    this.#furnish();
+    this.#build();
     this.#list();
   }
 
@@ -82,23 +82,23 @@ class Outcome {
     this.comparison?.close();
   }
 
-  #furnish() {
+  #build() {
     const { element } = this.context;
-    const said = headline(this.outcome);
+    const summary = headline(this.outcome);
     this.tabs = Object.entries(KINDS).map(([name, [text]]) => element("button", { class: "button", type: "button", dataset: { kind: name }, "aria-pressed": "false", onclick: () => this.#choose(name) }, text, element("span", { class: "count muted" }, String(this.#total(name)))));
     this.about = element("p", { id: "kind-note", class: "muted small" });
     this.rows = element("ul", { id: "outcome-rows", class: "outcome-rows", onkeydown: (event) => this.#key(event) });
     this.detail = element("div", { id: "detail", class: "detail" });
     this.root.append(
       element("div", { class: "page-title" }, element("div", {}, element("p", { class: "muted small" }, element("a", { href: `#/finetune?job=${encodeURIComponent(this.job.id)}` }, `Fine-tuning of ${when(this.job.started)}`)),
-        element("h1", { id: "headline", class: said.kind, dataset: { verdict: this.outcome.difference ? said.kind || "unclear" : "no-control" } }, said.title), element("p", { id: "headline-text", class: "muted" }, said.text))),
+        element("h1", { id: "headline", class: summary.kind, dataset: { verdict: this.outcome.difference ? summary.kind || "unclear" : "no-control" } }, summary.title), element("p", { id: "headline-text", class: "muted" }, summary.text))),
       element("section", { class: "card", "aria-label": "Numbers" }, this.#table()),
       element("section", { class: "card outcome-clips", "aria-label": "Clips" },
         element("div", { class: "outcome-side" }, element("div", { class: "segments", role: "group", "aria-label": "Which clips" }, this.tabs), this.about, this.rows), this.detail),
       this.#further());
   }
 
-  /** All of them; of many only the first can be opened. */
+  /** The number of all clips of a kind; only the first of them can be opened. */
   #total(kind) {
     return this.outcome.methods.find(({ name }) => name === "fine-tuned")?.[kind] ?? (kind === "edited_clips" ? Math.max(this.job.edits, this.outcome[kind].length) : this.outcome[kind].length);
   }
@@ -132,24 +132,24 @@ class Outcome {
 
   #list() {
     const { element } = this.context;
-    const found = this.outcome[this.kind];
+    const rows = this.outcome[this.kind];
     for (const tab of this.tabs) tab.setAttribute("aria-pressed", String(tab.dataset.kind === this.kind));
     const [, about, nothing] = KINDS[this.kind];
-    const more = this.#total(this.kind) > found.length && found.length ? ` The first ${found.length} can be opened.` : "";
-    this.about.textContent = found.length ? about + more : nothing;
-    this.rows.replaceChildren(...found.map((row) => element("li", {}, element("button", { type: "button", class: "outcome-row", dataset: { id: row.id }, "aria-pressed": "false", onclick: () => this.#open(row.id) },
+    const more = this.#total(this.kind) > rows.length && rows.length ? ` The first ${rows.length} can be opened.` : "";
+    this.about.textContent = rows.length ? about + more : nothing;
+    this.rows.replaceChildren(...rows.map((row) => element("li", {}, element("button", { type: "button", class: "outcome-row", dataset: { id: row.id }, "aria-pressed": "false", onclick: () => this.#open(row.id) },
       element("span", { class: "outcome-label", title: row.label }, row.label), answer(element, row.before, row.label), element("span", { class: "muted", "aria-hidden": "true" }, "→"), answer(element, row.after, row.label)))));
-    const first = found.find(({ id }) => id === this.clip) ?? found[0];
+    const first = rows.find(({ id }) => id === this.clip) ?? rows[0];
     if (first) this.#open(first.id);
-    else this.#empty();
+    else this.#showEmpty();
   }
 
-  #empty() {
+  #showEmpty() {
     this.#turn += 1;
     this.comparison?.close();
     this.comparison = null;
     this.detail.replaceChildren();
-    keepInAddress("/job", { id: this.job.id, kind: this.kind });
+    storeInAddress("/job", { id: this.job.id, kind: this.kind });
   }
 
   #key(event) {
@@ -166,17 +166,17 @@ class Outcome {
     const { context, job } = this;
     const turn = ++this.#turn;
     this.clip = clipId;
-    keepInAddress("/job", { id: job.id, kind: this.kind, clip: clipId });
+    storeInAddress("/job", { id: job.id, kind: this.kind, clip: clipId });
     for (const button of this.rows.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.dataset.id === clipId));
     this.comparison?.close();
     this.comparison = null;
     this.detail.setAttribute("aria-busy", "true");
     try {
-      const clip = await context.api.get("job/clip", { id: job.id, clip: clipId }, { signal: context.leaving });
+      const clip = await context.api.get("job/clip", { id: job.id, clip: clipId }, { signal: context.signal });
       if (turn !== this.#turn) return;
       this.comparison = new ClipComparison(this.detail, context, clip);
     } catch (error) {
-      if (turn === this.#turn && !context.leaving.aborted) this.detail.replaceChildren(context.element("p", { class: "wrong", role: "alert" }, error.message));
+      if (turn === this.#turn && !context.signal.aborted) this.detail.replaceChildren(context.element("p", { class: "wrong", role: "alert" }, error.message));
     }
     this.detail.removeAttribute("aria-busy");
   }
@@ -186,9 +186,9 @@ class Outcome {
     const { element } = context;
     if (!job.run) return "";
     const command = `stabn studio ${shellWord(job.run)}`;
-    return element("section", { id: "further", class: "card stack", "aria-labelledby": "further-title" }, element("h2", { id: "further-title" }, "Where to go on"),
+    return element("section", { id: "further", class: "card stack", "aria-labelledby": "further-title" }, element("h2", { id: "further-title" }, "Next steps"),
       element("p", {}, "The new network is in ", element("code", { id: "new-run" }, job.run), ". To correct what it still gets wrong, stop this studio and start one on it:"),
-      element("div", { class: "row" }, element("code", { id: "next-command", class: "command", tabindex: 0 }, command), element("button", { id: "copy-next", class: "button", type: "button", onclick: () => copy(command, context.say) }, "Copy")));
+      element("div", { class: "row" }, element("code", { id: "next-command", class: "command", tabindex: 0 }, command), element("button", { id: "copy-next", class: "button", type: "button", onclick: () => copy(command, context.notify) }, "Copy")));
   }
 }
 

@@ -1,11 +1,11 @@
-// Several people: who corrected how much, how far they agree, what fine-tuning makes of it; export and import.
+// Several people: who corrected how many clips, how far they agree, and what fine-tuning uses; export and import.
 
 import { exchange } from "./exchange.js";
 import { clipAddress, count, decimal } from "../lib/wording.js";
-import { every } from "../lib/watching.js";
+import { startPolling } from "../lib/polling.js";
 
-const POLL = 5000;
-const MOST_ROWS = 100;
+const POLL_INTERVAL = 5000;
+const MAX_ROWS = 100;
 const RELIABLE = 0.8; // Krippendorff's customary bounds
 const TENTATIVE = 2 / 3;
 
@@ -47,30 +47,30 @@ class People {
           element("p", { class: "muted" }, "Krippendorff's alpha compares how far people's scores of the same frames lie apart with what chance would give. 1 is full agreement, 0 is no better than chance, and below 0 people contradict each other. By custom 0.8 and more is reliable, and from 0.667 on one may draw careful conclusions. “–” means that it is undefined: fewer than two people, or nothing but equal scores."),
           element("h3", {}, "By class"), this.classes, element("h3", {}, "By clip"), this.clips)),
       this.exchange = exchange(context, () => this.load()));
-    this.exchange.hidden = true; // until the answer is there, which would push it down
+    this.exchange.hidden = true; // until the response, which would push it down
   }
 
   async load() {
     this.version ??= (await this.#changes(this.context.session.version)).version;
-    this.#take(await this.context.api.get("people", {}, { signal: this.context.leaving }));
-    this.poll ??= every(() => this.#look(), () => POLL);
+    this.#setData(await this.context.api.get("people", {}, { signal: this.context.signal }));
+    this.poll ??= startPolling(() => this.#refresh(), () => POLL_INTERVAL);
   }
 
-  async #look() {
+  async #refresh() {
     const { version, use } = await this.#changes(this.version);
-    if (version === this.version && use === this.found.use) return;
+    if (version === this.version && use === this.data.use) return;
     this.version = version;
     await this.load();
   }
 
   #changes(since) {
-    return this.context.api.get("changes", { since }, { signal: this.context.leaving });
+    return this.context.api.get("changes", { since }, { signal: this.context.signal });
   }
 
-  #take(found) {
-    const said = JSON.stringify(found);
-    if (said === this.said) return;
-    Object.assign(this, { said, found });
+  #setData(data) {
+    const state = JSON.stringify(data);
+    if (state === this.drawnState) return;
+    Object.assign(this, { drawnState: state, data });
     this.#drawPeople();
     this.#drawUse();
     this.#drawAgreement();
@@ -79,10 +79,10 @@ class People {
 
   #drawPeople() {
     const { element } = this.context;
-    const { people } = this.found;
+    const { people } = this.data;
     const me = this.context.author();
     if (!people.length) {
-      this.people.replaceChildren(element("p", { class: "muted" }, "Nobody yet. ", element("a", { href: "#/" }, "Correct a clip"), ", and you are in this list."));
+      this.people.replaceChildren(element("p", { class: "muted" }, "Nobody has corrected a clip yet. ", element("a", { href: "#/" }, "Correct a clip"), " to appear in this list."));
       return;
     }
     const most = Math.max(1, ...people.map((person) => person.clips));
@@ -97,8 +97,8 @@ class People {
 
   #drawUse() {
     const { element } = this.context;
-    const { use, choices, people } = this.found;
-    const held = this.use.contains(document.activeElement) ? document.activeElement.id : "";
+    const { use, choices, people } = this.data;
+    const focusedId = this.use.contains(document.activeElement) ? document.activeElement.id : "";
     const option = (value, [title, text], extra = null, disabled = false) => {
       const id = `use-${value}`;
       return element("div", { class: "choice" },
@@ -112,27 +112,27 @@ class People {
     const mine = this.context.author();
     if (use.startsWith("author:")) this.person.value = use.slice("author:".length);
     else if (names.includes(mine)) this.person.value = mine;
-    if (held) document.getElementById(held)?.focus();
+    if (focusedId) document.getElementById(focusedId)?.focus();
   }
 
   async #choose(use) {
     try {
       const author = await this.context.name();
-      if (!author) throw new Error("Say who you are first, so that others know who changed it.");
+      if (!author) throw new Error("Enter your name first, so that others know who changed it.");
       const answer = await this.context.api.put("use", { use, author });
-      this.found = { ...this.found, use: answer.use };
+      this.data = { ...this.data, use: answer.use };
       this.context.session.use = answer.use;
-      this.context.say("Saved: fine-tuning uses this from now on.", "right");
+      this.context.notify("Saved: fine-tuning uses this from now on.", "right");
     } catch (error) {
-      this.context.say(error.message, "error");
+      this.context.notify(error.message, "error");
     }
-    this.said = "";
+    this.drawnState = "";
     this.#drawUse();
   }
 
   #drawAgreement() {
     const { element } = this.context;
-    const { project, classes, clips } = this.found.agreement;
+    const { project, classes, clips } = this.data.agreement;
     this.project.replaceChildren(element("strong", {}, decimal(project, 3)), verdict(element, project),
       element("span", { class: "muted" }, clips.length ? `over ${count(clips.length, "clip")} that two or more people corrected` : "No clip has been corrected by two people yet."));
     this.tables.hidden = !clips.length;
@@ -160,7 +160,7 @@ class People {
         this.#drawAgreement();
         document.getElementById(`sort-${name}`).focus();
       } }, text, element("span", { "aria-hidden": "true" }, key === name ? (down ? " ↓" : " ↑") : "")));
-    const shown = this.all ? sorted : sorted.slice(0, MOST_ROWS);
+    const shown = this.all ? sorted : sorted.slice(0, MAX_ROWS);
     return [element("table", { id: "agreement-clips", class: "table" },
       element("thead", {}, element("tr", {}, heading("id", "Clip"), heading("label", "Class"), heading("people", "By"), heading("alpha", "Alpha", "number"), element("th", { scope: "col" }, element("span", { class: "visually-hidden" }, "In words")))),
       element("tbody", {}, shown.map((row) => element("tr", { dataset: { id: row.id } },
@@ -173,7 +173,7 @@ class People {
   }
 }
 
-/** Undefined ones stand last. */
+/** Sort ascending, undefined (null) values last. */
 function lowestFirst(a, b) {
   if (a === null || b === null) return (a === null) - (b === null);
   return a - b;

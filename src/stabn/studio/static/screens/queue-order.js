@@ -14,7 +14,7 @@ export async function queueIds(context, id) {
     const usable = Array.isArray(ids) && ids.length && ids.every((other) => typeof other === "string");
     if (usable && (id === undefined || ids.includes(id))) return ids;
   } catch {
-    // forbidden, or not ours: the server's order
+    // storage is forbidden or holds something else: use the server's order
   }
   return (await context.api.get("queue")).clips.map((clip) => clip.id);
 }

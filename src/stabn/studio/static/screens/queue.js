@@ -1,12 +1,12 @@
-// The queue: the network's mistakes, what is worth correcting first on top.
+// The queue: the network's mistakes, the most useful corrections first.
 
 import { Card } from "./cards.js";
 import { Grid } from "../editor/grid.js";
 import { uploading } from "./upload.js";
 import { shellWord } from "../lib/wording.js";
-import { every, keepInAddress, rememberOrder } from "../lib/watching.js";
+import { startPolling, storeInAddress, storeOrder } from "../lib/polling.js";
 
-/** Name in the address -> what the button says, and which clips stay. Everybody's clips is the empty name. */
+/** State in the address -> the button's text and which clips match; the empty state matches all. */
 const STATES = {
   "": ["All", () => true],
   todo: ["To do", (clip) => !clip.edited_by.length],
@@ -14,9 +14,9 @@ const STATES = {
   mine: ["By me", (clip, me) => clip.edited_by.includes(me)],
   several: ["By several", (clip) => clip.edited_by.length > 1],
 };
-const POLL = 4000;
+const POLL_INTERVAL = 4000;
 
-let lastOpened = ""; // in the editor, by whatever way: coming back, the keyboard goes on there
+let lastOpened = ""; // clip last opened in the editor; the focus returns to it
 window.addEventListener("hashchange", ({ newURL }) => {
   const [path, query] = (newURL.split("#/")[1] ?? "").split("?");
   if (path === "clip") lastOpened = new URLSearchParams(query).get("id") ?? "";
@@ -40,10 +40,10 @@ class Queue {
     this.cards = new Map();
     this.shown = [];
     this.upload = uploading(context);
-    this.#furnish();
+    this.#build();
   }
 
-  #furnish() {
+  #build() {
     const { element } = this.context;
     this.order = element("p", { id: "queue-order", class: "muted" });
     this.counted = element("strong", { id: "queue-progress" }, "\u00a0");
@@ -64,7 +64,7 @@ class Queue {
     this.label.addEventListener("change", () => this.#choose({ label: this.label.value }));
     this.list.addEventListener("keydown", (event) => this.#key(event));
     this.list.addEventListener("focusin", ({ target }) => this.#focusable(target.closest(".clip-card")));
-    this.list.addEventListener("click", () => rememberOrder(this.shown.map((card) => card.clip.id)));
+    this.list.addEventListener("click", () => storeOrder(this.shown.map((card) => card.clip.id)));
     this.filters = element("div", { class: "row filters", role: "search" }, this.search, this.label, element("div", { class: "segments", role: "group", "aria-label": "State" }, this.states));
     this.top = element("section", { class: "card queue-top", "aria-label": "Progress" },
       element("div", { class: "queue-counts" }, element("div", { class: "row" }, this.counted, this.countedMine), this.bar), this.start);
@@ -75,16 +75,16 @@ class Queue {
   }
 
   async load() {
-    this.#take(await this.context.api.get("queue", {}, { signal: this.context.leaving }));
+    this.#setData(await this.context.api.get("queue", {}, { signal: this.context.signal }));
     if (!this.clips.length) {
-      this.#empty();
+      this.#showEmpty();
       return;
     }
-    this.#classes();
-    this.#arrange();
-    this.#restore();
+    this.#fillClassFilter();
+    this.#applyFilters();
+    this.#focusLastOpened();
     for (const part of [this.list, this.filters]) part.removeAttribute("aria-busy");
-    this.poll = every(() => this.#look(), () => POLL);
+    this.poll = startPolling(() => this.#refresh(), () => POLL_INTERVAL);
     this.stopListening = this.context.outbox.listen(({ type }) => type === "acknowledged" && this.poll.now());
   }
 
@@ -96,7 +96,7 @@ class Queue {
     this.upload.close();
   }
 
-  #take({ order, version, clips }) {
+  #setData({ order, version, clips }) {
     Object.assign(this, { version, clips });
     this.order.textContent = order;
     for (const clip of clips) {
@@ -111,34 +111,34 @@ class Queue {
     return card;
   }
 
-  /** What others do shows on the cards where they stand; which cards are listed changes only when a filter does. */
-  async #look() {
-    const { version, problem } = await this.context.api.get("changes", { since: this.version }, { signal: this.context.leaving });
-    if (problem && problem !== this.problem) this.context.say(problem, "error");
+  /** Update the cards in place with others' work; which cards are listed changes only with the filters. */
+  async #refresh() {
+    const { version, problem } = await this.context.api.get("changes", { since: this.version }, { signal: this.context.signal });
+    if (problem && problem !== this.problem) this.context.notify(problem, "error");
     this.problem = problem;
     if (version === this.version) return;
-    const known = new Set(this.clips.map((clip) => clip.id));
-    this.#take(await this.context.api.get("queue", {}, { signal: this.context.leaving }));
-    const fresh = this.clips.filter((clip) => !known.has(clip.id) && this.#fits(clip));
-    if (fresh.length) {
-      this.#classes();
-      this.grid.append(fresh.map((clip) => this.#card(clip)));
+    const knownIds = new Set(this.clips.map((clip) => clip.id));
+    this.#setData(await this.context.api.get("queue", {}, { signal: this.context.signal }));
+    const newClips = this.clips.filter((clip) => !knownIds.has(clip.id) && this.#matches(clip));
+    if (newClips.length) {
+      this.#fillClassFilter();
+      this.grid.append(newClips.map((clip) => this.#card(clip)));
     }
-    this.#count();
+    this.#updateCounts();
   }
 
-  #fits(clip, state = this.choices.state) {
+  #matches(clip, state = this.choices.state) {
     const { q, label } = this.choices;
     return (!label || clip.label === label) && (!q || clip.id.toLowerCase().includes(q.trim().toLowerCase())) && STATES[state][1](clip, this.me);
   }
 
   #choose(change) {
     Object.assign(this.choices, change);
-    keepInAddress("/", this.choices);
-    this.#arrange();
+    storeInAddress("/", this.choices);
+    this.#applyFilters();
   }
 
-  #classes() {
+  #fillClassFilter() {
     const { element } = this.context;
     const counts = new Map();
     for (const { label } of this.clips) counts.set(label, (counts.get(label) ?? 0) + 1);
@@ -148,15 +148,15 @@ class Queue {
     this.label.value = this.choices.label;
   }
 
-  #arrange() {
-    this.shown = this.clips.filter((clip) => this.#fits(clip)).map((clip) => this.#card(clip));
+  #applyFilters() {
+    this.shown = this.clips.filter((clip) => this.#matches(clip)).map((clip) => this.#card(clip));
     this.grid.show(this.shown);
     for (const button of this.states) button.setAttribute("aria-pressed", String(button.dataset.state === (this.choices.state || "all")));
-    this.#count();
+    this.#updateCounts();
     if (this.shown.length) this.#focusable(this.shown[0].link);
   }
 
-  #count() {
+  #updateCounts() {
     const all = this.clips.length;
     const edited = this.clips.filter(STATES.edited[1]).length;
     const mine = this.clips.filter((clip) => STATES.mine[1](clip, this.me)).length;
@@ -169,16 +169,16 @@ class Queue {
     this.bar.style.setProperty("--others", `${(100 * (edited - mine)) / all}%`);
     for (const button of this.states) {
       const state = button.dataset.state === "all" ? "" : button.dataset.state;
-      button.lastChild.textContent = String(this.clips.filter((clip) => this.#fits(clip, state)).length);
+      button.lastChild.textContent = String(this.clips.filter((clip) => this.#matches(clip, state)).length);
     }
-    this.notice.textContent = this.shown.length ? "" : "No clip fits these filters.";
+    this.notice.textContent = this.shown.length ? "" : "No clip matches these filters.";
     this.notice.hidden = this.shown.length > 0;
-    this.#aim(edited);
+    this.#updateStartButton(edited);
   }
 
-  /** The big button: the first clip to do among those that fit the class and the search, else among all. */
-  #aim(edited) {
-    const open = this.clips.filter((clip) => this.#fits(clip, "todo"));
+  /** The large button opens the first clip to do that matches the class and the search, or else the first of all. */
+  #updateStartButton(edited) {
+    const open = this.clips.filter((clip) => this.#matches(clip, "todo"));
     const others = open.length ? open : this.clips.filter(STATES.todo[1]);
     const { start } = this;
     if (!others.length) {
@@ -189,7 +189,7 @@ class Queue {
     }
     start.textContent = edited ? "Continue" : "Start correcting";
     start.href = `#/clip?id=${encodeURIComponent(others[0].id)}`;
-    start.onclick = () => rememberOrder((open.length ? this.clips.filter((clip) => this.#fits(clip, "")) : this.clips).map((clip) => clip.id));
+    start.onclick = () => storeOrder((open.length ? this.clips.filter((clip) => this.#matches(clip, "")) : this.clips).map((clip) => clip.id));
   }
 
   #focusable(link) {
@@ -219,16 +219,16 @@ class Queue {
     link.scrollIntoView({ block });
   }
 
-  #restore() {
+  #focusLastOpened() {
     const at = this.shown.findIndex((card) => card.clip.id === lastOpened);
     lastOpened = "";
     if (at >= 0) this.#focus(at, "center");
   }
 
-  #empty() {
+  #showEmpty() {
     const { element } = this.context;
     const run = shellWord(this.context.session.run);
-    this.order.textContent = "The clips that the network gets wrong would be here.";
+    this.order.textContent = "This page lists the clips that the network gets wrong.";
     for (const part of [this.top, this.filters, this.notice, this.list]) part.remove();
     this.root.append(element("div", { id: "queue-empty", class: "calm" },
       element("h2", {}, "There is nothing to correct"),

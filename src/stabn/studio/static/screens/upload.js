@@ -26,7 +26,7 @@ function keep(list) {
   try {
     sessionStorage.setItem(KEPT, JSON.stringify(list));
   } catch {
-    // forbidden: it can be opened now and not again
+    // storage is forbidden: it can be opened now, but not again later
   }
 }
 
@@ -38,7 +38,7 @@ function keep(list) {
 export function uploading(context) {
   const limit = context.session.max_upload_mb;
   const input = element("input", { id: "upload-file", type: "file", accept: "video/*,.mkv,.webm,.avi,.mov,.mp4", hidden: true, tabindex: -1, "aria-label": "A video file" });
-  const zone = element("div", { id: "drop-zone", class: "drop-zone", hidden: true }, element("p", {}, element("strong", {}, "Drop the video here"), element("span", {}, `to see what the network makes of it; up to ${limit} MB`)));
+  const zone = element("div", { id: "drop-zone", class: "drop-zone", hidden: true }, element("p", {}, element("strong", {}, "Drop the video here"), element("span", {}, `to see what the network predicts; up to ${limit} MB`)));
   let dialog = null;
   const take = (file) => {
     if (file) dialog = send(context, file, limit);
@@ -58,7 +58,7 @@ export function uploading(context) {
   } };
 }
 
-/** Files dragged over the window; `depth` because entering a child comes before leaving its parent. */
+/** Handle files dragged over the window; `depth` counts, because a child is entered before its parent is left. */
 function dropping(zone, take) {
   let depth = 0;
   const leaving = new AbortController();
@@ -81,42 +81,42 @@ function dropping(zone, take) {
   };
 }
 
-/** @returns {HTMLDialogElement} closing it stops the sending */
+/** Upload a file. @returns {HTMLDialogElement} closing it cancels the upload */
 function send(context, file, limit) {
   const bar = element("progress", { id: "upload-progress", max: 100, value: 0, "aria-label": "Sent" });
-  const told = element("p", { id: "upload-state", role: "status" }, "Sending…");
-  const promise = element("p", { class: "muted" }, "It is shown only: nothing that you paint on it is kept. The studio removes the video when it ends.");
-  const sending = new XMLHttpRequest(); // fetch cannot tell how much is sent
+  const statusLine = element("p", { id: "upload-state", role: "status" }, "Sending…");
+  const promise = element("p", { class: "muted" }, "It is read only: nothing that you paint on it is kept. The studio removes the video when it ends.");
+  const sending = new XMLHttpRequest(); // fetch does not report upload progress
   const stop = element("button", { id: "upload-stop", class: "button", type: "button" }, "Cancel");
   const dialog = openDialog("Opening your video", (close) => {
     stop.addEventListener("click", close);
-    return [element("p", { class: "ellipsis upload-name", title: file.name }, file.name), bar, told, promise,
+    return [element("p", { class: "ellipsis upload-name", title: file.name }, file.name), bar, statusLine, promise,
       element("div", { class: "row" }, element("span", { class: "spacer" }), stop)];
   });
   dialog.addEventListener("close", () => sending.abort());
   const refuse = (text) => {
     bar.hidden = promise.hidden = true;
-    dialog.querySelector("#dialog-title").textContent = "The studio did not take this file";
-    told.className = "wrong";
-    told.setAttribute("role", "alert");
-    told.textContent = text;
+    dialog.querySelector("#dialog-title").textContent = "The studio refused this file";
+    statusLine.className = "wrong";
+    statusLine.setAttribute("role", "alert");
+    statusLine.textContent = text;
     stop.textContent = "Close";
   };
   if (file.size > limit * MIB) {
-    refuse(`This file has ${Math.ceil(file.size / MIB).toLocaleString("en")} MB and the studio takes ${limit} MB; choose a shorter or smaller video.`);
+    refuse(`This file has ${Math.ceil(file.size / MIB).toLocaleString("en")} MB and the studio accepts up to ${limit} MB; choose a shorter or smaller video.`);
     return dialog;
   }
   sending.upload.addEventListener("progress", ({ loaded, total }) => {
     bar.value = total ? (100 * loaded) / total : 0;
-    told.textContent = loaded < total ? `Sent ${Math.round((100 * loaded) / total)} %` : "Looking whether it is a video…";
+    statusLine.textContent = loaded < total ? `Sent ${Math.round((100 * loaded) / total)} %` : "Checking whether it is a video…";
   });
-  sending.addEventListener("error", () => refuse("The studio did not take the video; is it still running?"));
+  sending.addEventListener("error", () => refuse("The studio did not receive the video; is it still running?"));
   sending.addEventListener("load", () => {
     const answer = parsed(sending.responseText);
     if (sending.status >= 300 || typeof answer.id !== "string") return refuse(answer.error ?? `The studio answered ${sending.status}.`);
     keep([...uploads().filter(({ id }) => id !== answer.id), { id: answer.id, name: file.name }].slice(-8));
     dialog.close();
-    context.say("Your video is open. It is removed when the studio ends.");
+    context.notify("Your video is open. It is removed when the studio ends.");
     return context.go(clipAddress(answer.id));
   });
   sending.open("POST", address("uploads", { name: file.name }));

@@ -1,13 +1,13 @@
-// Looking again every few seconds, and keeping a page's choices in its address.
+// Polling every few seconds, and storing a page's choices in its address.
 
 /**
- * Call `work` again and again, never twice at once; not while the page is hidden, and at once when it is seen again.
- * What fails is tried again, later each time.
+ * Call `work` periodically, one call at a time; not while the page is hidden, and at once when it is visible again.
+ * After a failure the pause doubles.
  * @param {() => Promise<void>} work
  * @param {() => number} pause milliseconds until the next call
  * @returns {{now: () => void, stop: () => void}}
  */
-export function every(work, pause) {
+export function startPolling(work, pause) {
   let timer = 0;
   let busy = false;
   let stopped = false;
@@ -24,42 +24,42 @@ export function every(work, pause) {
       await work();
       failures = 0;
     } catch {
-      failures += 1; // the header says when the studio does not answer
+      failures += 1; // the header shows when the studio does not answer
     } finally {
       busy = false;
       plan();
     }
   }
-  const seen = () => (document.hidden ? clearTimeout(timer) : run());
-  document.addEventListener("visibilitychange", seen);
+  const onVisibilityChange = () => (document.hidden ? clearTimeout(timer) : run());
+  document.addEventListener("visibilitychange", onVisibilityChange);
   plan();
   return {
     now: () => void run(),
     stop() {
       stopped = true;
       clearTimeout(timer);
-      document.removeEventListener("visibilitychange", seen);
+      document.removeEventListener("visibilitychange", onVisibilityChange);
     },
   };
 }
 
 /**
- * Keep choices in the address, so that reloading and going back find them; no new entry in the history.
+ * Store choices in the address, so that reloading and going back restore them; adds no entry to the history.
  * @param {string} path such as "/data"
  * @param {Record<string, string|number>} choices empty ones and zeros are left out
  */
-export function keepInAddress(path, choices) {
+export function storeInAddress(path, choices) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(choices)) if (value) query.set(name, String(value));
   const text = query.toString();
   history.replaceState(history.state, "", `#${path}${text ? `?${text}` : ""}`);
 }
 
-/** Let the editor's next and previous follow this list. @param {string[]} ids */
-export function rememberOrder(ids) {
+/** Set the order in which the editor goes to the next and previous clip. @param {string[]} ids */
+export function storeOrder(ids) {
   try {
     sessionStorage.setItem("stabn-queue", JSON.stringify(ids));
   } catch {
-    // forbidden: the editor follows the server's order
+    // storage is forbidden: the editor follows the server's order
   }
 }

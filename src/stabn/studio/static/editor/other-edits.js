@@ -1,13 +1,13 @@
-// What other people painted on the same clip, below one's own track. Shown only after one's own edit, not to lead it.
+// Other people's edits of the same clip, below the person's own. Hidden until the person has an edit, to avoid bias.
 
 import { element, tip } from "../lib/dom.js";
 
 const ROWS = 3; // more people than this scroll
 
-export class Others {
-  static rows = 1; // of the clip before: the next one's are most likely as many, so its place can be kept free
+export class OtherEdits {
+  static rows = 1; // of the previous clip; the next clip reserves as much space
 
-  #asked = false;
+  #showAnyway = false;
 
   /** @param {object} clip @param {string} me */
   constructor(clip, me) {
@@ -16,8 +16,8 @@ export class Others {
     this.figure = element("span", { id: "agreement", class: "row tight small" });
     this.update(clip, clip.history.scores !== null);
     const rows = this.edits.length + (this.edits.some((edit) => edit.comment) ? 1 : 0);
-    Others.rows = Math.min(ROWS, Math.max(1, rows));
-    this.root.style.setProperty("--rows", Others.rows);
+    OtherEdits.rows = Math.min(ROWS, Math.max(1, rows));
+    this.root.style.setProperty("--rows", OtherEdits.rows);
   }
 
   /** @param {object} clip with everybody's current edits @param {boolean} mine whether I have an edit of my own */
@@ -30,12 +30,12 @@ export class Others {
   /** @param {boolean} mine */
   draw(mine) {
     const { edits } = this;
-    const shown = edits.length > 0 && (mine || this.#asked);
+    const shown = edits.length > 0 && (mine || this.#showAnyway);
     const key = JSON.stringify([edits, this.agreement, shown]);
     if (key === this.drawn) return;
     this.drawn = key;
-    this.figure.replaceChildren(...(shown && this.agreement !== null ? this.#agreed() : []));
-    if (shown) this.root.replaceChildren(element("div", { class: "tracks" }, edits.map(track), remarks(edits)));
+    this.figure.replaceChildren(...(shown && this.agreement !== null ? this.#agreementParts() : []));
+    if (shown) this.root.replaceChildren(element("div", { class: "tracks" }, edits.map(track), allComments(edits)));
     else if (edits.length) {
       const count = edits.length === 1 ? "One other person has" : `${edits.length} other people have`;
       this.root.replaceChildren(
@@ -50,14 +50,14 @@ export class Others {
               class: "button quiet",
               type: "button",
               onclick: () => {
-                this.#asked = true;
+                this.#showAnyway = true;
                 this.draw(mine);
               },
             },
             "Show now",
           ),
           tip(
-            "Hidden until you have painted yourself, so that nobody's opinion leads yours. What you see afterwards shows where people agree.",
+            "Hidden until you have painted yourself, so that your edit is independent. Afterwards you see where people agree.",
             "start",
           ),
         ),
@@ -65,7 +65,7 @@ export class Others {
     } else this.root.replaceChildren(element("p", { class: "muted small" }, "Nobody else has corrected this clip."));
   }
 
-  #agreed() {
+  #agreementParts() {
     return [
       element("span", { class: "muted" }, "Agreement"),
       element("strong", {}, this.agreement.toFixed(2).replace("-", "−")),
@@ -77,13 +77,13 @@ export class Others {
   }
 }
 
-function remarks(edits) {
-  const said = edits.filter((edit) => edit.comment);
-  return said.length
+function allComments(edits) {
+  const withComment = edits.filter((edit) => edit.comment);
+  return withComment.length
     ? element(
         "p",
         { class: "small remarks" },
-        said.map(({ author, comment }) => element("span", {}, element("strong", {}, `${author}: `), comment)),
+        withComment.map(({ author, comment }) => element("span", {}, element("strong", {}, `${author}: `), comment)),
       )
     : null;
 }

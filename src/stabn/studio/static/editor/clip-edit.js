@@ -5,7 +5,7 @@ import { onlyRange, Strokes } from "./strokes.js";
 
 const PAUSE = 800; // ms without typing before a comment is sent
 
-export class Editing {
+export class ClipEdit {
   #timer = 0;
   #stop;
 
@@ -19,22 +19,22 @@ export class Editing {
    */
   constructor({ clip, author, outbox, settings, changed }) {
     Object.assign(this, { clip, author, outbox, settings, changed, frames: clip.temporal.length });
-    this.draft = `draft|${clip.id}|${author}`; // a comment of a clip without an edit has nowhere to go yet
+    this.draft = `draft|${clip.id}|${author}`; // a comment on a clip without an edit is kept in the browser until there is an edit
     this.strokes = new Strokes(this.frames, clip.history);
     this.event = clip.history.event;
-    this.comment = this.sent = clip.history.comment;
+    this.comment = this.sentComment = clip.history.comment;
     if (clip.history.scores === null) this.comment = settings.recall(this.draft, "") || this.comment;
-    for (const change of this.#waiting()) {
-      this.strokes.follow(change);
-      this.comment = this.sent = change.comment;
+    for (const change of this.#pendingChanges()) {
+      this.strokes.replay(change);
+      this.comment = this.sentComment = change.comment;
     }
     this.#stop = outbox.listen(({ type, change, answer }) => {
-      if (type === "acknowledged" && this.#mine(change)) this.event = Math.max(this.event, answer.event);
+      if (type === "acknowledged" && this.#isOurs(change)) this.event = Math.max(this.event, answer.event);
     });
   }
 
-  /** Whether what is painted is kept. */
-  get kept() {
+  /** Whether changes are sent to the server. */
+  get isSaved() {
     return this.clip.editable && this.author !== "";
   }
 
@@ -52,52 +52,52 @@ export class Editing {
     this.changed();
   }
 
-  /** Whether changes are on their way. */
+  /** Whether changes are not acknowledged yet. */
   get pending() {
-    return this.#waiting().length > 0;
+    return this.#pendingChanges().length > 0;
   }
 
   /** Paint a part of a stroke, which `finish` ends; arguments as `Strokes.paint`. */
   paint(from, to, first, last = first) {
-    this.strokes.begin(this.#start(this.base));
+    this.strokes.begin(this.#startScores(this.base));
     this.strokes.paint(from, to, first, last);
     this.changed();
   }
 
   /** End the stroke, if one is being painted: it is one step back, and is saved. */
   finish() {
-    this.#keep(this.strokes.commit());
+    this.#save(this.strokes.commit());
   }
 
   /** @param {"network"|"blank"} from */
   startFrom(from) {
     this.finish();
-    this.#keep(this.strokes.replace(this.#start(from)));
+    this.#save(this.strokes.replace(this.#startScores(from)));
   }
 
-  /** "Relevant from here to here". @param {number} from @param {number} to */
-  only(from, to) {
+  /** Make only a range relevant. @param {number} from @param {number} to */
+  setRange(from, to) {
     this.finish();
-    this.#keep(this.strokes.replace(onlyRange(this.frames, from, to)));
+    this.#save(this.strokes.replace(onlyRange(this.frames, from, to)));
   }
 
   remove() {
     this.finish();
-    this.#keep(this.strokes.replace(null));
+    this.#save(this.strokes.replace(null));
   }
 
   undo() {
     this.finish();
-    this.#keep(this.strokes.undo());
+    this.#save(this.strokes.undo());
   }
 
   redo() {
     this.finish();
-    this.#keep(this.strokes.redo());
+    this.#save(this.strokes.redo());
   }
 
   /** @param {string} text */
-  write(text) {
+  setComment(text) {
     this.comment = text;
     clearTimeout(this.#timer);
     if (this.scores === null) this.settings.remember(this.draft, text || null);
@@ -107,7 +107,7 @@ export class Editing {
   /** Send the comment if it is new and there is an edit that it belongs to. */
   finishComment() {
     clearTimeout(this.#timer);
-    if (this.comment !== this.sent && this.strokes.scores !== null)
+    if (this.comment !== this.sentComment && this.strokes.scores !== null)
       this.#post({ kind: "paint", scores: this.strokes.scores });
   }
 
@@ -118,16 +118,16 @@ export class Editing {
   }
 
   /**
-   * Take over what the server knows, unless something here is newer.
+   * Take over the server's state, unless something here is newer.
    * @param {object} clip answer of GET /api/clip
    * @returns {boolean} whether anything changed
    */
   update(clip) {
-    if (clip.history.event <= this.event || this.strokes.painting || this.pending || this.comment !== this.sent)
+    if (clip.history.event <= this.event || this.strokes.painting || this.pending || this.comment !== this.sentComment)
       return false;
     this.event = clip.history.event;
     this.strokes.load(clip.history);
-    this.comment = this.sent = clip.history.comment;
+    this.comment = this.sentComment = clip.history.comment;
     this.changed();
     return true;
   }
@@ -137,18 +137,18 @@ export class Editing {
     this.#stop();
   }
 
-  #start(from) {
+  #startScores(from) {
     return from === "network" ? this.clip.temporal : Array(this.frames).fill(0);
   }
 
-  #keep(step) {
+  #save(step) {
     if (step) this.#post(step);
     this.changed();
   }
 
   #post({ kind, scores }) {
-    if (!this.kept) return;
-    this.sent = this.comment;
+    if (!this.isSaved) return;
+    this.sentComment = this.comment;
     clearTimeout(this.#timer);
     this.settings.remember(this.draft, null);
     this.outbox.add({
@@ -161,11 +161,11 @@ export class Editing {
     });
   }
 
-  #waiting() {
-    return this.outbox.waiting(this.clip.id, this.author);
+  #pendingChanges() {
+    return this.outbox.pending(this.clip.id, this.author);
   }
 
-  #mine(change) {
+  #isOurs(change) {
     return change.id === this.clip.id && change.author === this.author;
   }
 }
