@@ -15,20 +15,20 @@ from pyarrow import table as arrow_table
 
 from stabn.cli.data import prepare_command
 from stabn.cli.main import main
-from stabn.data.annotations.detect import FORMATS, read_source, recognise
+from stabn.data.annotations.columns import Columns
+from stabn.data.annotations.detect import FORMATS, detect_format, read_detected
 from stabn.data.annotations.something_something import read_something_something
 from stabn.data.annotations.source import DataSource
-from stabn.data.annotations.table import Columns
-from stabn.data.annotations.text_lists import WORDS
+from stabn.data.annotations.text_lists import DESCRIPTIONS
 from stabn.data.dataset import VideoDataset
 from stabn.data.sampling import Sampling, uniform
-from stabn.data.segments import Segment, frames_of
+from stabn.data.segments import Segment, segment_frames
 from stabn.data.transforms import Preprocessing
 from stabn.data.video.clip import read_chunks, write_video
 from stabn.errors import UserError
 from stabn.explain.explain_video import explain_video
-from stabn.runs import network_class_names, open_run, network_preprocessing
-from stabn.studio.viewer import Looking
+from stabn.runs import network_class_names, network_preprocessing, open_run
+from stabn.studio.viewer import Viewer
 
 TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", "8", "--preprocessing.resize", "36",
         "--preprocessing.crop", "32", "--optimizer.epochs", "1", "--optimizer.batch_size", "8",
@@ -230,11 +230,11 @@ def test_training_explaining_and_collecting_see_the_segment_alone(truth, tmp_pat
     expected = [36 + i for i in preprocessing.sampling.for_testing(12, 1)[0]]
     record, clip = explain_video(model, preprocessing, sample.path, network_class_names(model), segment=sample.segment)
     assert record.frame_indices.tolist() == expected == clip.frame_indices.tolist()
-    looking = Looking(model, preprocessing)
+    viewer = Viewer(model, preprocessing)
     try:
-        assert looking.open("x", sample.path, segment=sample.segment).seen.frame_indices.tolist() == expected
+        assert viewer.open("x", sample.path, segment=sample.segment).prediction.frame_indices.tolist() == expected
     finally:
-        looking.close()
+        viewer.close()
     main(["collect", str(run), "--out", str(tmp_path / "edits"), "--bound", "1.0"])
     clips = [json.loads(line) for line in (tmp_path / "edits" / "clips.jsonl").read_text().splitlines()]
     for clip in clips:
@@ -414,7 +414,7 @@ def test_seconds_of_whole_kinetics_videos_reach_the_network(tmp_path, truth, pre
         ["label,youtube_id,time_start,time_end,split", "x,abc,1,3,train", "y,abc,3,4,train", "x,abc,900,910,val"],
     )
     _, printed, table = prepared(tmp_path / "k")
-    assert [list(frames_of(s.path, s.segment, s.clip_id)) for s in table.samples[:2]] == [
+    assert [list(segment_frames(s.path, s.segment, s.clip_id)) for s in table.samples[:2]] == [
         [4, 5, 6, 7, 8, 9, 10, 11],
         [12, 13, 14, 15],
     ]
@@ -463,9 +463,9 @@ def test_the_examples_in_the_documentation_are_read_as_they_say(format, tmp_path
             write(tmp_path / f"{name}-{part}.{suffix}", content)
     else:
         write(tmp_path / {"table": "train.jsonl", "kinetics": "train.csv"}.get(format, "train.txt"), lines)
-    source = recognise([tmp_path], Columns())
+    source = detect_format([tmp_path], Columns())
     assert source.format == ("list" if "list" in format else format)
-    listing = read_source(source)
-    assert format not in WORDS or WORDS[format] in listing.format
+    listing = read_detected(source, None, Columns())
+    assert format not in DESCRIPTIONS or DESCRIPTIONS[format] in listing.format
     assert {problem.kind for problem in listing.problems} <= {"missing video"}
     assert len(listing.table.samples) + len(listing.problems) == 3 - (format == "kinetics")

@@ -4,12 +4,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from postgres_cluster import postgres_database, postgres_server
 from small_run import SETTINGS
 from studio_client import Client, serving
 
-from stabn.evaluation.collect import collect
+from stabn.data.video.clip import write_video
+from stabn.evaluation.collect import collect_project
 from stabn.runs import open_run
 from stabn.studio.storage.events import Store
 
@@ -17,13 +19,19 @@ from stabn.studio.storage.events import Store
 @pytest.fixture(scope="session")
 def collected(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("projects") / "edits"
-    collect(open_run(trained), folder, bound=1.0, engine=SETTINGS["engine"])
+    collect_project(open_run(trained), folder, bound=1.0, engine=SETTINGS["engine"])
     return folder
 
 
 @pytest.fixture
-def client(trained: Path, collected: Path, tmp_path: Path) -> Iterator[Client]:
-    with serving(trained, shutil.copytree(collected, tmp_path / "edits"), max_upload=4 * 2**20) as client:
+def project(collected: Path, tmp_path: Path) -> Path:
+    """A copy of the project."""
+    return shutil.copytree(collected, tmp_path / "edits")
+
+
+@pytest.fixture
+def client(trained: Path, project: Path) -> Iterator[Client]:
+    with serving(trained, project, max_upload=4 * 2**20) as client:
         yield client
 
 
@@ -33,6 +41,14 @@ def shared(trained: Path, collected: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("shared") / "edits"
     with serving(trained, shutil.copytree(collected, folder), max_upload=4 * 2**20) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A video file."""
+    path = tmp_path_factory.mktemp("film") / "own.mp4"
+    write_video(path, np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), np.uint8), 10)
+    return path.read_bytes()
 
 
 # Databases: every test of the store runs on both kinds.

@@ -4,12 +4,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from stabn.studio.storage.events import Change
+from stabn.studio.storage.events import EditChange
 
 TIME = "2026-01-31T09:30:00+00:00"
 
 
-def change(request: str = "request-1", **fields: object) -> Change:
+def change(request: str = "request-1", **fields: object) -> EditChange:
     values = {
         "request": request,
         "kind": "paint",
@@ -21,7 +21,7 @@ def change(request: str = "request-1", **fields: object) -> Change:
         "time": TIME,
         "comment": "",
     }
-    return Change(**values | fields)
+    return EditChange(**values | fields)
 
 
 def at_once(count: int, work: Callable[[int], object]) -> list:

@@ -13,9 +13,9 @@ from small_run import FRAMES
 
 from stabn.runs import open_run
 from stabn.studio.app import build_app
-from stabn.studio.serve import listen, studio_on
+from stabn.studio.serve import bind_socket, open_studio
 from stabn.studio.session import Studio
-from stabn.studio.storage.events import Change
+from stabn.studio.storage.events import EditChange
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("STABN_CHROMIUM") or next(
@@ -38,8 +38,8 @@ def browser() -> Iterator["sync_api.Browser"]:
 @contextmanager
 def served(run: Path, project: Path, port: int = 0) -> Iterator[tuple[str, Studio]]:
     """A studio behind a real port."""
-    with studio_on(open_run(run), project) as studio:
-        listening = listen(port)
+    with open_studio(open_run(run), project) as studio:
+        listening = bind_socket(port)
         port = listening.getsockname()[1]
         config = uvicorn.Config(build_app(studio, TOKEN, port), log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
@@ -55,21 +55,21 @@ def served(run: Path, project: Path, port: int = 0) -> Iterator[tuple[str, Studi
 
 @pytest.fixture
 def site(trained: Path, collected: Path, tmp_path: Path) -> Iterator[tuple[str, Studio]]:
-    with served(trained, shutil.copytree(collected, tmp_path / "edits")) as found:
-        yield found
+    with served(trained, shutil.copytree(collected, tmp_path / "edits")) as address_and_studio:
+        yield address_and_studio
 
 
 @contextmanager
 def person(browser: "sync_api.Browser", address: str, name: str | None = "Ann", **options: object):
-    """A fresh browser profile on the page; whatever the page complains about fails the test."""
+    """A fresh browser profile on the page; any error on its console, such as a missing file, fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 720}, **options)
     context.set_default_timeout(WAIT)
     page = context.new_page()
-    complaints: list[str] = []
-    asked: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
-    page.on("request", lambda request: asked.append(request.url))
+    errors: list[str] = []
+    requested: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+    page.on("request", lambda request: requested.append(request.url))
     page.goto(f"{address}/?token={TOKEN}")
     if name is not None:
         page.fill("#name", name)
@@ -77,8 +77,24 @@ def person(browser: "sync_api.Browser", address: str, name: str | None = "Ann", 
         page.wait_for_selector("#queue li, #queue-empty")
     yield page
     context.close()
-    assert complaints == []
-    assert all(url.startswith((address, "blob:", "data:")) for url in asked), "the page asked another host"
+    assert errors == []
+    assert all(url.startswith((address, "blob:", "data:")) for url in requested), "the page asked another host"
+
+
+@pytest.fixture
+def address(site: tuple[str, Studio]) -> str:
+    return site[0]
+
+
+@pytest.fixture
+def studio(site: tuple[str, Studio]) -> Studio:
+    return site[1]
+
+
+@pytest.fixture
+def page(browser: "sync_api.Browser", address: str) -> Iterator["sync_api.Page"]:
+    with person(browser, address) as page:
+        yield page
 
 
 def open_first(page: "sync_api.Page") -> None:
@@ -135,81 +151,75 @@ def until(page: "sync_api.Page", condition: Callable[[], bool], what: str = "it"
     raise AssertionError(f"{what} did not come true")
 
 
-def test_a_range_is_painted_with_keys_alone_undone_saved_and_there_after_a_reload(browser, site) -> None:
-    address, studio = site
-    with person(browser, address) as page:
-        page.keyboard.press("Tab")  # focus is somewhere; the rest goes by keys
-        page.focus("#continue")
-        page.keyboard.press("Enter")
-        ready(page)
-        shows(page, [""] * FRAMES)
-        for key in ("ArrowRight", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "3"):
-            page.keyboard.press(key)
-        painted = ["0", "0", "1", "1", "1", *["0"] * (FRAMES - 5)]
-        shows(page, painted)
-        until(page, lambda: moved(page))
-        page.keyboard.press("Control+Z")
-        shows(page, [""] * FRAMES)
-        page.keyboard.press("Control+Shift+Z")
-        shows(page, painted)
-        page.keyboard.press("ArrowRight")
-        page.keyboard.press("2")
-        saved(page)
-        first = clip_in(page)
-        page.reload()
-        ready(page)
-        assert clip_in(page) == first
-        shows(page, ["0", "0", "1", "1", "1", "0.5", *["0"] * (FRAMES - 6)])
-        page.keyboard.press("Control+Z")
-        page.keyboard.press("Control+Z")
-        shows(page, [""] * FRAMES)
-        page.keyboard.press("Control+Y")
-        saved(page)
-        page.keyboard.press("Enter")
-        becomes(page, "id => !location.hash.includes(`id=${encodeURIComponent(id)}`)", arg=first)
-        ready(page)
-        assert clip_in(page) != first
+def test_a_range_is_painted_with_keys_alone_undone_saved_and_there_after_a_reload(page, studio) -> None:
+    page.keyboard.press("Tab")  # focus is somewhere; the rest goes by keys
+    page.focus("#continue")
+    page.keyboard.press("Enter")
+    ready(page)
+    shows(page, [""] * FRAMES)
+    for key in ("ArrowRight", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "3"):
+        page.keyboard.press(key)
+    painted = ["0", "0", "1", "1", "1", *["0"] * (FRAMES - 5)]
+    shows(page, painted)
+    until(page, lambda: moved(page))
+    page.keyboard.press("Control+Z")
+    shows(page, [""] * FRAMES)
+    page.keyboard.press("Control+Shift+Z")
+    shows(page, painted)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("2")
+    saved(page)
+    first = clip_in(page)
+    page.reload()
+    ready(page)
+    assert clip_in(page) == first
+    shows(page, ["0", "0", "1", "1", "1", "0.5", *["0"] * (FRAMES - 6)])
+    page.keyboard.press("Control+Z")
+    page.keyboard.press("Control+Z")
+    shows(page, [""] * FRAMES)
+    page.keyboard.press("Control+Y")
+    saved(page)
+    page.keyboard.press("Enter")
+    becomes(page, "id => !location.hash.includes(`id=${encodeURIComponent(id)}`)", arg=first)
+    ready(page)
+    assert clip_in(page) != first
     [edit] = studio.store.current()
     assert (edit.clip_id, edit.author) == (first, "Ann")
     assert [f"{score:g}" for score in edit.scores] == painted
 
 
-def test_a_queue_of_twenty_is_finished_with_the_keyboard(browser, site) -> None:
-    address, studio = site
+def test_a_queue_of_twenty_is_finished_with_the_keyboard(page, studio) -> None:
     count = min(20, len(studio.catalogue.queue))
-    with person(browser, address) as page:
-        open_first(page)
-        for number in range(count):
-            ready(page)
-            before = clip_in(page)
-            for key in ("ArrowRight", "Shift+ArrowRight", "3", "Enter"):
-                page.keyboard.press(key)
-            if number + 1 < len(studio.catalogue.queue):
-                becomes(page, "id => !location.hash.includes(`id=${encodeURIComponent(id)}`)", arg=before)
-        saved(page)
-        page.click("nav >> text=Queue")
-        becomes(
-            page, "count => document.querySelector('#queue-progress')?.textContent.startsWith(`${count} of`)", arg=count
-        )
+    open_first(page)
+    for number in range(count):
+        ready(page)
+        before = clip_in(page)
+        for key in ("ArrowRight", "Shift+ArrowRight", "3", "Enter"):
+            page.keyboard.press(key)
+        if number + 1 < len(studio.catalogue.queue):
+            becomes(page, "id => !location.hash.includes(`id=${encodeURIComponent(id)}`)", arg=before)
+    saved(page)
+    page.click("nav >> text=Queue")
+    becomes(
+        page, "count => document.querySelector('#queue-progress')?.textContent.startsWith(`${count} of`)", arg=count
+    )
     assert len(studio.store.current()) == count
     assert {edit.scores[1:3] for edit in studio.store.current()} == {(1.0, 1.0)}
 
 
-def test_the_mouse_paints_every_cell_it_passes_over(browser, site) -> None:
-    address, studio = site
-    with person(browser, address) as page:
-        open_first(page)
-        boxes = [cell.bounding_box() for cell in page.query_selector_all("#timeline .cell")]
-        low = boxes[0]["y"] + 0.75 * boxes[0]["height"]
-        middle = [box["x"] + box["width"] / 2 for box in boxes]
-        page.mouse.move(middle[1], low)
-        page.mouse.down()
-        page.mouse.move(middle[FRAMES - 2], low, steps=2)
-        page.mouse.up()
-        shows(page, ["0", *["1"] * (FRAMES - 2), "0"])
-        saved(page)
-        page.keyboard.press("Control+Z")
-        shows(page, [""] * FRAMES)  # one stroke is one step
+def test_the_mouse_paints_every_cell_it_passes_over(page, studio) -> None:
+    open_first(page)
+    boxes = [cell.bounding_box() for cell in page.query_selector_all("#timeline .cell")]
+    low = boxes[0]["y"] + 0.75 * boxes[0]["height"]
+    middle = [box["x"] + box["width"] / 2 for box in boxes]
+    page.mouse.move(middle[1], low)
+    page.mouse.down()
+    page.mouse.move(middle[FRAMES - 2], low, steps=2)
+    page.mouse.up()
+    shows(page, ["0", *["1"] * (FRAMES - 2), "0"])
+    saved(page)
+    page.keyboard.press("Control+Z")
+    shows(page, [""] * FRAMES)  # one stroke is one step
     assert len(studio.store.events(studio.catalogue.queue[0].clip.clip_id)) >= 1
 
 
@@ -251,15 +261,13 @@ def test_nothing_is_lost_when_the_server_is_away_and_the_tab_is_closed(
         context.close()
 
 
-def test_another_attention_can_be_chosen_for_when_and_where(browser, site) -> None:
-    address, _ = site
-    with person(browser, address) as page:
-        open_first(page)
-        for choice in ("#what-if-temporal", "#what-if-spatial"):
-            page.select_option(choice, "inverse")
-            until(page, lambda: moved(page))
-            page.select_option(choice, "original")
-            until(page, lambda: not moved(page))
+def test_another_attention_can_be_chosen_for_when_and_where(page) -> None:
+    open_first(page)
+    for choice in ("#what-if-temporal", "#what-if-spatial"):
+        page.select_option(choice, "inverse")
+        until(page, lambda: moved(page))
+        page.select_option(choice, "original")
+        until(page, lambda: not moved(page))
 
 
 def test_names_and_comments_are_shown_as_text(browser, site) -> None:
@@ -282,16 +290,14 @@ def test_names_and_comments_are_shown_as_text(browser, site) -> None:
     assert until_saved == {evil}
 
 
-def test_validation_clips_are_for_looking_only(browser, site) -> None:
-    address, studio = site
+def test_validation_clips_are_for_looking_only(page, studio, address) -> None:
     clip_id = next(sample.clip_id for sample in studio.catalogue.samples.values() if sample.split == "validation")
-    with person(browser, address) as page:
-        page.goto(f"{address}/#/clip?id={clip_id}")
-        ready(page)
-        assert "measure" in page.inner_text("#read-only")
-        page.keyboard.press("3")
-        until(page, lambda: moved(page))
-        page.wait_for_timeout(500)
+    page.goto(f"{address}/#/clip?id={clip_id}")
+    ready(page)
+    assert "measure" in page.inner_text("#read-only")
+    page.keyboard.press("3")
+    until(page, lambda: moved(page))
+    page.wait_for_timeout(500)
     assert studio.store.current() == ()
 
 
@@ -315,6 +321,16 @@ def test_the_editor_fits_the_screen_and_nothing_jumps_while_it_loads(browser, si
             assert box["y"] + box["height"] <= size[1], f"{part} is below the screen"
 
 
+def test_every_screen_loads_without_an_error(page, address, studio) -> None:
+    clip_id = studio.catalogue.queue[0].clip.clip_id
+    for place in ("", f"clip?id={clip_id}", "clip?end=1", "data", "people", "finetune", "nowhere"):
+        page.goto(f"{address}/#/{place}")
+        page.reload()
+        page.wait_for_selector("main h1")
+        page.wait_for_load_state("networkidle")
+        assert len(page.query_selector_all("nav a")) == 4
+
+
 def test_without_the_token_the_page_does_not_exist(browser, site) -> None:
     address, _ = site
     page = browser.new_page()
@@ -323,83 +339,79 @@ def test_without_the_token_the_page_does_not_exist(browser, site) -> None:
     page.close()
 
 
-def test_playback_keeps_the_time_of_the_video(browser, site) -> None:
-    address, studio = site
+def test_playback_keeps_the_time_of_the_video(page, studio) -> None:
     clip = studio.catalogue.queue[0].clip
     length = clip.timestamps[-1] - clip.timestamps[0]
-    with person(browser, address) as page:
-        open_first(page)
-        page.evaluate(
-            """() => { window.seen = []; const cells = [...document.querySelectorAll('#timeline .cell')];
-                 new MutationObserver(() => { const at = cells.findIndex(c => c.hasAttribute('data-current'));
-                   if (at >= 0 && seen.at(-1)?.[0] !== at) seen.push([at, performance.now()]); })
-                 .observe(document.querySelector('#timeline'), { subtree: true, attributes: true }); }"""
-        )
-        page.keyboard.press("Space")
-        becomes(page, "last => seen.some(([at]) => at === last)", arg=FRAMES - 1)
-        seen = dict(page.evaluate("seen"))
-        assert list(seen) == sorted(seen), "frames come in order"
-        took = (seen[FRAMES - 1] - seen[1]) / 1000
-        # frames are drawn at the screen's own beat; a slow machine may be late, never early
-        assert took > 0.9 * (length - (clip.timestamps[1] - clip.timestamps[0])) - 0.05
+    open_first(page)
+    page.evaluate(
+        """() => { window.seen = []; const cells = [...document.querySelectorAll('#timeline .cell')];
+             new MutationObserver(() => { const at = cells.findIndex(c => c.hasAttribute('data-current'));
+               if (at >= 0 && seen.at(-1)?.[0] !== at) seen.push([at, performance.now()]); })
+             .observe(document.querySelector('#timeline'), { subtree: true, attributes: true }); }"""
+    )
+    page.keyboard.press("Space")
+    becomes(page, "last => seen.some(([at]) => at === last)", arg=FRAMES - 1)
+    seen = dict(page.evaluate("seen"))
+    assert list(seen) == sorted(seen), "frames come in order"
+    took = (seen[FRAMES - 1] - seen[1]) / 1000
+    # frames are drawn at the screen's own beat; a slow machine may be late, never early
+    assert took > 0.9 * (length - (clip.timestamps[1] - clip.timestamps[0])) - 0.05
 
 
-def test_fine_tuning_goes_from_the_page_to_before_and_after(browser, site) -> None:
-    address, studio = site
+def test_fine_tuning_goes_from_the_page_to_before_and_after(page, studio, address) -> None:
     ones = (1.0,) * FRAMES
     for queued in studio.catalogue.queue[:2]:
         edit = queued.clip.edit(ones, author="Bo", time="2026-01-31T09:30:00+00:00")
-        studio.store.append(Change.importing(edit))
-    with person(browser, address) as page:
-        page.goto(f"{address}/#/finetune")
-        page.click("#more summary")
-        page.fill("#epochs", "1")
-        page.uncheck("#control")
-        page.click("#start")
-        page.wait_for_selector("#job[data-state=running]")
-        page.reload()
-        page.wait_for_selector("#to-outcome", timeout=240_000)
-        page.click("#to-outcome")
-        page.wait_for_selector("#headline[data-verdict=no-control]")
-        page.wait_for_selector("#outcome-table tr[data-method='fine-tuned']")
-        page.click("[data-kind=edited_clips]")
-        page.wait_for_selector("#outcome-rows button[data-id]")
-        page.wait_for_selector("[data-track=after] [data-position]")
+        studio.store.append(EditChange.importing(edit))
+    page.goto(f"{address}/#/finetune")
+    page.click("#more summary")
+    page.fill("#epochs", "1")
+    page.uncheck("#control")
+    page.click("#start")
+    page.wait_for_selector("#job[data-state=running]")
+    page.reload()
+    page.wait_for_selector("#to-outcome", timeout=240_000)
+    page.click("#to-outcome")
+    page.wait_for_selector("#headline[data-verdict=no-control]")
+    page.wait_for_selector("#outcome-table tr[data-method='fine-tuned']")
+    page.click("[data-kind=edited_clips]")
+    page.wait_for_selector("#outcome-rows button[data-id]")
+    page.wait_for_selector("[data-track=after] [data-position]")
     [job] = studio.jobs.list()
     assert (job["state"], job["edits"], job["author"]) == ("done", 2, "Ann")
 
 
-def test_the_queue_is_filtered_by_class_and_state(browser, site) -> None:
-    address, studio = site
+def test_the_queue_is_filtered_by_class_and_state(page, studio) -> None:
     first = studio.catalogue.queue[0].clip
-    studio.store.append(Change.importing(first.edit((1.0,) * FRAMES, author="Bo", time="2026-01-31T09:30:00+00:00")))
+    studio.store.append(
+        EditChange.importing(first.edit((1.0,) * FRAMES, author="Bo", time="2026-01-31T09:30:00+00:00"))
+    )
+    page.reload()
+    page.wait_for_selector(".clip-card")
     ids = "cards => cards.map(card => card.dataset.id)"
-    with person(browser, address) as page:
-        order = [queued.clip.clip_id for queued in studio.catalogue.queue]
-        assert page.eval_on_selector_all(".clip-card", ids) == order
-        page.click("[data-state=edited]:not(.clip-card)")
-        until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == [first.clip_id])
-        assert "Bo" in page.inner_text(".clip-card .clip-people")
-        page.reload()
-        until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == [first.clip_id])
-        page.click("[data-state=all]:not(.clip-card)")
-        page.select_option("#filter-class", first.label)
-        same = [queued.clip.clip_id for queued in studio.catalogue.queue if queued.clip.label == first.label]
-        until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == same)
+    order = [queued.clip.clip_id for queued in studio.catalogue.queue]
+    assert page.eval_on_selector_all(".clip-card", ids) == order
+    page.click("[data-state=edited]:not(.clip-card)")
+    until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == [first.clip_id])
+    assert "Bo" in page.inner_text(".clip-card .clip-people")
+    page.reload()
+    until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == [first.clip_id])
+    page.click("[data-state=all]:not(.clip-card)")
+    page.select_option("#filter-class", first.label)
+    same = [queued.clip.clip_id for queued in studio.catalogue.queue if queued.clip.label == first.label]
+    until(page, lambda: page.eval_on_selector_all(".clip-card", ids) == same)
 
 
-def test_painting_shows_what_it_does_whatever_was_asked_before(browser, site) -> None:
-    address, _ = site
-    with person(browser, address) as page:
-        open_first(page)
-        page.select_option("#what-if-temporal", "uniform")
-        page.focus("#what-if-temporal")
-        page.keyboard.press("3")
-        shows(page, ["1", *["0"] * (FRAMES - 1)])
-        assert page.input_value("#what-if-temporal") == "edited"
-        page.keyboard.press("Escape")
-        assert page.evaluate("document.activeElement.id") == "timeline"
-        page.click("#scheme")
-        page.keyboard.press("ArrowRight")
-        page.keyboard.press("3")
-        shows(page, ["1", "1", *["0"] * (FRAMES - 2)])
+def test_painting_shows_what_it_does_whatever_was_asked_before(page) -> None:
+    open_first(page)
+    page.select_option("#what-if-temporal", "uniform")
+    page.focus("#what-if-temporal")
+    page.keyboard.press("3")
+    shows(page, ["1", *["0"] * (FRAMES - 1)])
+    assert page.input_value("#what-if-temporal") == "edited"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "timeline"
+    page.click("#scheme")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("3")
+    shows(page, ["1", "1", *["0"] * (FRAMES - 2)])

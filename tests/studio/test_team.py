@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from small_run import FRAMES
-from studio_client import change, serving
+from studio_client import change, queue, serving, uncollected
 
 from stabn.edits.project import open_project
 from stabn.errors import UserError
 from stabn.runs import open_run
-from stabn.studio.serve import studio_on
+from stabn.studio.serve import open_studio
 
 ONES, HALF = [1.0] * FRAMES, [0.5] * FRAMES
 
@@ -20,15 +20,13 @@ def test_colleagues_see_each_others_edits_also_of_clips_that_one_of_them_added(
 ) -> None:
     mine, yours = (shutil.copytree(collected, tmp_path / name) for name in ("mine", "yours"))
     with serving(trained, mine, database=database) as ann, serving(trained, yours, database=database) as bo:
-        collected_clip = ann.get("/api/queue").json()["clips"][0]["id"]
-        found = ann.get("/api/data", params={"split": "train", "limit": 200}).json()["clips"]
-        added_clip = next(clip["id"] for clip in found if not clip["in_queue"])
+        collected_clip, added_clip = queue(ann)[0]["id"], uncollected(ann, "train")
         before = bo.get("/api/changes").json()["version"]
         change(ann, collected_clip, ONES, "request-1")
         change(ann, added_clip, ONES, "request-2")
         changes = bo.get("/api/changes", params={"since": before}).json()
         assert sorted(changes["clips"]) == sorted([collected_clip, added_clip])
-        assert added_clip in [clip["id"] for clip in bo.get("/api/queue").json()["clips"]]
+        assert added_clip in [clip["id"] for clip in queue(bo)]
         change(bo, added_clip, HALF, "request-3", author="Bo")
         clip = ann.get("/api/clip", params={"id": added_clip, "author": "Ann"}).json()
         assert [edit["author"] for edit in clip["edits"]] == ["Ann", "Bo"]
@@ -43,20 +41,16 @@ def test_a_colleague_who_starts_later_gets_everything(
 ) -> None:
     mine, yours = (shutil.copytree(collected, tmp_path / name) for name in ("mine", "yours"))
     with serving(trained, mine, database=database) as ann:
-        found = ann.get("/api/data", params={"split": "train", "limit": 200}).json()["clips"]
-        added_clip = next(clip["id"] for clip in found if not clip["in_queue"])
+        added_clip = uncollected(ann, "train")
         change(ann, added_clip, ONES, "request-1")
     with serving(trained, yours, database=database):
         pass
     assert open_project(yours).edits()[added_clip].author == "Ann"
 
 
-def test_a_database_that_is_not_there_is_told_without_its_password(
-    trained: Path, collected: Path, tmp_path: Path
-) -> None:
-    project = shutil.copytree(collected, tmp_path / "edits")
+def test_a_missing_database_is_reported_without_its_password(trained: Path, project: Path) -> None:
     database = "postgresql://ann:secret@127.0.0.1:1/stabn"
-    with pytest.raises(UserError) as told, studio_on(open_run(trained), project, database=database):
+    with pytest.raises(UserError) as caught, open_studio(open_run(trained), project, database=database):
         pass
-    assert "secret" not in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,7 +1,7 @@
-"""Who may talk to the studio: only a browser on this machine that was given the token, and only from our own page.
+"""Access to the studio: only a browser on this machine that has the token, and only from the studio's own page.
 
-The threats are other web pages in the same browser (foreign origins, rebound host names), other users of the machine
-(who do not know the token), and requests too big to hold.
+The threats are other web pages in the same browser (other origins, DNS rebinding), other users of the machine (who do
+not know the token), and requests too large for memory or disk.
 """
 
 import secrets
@@ -28,18 +28,18 @@ _HEADERS = {
 }
 
 
-class Guard:
-    """Lets a request through to the application, or answers it.
+class AccessControl:
+    """Middleware that passes a request on to the application, or refuses it.
 
-    - The Host must be a name of this machine's loopback, so that no other host name can be pointed here.
-    - The token must come as the cookie that visiting `/?token=...` sets, or as `Authorization: token ...`; without it
-      nothing is shown, not even that a page exists.
+    - The Host header must be a name of this machine's loopback, which prevents DNS rebinding.
+    - The token must be in the cookie that visiting `/?token=...` sets, or in `Authorization: token ...`; without it
+      every path is refused alike.
     - A request that changes something must not come from a page of another origin.
 
     Args:
         app: the application.
         token: the secret.
-        port: tells the cookies of several studios on one machine apart, which browsers do not.
+        port: part of the cookie's name, because browsers share cookies between the ports of a host.
     """
 
     def __init__(self, app: ASGIApp, token: str, port: int) -> None:
@@ -55,13 +55,9 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        answer = self._answer(scope)
-        if answer is not None:
-            answer.headers.update(_HEADERS)
-            answer.headers["Cache-Control"] = "no-store"
-            answer.headers["Connection"] = "close"  # what is left of a refused request is not read
-            await answer(scope, receive, send)
-            return
+        response = self._refusal_or_redirect(scope)
+        if response is not None:
+            response.headers["Connection"] = "close"  # the rest of a refused request is not read
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -70,25 +66,25 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await self.app(scope, receive, with_headers)
+        await (response or self.app)(scope, receive, with_headers)
 
-    def _answer(self, scope: Scope) -> Response | None:
-        """The refusal or redirection that this request gets, or None for one that may pass."""
+    def _refusal_or_redirect(self, scope: Scope) -> Response | None:
+        """The response to a request that must not reach the application; None if it may."""
         headers = Headers(scope=scope)
         if _host_name(headers.get("host", "")) not in LOOPBACK:
             return PlainTextResponse("Refused: the studio answers only to names of this machine.", 403)
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if scope["path"] == "/" and self._is_token(query.pop("token", None)):
-            answer = RedirectResponse("/" + ("?" + urlencode(query) if query else ""), 303)
-            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax", path="/")
-            return answer
+            redirect = RedirectResponse("/" + ("?" + urlencode(query) if query else ""), 303)
+            redirect.set_cookie(self.cookie, self.token, httponly=True, samesite="lax", path="/")
+            return redirect
         kind, _, value = headers.get("authorization", "").partition(" ")
-        given = value if kind.lower() in ("token", "bearer") else HTTPConnection(scope).cookies.get(self.cookie)
-        if not self._is_token(given):
+        token = value if kind.lower() in ("token", "bearer") else HTTPConnection(scope).cookies.get(self.cookie)
+        if not self._is_token(token):
             return PlainTextResponse(
                 "Refused: open the address with ?token=... that `stabn studio` printed in its terminal.", 403
             )
-        if scope["method"] not in _SAFE and _is_foreign(headers):
+        if scope["method"] not in _SAFE and _is_cross_origin(headers):
             return PlainTextResponse("Refused: this request comes from another web page.", 403)
         return None
 
@@ -105,21 +101,21 @@ def _host_name(host: str) -> str | None:
         return None
 
 
-def _is_foreign(headers: Headers) -> bool:
-    """Whether a browser says that another page sent this. Programs, which send no Origin, carry the token by hand."""
+def _is_cross_origin(headers: Headers) -> bool:
+    """Whether a page of another origin sent this. Programs send no Origin; they are trusted with the token alone."""
     origin = headers.get("origin")
     if origin is not None:
         return origin != f"http://{headers.get('host')}"
     return headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
 
 
-class Limit:
-    """Refuses request bodies that are longer than the route they are sent to takes, before or while they arrive.
+class BodyLimit:
+    """Middleware that refuses request bodies above their path's limit, before or while they are received.
 
     Args:
         app: the application.
-        limits: path -> bytes.
-        default: bytes for every other path.
+        limits: bytes at most, by path.
+        default: bytes at most for every other path.
     """
 
     def __init__(self, app: ASGIApp, limits: dict[str, int], default: int = 2**20) -> None:
@@ -133,14 +129,14 @@ class Limit:
             await self.app(scope, receive, send)
             return
         limit = self.limits.get(scope["path"], self.default)
-        error = f"The request is longer than {limit / 2**20:.0f} MB; send less."
-        announced = Headers(scope=scope).get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > limit:
+        error = f"The request is larger than {limit / 2**20:.0f} MB; send less."
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > limit:
             await JSONResponse({"error": error}, 413, {"Connection": "close"})(scope, receive, send)
             return
         received = 0
 
-        async def counted() -> Message:
+        async def count_received() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
@@ -148,4 +144,4 @@ class Limit:
                 raise HTTPException(413, error)
             return message
 
-        await self.app(scope, counted, send)
+        await self.app(scope, count_received, send)

@@ -1,13 +1,13 @@
-"""Starting the studio: from a run and its edit project to a page in the browser."""
+"""Starts the studio: from a run and its edit project to a page in the browser."""
 
+import logging
 import secrets
 import shutil
 import signal
 import socket
-import sys
 import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,24 +18,26 @@ from sqlalchemy import URL
 from stabn.edits.project import Project, open_project
 from stabn.errors import UserError
 from stabn.nn import STABN
-from stabn.runs import Run, preprocessing_of, weights_of
+from stabn.runs import Run, network_preprocessing, weights_digest
 from stabn.studio.app import build_app
 from stabn.studio.catalogue import Catalogue
-from stabn.studio.jobs.manager import Jobs
+from stabn.studio.jobs.manager import JobManager
 from stabn.studio.session import Studio
 from stabn.studio.storage.edits_file import EditsFile
 from stabn.studio.storage.events import Store
 from stabn.studio.thumbnails import Thumbnails
-from stabn.studio.viewer import Looking
+from stabn.studio.viewer import Viewer
 
 HOST = "127.0.0.1"
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
-def studio_on(
+def open_studio(
     run: Run, folder: Path, *, database: str | None = None, max_upload: int = 512 * 2**20, memory: int = 2**30
 ) -> Iterator[Studio]:
-    """Open everything that a studio works with, and close it again.
+    """Open a studio on an edit project, and close it again.
 
     Args:
         run: a finished run with attention.
@@ -45,55 +47,54 @@ def studio_on(
         memory: bytes that opened clips may take.
 
     Raises:
-        UserError: something is missing or does not fit together, or another studio is at work on the project.
+        UserError: a file is missing or damaged, the project is not of this run, or another studio has it open.
     """
     project = open_project(folder)
     model = run.model()
     if not isinstance(model, STABN):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
     _check_fit(run, project, model)
-    lock = FileLock(project.folder / ".studio.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{project.folder}: another studio is at work on this project; use its page, or stop it first"
-        ) from None
     uploads = project.folder / ".uploads"
-    shutil.rmtree(uploads, ignore_errors=True)  # a studio that was killed could not remove them
-    store = looking = file = None
-    started = False
-    try:
+    with ExitStack() as stack:
+        lock = FileLock(project.folder / ".studio.lock")
+        try:
+            stack.enter_context(lock.acquire(timeout=0))
+        except Timeout:
+            message = f"{project.folder}: is open in another studio; use its page, or stop it first"
+            raise UserError(message) from None
+        stack.callback(shutil.rmtree, uploads, ignore_errors=True)
+        shutil.rmtree(uploads, ignore_errors=True)  # a studio that was killed could not remove them
         catalogue = Catalogue(project, run.table(model))
-        own = URL.create("sqlite", database=str((project.folder / "studio.db").absolute()))
-        store = Store(database or own, project.id)
-        looking = Looking(model, preprocessing_of(model, str(run.folder)), memory=memory)
-        file = EditsFile(
-            project.edits_file, store, lambda: {c.clip_id: c.frame_indices for c in catalogue.project.clips}
+        default = URL.create("sqlite", database=str((project.folder / "studio.db").absolute()))
+        store = Store(database or default, project.id)
+        stack.callback(store.close)
+        edits_file = EditsFile(
+            project.edits_file,
+            store,
+            lambda: {clip_id: clip.frame_indices for clip_id, clip in catalogue.project_clips.items()},
         )
+        stack.callback(edits_file.close)
+        viewer = Viewer(model, network_preprocessing(model, str(run.folder)), memory=memory)
+        stack.callback(viewer.close)
         studio = Studio(
             run=run,
             catalogue=catalogue,
-            looking=looking,
+            viewer=viewer,
             thumbnails=Thumbnails(catalogue),
             store=store,
-            file=file,
-            jobs=Jobs(project.folder / "jobs", run),
+            edits_file=edits_file,
+            jobs=JobManager(project.folder / "jobs", run),
             uploads=uploads,
             max_upload=max_upload,
         )
-        studio.catch_up()
-        file.push()
-        started = True
-        yield studio
-    finally:
-        for part in (looking, file, store):
-            if part is not None:
-                part.close()
-        if file is not None and file.problem and started:
-            print(f"The edits are in the database, but not all in the file: {file.problem}", file=sys.stderr)
-        shutil.rmtree(uploads, ignore_errors=True)
-        lock.release()
+        studio.queue_shared_clips()
+        edits_file.push()
+        try:
+            yield studio
+        finally:
+            edits_file.close()
+            if edits_file.problem:
+                log.warning("The edits are in the database, but not all in the file: %s", edits_file.problem)
 
 
 def serve(studio: Studio, *, port: int, browser: bool) -> None:
@@ -101,12 +102,12 @@ def serve(studio: Studio, *, port: int, browser: bool) -> None:
 
     Args:
         studio: what to serve.
-        port: where; if it is taken, a free one. The page keeps its settings by port.
+        port: where; if it is taken, a free one. The page stores its settings by port.
         browser: open the page.
     """
-    listening = listen(port)
-    port = listening.getsockname()[1]
-    token = _token(studio.catalogue.project)
+    listener = bind_socket(port)
+    port = listener.getsockname()[1]
+    token = _read_or_create_token(studio.catalogue.project)
     address = f"http://{HOST}:{port}/?token={quote(token)}"
     print(
         f"Correct {studio.catalogue.project.folder} in your browser; Ctrl-C ends the studio:\n\n    {address}\n",
@@ -114,7 +115,7 @@ def serve(studio: Studio, *, port: int, browser: bool) -> None:
     )
     if browser:
         webbrowser.open(address)
-    # No access log: the first address holds the token. Errors are told by the application.
+    # No access log, because the first address contains the token. The application logs errors.
     config = uvicorn.Config(
         build_app(studio, token, port),
         log_level="critical",
@@ -122,53 +123,53 @@ def serve(studio: Studio, *, port: int, browser: bool) -> None:
         server_header=False,
         timeout_graceful_shutdown=3,
     )
-    for word in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(word) == signal.SIG_DFL:  # else the studio would die of it without tidying up
-            signal.signal(word, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # by default the process would end without cleaning up
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        _Server(config, studio).run(sockets=[listening])
+        _Server(config, studio).run(sockets=[listener])
     except KeyboardInterrupt:
-        pass  # uvicorn raises it again once everything is closed
+        pass  # uvicorn raises it again after it has closed everything
     finally:
-        listening.close()
+        listener.close()
     print("The studio has ended; every edit is saved.")
 
 
 class _Server(uvicorn.Server):
-    """Does not wait for clips that are being opened when it ends."""
+    """A server that does not wait for clips that are being opened when it ends."""
 
     def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
         super().__init__(config)
         self.studio = studio
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End."""
-        self.studio.looking.close()
+        """Stop serving."""
+        self.studio.viewer.close()
         await super().shutdown(sockets)
 
 
-def listen(port: int) -> socket.socket:
-    """A socket on this machine's loopback, at the port or, if that is taken, at a free one.
+def bind_socket(port: int) -> socket.socket:
+    """Open a listening socket on this machine's loopback, at the port or, if that is taken, at a free one.
 
     Raises:
-        UserError: there is none.
+        UserError: no port is free.
     """
-    for wanted in (port, 0):
-        # With the protocol named, asyncio sends answers at once; otherwise each waits 40 ms for an acknowledgement.
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for candidate in (port, 0):
+        # With the protocol named, asyncio sends responses at once; otherwise each waits 40 ms for an acknowledgement.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((HOST, wanted))
-            listening.listen(128)  # who opens the address at once waits, and is not refused
+            listener.bind((HOST, candidate))
+            listener.listen(128)  # a browser that opens the address before uvicorn runs waits instead of being refused
         except OSError:
-            listening.close()
+            listener.close()
             continue
-        return listening
+        return listener
     raise UserError(f"--port: got {port}, but no port of this machine is free; stop another server")
 
 
-def _token(project: Project) -> str:
-    """The project's secret; kept, so that an open page goes on after a restart."""
+def _read_or_create_token(project: Project) -> str:
+    """The project's secret; it is stored, so that an open page still works after a restart."""
     file = project.folder / ".studio-token"
     if file.exists():
         token = file.read_text(encoding="ascii", errors="ignore").strip()
@@ -182,10 +183,10 @@ def _token(project: Project) -> str:
 
 
 def _check_fit(run: Run, project: Project, model: STABN) -> None:
-    """Refuse a project of another run: what the page shows would come from one network and what-if from another."""
-    same = project.weights == weights_of(run.folder) if project.weights else project.run == run.folder.resolve()
+    """Refuse a project of another run: its recorded predictions and what-if would come from different networks."""
+    same = project.weights == weights_digest(run.folder) if project.weights else project.run == run.folder.resolve()
     if not same or any(len(clip.frame_indices) != model.frames for clip in project.clips):
         raise UserError(
             f"{project.folder}: was collected from {project.run}, not from {run.folder}; give that run, or another "
-            "--edits to collect anew"
+            "--edits to collect from this run"
         )

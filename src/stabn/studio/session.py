@@ -1,4 +1,4 @@
-"""What one running studio works with."""
+"""The state of one running studio."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,65 +7,70 @@ from pathlib import Path
 from stabn.errors import UserError
 from stabn.records import Edit
 from stabn.runs import Run
-from stabn.studio.catalogue import Catalogue, Entry
-from stabn.studio.jobs.manager import Jobs
+from stabn.studio.catalogue import Catalogue, CatalogueClip
+from stabn.studio.jobs.manager import JobManager
 from stabn.studio.storage.edits_file import EditsFile
 from stabn.studio.storage.events import Store
 from stabn.studio.thumbnails import Thumbnails
-from stabn.studio.viewer import Looking, View
+from stabn.studio.viewer import OpenClip, Viewer
 
 
 @dataclass(frozen=True, eq=False)
 class Studio:
-    """Everything that one running studio works with.
+    """The state of one running studio.
 
     Attributes:
-        run: whose mistakes are corrected.
+        run: the run whose mistakes are corrected.
         catalogue: the clips.
-        looking: what the network saw in them.
-        thumbnails: small pictures of them.
+        viewer: opens clips: their frames and what the network answers.
+        thumbnails: small pictures of the clips.
         store: the edits, as events.
-        file: the project's edits.jsonl, kept in step with the store.
+        edits_file: the project's edits.jsonl, synchronised with the store.
         jobs: fine-tuning.
-        uploads: the folder for uploaded videos.
-        max_upload: bytes.
+        uploads: the folder of uploaded videos.
+        max_upload: bytes of an uploaded video at most.
     """
 
     run: Run
     catalogue: Catalogue
-    looking: Looking
+    viewer: Viewer
     thumbnails: Thumbnails
     store: Store
-    file: EditsFile
-    jobs: Jobs
+    edits_file: EditsFile
+    jobs: JobManager
     uploads: Path
     max_upload: int
 
-    def view(self, entry: Entry) -> View:
-        """The clip, opened."""
-        return self.looking.open(entry.clip_id, entry.path, lambda: self.catalogue.known(entry.clip_id), entry.segment)
+    def open(self, clip: CatalogueClip) -> OpenClip:
+        """Open a clip, unless it is open already; returns at once."""
+        recorded = self.catalogue.recorded_prediction
+        return self.viewer.open(clip.clip_id, clip.path, lambda: recorded(clip.clip_id), clip.segment)
 
-    def adopt(self, entry: Entry) -> None:
-        """Make sure that the clip is in the queue, so that its edits count.
+    def ensure_queued(self, clip: CatalogueClip) -> None:
+        """Add the clip to the queue unless it is there, so that its edits are kept.
 
         Raises:
             UserError: edits of this clip are not kept, or its video cannot be read.
         """
-        if entry.why_not is not None:
-            raise UserError(f"{entry.name}: {entry.why_not}")
-        if entry.clip_id not in self.catalogue:
-            self.catalogue.adopt(entry, self.view(entry).seen)
+        if clip.read_only_reason is not None:
+            raise UserError(f"{clip.name}: {clip.read_only_reason}")
+        if clip.clip_id not in self.catalogue.project_clips:
+            self.catalogue.add_to_queue(clip, self.open(clip).prediction)
 
     def edits(self) -> tuple[Edit, ...]:
         """Everybody's current edits of clips in the queue and their frames, in the order of their last change."""
-        frames = self.catalogue.frame_indices
-        return tuple(edit for edit in self.store.current() if edit.frame_indices == frames(edit.clip_id))
+        clips = self.catalogue.project_clips
+        return tuple(
+            edit
+            for edit in self.store.current()
+            if edit.clip_id in clips and edit.frame_indices == clips[edit.clip_id].frame_indices
+        )
 
-    def catch_up(self) -> None:
-        """Adopt the training clips that a colleague with the same database has corrected and this project lacks."""
-        for clip_id in {edit.clip_id for edit in self.store.current()} - set(self.catalogue.project_ids):
+    def queue_shared_clips(self) -> None:
+        """Add the training clips that a colleague with the same database has corrected and this project lacks."""
+        for clip_id in {edit.clip_id for edit in self.store.current()} - set(self.catalogue.project_clips):
             if clip_id in self.catalogue.samples:
-                entry = self.catalogue.entry(clip_id)
-                if entry.why_not is None:
-                    with suppress(UserError):  # a video that cannot be read here; `EditsFile.left_out` has its edits
-                        self.adopt(entry)
+                clip = self.catalogue.clip(clip_id)
+                if clip.read_only_reason is None:
+                    with suppress(UserError):  # the video cannot be read here; `EditsFile.left_out` has its edits
+                        self.ensure_queued(clip)

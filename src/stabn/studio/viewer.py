@@ -1,6 +1,6 @@
-"""Clips that people look at: frames as pictures, what the network saw, and what it answers with another attention.
+"""Opened clips: frames as pictures, what the network answers, and what it answers with another attention.
 
-Encoding a clip is the expensive part and happens once; an edit runs `perceive` again, and nothing else.
+Encoding a clip is expensive and happens once; an edit only runs the perception branch again.
 """
 
 import io
@@ -19,22 +19,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stabn.data.segments import Segment, frames_of
+from stabn.data.segments import Segment, segment_frames
 from stabn.data.transforms import Preprocessing
 from stabn.data.video.clip import stream_clip
 from stabn.engine.device import device_of
 from stabn.errors import UserError
 from stabn.evaluation.predict import ATTENTIONS
 from stabn.nn import STABN, Attention, Perceiver
-from stabn.nn.fast_inference import quick
+from stabn.nn.fast_inference import for_inference
+from stabn.studio.not_found import NotFoundError
 
 SHORT_SIDE = 480
-"""Pixels of a picture's shorter side at most; smaller videos are sent as they are."""
+"""Pixels of a picture's shorter side at most; smaller videos are sent at their own size."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What the network answered for one clip with its own attention.
+class ClipPrediction:
+    """What the network answers for one clip with its own attention.
 
     Attributes:
         probabilities: (K,) float32, softmax of the perception branch.
@@ -55,129 +56,140 @@ class Seen:
     crop: tuple[float, float, float, float]
 
 
-class View:
-    """One opened clip. Its parts arrive one after the other; whoever asks waits for the part, or gets its error."""
+class OpenClip:
+    """One clip that is being opened or is open. Reading a part waits until it is ready, or raises its error.
 
-    def __init__(self, path: Path, frames: int, known: Seen | None = None, segment: Segment | None = None) -> None:
+    Args:
+        path: the video.
+        frames: T.
+        recorded: what the network answered earlier, if that was recorded.
+        segment: the part of the video that is the clip; None for all of it.
+    """
+
+    def __init__(
+        self, path: Path, frames: int, recorded: ClipPrediction | None = None, segment: Segment | None = None
+    ) -> None:
         self.path = path
         self.segment = segment
-        self.known = known
-        self._seen: Future[Seen] = Future()
-        self._perceive: Future[Perceiver] = Future()
+        self.recorded = recorded
+        self._prediction: Future[ClipPrediction] = Future()
+        self._perceiver: Future[Perceiver] = Future()
         self._pictures: tuple[Future[bytes], ...] = tuple(Future() for _ in range(frames))
-        if known is not None:
-            self._seen.set_result(known)
+        if recorded is not None:
+            self._prediction.set_result(recorded)
 
     @property
-    def seen(self) -> Seen:
-        """What the network answered.
+    def prediction(self) -> ClipPrediction:
+        """What the network answers.
 
         Raises:
             UserError: the video cannot be read.
         """
-        return self._seen.result()
+        return self._prediction.result()
 
     @property
-    def perceive(self) -> Perceiver:
-        """What the network answers with another attention, on its device; raises as `seen`."""
-        return self._perceive.result()
+    def perceiver(self) -> Perceiver:
+        """Computes the logits for another attention, on the network's device; raises as `prediction`."""
+        return self._perceiver.result()
 
     def picture(self, position: int) -> bytes:
-        """The frame at a position 0..T-1 as PNG, without loss, at most `SHORT_SIDE` high or wide.
+        """The frame at a position 0..T-1 as PNG, its shorter side at most `SHORT_SIDE` pixels.
 
         Raises:
-            IndexError: there is no such position.
+            NotFoundError: there is no such position.
             UserError: the video cannot be read.
         """
         if not 0 <= position < len(self._pictures):
-            raise IndexError(f"position: got {position}, expected 0..{len(self._pictures) - 1}")
+            raise NotFoundError(f"position: got {position}, expected 0..{len(self._pictures) - 1}")
         return self._pictures[position].result()
 
     @property
     def done(self) -> bool:
-        """Whether everything has arrived, or never will."""
-        return self._perceive.done()
+        """Whether opening has finished or failed."""
+        return self._perceiver.done()
 
     def size(self) -> int:
-        """Bytes that the arrived parts take."""
-        pictures = {id(p): len(p.result()) for p in self._pictures if p.done() and p.exception() is None}
-        perceive = self._perceive
-        arrived = perceive.done() and perceive.exception() is None
-        return sum(pictures.values()) + (perceive.result().nbytes if arrived else 0)
+        """Bytes that the finished parts take."""
+        pictures = {id(picture): len(picture.result()) for picture in self._pictures if _succeeded(picture)}
+        return sum(pictures.values()) + (self._perceiver.result().nbytes if _succeeded(self._perceiver) else 0)
 
     def fail(self, error: BaseException) -> None:
-        """Give everybody who waits for what has not arrived this error."""
-        parts: tuple[Future[Any], ...] = (*self._pictures, self._seen, self._perceive)
+        """Raise this error for everybody who waits for a part that is not ready."""
+        parts: tuple[Future[Any], ...] = (*self._pictures, self._prediction, self._perceiver)
         for part in parts:
-            with suppress(InvalidStateError):  # it has arrived
+            with suppress(InvalidStateError):  # it is ready
                 part.set_exception(error)
 
 
-class Looking:
+def _succeeded(part: Future[Any]) -> bool:
+    return part.done() and part.exception() is None
+
+
+class Viewer:
     """Opens clips in the background, the newest request first, and keeps as many as fit into memory.
 
     Args:
-        model: a copy of it that only answers is used, on a GPU where there is one.
+        model: a copy of it for inference is used, on a GPU if there is one.
         preprocessing: how videos are prepared for it.
-        memory: bytes that opened clips may take; the one used longest ago leaves first.
+        memory: bytes that opened clips may take; the least recently used one is dropped first.
     """
 
     WORKERS = 2
 
     def __init__(self, model: STABN, preprocessing: Preprocessing, *, memory: int = 2**30) -> None:
         device = device_of("auto")
-        # float32 everywhere: what people see here stands beside answers that were measured in it
-        self.model = quick(model, "32-true", device).to(device)
+        # float32 everywhere: the page shows these numbers beside results that were measured in float32
+        self.model = for_inference(model, "32-true", device).to(device)
         self.preprocessing = preprocessing
         self.memory = memory
-        self._views: OrderedDict[str, View] = OrderedDict()
-        self._waiting: queue.LifoQueue[tuple[str, View] | None] = queue.LifoQueue()
+        self._clips: OrderedDict[str, OpenClip] = OrderedDict()
+        self._requests: queue.LifoQueue[tuple[str, OpenClip] | None] = queue.LifoQueue()
         self._lock = threading.Lock()
         self._closed = False
-        self._encoding = threading.Lock()  # two encodings at once would take twice the memory and no less time
+        self._encoder_lock = threading.Lock()  # two encodings at once would take twice the memory and no less time
         for _ in range(self.WORKERS):
-            threading.Thread(target=self._work, daemon=True, name="opening clips").start()
+            threading.Thread(target=self._process_requests, daemon=True, name="opening clips").start()
 
     def open(
         self,
         clip_id: str,
         path: Path,
-        known: Callable[[], Seen | None] = lambda: None,
+        recorded: Callable[[], ClipPrediction | None] = lambda: None,
         segment: Segment | None = None,
-    ) -> View:
-        """The view of a clip, opened now if it is not open yet; returns at once.
+    ) -> OpenClip:
+        """Open a clip, unless it is open already; returns at once.
 
         Args:
-            clip_id: what to remember it by.
+            clip_id: its key.
             path: the video.
-            known: what the network answered, if that was recorded; then the same frames are shown. It is asked for
-                only when the clip is opened, not each time somebody looks at it.
+            recorded: returns what the network answered earlier, if that was recorded; the same frames are shown then.
+                It is called only when the clip is opened.
             segment: the part of the video that is the clip; None for all of it.
         """
         with self._lock:
-            view = self._views.get(clip_id)
-            if view is not None:
-                self._views.move_to_end(clip_id)
-                return view
-            view = self._views[clip_id] = View(path, self.model.frames, known(), segment)
+            clip = self._clips.get(clip_id)
+            if clip is not None:
+                self._clips.move_to_end(clip_id)
+                return clip
+            clip = self._clips[clip_id] = OpenClip(path, self.model.frames, recorded(), segment)
             if self._closed:
-                view.fail(_closing())
+                clip.fail(_closing_error())
             else:
-                self._waiting.put((clip_id, view))
-        return view
+                self._requests.put((clip_id, clip))
+        return clip
 
     def forget(self, clip_id: str) -> None:
-        """Drop a clip from memory; who waits for a part of it is told so."""
+        """Drop a clip from memory; waiting for a part of it raises UserError."""
         with self._lock:
-            view = self._views.pop(clip_id, None)
-        if view is not None:
-            view.fail(UserError("this video was removed; upload it again"))
+            clip = self._clips.pop(clip_id, None)
+        if clip is not None:
+            clip.fail(UserError("this video was removed; upload it again"))
 
-    def what_if(self, view: View, temporal: str | Sequence[float], spatial: str) -> np.ndarray:
-        """The probabilities that the network gives with another attention.
+    def what_if(self, clip: OpenClip, temporal: str | Sequence[float], spatial: str) -> np.ndarray:
+        """The class probabilities with another attention.
 
         Args:
-            view: the clip.
+            clip: the clip.
             temporal: "original", "inverse", "uniform", or T scores in 0..1.
             spatial: "original", "inverse" or "uniform".
 
@@ -188,112 +200,108 @@ class Looking:
             ValueError: another word, or scores that are not T numbers in 0..1.
             UserError: the video cannot be read.
         """
-        seen, perceive = view.seen, view.perceive
+        prediction, perceiver = clip.prediction, clip.perceiver
         device = self.model.fc.weight.device
-        attention = Attention(
-            torch.from_numpy(seen.spatial)[None].to(device), torch.from_numpy(seen.temporal)[None].to(device)
+        spatial_map, temporal_map = (
+            torch.from_numpy(values)[None].to(device) for values in (prediction.spatial, prediction.temporal)
         )
-        attention = _changed(attention, "spatial", spatial)
+        attention = _change_attention(Attention(spatial_map, temporal_map), "spatial", spatial)
         if isinstance(temporal, str):
-            attention = _changed(attention, "temporal", temporal)
+            attention = _change_attention(attention, "temporal", temporal)
         else:
             attention = replace(attention, temporal=torch.tensor([list(temporal)]).to(attention.temporal))
         with torch.inference_mode():
-            logits_bk = perceive(attention)
-        return logits_bk[0].float().softmax(0).cpu().numpy()
+            return _to_numpy(perceiver(attention).float().softmax(1))
 
     def close(self) -> None:
-        """Let the threads end; who waits for a clip is told so."""
+        """Stop the threads; waiting for a clip raises UserError."""
         with self._lock:
             self._closed = True
             for _ in range(self.WORKERS):
-                self._waiting.put(None)
-            for view in self._views.values():
-                view.fail(_closing())
+                self._requests.put(None)
+            for clip in self._clips.values():
+                clip.fail(_closing_error())
 
-    def _work(self) -> None:
-        while (job := self._waiting.get()) is not None:
-            clip_id, view = job
+    def _process_requests(self) -> None:
+        while (request := self._requests.get()) is not None:
+            clip_id, clip = request
             try:
-                self._open(view)
-            except Exception as error:  # noqa: BLE001 -- whoever waits gets it; the thread goes on
-                view.fail(error)
-                self.forget(clip_id)  # so that a mended file can be opened again
-            self._make_room()
+                self._read_and_predict(clip)
+            except Exception as error:  # noqa: BLE001 -- raised where the clip is used; this thread goes on
+                clip.fail(error)
+                self.forget(clip_id)  # so that it can be opened again once the file is repaired
+            self._free_memory()
 
-    def _open(self, view: View) -> None:
-        indices = self._indices(view)
+    def _read_and_predict(self, clip: OpenClip) -> None:
+        indices = self._choose_frames(clip)
         frames: dict[int, Tensor] = {}
         times: dict[int, float] = {}
-        for one in stream_clip(view.path, indices):
-            index = int(one.frame_indices)
-            frames[index] = self.preprocessing.resized(one.frames)
-            times[index] = float(one.timestamps)
-            height, width = one.frames.shape[2:]
-            picture = as_png(one.frames[0])
-            for position, wanted in enumerate(indices):
+        for frame in stream_clip(clip.path, indices):
+            index = int(frame.frame_indices)
+            frames[index] = self.preprocessing.resized(frame.frames)
+            times[index] = float(frame.timestamps)
+            height, width = frame.frames.shape[2:]
+            picture = encode_png(frame.frames[0])
+            for part, wanted in zip(clip._pictures, indices, strict=True):
                 if wanted == index:
-                    view._pictures[position].set_result(picture)
-        clip = self.preprocessing.centre_view(torch.cat([frames[index] for index in indices]))[None]
+                    part.set_result(picture)
+        view = self.preprocessing.centre_view(torch.cat([frames[index] for index in indices]))[None]
         parameter = next(self.model.parameters())
-        with self._encoding, torch.inference_mode():
-            features = self.model.encode(clip.to(parameter.device, parameter.dtype))
-            perceive = self.model.perceiver(features)
-            if view.known is None:
+        with self._encoder_lock, torch.inference_mode():
+            features = self.model.encode(view.to(parameter.device, parameter.dtype))
+            perceiver = self.model.perceiver(features)
+            if clip.recorded is None:
                 attention, attention_logits_bk = self.model.attend(features)
-                logits_bk = perceive(attention)
-                view._seen.set_result(
-                    Seen(
-                        probabilities=_numbers(logits_bk.softmax(1)),
-                        attention_probabilities=_numbers(attention_logits_bk.softmax(1)),
-                        temporal=_numbers(attention.temporal),
-                        spatial=_numbers(attention.spatial),
-                        frame_indices=np.array(indices, np.int64),
-                        timestamps=np.array([times[index] for index in indices]),
-                        crop=self.preprocessing.crop_box(height, width),
-                    )
+                prediction = ClipPrediction(
+                    probabilities=_to_numpy(perceiver(attention).softmax(1)),
+                    attention_probabilities=_to_numpy(attention_logits_bk.softmax(1)),
+                    temporal=_to_numpy(attention.temporal),
+                    spatial=_to_numpy(attention.spatial),
+                    frame_indices=np.array(indices, np.int64),
+                    timestamps=np.array([times[index] for index in indices]),
+                    crop=self.preprocessing.crop_box(height, width),
                 )
-        view._perceive.set_result(perceive)
+                clip._prediction.set_result(prediction)
+        clip._perceiver.set_result(perceiver)
 
-    def _indices(self, view: View) -> list[int]:
-        if view.known is not None:
-            return [int(index) for index in view.known.frame_indices]
-        within = frames_of(view.path, view.segment, view.path.stem)
-        return [within[index] for index in self.preprocessing.sampling.for_testing(len(within), 1)[0]]
+    def _choose_frames(self, clip: OpenClip) -> list[int]:
+        if clip.recorded is not None:
+            return [int(index) for index in clip.recorded.frame_indices]
+        frames = segment_frames(clip.path, clip.segment, clip.path.stem)
+        return [frames[i] for i in self.preprocessing.sampling.for_testing(len(frames), 1)[0]]
 
-    def _make_room(self) -> None:
+    def _free_memory(self) -> None:
         with self._lock:
-            sizes = {clip_id: view.size() for clip_id, view in self._views.items() if view.done}
-            newest = next(reversed(self._views), None)
-            for clip_id, size in list(sizes.items()):
-                if sum(sizes.values()) <= self.memory:
-                    break
-                if clip_id != newest:
-                    del self._views[clip_id]
-                    sizes[clip_id] -= size
+            sizes = {clip_id: clip.size() for clip_id, clip in self._clips.items() if clip.done}
+            newest = next(reversed(self._clips), None)
+            excess = sum(sizes.values()) - self.memory
+            for clip_id, size in sizes.items():
+                if excess > 0 and clip_id != newest:
+                    del self._clips[clip_id]
+                    excess -= size
 
 
-def _closing() -> UserError:
+def _closing_error() -> UserError:
     return UserError("the studio is closing; start it again")
 
 
-def _changed(attention: Attention, which: str, how: str) -> Attention:
-    name = "as-is" if how == "original" else f"{how}-{which}"
+def _change_attention(attention: Attention, part: str, change: str) -> Attention:
+    name = "as-is" if change == "original" else f"{change}-{part}"
     if name not in ATTENTIONS:
-        raise ValueError(f"{which}: got {how!r}, expected original, inverse or uniform")
+        raise ValueError(f"{part}: got {change!r}, expected original, inverse or uniform")
     return ATTENTIONS[name](attention)
 
 
-def _numbers(value: Tensor) -> np.ndarray:
+def _to_numpy(value: Tensor) -> np.ndarray:
     return value[0].float().cpu().numpy()
 
 
-def as_png(frame: Tensor, short_side: int = SHORT_SIDE) -> bytes:
-    """A frame as PNG.
+def encode_png(frame: Tensor, short_side: int = SHORT_SIDE) -> bytes:
+    """Encode a frame as PNG.
 
     Args:
         frame: (3, H, W) uint8 RGB.
-        short_side: frames with a longer shorter side are reduced to it.
+        short_side: pixels; frames with a longer shorter side are reduced to it.
     """
     image = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
     scale = short_side / min(image.size)
@@ -303,3 +311,14 @@ def as_png(frame: Tensor, short_side: int = SHORT_SIDE) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "png", compress_level=1)
     return buffer.getvalue()
+
+
+def round_values(values: np.ndarray, digits: int = 6) -> list[float]:
+    """An array's numbers in C order, rounded for JSON."""
+    return [round(float(value), digits) for value in values.ravel()]
+
+
+def spatial_json(spatial: np.ndarray, digits: int = 5) -> dict[str, Any]:
+    """Spatial attention (T, h, w) as the page reads it, its values in C order."""
+    frames, height, width = spatial.shape
+    return {"frames": frames, "height": height, "width": width, "values": round_values(spatial, digits)}

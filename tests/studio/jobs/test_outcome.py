@@ -10,7 +10,8 @@ from stabn.nn import load_pretrained
 from stabn.records import Edit
 from stabn.runs import open_run
 from stabn.studio.jobs import outcome
-from stabn.studio.jobs.outcome import measure, measured, read_clip, read_outcome
+from stabn.studio.jobs.outcome import has_outcome, measure_outcome, read_clip_outcome, read_outcome
+from stabn.studio.not_found import NotFoundError
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def test_mended_and_newly_wrong_clips_are_those_of_the_class_given_up_and_of_the
     edited = table.of_split("train")[0]
     frames = tuple(range(3, 11))  # not those that the network would choose
     edit = Edit(edited.clip_id, frames, (0.5,) * 8, (0.25,) * 8, "Ann", "2026-01-31T09:30:00+00:00")
-    assert not measured(tmp_path)
-    measure(tmp_path, runs, {edited.clip_id: edit})
-    assert measured(tmp_path)
+    assert not has_outcome(tmp_path)
+    measure_outcome(tmp_path, runs, {edited.clip_id: edit})
+    assert has_outcome(tmp_path)
     found = read_outcome(tmp_path)
     assert [row["id"] for row in found["mended"]] == clips[5]
     assert [row["id"] for row in found["newly_wrong"]] == clips[3]
@@ -57,15 +58,15 @@ def test_mended_and_newly_wrong_clips_are_those_of_the_class_given_up_and_of_the
     assert (after["mended"], after["newly_wrong"]) == (len(clips[5]), len(clips[3]))
     assert after["top1"] == pytest.approx(len(clips[5]) / 14, abs=1e-6)
     assert found["difference"] is None
-    clip = read_clip(tmp_path, edited.clip_id)
+    clip = read_clip_outcome(tmp_path, edited.clip_id)
     assert clip["frame_indices"] == list(frames)
     assert clip["edited"] == [0.25] * 8
-    with pytest.raises(KeyError):
-        read_clip(tmp_path, table.of_split("train")[1].clip_id)
+    with pytest.raises(NotFoundError):
+        read_clip_outcome(tmp_path, table.of_split("train")[1].clip_id)
 
 
 def test_of_many_changed_clips_those_that_changed_most_are_kept_and_all_are_counted(stubborn, tmp_path, monkeypatch):
-    monkeypatch.setattr(outcome, "SHOWN", 1)
+    monkeypatch.setattr(outcome, "MAX_CLIPS", 1)
     runs = {"before": stubborn("before", 0), "control": stubborn("control", 2), "fine-tuned": stubborn("fine-tuned", 1)}
     table = runs["before"].source.table()
     answers = {name: predictions(row) for name, row in ANSWERS.items()}
@@ -74,7 +75,7 @@ def test_of_many_changed_clips_those_that_changed_most_are_kept_and_all_are_coun
     monkeypatch.setattr(outcome, "predict_split", lambda run, split: (answers[run.folder.name], ()))
     edited = table.of_split("train")[:2]
     edits = {s.clip_id: Edit(s.clip_id, tuple(range(8)), (0.0,) * 8, (1.0,) * 8, "Ann", TIME) for s in edited}
-    measure(tmp_path, runs, edits)
+    measure_outcome(tmp_path, runs, edits)
     found = read_outcome(tmp_path)
     validation = table.of_split("validation")
     # Of clips 0 and 1, which are mended, 1 gained more; of 2 and 3, which are newly wrong, 2 lost more.

@@ -11,7 +11,7 @@ from sqlalchemy import URL, text
 from store_changes import at_once, change
 
 from stabn.errors import UserError
-from stabn.studio.storage import database as opening
+from stabn.studio.storage import database as database_module
 from stabn.studio.storage.events import Store
 from stabn.studio.storage.schema import VERSION_TABLE, Base
 
@@ -19,31 +19,31 @@ from stabn.studio.storage.schema import VERSION_TABLE, Base
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "words"),
     [
-        ("studio.db", "cannot be read, expected sqlite:"),
-        ("", "cannot be read"),
-        ("postgresql://ann:secret@host:port/db", "cannot be read"),
-        ("postgresql://ann:se@cret@host/db", "two @; write %40"),
-        ("mysql://ann:secret@host/db", "'mysql', expected sqlite:"),
-        ("sqlite://", "without a file"),
-        ("sqlite:///:memory:", "without a file"),
+        ("studio.db", "database: "),
+        ("", "database: "),
+        ("postgresql://ann:secret@host:port/db", "database: "),
+        ("postgresql://ann:se@cret@host/db", "%40"),
+        ("mysql://ann:secret@host/db", "'mysql'"),
+        ("sqlite://", "sqlite:////"),
+        ("sqlite:///:memory:", "sqlite:////"),
         ("postgresql://ann:secret@127.0.0.1:1/db", "postgresql://ann:***@127.0.0.1:1/db: connection failed"),
-        ("postgres://ann:secret@127.0.0.1:1/db", "refused; check the address"),
-        ("postgresql://ann@127.0.0.1:1/db?password=secret", "refused; check the address"),
-        ("postgresql://ann@127.0.0.1:1/db?passwort=secret", 'invalid connection option "passwort"'),
+        ("postgres://ann:secret@127.0.0.1:1/db", "refused"),
+        ("postgresql://ann@127.0.0.1:1/db?password=secret", "refused"),
+        ("postgresql://ann@127.0.0.1:1/db?passwort=secret", '"passwort"'),
     ],
 )
-def test_a_wrong_address_is_told_in_one_line_without_the_password(url: str, told: str):
+def test_a_wrong_url_is_reported_in_one_line_without_the_password(url: str, words: str):
     with pytest.raises(UserError, match=r"^[^\n]+$") as caught:
         Store(url, "project")
-    assert told in str(caught.value)
+    assert words in str(caught.value)
     assert "cret" not in str(caught.value)
 
 
 def test_postgresql_without_its_driver_names_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(UserError, match=r"pip install 'stabn\[teams\]'$"):
+    with pytest.raises(UserError, match=r"stabn\[teams\]"):
         Store("postgresql://ann:secret@127.0.0.1:1/db", "project")
 
 
@@ -51,9 +51,9 @@ def test_a_postgresql_that_cannot_be_used_is_told(postgres: str):
     with postgres_database(postgres) as url:
         Store(url, "project").close()
         mark = "&" if "?" in url else "?"
-        with pytest.raises(UserError, match="read-only transaction; check the address, and what the server allows"):
+        with pytest.raises(UserError, match="read-only transaction"):
             Store(f"{url}{mark}options=-c%20default_transaction_read_only%3Don", "project")
-    with pytest.raises(UserError, match=r'database "stabn_\w+" does not exist; check the address'):
+    with pytest.raises(UserError, match=r'"stabn_\w+" does not exist'):
         Store(url, "project")
 
 
@@ -72,15 +72,15 @@ def test_connections_that_the_server_dropped_are_made_anew(postgres: str):
 
 
 def test_files_that_are_no_writable_database_are_told(tmp_path: Path):
-    with pytest.raises(UserError, match=r"none/studio\.db: unable to open .*; make sure that its folder exists"):
+    with pytest.raises(UserError, match=r"none/studio\.db: unable to open"):
         Store(f"sqlite:///{tmp_path}/none/studio.db", "project")
     with pytest.raises(UserError, match="unable to open"):
         Store(f"sqlite:///{tmp_path}", "project")
     (tmp_path / "text.db").write_text("This is a letter to my aunt. " * 100)
-    with pytest.raises(UserError, match=r"text\.db: file is not a database; move that file away"):
+    with pytest.raises(UserError, match=r"text\.db: file is not a database"):
         Store(f"sqlite:///{tmp_path}/text.db", "project")
     Store(f"sqlite:///{tmp_path}/studio.db", "project").close()
-    with pytest.raises(UserError, match="readonly database; make the file and its folder writable"):
+    with pytest.raises(UserError, match=r"studio\.db.*readonly"):
         Store(f"sqlite:///file:{tmp_path}/studio.db?mode=ro&uri=true", "project")
 
 
@@ -97,9 +97,9 @@ LOCKS = {
 
 
 def test_a_locked_database_is_told_and_works_once_it_is_free(database: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(opening, "WAIT", 0.1)
+    monkeypatch.setattr(database_module, "LOCK_TIMEOUT", 0.1)
     store, other = Store(database, "project"), Store(database, "project")
-    with other._database.reading() as session:
+    with other._database.read_session() as session:
         session.connection(execution_options={"begin": LOCKS["sqlite"]})
         if other.kind == "postgresql":
             session.execute(text(LOCKS["postgresql"]))
@@ -114,7 +114,7 @@ def test_a_locked_database_is_told_and_works_once_it_is_free(database: str, monk
 
 
 def test_the_migrations_make_what_the_models_say(store: Store):
-    with store._database.reading() as session:
+    with store._database.read_session() as session:
         options = {"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(session.connection(), opts=options)
         assert compare_metadata(context, Base.metadata) == []
@@ -123,10 +123,10 @@ def test_the_migrations_make_what_the_models_say(store: Store):
 def test_a_database_of_a_newer_program_is_left_alone(database: str):
     store = Store(database, "project")
     store.append(change())
-    with store._database.writing("test") as session:
+    with store._database.write_session("test") as session:
         session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
     store.close()
-    with pytest.raises(UserError, match=r"written by a newer stabn \(form 9999\); upgrade stabn to open it$"):
+    with pytest.raises(UserError, match="9999"):
         Store(database, "project")
 
 
@@ -146,7 +146,7 @@ def test_servers_that_start_at_once_make_one_database(database: str, capfd: pyte
 
 def test_sqlite_is_set_up_to_survive_the_loss_of_power(tmp_path: Path):
     store = Store(f"sqlite:///{tmp_path / 'studio.db'}", "project")
-    with store._database.reading() as session:
+    with store._database.read_session() as session:
         asked = {
             name: session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "busy_timeout")
         }

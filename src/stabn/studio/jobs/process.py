@@ -1,17 +1,18 @@
 """One fine-tuning job in a process of its own: `python -m stabn.studio.jobs.process JOB`, started by `manager.py`.
 
-JOB/job.json                 what was asked for (`Task`)
-JOB/project/                 the edits as they were then: an edit project
-JOB/state.json               which stage is at work, and how it ended (`State`)
-JOB/lock                     held by the process while it lives, whatever becomes of the server
-JOB/cancel                   somebody asked it to stop
-JOB/log.txt                  what it printed
+JOB/job.json                 what was requested (`JobSpec`)
+JOB/project/                 an edit project with the edits as they were at the start
+JOB/state.json               the current stage, and how the job ended (`JobState`)
+JOB/lock                     held by the process while it runs, even without the server
+JOB/cancel                   present once somebody has cancelled the job
+JOB/log.txt                  the process's output
 JOB/fine-tuned/, control/    the runs
 JOB/outcome.json, attention.safetensors    what changed (`stabn.studio.jobs.outcome`)
 
-A stage whose result is there is passed over, and training goes on from its checkpoint, so the same command resumes.
+A stage whose result exists is skipped, and training continues from its checkpoint, so the same command resumes a job.
 """
 
+import logging
 import math
 import os
 import shlex
@@ -32,36 +33,41 @@ from stabn.edits.project import Project, open_project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
-from stabn.records import now
-from stabn.runs import Run, finished, open_run
-from stabn.studio.jobs.outcome import measure, measured
-from stabn.training.config import GAMMA, SMALL_AUGMENTATION, SMALL_FINETUNING, LoaderRecipe
+from stabn.records import utc_now
+from stabn.runs import Run, is_finished, open_run
+from stabn.studio.jobs.outcome import has_outcome, measure_outcome
 from stabn.training.finetune import finetune
+from stabn.training.recipes import GAMMA, SMALL_AUGMENTATION, SMALL_FINETUNING, LoaderRecipe
 
 JOB_FORMAT = "stabn-job/1"
 REMEDY = "remove the job's folder and start it anew"
-RUNS = {"fine-tune": "fine-tuned", "control": "control"}
+STAGE_RUNS = {"fine-tune": "fine-tuned", "control": "control"}
 """Stages that train, and the folders of their runs."""
 ONE_DEVICE = EngineRecipe(devices="1")
-"""For every further device Lightning would start the job's process once more."""
-PATIENCE = 10.0
-"""Seconds that a cancelled job has to stop by itself before it is made to."""
+"""With more devices, Lightning would start the job's process again for each of them."""
+GRACE_PERIOD = 10.0
+"""Seconds that a cancelled job has to stop before it gets the next, stronger signal."""
+
+log = logging.getLogger("stabn.studio.jobs.process")  # __name__ is "__main__" in the job's process
 
 
 @dataclass(frozen=True)
-class Task:
-    """What was asked for.
+class JobSpec:
+    """What was requested.
 
     Attributes:
-        run: the folder of the run to start from.
+        run: the folder of the run to fine-tune.
         data: its labelled videos.
-        edits: how many clips have an edit to learn from.
-        use: what is made of several people's edits of a clip, as in `stabn.edits.merge.merged`.
+        edits: number of clips with an edit to learn from.
+        use: what is made of several people's edits of a clip, as in `stabn.edits.merge.merge_edits`.
         control: whether to train the control, too.
-        author: who asked.
+        author: who started the job.
         started: when, ISO 8601 with time zone.
-        epochs: passes over the training clips.
-        gamma: weight of the agreement with the edits.
+        epochs: passes over the training clips, at least 1.
+        gamma: weight of the loss against the edits, above 0.
+
+    Raises:
+        UserError: epochs or gamma is out of range.
     """
 
     run: str
@@ -82,14 +88,18 @@ class Task:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """What is done, one after the other."""
+        """The stages in their order."""
         return ("fine-tune", "control", "measure") if self.control else ("fine-tune", "measure")
+
+    def runs(self, folder: Path) -> dict[str, Path]:
+        """The folders of the runs that the job in a folder trains, by name, in the order of the stages."""
+        return {STAGE_RUNS[stage]: folder / STAGE_RUNS[stage] for stage in self.stages if stage in STAGE_RUNS}
 
     def command(self, folder: Path) -> str:
         """The command line that does the same as the first stage."""
         options = {
             "edits": folder / "project",
-            "out": folder / RUNS["fine-tune"],
+            "out": folder / STAGE_RUNS["fine-tune"],
             "use": self.use,
             "gamma": f"{self.gamma:g}",
             "optimizer.epochs": self.epochs,
@@ -104,8 +114,8 @@ class Task:
         write_json(folder / "job.json", {"format": JOB_FORMAT, **asdict(self)})
 
     @classmethod
-    def read(cls, folder: Path) -> "Task":
-        """What job.json says.
+    def read(cls, folder: Path) -> "JobSpec":
+        """Read job.json.
 
         Raises:
             UserError: it is missing or damaged.
@@ -114,12 +124,12 @@ class Task:
 
 
 @dataclass(frozen=True)
-class State:
+class JobState:
     """How far a job is.
 
     Attributes:
-        stage: at work, or where it stopped; None before the first and after the last one.
-        ended: when it stopped, ISO 8601 with time zone; None while it is at work, and if it was killed.
+        stage: the current stage, or the one where it stopped; None before the first and after the last.
+        ended: when it stopped, ISO 8601 with time zone; None while it runs, and if it was killed.
         error: one line if it failed.
     """
 
@@ -132,8 +142,8 @@ class State:
         write_json(folder / "state.json", {"format": JOB_FORMAT, **asdict(self)})
 
     @classmethod
-    def read(cls, folder: Path) -> "State":
-        """What state.json says.
+    def read(cls, folder: Path) -> "JobState":
+        """Read state.json.
 
         Raises:
             UserError: it is missing or damaged.
@@ -142,93 +152,98 @@ class State:
 
 
 def _read(file: Path, make: Callable[..., Any]) -> Any:
-    """What `make` makes of the fields of a JSON object."""
     value = read_json(file, remedy=REMEDY)
     if not isinstance(value, dict) or value.pop("format", None) != JOB_FORMAT:
         raise UserError(f"{file}: is not of format {JOB_FORMAT!r}; {REMEDY}")
     try:
         return make(**value)
     except TypeError as error:
-        raise UserError(f"{file}: lacks or misnames a field ({error}); {REMEDY}") from None
+        raise UserError(f"{file}: has a missing or unknown field ({error}); {REMEDY}") from None
 
 
-def lock(folder: Path) -> FileLock:
-    """What the process of a job holds while it lives."""
+def job_lock(folder: Path) -> FileLock:
+    """The lock that a job's process holds while it runs."""
     return FileLock(folder / "lock")
 
 
 def cancel_marker(folder: Path) -> Path:
-    """The file that asks a job to stop; it stays, so that one sees why the job ended."""
+    """The file that tells a job to stop; it stays, to show why the job ended."""
     return folder / "cancel"
 
 
-def work(folder: Path) -> None:
-    """Do the stages that are not done yet; state.json tells how it ended."""
+def run_stages(folder: Path) -> None:
+    """Run a job's unfinished stages, and record in state.json how it ended.
+
+    Raises:
+        Exception: any error but a UserError, after it was recorded, so that its traceback reaches the log.
+    """
     stage = None
     try:
-        task = Task.read(folder)
-        run = open_run(task.run, task.data)
+        spec = JobSpec.read(folder)
+        run = open_run(spec.run, spec.data)
         project = open_project(folder / "project")
-        for stage in task.stages:
-            State(stage).write(folder)
-            print(f"{now()}  {stage}", flush=True)
-            if stage in RUNS:
-                _train(run, project, folder / RUNS[stage], task, control=stage == "control")
-            elif not measured(folder):
-                trained = {RUNS[s]: open_run(folder / RUNS[s]) for s in reversed(task.stages) if s in RUNS}
-                measure(folder, {"before": run, **trained}, project.edits(task.use))
-        State(ended=now()).write(folder)
+        for stage in spec.stages:
+            JobState(stage).write(folder)
+            log.info("%s  %s", utc_now(), stage)
+            if stage in STAGE_RUNS:
+                _train(run, project, folder / STAGE_RUNS[stage], spec, control=stage == "control")
+            elif not has_outcome(folder):
+                trained = {name: open_run(path) for name, path in reversed(spec.runs(folder).items())}
+                measure_outcome(folder, {"before": run, **trained}, project.edits(spec.use))
+        JobState(ended=utc_now()).write(folder)
     except KeyboardInterrupt:
-        State(stage, ended=now()).write(folder)
-        print("stopped", flush=True)
+        JobState(stage, ended=utc_now()).write(folder)
+        log.info("stopped")
     except UserError as error:
-        State(stage, ended=now(), error=str(error)).write(folder)
-        print(f"error: {error}", flush=True)
+        JobState(stage, ended=utc_now(), error=str(error)).write(folder)
+        log.info("error: %s", error)
     except Exception as error:
-        told = traceback.format_exception_only(error)[-1].strip()
-        State(stage, ended=now(), error=told.splitlines()[-1]).write(folder)
+        message = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
+        JobState(stage, ended=utc_now(), error=message).write(folder)
         raise
 
 
-def _train(run: Run, project: Project, out: Path, task: Task, *, control: bool) -> None:
-    if finished(out):
+def _train(run: Run, project: Project, out: Path, spec: JobSpec, *, control: bool) -> None:
+    if is_finished(out):
         return
     finetune(
         run,
         project,
         out,
-        use=task.use,
-        gamma=task.gamma,
+        use=spec.use,
+        gamma=spec.gamma,
         control=control,
         augmentation=SMALL_AUGMENTATION,
-        optimizer=replace(SMALL_FINETUNING, epochs=task.epochs),
+        optimizer=replace(SMALL_FINETUNING, epochs=spec.epochs),
         loader=LoaderRecipe(),
         engine=ONE_DEVICE,
         seed=0,
     )
 
 
-def _heed(cancel: Path) -> None:
-    """Stop this process and its children when asked: politely, then firmly."""
+def _wait_for_cancel(cancel: Path) -> None:
+    """Once the marker exists, stop this process and its children, with ever stronger signals."""
     while not cancel.exists():
         time.sleep(0.2)
-    for word in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        os.killpg(0, word)
-        time.sleep(PATIENCE)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        os.killpg(0, number)
+        time.sleep(GRACE_PERIOD)
 
 
-def main() -> None:
-    """Work on the job whose folder is the only argument; status 0 if nobody needs to read a traceback."""
+def run_job_process() -> None:
+    """Run the job whose folder is the only argument; the status is 0 unless there is a traceback to read."""
     folder = Path(sys.argv[1])
-    # A server that a script started in the background ignores Ctrl-C, and its children inherit that.
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)  # stdout is the job's log.txt
+    logging.getLogger("stabn").setLevel(logging.INFO)
+    # A server that a script started in the background ignores SIGINT, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with lock(folder).acquire(timeout=PATIENCE):
-            threading.Thread(target=_heed, args=(cancel_marker(folder),), daemon=True).start()
-            work(folder)
+        with job_lock(folder).acquire(timeout=GRACE_PERIOD):
+            threading.Thread(target=_wait_for_cancel, args=(cancel_marker(folder),), daemon=True).start()
+            run_stages(folder)
     except Timeout:
-        raise SystemExit(f"{folder}: another process works on this job") from None
+        raise SystemExit(f"{folder}: another process is running this job") from None
 
 
 if __name__ == "__main__":
-    main()
+    run_job_process()

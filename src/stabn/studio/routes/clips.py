@@ -1,4 +1,4 @@
-"""Routes for looking: the queue, the data set, one clip, its frames, what-if, and uploads."""
+"""Routes for clips: the queue, the data set, one clip, its frames, what-if, and uploads."""
 
 import asyncio
 import hashlib
@@ -6,8 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -19,34 +18,35 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from stabn.data.video.clip import probe
-from stabn.edits.agreement import alpha
+from stabn.edits.agreement import krippendorff_alpha
 from stabn.errors import UserError
 from stabn.records import Edit
-from stabn.studio.catalogue import ORDER, Entry
+from stabn.studio.catalogue import ORDER
+from stabn.studio.not_found import NotFoundError
 from stabn.studio.session import Studio
+from stabn.studio.viewer import round_values, spatial_json
 
-KEPT_UPLOADS = 4
-MOST_PIXELS = 30_000_000_000  # about eight minutes of full HD
-LARGEST = 8192 * 4320  # pixels of a frame; larger ones would take gigabytes while they are prepared
+MAX_UPLOADS = 4
+MAX_VIDEO_PIXELS = 30_000_000_000  # about eight minutes of full HD
+MAX_FRAME_PIXELS = 8192 * 4320  # preparing larger frames would take gigabytes
 
 ClipId = Annotated[str, Query(alias="id", max_length=1000)]
-Author = Annotated[str, Query(max_length=80)]
 Scores = Annotated[list[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]], Field(max_length=4096)]
 
 
-class Body(BaseModel):
-    """What a request may say; anything else is refused."""
+class RequestBody(BaseModel):
+    """The body of a request; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class OneClip(Body):
-    """Names a clip."""
+class ClipRequest(RequestBody):
+    """The id of a clip."""
 
     id: str = Field(max_length=1000)
 
 
-class WhatIf(OneClip):
+class WhatIfRequest(ClipRequest):
     """Another attention for a clip."""
 
     temporal: Literal["edited", "original", "inverse", "uniform"]
@@ -54,20 +54,12 @@ class WhatIf(OneClip):
     scores: Scores | None = None
 
 
-def found(studio: Studio, clip_id: str) -> Entry:
-    """The clip of that id, or the answer 404."""
-    try:
-        return studio.catalogue.entry(clip_id)
-    except KeyError:
-        raise HTTPException(404, "There is no such clip; go back to the queue.") from None
-
-
 def clip_routes(studio: Studio) -> APIRouter:
-    """The routes of a studio."""
+    """The routes for clips."""
     routes = APIRouter()
-    catalogue, looking, store = studio.catalogue, studio.looking, studio.store
+    catalogue, viewer, store = studio.catalogue, studio.viewer, studio.store
 
-    def by_clip() -> dict[str, list[Edit]]:
+    def edits_by_clip() -> dict[str, list[Edit]]:
         groups: dict[str, list[Edit]] = defaultdict(list)
         for edit in store.current():
             groups[edit.clip_id].append(edit)
@@ -79,7 +71,7 @@ def clip_routes(studio: Studio) -> APIRouter:
             "run": str(studio.run.folder),
             "project": str(catalogue.project.folder),
             "class_names": catalogue.class_names,
-            "frames": looking.model.frames,
+            "frames": viewer.model.frames,
             "people": store.people(),
             "use": store.use(),
             "max_upload_mb": studio.max_upload // 2**20,
@@ -89,20 +81,22 @@ def clip_routes(studio: Studio) -> APIRouter:
 
     @routes.get("/queue")
     def queue() -> dict[str, Any]:
-        version, edits = store.version(), by_clip()
-        clips = [
-            {
-                "id": queued.clip.clip_id,
-                "label": queued.clip.label,
-                "predicted": queued.clip.predicted,
-                "confidence": round(queued.confidence, 4),
-                "label_probability": round(queued.label_probability, 4),
-                "correct": queued.clip.predicted == queued.clip.label,
-                "edited_by": [edit.author for edit in edits[queued.clip.clip_id]],
-                "updated": edits[queued.clip.clip_id][-1].time if edits[queued.clip.clip_id] else None,
-            }
-            for queued in catalogue.queue
-        ]
+        version, groups = store.version(), edits_by_clip()
+        clips = []
+        for queued in catalogue.queue:
+            clip, edits = queued.clip, groups[queued.clip.clip_id]
+            clips.append(
+                {
+                    "id": clip.clip_id,
+                    "label": clip.label,
+                    "predicted": clip.predicted,
+                    "confidence": round(queued.confidence, 4),
+                    "label_probability": round(queued.label_probability, 4),
+                    "correct": clip.predicted == clip.label,
+                    "edited_by": [edit.author for edit in edits],
+                    "updated": edits[-1].time if edits else None,
+                }
+            )
         return {"order": ORDER, "version": version, "clips": clips}
 
     @routes.get("/data")
@@ -113,9 +107,9 @@ def clip_routes(studio: Studio) -> APIRouter:
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> dict[str, Any]:
-        names, edits = catalogue.class_names, by_clip()
+        names, groups = catalogue.class_names, edits_by_clip()
         samples = list(catalogue.samples.values())
-        chosen = [
+        matching = [
             sample
             for sample in samples
             if q.lower() in sample.clip_id.lower()
@@ -123,7 +117,7 @@ def clip_routes(studio: Studio) -> APIRouter:
             and label in ("", names[sample.label])
         ]
         return {
-            "total": len(chosen),
+            "total": len(matching),
             "splits": sorted({sample.split for sample in samples}),
             "labels": list(names),
             "clips": [
@@ -131,157 +125,136 @@ def clip_routes(studio: Studio) -> APIRouter:
                     "id": sample.clip_id,
                     "label": names[sample.label],
                     "split": sample.split,
-                    "in_queue": sample.clip_id in catalogue,
-                    "edited_by": [edit.author for edit in edits[sample.clip_id]],
+                    "in_queue": sample.clip_id in catalogue.project_clips,
+                    "edited_by": [edit.author for edit in groups[sample.clip_id]],
                 }
-                for sample in chosen[offset : offset + limit]
+                for sample in matching[offset : offset + limit]
             ],
         }
 
     @routes.get("/clip")
-    def clip(clip_id: ClipId, author: Author = "") -> dict[str, Any]:
-        entry = found(studio, clip_id)
-        seen, version = studio.view(entry).seen, store.version()
-        edits = store.current_of(clip_id)
-        history = store.history(clip_id, author)
+    def clip(clip_id: ClipId, author: Annotated[str, Query(max_length=80)] = "") -> dict[str, Any]:
+        clip = catalogue.clip(clip_id)
+        prediction, version = studio.open(clip).prediction, store.version()
+        edits = store.current(clip_id)
         return {
-            "id": entry.clip_id,
-            "name": entry.name,
-            "label": entry.label,
-            "split": entry.split,
-            "source": entry.source,
-            "editable": entry.why_not is None,
-            "why_not": entry.why_not,
-            "predicted": catalogue.class_names[int(seen.probabilities.argmax())],
-            "probabilities": _rounded(seen.probabilities, 6),
-            "frame_indices": seen.frame_indices.tolist(),
-            "timestamps": _rounded(seen.timestamps, 6),
-            "temporal": _rounded(seen.temporal, 6),
-            "spatial": spatial_json(seen.spatial),
-            "crop": list(seen.crop),
+            "id": clip.clip_id,
+            "name": clip.name,
+            "label": clip.label,
+            "split": clip.split,
+            "source": clip.source,
+            "editable": clip.read_only_reason is None,
+            "why_not": clip.read_only_reason,
+            "predicted": catalogue.class_names[int(prediction.probabilities.argmax())],
+            "probabilities": round_values(prediction.probabilities),
+            "frame_indices": prediction.frame_indices.tolist(),
+            "timestamps": round_values(prediction.timestamps),
+            "temporal": round_values(prediction.temporal),
+            "spatial": spatial_json(prediction.spatial),
+            "crop": list(prediction.crop),
             "edits": [{"author": e.author, "scores": e.scores, "comment": e.comment, "time": e.time} for e in edits],
-            "agreement": alpha(np.array([edit.scores for edit in edits])) if len(edits) > 1 else None,
-            "history": {
-                "scores": history.scores,
-                "comment": history.comment,
-                "done": history.done,
-                "undone": history.undone,
-                "event": history.event,
-            },
+            "agreement": krippendorff_alpha(np.array([edit.scores for edit in edits])) if len(edits) > 1 else None,
+            "history": vars(store.history(clip_id, author)),
             "version": version,
         }
 
     @routes.get("/frame")
     def frame(request: Request, clip_id: ClipId, position: int) -> Response:
-        view = studio.view(found(studio, clip_id))
-        try:
-            return _picture(request, view.picture(position))
-        except IndexError as error:
-            raise HTTPException(404, str(error)) from None
+        return _png_response(request, studio.open(catalogue.clip(clip_id)).picture(position))
 
     @routes.get("/thumbnail")
     def thumbnail(request: Request, clip_id: ClipId) -> Response:
-        return _picture(request, studio.thumbnails.of(found(studio, clip_id)))
+        return _png_response(request, studio.thumbnails.png(clip_id))
 
     @routes.post("/prefetch")
-    def prefetch(asked: OneClip) -> dict[str, Any]:
-        studio.view(found(studio, asked.id))
+    def prefetch(request: ClipRequest) -> dict[str, Any]:
+        studio.open(catalogue.clip(request.id))
         return {}
 
     @routes.post("/what-if")
-    def what_if(asked: WhatIf) -> dict[str, Any]:
-        view = studio.view(found(studio, asked.id))
-        temporal: str | list[float] = asked.temporal
-        if asked.temporal == "edited":
-            if asked.scores is None or len(asked.scores) != looking.model.frames:
-                count = 0 if asked.scores is None else len(asked.scores)
-                raise HTTPException(422, f"scores: got {count}, expected {looking.model.frames}, one per frame")
-            temporal = asked.scores
-        view.perceive  # noqa: B018 -- waiting for them is not part of the answer's time
+    def what_if(request: WhatIfRequest) -> dict[str, Any]:
+        clip = studio.open(catalogue.clip(request.id))
+        temporal: str | list[float] = request.temporal
+        if temporal == "edited":
+            temporal = request.scores or []
+            if len(temporal) != viewer.model.frames:
+                raise HTTPException(422, f"scores: got {len(temporal)}, expected {viewer.model.frames}, one per frame")
+        clip.perceiver  # noqa: B018 -- opening the clip is not part of the measured time
         started = time.perf_counter()
-        probabilities = looking.what_if(view, temporal, asked.spatial)
+        probabilities = viewer.what_if(clip, temporal, request.spatial)
         milliseconds = 1000 * (time.perf_counter() - started)
-        return {"probabilities": _rounded(probabilities, 6), "milliseconds": round(milliseconds, 2)}
+        return {"probabilities": round_values(probabilities), "milliseconds": round(milliseconds, 2)}
 
-    # However many are sent at once: the disk holds few, and the machine is left to those who paint.
-    arriving, checking = asyncio.Semaphore(KEPT_UPLOADS), asyncio.Lock()
+    # However many uploads arrive at once, few take disk space and one is decoded, so that the editor stays fast.
+    upload_slots, check_lock = asyncio.Semaphore(MAX_UPLOADS), asyncio.Lock()
 
     @routes.post("/uploads")
     async def upload(request: Request, name: Annotated[str, Query(max_length=1000)] = "video") -> dict[str, Any]:
         clip_id = f"upload:{uuid4().hex}"
-        # The name decides nothing: what the file is, decoding it tells.
+        # The name's suffix is not trusted: decoding decides whether the file is a video.
         path = studio.uploads / uuid4().hex
         studio.uploads.mkdir(exist_ok=True)
-        async with arriving:
+        async with upload_slots:
             try:
                 with path.open("wb") as file:
                     async for chunk in request.stream():
                         await run_in_threadpool(file.write, chunk)
-                async with checking:
-                    await _in_background(_check_video, path, name)
+                async with check_lock:
+                    await _run_in_daemon_thread(_check_video, path, name)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
-            catalogue.upload(clip_id, name, path)
-            for old in catalogue.uploads()[:-KEPT_UPLOADS]:
-                with suppress(HTTPException):  # somebody removes it just now
-                    remove(old.clip_id)
+            catalogue.add_upload(clip_id, name, path)
+            for old in list(catalogue.uploads)[:-MAX_UPLOADS]:
+                remove_upload(old)
         return {"id": clip_id, "name": name}
 
     @routes.delete("/uploads")
     def remove(clip_id: ClipId) -> dict[str, Any]:
-        try:
-            entry = catalogue.remove_upload(clip_id)
-        except KeyError:
-            raise HTTPException(404, "There is no such upload.") from None
-        looking.forget(clip_id)
-        entry.path.unlink(missing_ok=True)
+        if not remove_upload(clip_id):
+            raise NotFoundError("There is no such upload.")
         return {}
+
+    def remove_upload(clip_id: str) -> bool:
+        clip = catalogue.uploads.pop(clip_id, None)
+        if clip is not None:
+            viewer.forget(clip_id)
+            clip.path.unlink(missing_ok=True)
+        return clip is not None
 
     return routes
 
 
 def _check_video(path: Path, name: str) -> None:
     try:
-        info = probe(path, MOST_PIXELS)
+        info = probe(path, MAX_VIDEO_PIXELS)
     except UserError as error:
         raise HTTPException(422, str(error).replace(str(path), name)) from None
-    if info.width * info.height > LARGEST:
+    if info.width * info.height > MAX_FRAME_PIXELS:
         raise HTTPException(422, f"{name}: has frames of {info.width}x{info.height} pixels; make it smaller")
     if info.num_frames < 2:
         raise HTTPException(422, f"{name}: is a picture, not a video; give a video file")
 
 
-async def _in_background(call: Callable[..., None], *arguments: Any) -> None:
-    """Wait for a call that may take minutes, in a thread of its own that does not keep the studio from ending."""
+async def _run_in_daemon_thread(call: Callable[..., None], *arguments: Any) -> None:
+    """Await a call that may take minutes; its thread does not keep the process from ending."""
     future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            call(*arguments)
-            future.set_result(None)
-        except BaseException as error:  # noqa: BLE001 -- whoever waits gets it
-            with suppress(InvalidStateError):  # nobody waits any more
-                future.set_exception(error)
+            future.set_result(call(*arguments))
+        except BaseException as error:  # noqa: BLE001 -- raised where the future is awaited
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="checking an upload").start()
     await asyncio.wrap_future(future)
 
 
-def _picture(request: Request, content: bytes) -> Response:
-    """A PNG; a browser asks each time, because another project's clip may have the same address tomorrow."""
+def _png_response(request: Request, content: bytes) -> Response:
+    """A PNG that the browser revalidates each time, because another project's clip may have the same address."""
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {"Cache-Control": "private, no-cache", "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type="image/png", headers=headers)
-
-
-def _rounded(values: np.ndarray, digits: int) -> list[float]:
-    return [round(float(value), digits) for value in values]
-
-
-def spatial_json(spatial: np.ndarray) -> dict[str, Any]:
-    """Maps (T, h, w) as the page reads them."""
-    frames, height, width = spatial.shape
-    return {"frames": frames, "height": height, "width": width, "values": _rounded(spatial.ravel(), 5)}

@@ -1,4 +1,4 @@
-"""Opening a database: SQLite in a file, or PostgreSQL for a team. What goes wrong there is told in one line."""
+"""A connection to the database: SQLite in a file, or PostgreSQL for a team; its errors become one line."""
 
 import sqlite3
 import time
@@ -14,10 +14,10 @@ from stabn.errors import UserError
 from stabn.studio.storage.migrations import migrate
 from stabn.studio.storage.schema import VERSION_TABLE
 
-WAIT = 30.0
+LOCK_TIMEOUT = 30.0
 """Seconds that a change waits for those of other programs."""
 
-_EXPECTED = "sqlite:////folder/file.db or postgresql://user:password@host/database"
+_EXPECTED_URL = "sqlite:////folder/file.db or postgresql://user:password@host/database"
 _PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
 _SQLITE_REMEDIES = {
     sqlite3.SQLITE_BUSY: "close the other program that uses it",
@@ -30,7 +30,7 @@ _SQLITE_REMEDIES = {
 
 
 class Database:
-    """A database in the form of this program; threads may share it.
+    """A database migrated to the schema of this version; threads may share it.
 
     Args:
         url: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; a `sqlalchemy.URL` can name any file.
@@ -39,46 +39,47 @@ class Database:
         kind: "sqlite" or "postgresql".
 
     Raises:
-        UserError: the address is wrong, or there is no database that can be used. No message shows the password.
+        UserError: the URL is wrong, or the database cannot be used. No message contains the password.
     """
 
     def __init__(self, url: str | URL) -> None:
-        parsed = _parsed(url)
+        parsed = _parse_url(url)
         self.kind = parsed.get_backend_name()
-        self._place = _shown(parsed)
-        self._engine = _engine(parsed)
+        self._name = _display_name(parsed)
+        self._engine = _create_engine(parsed)
         try:
-            with self.writing("migrations") as session:
-                migrate(session.connection(), self._place)
-                # Writes nothing new: one that may only be read is refused now and not at the first edit.
+            with self.write_session("migrations") as session:
+                migrate(session.connection(), self._name)
+                # Changes nothing, but fails now, not at the first edit, if the database is read-only.
                 session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = version_num"))
         except UserError:
             self.close()
             raise
 
     @contextmanager
-    def reading(self) -> Iterator[Session]:
-        """A session that sees one state of the database.
+    def read_session(self) -> Iterator[Session]:
+        """Open a session that sees one state of the database.
 
         Raises:
             UserError: the database cannot be used.
         """
-        with self._telling(), Session(self._engine) as session:
+        with self._one_line_errors(), Session(self._engine) as session:
             yield session
 
     @contextmanager
-    def writing(self, what: str) -> Iterator[Session]:
-        """A session that is committed at the end of the block; one at a time for each `what`, over all servers.
+    def write_session(self, lock: str) -> Iterator[Session]:
+        """Open a session that is committed, durably, at the end of the block.
 
-        When the block has ended without an error, what was written survives the loss of power.
+        Args:
+            lock: only one session with this name is open at a time, across all servers.
 
         Raises:
             UserError: the database cannot be used.
         """
         engine = self._engine.execution_options(begin="BEGIN IMMEDIATE")
-        with self._telling(), Session(engine) as session, session.begin():
+        with self._one_line_errors(), Session(engine) as session, session.begin():
             if self.kind == "postgresql":
-                _wait_for_turn(session.connection(), what)
+                _acquire_lock(session.connection(), lock)
             yield session
 
     def close(self) -> None:
@@ -86,48 +87,48 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _one_line_errors(self) -> Iterator[None]:
         try:
             yield
         except DBAPIError as error:
             reason = next(iter(str(error.orig).splitlines()), type(error.orig).__name__)
             if isinstance(error.orig, sqlite3.Error):
-                code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest says more than a remedy needs
+                code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the extended code is not needed for a remedy
                 remedy = _SQLITE_REMEDIES.get(code, "check the file and its disk")
             else:
-                remedy = "check the address, and what the server allows this user"
-            raise UserError(f"{self._place}: {reason}; {remedy}") from None
+                remedy = "check the address and this user's privileges"
+            raise UserError(f"{self._name}: {reason}; {remedy}") from None
         except PoolTimeout:
-            raise UserError(f"{self._place}: is too busy; try again in a moment") from None
+            raise UserError(f"{self._name}: has no free connection; try again in a moment") from None
 
 
-def _parsed(url: str | URL) -> URL:
+def _parse_url(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise UserError(f"database: got an address that cannot be read, expected {_EXPECTED}") from None
+        raise UserError(f"database: got an invalid URL, expected {_EXPECTED_URL}") from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
-        raise UserError(f"database: got an address of {parsed.drivername!r}, expected {_EXPECTED}")
+        raise UserError(f"database: got a URL of {parsed.drivername!r}, expected {_EXPECTED_URL}")
     if parsed.drivername == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise UserError("database: got SQLite without a file, expected sqlite:////folder/file.db")
     if "@" in (parsed.host or ""):
-        raise UserError("database: got an address with two @; write %40 for an @ inside the password")
+        raise UserError("database: got a URL with two @; write %40 for an @ inside the password")
     return parsed
 
 
-def _shown(url: URL) -> str:
+def _display_name(url: URL) -> str:
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     return url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
 
 
-def _engine(url: URL) -> Engine:
+def _create_engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
-        # isolation_level None: the driver begins no transaction by itself, `_begin` does.
-        engine = create_engine(url, connect_args={"timeout": WAIT, "isolation_level": None})
-        event.listen(engine, "connect", _prepare)
+        # With isolation_level None the driver does not begin transactions by itself; `_begin` does.
+        engine = create_engine(url, connect_args={"timeout": LOCK_TIMEOUT, "isolation_level": None})
+        event.listen(engine, "connect", _set_pragmas)
         event.listen(engine, "begin", _begin)
         return engine
     try:
@@ -136,16 +137,16 @@ def _engine(url: URL) -> Engine:
         raise UserError("database: PostgreSQL needs the package psycopg; pip install 'stabn[teams]'") from None
 
 
-def _prepare(connection: sqlite3.Connection, _: object) -> None:
+def _set_pragmas(connection: sqlite3.Connection, _: object) -> None:
     cursor = connection.cursor()
-    deadline = time.monotonic() + WAIT
+    deadline = time.monotonic() + LOCK_TIMEOUT
     for pragma in _PRAGMAS:
         while True:
             try:
                 cursor.execute(f"PRAGMA {pragma}")
                 break
             except sqlite3.OperationalError as error:
-                # When two programs make a new file at once, SQLite lets the change to WAL fail instead of wait.
+                # If two programs create the file at once, the change to WAL fails instead of waiting.
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
@@ -156,7 +157,7 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
-def _wait_for_turn(connection: Connection, what: str) -> None:
-    """Wait until no other transaction is in its turn; also makes the order of numbers that of commits."""
-    connection.execute(text(f"SET LOCAL lock_timeout = {int(WAIT * 1000)}"))
-    connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"stabn {what}", 0))))
+def _acquire_lock(connection: Connection, name: str) -> None:
+    """Wait for a lock that lasts until the transaction ends, so that event numbers ascend in the order of commits."""
+    connection.execute(text(f"SET LOCAL lock_timeout = {int(LOCK_TIMEOUT * 1000)}"))
+    connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"stabn {name}", 0))))

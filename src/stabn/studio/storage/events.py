@@ -1,43 +1,45 @@
-"""Every change of an edit, kept as an appended event, so that history and undo survive whatever happens.
+"""Every change of an edit, kept as an appended event, so that no history is lost and undo has no limit.
 
-An event holds the scores that count after it. So the present is the last event of each person and clip, whatever a
-client believed when it sent undo or redo, and only the history of one person's edit of one clip is ever folded.
+An event holds the scores that are valid after it. So an author's current edit of a clip is their last event there,
+whatever state a client assumed when it sent undo or redo, and only the history of one edit is ever replayed.
 """
 
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import URL, ColumnElement, func, select
+from sqlalchemy import URL, ColumnElement, Executable, func, select
 from sqlalchemy.orm import Session
 
 from stabn.edits.merge import check_use
-from stabn.records import Edit, now
+from stabn.records import Edit, utc_now
 from stabn.studio.storage.database import Database
-from stabn.studio.storage.schema import NO_CLIP, EventRow
+from stabn.studio.storage.schema import NO_CLIP, Event
 
 KINDS = ("paint", "undo", "redo", "clear", "import")
-"""What can happen to an edit. Paint, clear and import are steps that undo takes back."""
+"""Kinds of change. Paint, clear and import are steps that undo reverts."""
 
 Scores = tuple[float, ...] | None
 """T importances in 0..1, or None where there is no edit."""
 
-_REQUEST = re.compile(r"[A-Za-z0-9_-]{8,64}")
+REQUEST_PATTERN = r"^[A-Za-z0-9_-]{8,64}$"
+"""What the name of a change must match."""
 
 
 @dataclass(frozen=True)
-class Change:
-    """What a person does to their edit of a clip.
+class EditChange:
+    """One change of an author's edit of a clip.
 
     Attributes:
         request: a name that the client gives this change and no other: 8 to 64 of A-Z a-z 0-9 _ -.
         kind: one of `KINDS`.
-        clip_id, frame_indices, timestamps: which clip, as in `Edit`.
-        scores: T importances in 0..1 that count from now on; None to withdraw the edit.
-        author: 1 to 80 printable characters, without spaces around them.
+        clip_id, frame_indices, timestamps: the clip, as in `Edit`.
+        scores: T importances in 0..1 from this change on; None to withdraw the edit.
+        author: 1 to 80 printable characters without surrounding spaces.
         time: ISO 8601 with time zone.
         comment: free text.
 
@@ -56,57 +58,38 @@ class Change:
     comment: str = ""
 
     def __post_init__(self) -> None:
-        if not _REQUEST.fullmatch(self.request):
+        if not re.fullmatch(REQUEST_PATTERN, self.request):
             raise ValueError(f"request: got {self.request!r}, expected 8 to 64 of A-Z a-z 0-9 _ -")
         if self.kind not in KINDS:
             raise ValueError(f"kind: got {self.kind!r}, expected one of {', '.join(KINDS)}")
         if self.kind in ("paint", "import") and self.scores is None:
-            raise ValueError(f"scores: got none to {self.kind}, expected one per frame")
+            raise ValueError(f"scores: got none for {self.kind}, expected one per frame")
         if self.kind == "clear" and self.scores is not None:
-            raise ValueError("scores: got some to clear, expected none")
+            raise ValueError("scores: got some for clear, expected none")
         check_author(self.author)
         scores = (0.0,) * len(self.frame_indices) if self.scores is None else self.scores
         Edit(self.clip_id, self.frame_indices, self.timestamps, scores, self.author, self.time, self.comment)
 
     @classmethod
-    def importing(cls, edit: Edit) -> "Change":
-        """Take an edit over from elsewhere.
+    def importing(cls, edit: Edit) -> "EditChange":
+        """The change that takes over an edit from elsewhere.
 
         Raises:
-            ValueError: its author is no name.
+            ValueError: its author is not a valid name.
         """
         return cls(request=uuid4().hex, kind="import", **vars(edit))
 
 
 @dataclass(frozen=True)
-class Event:
-    """A change that has happened.
-
-    Attributes:
-        number: ascending within a project.
-        kind: one of `KINDS`.
-        author, time, comment: whose change, when, and what they remarked.
-        scores: T importances that counted from then on, or None.
-    """
-
-    number: int
-    kind: str
-    author: str
-    time: str
-    scores: Scores
-    comment: str
-
-
-@dataclass(frozen=True)
 class History:
-    """One person's edit of one clip, with the way there.
+    """An author's edit of a clip, with its undo and redo steps.
 
     Attributes:
-        scores: what counts now, or None.
-        comment: the remark of the last event.
-        done: what undo goes back to, the next one last.
-        undone: what redo goes forward to, the next one last.
-        event: the last number; 0 if nothing has happened.
+        scores: the current ones, or None.
+        comment: that of the last event.
+        done: the states that undo returns to, the next one last.
+        undone: the states that redo returns to, the next one last.
+        event: the last event's number; 0 if there is none.
     """
 
     scores: Scores = None
@@ -116,36 +99,31 @@ class History:
     event: int = 0
 
 
-def check_author(author: str) -> None:
-    """Make sure that a person's name is one.
+def check_author(author: str) -> str:
+    """Return a valid author's name unchanged.
 
     Raises:
-        ValueError: it is empty, longer than 80 characters, has spaces around it or characters that do not print.
+        ValueError: it is not 1 to 80 printable characters without surrounding spaces.
     """
     if not 1 <= len(author) <= 80 or author != author.strip() or not author.isprintable():
         raise ValueError(f"author: got {author!r}, expected a name of 1 to 80 printable characters")
+    return author
 
 
-def folded(events: Iterable[Event]) -> History:
-    """The history that events of one person and clip, in their order, amount to.
+def replay(events: Iterable[Event]) -> History:
+    """Compute the history that results from an author's events of a clip, in their order.
 
-    Each event's own scores are what counts after it, also where a client undid what was not there to be undone.
+    Each event's own scores are valid after it, even where a client undid a step that did not exist.
     """
-    done: list[Scores] = []
-    undone: list[Scores] = []
-    last = Event(0, "", "", "", None, "")
+    history = History()
     for event in events:
+        done, undone = (*history.done, history.scores), history.undone
         if event.kind == "undo":
-            undone.append(last.scores)
-            del done[-1:]
+            done, undone = history.done[:-1], (*undone, history.scores)
         else:
-            done.append(last.scores)
-            if event.kind == "redo":
-                del undone[-1:]
-            else:
-                undone.clear()
-        last = event
-    return History(last.scores, last.comment, tuple(done), tuple(undone), last.number)
+            undone = undone[:-1] if event.kind == "redo" else ()
+        history = History(event.scores, event.comment, done, undone, event.number)
+    return history
 
 
 class Store:
@@ -159,173 +137,138 @@ class Store:
         kind: "sqlite" or "postgresql".
 
     Raises:
-        UserError: the database cannot be opened, or a newer program has written it. So do all methods when the
-            database goes away. No message shows the password.
+        UserError: the database cannot be opened, or was written by a newer version; every method raises it when the
+            database becomes unavailable. No message contains the password.
     """
 
     def __init__(self, url: str | URL, project_id: str) -> None:
         self._database = Database(url)
-        self._mine = EventRow.project == project_id
-        self._project = project_id
-        self._turn = threading.Lock()  # a fair queue, where SQLite would have threads try again and again
+        self._in_project = Event.project == project_id
+        self._of_clips = self._in_project & (Event.clip_id != NO_CLIP)
+        self._project_id = project_id
+        self._lock = threading.Lock()  # threads queue here instead of polling SQLite's lock
         self.kind = self._database.kind
 
-    def append(self, change: Change) -> int:
-        """Keep a change and give its number; when this returns, the change survives the loss of power.
+    def append(self, change: EditChange) -> int:
+        """Store a change and return its event's number; it is durable when this returns.
 
-        A request that is there already is not kept twice: its number is given again.
+        A request that is stored already is not stored again: its number is returned.
         """
         return self.append_all([change])[0]
 
-    def append_all(self, changes: Sequence[Change]) -> tuple[int, ...]:
-        """Keep several changes, all or none, and give their numbers."""
-        with self._writing() as session:
-            return tuple(self._appended(session, change) for change in changes)
+    def append_all(self, changes: Sequence[EditChange]) -> tuple[int, ...]:
+        """Store several changes, all or none, and return their events' numbers."""
+        with self._write_session() as session:
+            return tuple(self._append(session, change) for change in changes)
 
-    def take_in(self, edits: Sequence[Edit]) -> int:
-        """Keep those edits of a file that are not known, all or none, and give their count.
+    def import_edits(self, edits: Sequence[Edit]) -> int:
+        """Store the edits of a file that are not stored yet, all or none, and return their number.
 
-        An edit is known if some event made exactly it. As in the file, the last edit of a person and clip counts: where
-        that one is known, the unknown ones before it become history, and what counted before still counts.
+        An edit is stored if some event made exactly it. As in the file, an author's last edit of a clip is the current
+        one: if that one is stored already, the new ones before it only become history.
 
         Raises:
-            ValueError: an author is no name.
+            ValueError: an author's name is not valid.
         """
-        with self._writing() as session:
-            fresh, last_is_known = [], {}
-            for edit in edits:
-                known = self._knows(session, edit)
-                last_is_known[edit.clip_id, edit.author] = known
-                if not known:
-                    fresh.append(edit)
-            pairs = dict.fromkeys((edit.clip_id, edit.author) for edit in fresh)
-            standing = [self._repeated(session, *pair) for pair in pairs if last_is_known[pair]]
-            for change in (*map(Change.importing, fresh), *standing):
-                self._appended(session, change)
-            return len(fresh)
+        with self._write_session() as session:
+            is_stored = {edit: self._is_stored(session, edit) for edit in edits}
+            last_edits = {(edit.clip_id, edit.author): edit for edit in edits}
+            new_edits = [edit for edit in edits if not is_stored[edit]]
+            pairs = dict.fromkeys((edit.clip_id, edit.author) for edit in new_edits)
+            restored = [self._restore_current(session, *pair) for pair in pairs if is_stored[last_edits[pair]]]
+            for change in (*map(EditChange.importing, new_edits), *restored):
+                self._append(session, change)
+            return len(new_edits)
 
-    def current(self) -> tuple[Edit, ...]:
-        """Everybody's edits as they are now, in the order of their last event; withdrawn ones are absent."""
-        return self._current(EventRow.clip_id != NO_CLIP)
-
-    def current_of(self, clip_id: str) -> tuple[Edit, ...]:
-        """Everybody's edits of one clip, as `current`."""
-        return self._current(EventRow.clip_id == clip_id)
+    def current(self, clip_id: str | None = None) -> tuple[Edit, ...]:
+        """Everybody's current edits, of one clip or all, in the order of their last event; without withdrawn ones."""
+        clips = self._of_clips if clip_id is None else self._in_project & (Event.clip_id == clip_id)
+        last = select(func.max(Event.number)).where(clips).group_by(Event.clip_id, Event.author)
+        events = self._events(Event.number.in_(last), Event.scores.is_not(None))
+        return tuple(Edit(**_edit_fields(event)) for event in events)
 
     def history(self, clip_id: str, author: str) -> History:
-        """One person's edit of one clip, and the way there."""
-        return folded(self._events(EventRow.clip_id == clip_id, EventRow.author == author))
+        """One author's edit of one clip, with its undo and redo steps."""
+        return replay(self._events(Event.clip_id == clip_id, Event.author == author))
 
     def events(self, clip_id: str) -> tuple[Event, ...]:
-        """Everything that happened to a clip, in order."""
-        return self._events(EventRow.clip_id == clip_id)
+        """All events of a clip, in order."""
+        return self._events(Event.clip_id == clip_id)
 
     def people(self) -> tuple[str, ...]:
-        """Everybody who has ever edited a clip, by name."""
-        query = select(EventRow.author).distinct().where(self._mine, EventRow.clip_id != NO_CLIP)
-        with self._database.reading() as session:
-            return tuple(sorted(session.scalars(query), key=lambda name: (name.casefold(), name)))
+        """Everybody who has ever edited a clip, sorted by name."""
+        rows = self._execute(select(Event.author).distinct().where(self._of_clips))
+        return tuple(sorted((name for (name,) in rows), key=lambda name: (name.casefold(), name)))
 
     def use(self) -> str:
         """What fine-tuning makes of several people's edits: "latest" until somebody chooses."""
-        query = select(EventRow.number, EventRow.use).where(self._mine, EventRow.clip_id == NO_CLIP)
-        with self._database.reading() as session:
-            choices = session.execute(query).all()  # few; sorted by SQLite, all events would be read
-            return max(choices, default=(0, None))[1] or "latest"
+        # Few rows, so the maximum is found here; ordered by SQLite, the query would scan all events.
+        choices = self._execute(select(Event.number, Event.use).where(self._in_project, Event.clip_id == NO_CLIP))
+        return max(choices)[1] if choices else "latest"
 
     def set_use(self, use: str, author: str) -> None:
         """Choose what fine-tuning makes of several people's edits.
 
         Raises:
-            UserError: `use` is no such choice.
-            ValueError: the author is no name.
+            UserError: `use` is not a valid choice.
+            ValueError: the author's name is not valid.
         """
         check_use(use)
         check_author(author)
-        with self._writing() as session:
+        with self._write_session() as session:
+            request = uuid4().hex
             session.add(
-                EventRow(
-                    project=self._project,
-                    request=uuid4().hex,
-                    kind="use",
-                    clip_id=NO_CLIP,
-                    frame_indices=[],
-                    timestamps=[],
-                    author=author,
-                    time=now(),
-                    comment="",
-                    use=use,
-                )
+                Event(project=self._project_id, request=request, kind="use", author=author, time=utc_now(), use=use)
             )
 
     def version(self) -> int:
         """The number of the project's last event; 0 if there is none."""
-        with self._database.reading() as session:
-            return session.scalar(select(func.max(EventRow.number)).where(self._mine)) or 0
+        [[number]] = self._execute(select(func.max(Event.number)).where(self._in_project))
+        return number or 0
 
-    def changed(self, since: int) -> tuple[str, ...]:
-        """The ids of the clips that have events after number `since`, sorted."""
-        query = (
-            select(EventRow.clip_id).distinct().where(self._mine, EventRow.number > since, EventRow.clip_id != NO_CLIP)
-        )
-        with self._database.reading() as session:
-            return tuple(sorted(session.scalars(query)))
+    def changed_clips(self, since: int) -> tuple[str, ...]:
+        """The ids of the clips with events after number `since`, sorted."""
+        query = select(Event.clip_id).distinct().where(self._of_clips, Event.number > since)
+        return tuple(sorted(clip_id for (clip_id,) in self._execute(query)))
 
     def close(self) -> None:
         """Close all connections."""
         self._database.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        with self._turn, self._database.writing(self._project) as session:
+    def _write_session(self) -> Iterator[Session]:
+        with self._lock, self._database.write_session(self._project_id) as session:
             yield session
 
-    def _appended(self, session: Session, change: Change) -> int:
-        known = session.scalar(select(EventRow.number).where(self._mine, EventRow.request == change.request))
-        if known is not None:
-            return known
-        row = EventRow(project=self._project, **vars(change))
-        session.add(row)
-        session.flush()
-        return row.number
-
-    def _knows(self, session: Session, edit: Edit) -> bool:
-        query = select(EventRow.scores).where(
-            self._mine,
-            EventRow.clip_id == edit.clip_id,
-            EventRow.author == edit.author,
-            EventRow.time == edit.time,
-            EventRow.comment == edit.comment,
-        )
-        return list(edit.scores) in session.scalars(query)
-
-    def _repeated(self, session: Session, clip_id: str, author: str) -> Change:
-        """The change that makes what counts now count again."""
-        query = select(EventRow).where(self._mine, EventRow.clip_id == clip_id, EventRow.author == author)
-        row = session.scalars(query.order_by(EventRow.number.desc()).limit(1)).one()
-        kind, scores = "clear" if row.scores is None else "import", _scores(row)
-        frames, times = tuple(row.frame_indices), tuple(row.timestamps)
-        return Change(uuid4().hex, kind, clip_id, frames, times, scores, author, row.time, row.comment)
-
-    def _current(self, clips: ColumnElement[bool]) -> tuple[Edit, ...]:
-        last = select(func.max(EventRow.number)).where(self._mine, clips).group_by(EventRow.clip_id, EventRow.author)
-        query = select(EventRow).where(EventRow.number.in_(last), EventRow.scores.is_not(None))
-        with self._database.reading() as session:
-            return tuple(_edit(row) for row in session.scalars(query.order_by(EventRow.number)))
+    def _execute(self, query: Executable) -> list[Any]:
+        with self._database.read_session() as session:
+            return list(session.execute(query))
 
     def _events(self, *conditions: ColumnElement[bool]) -> tuple[Event, ...]:
-        query = select(EventRow).where(self._mine, *conditions).order_by(EventRow.number)
-        with self._database.reading() as session:
-            return tuple(
-                Event(row.number, row.kind, row.author, row.time, _scores(row), row.comment)
-                for row in session.scalars(query)
-            )
+        query = select(Event).where(self._in_project, *conditions).order_by(Event.number)
+        return tuple(event for (event,) in self._execute(query))
+
+    def _append(self, session: Session, change: EditChange) -> int:
+        query = select(Event.number).where(self._in_project, Event.request == change.request)
+        number = session.scalar(query)
+        if number is None:
+            event = Event(project=self._project_id, **vars(change))
+            session.add(event)
+            session.flush()
+            number = event.number
+        return number
+
+    def _is_stored(self, session: Session, edit: Edit) -> bool:
+        query = select(Event.scores).where(self._in_project, Event.clip_id == edit.clip_id, Event.author == edit.author)
+        return edit.scores in session.scalars(query.where(Event.time == edit.time, Event.comment == edit.comment))
+
+    def _restore_current(self, session: Session, clip_id: str, author: str) -> EditChange:
+        """The change that makes an author's current edit of a clip the last one again."""
+        query = select(Event).where(self._in_project).filter_by(clip_id=clip_id, author=author)
+        last = session.scalars(query.order_by(Event.number.desc()).limit(1)).one()
+        kind = "clear" if last.scores is None else "import"
+        return EditChange(request=uuid4().hex, kind=kind, **_edit_fields(last))
 
 
-def _scores(row: EventRow) -> Scores:
-    return None if row.scores is None else tuple(row.scores)
-
-
-def _edit(row: EventRow) -> Edit:
-    frames, times = tuple(row.frame_indices), tuple(row.timestamps)
-    return Edit(row.clip_id, frames, times, tuple(row.scores or ()), row.author, row.time, row.comment)
+def _edit_fields(event: Event) -> dict[str, Any]:
+    return {field.name: getattr(event, field.name) for field in fields(Edit)}

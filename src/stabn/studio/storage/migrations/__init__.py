@@ -1,6 +1,6 @@
-"""How the studio's database came to its present form: one file in versions/ per step, never changed once released.
+"""Migrations of the studio's database: one file in versions/ each, never changed once released.
 
-A new step starts as `alembic.command.revision(configuration(connection), autogenerate=True, rev_id="0002")`.
+Create a new one with `alembic.command.revision(configuration(connection), autogenerate=True, rev_id="0002")`.
 """
 
 import threading
@@ -14,31 +14,31 @@ from sqlalchemy import Connection
 from stabn.errors import UserError
 from stabn.studio.storage.schema import VERSION_TABLE
 
-_ONE_AT_A_TIME = threading.Lock()  # alembic keeps its context in module globals
+_LOCK = threading.Lock()  # Alembic keeps its context in module globals
 
 
 def configuration(connection: Connection) -> Config:
-    """What alembic's commands ask for, without a file."""
+    """The configuration of Alembic's commands, without a file."""
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", "stabn.studio.storage:migrations")
     return config
 
 
-def migrate(connection: Connection, place: str) -> None:
-    """Bring a database to the form of this program, inside the connection's transaction.
+def migrate(connection: Connection, name: str) -> None:
+    """Migrate a database to the schema of this version, inside the connection's transaction.
 
     Args:
-        connection: in a transaction that keeps other servers from doing the same.
-        place: what messages call the database.
+        connection: in a transaction that keeps other servers from migrating at the same time.
+        name: the database's name in messages.
 
     Raises:
-        UserError: a newer program has written it.
+        UserError: the database was written by a newer version.
     """
     config = configuration(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    revisions = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    present = context.get_current_revision()
-    if present is not None and present not in known:
-        raise UserError(f"{place}: was written by a newer stabn (form {present}); upgrade stabn to open it")
-    with _ONE_AT_A_TIME:
+    revision = context.get_current_revision()
+    if revision is not None and revision not in revisions:
+        raise UserError(f"{name}: was written by a newer stabn (revision {revision}); upgrade stabn to open it")
+    with _LOCK:
         command.upgrade(config, "head")

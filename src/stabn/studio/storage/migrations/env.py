@@ -1,4 +1,4 @@
-"""What alembic runs for every command; the connection comes from `stabn.studio.storage.migrations.configuration`."""
+"""Run by every Alembic command; the connection comes from `stabn.studio.storage.migrations.configuration`."""
 
 from alembic import context
 
