@@ -1,4 +1,4 @@
-"""Is every acknowledged edit there after the server was killed in the middle of the work?
+"""Check that every acknowledged edit survives when the server is killed.
 
     python -m benchmarks.studio.annotators --run demo/before --edits demo/edits
 
@@ -20,12 +20,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from benchmarks.studio.running import Running, machine
+from benchmarks.studio.server import StudioServer, machine
 
 PEOPLE, EDITS = 20, 50
 
 
-def work(person: int, studio: Running, clips: list[str], frames: int, log: list, lock: threading.Lock) -> None:
+def work(person: int, studio: StudioServer, clips: list[str], frames: int, log: list, lock: threading.Lock) -> None:
     rng = np.random.default_rng(person)
     client = httpx.Client(base_url=studio.address, headers={"Authorization": f"token {studio.token}"}, timeout=30)
     for number in range(EDITS):
@@ -50,8 +50,8 @@ def work(person: int, studio: Running, clips: list[str], frames: int, log: list,
             raise SystemExit(f"person {person} gave up")
 
 
-def measured(run: Path, project: Path) -> dict[str, float]:
-    studio = Running(run, project, "--port", "0")
+def measure(run: Path, project: Path) -> dict[str, float]:
+    studio = StudioServer(run, project, "--port", "0")
     port = studio.address.rsplit(":", 1)[1]
     studio.command[-1] = port  # where everybody looks for it again
     session = studio.client.get("/api/session").json()
@@ -97,12 +97,12 @@ if __name__ == "__main__":
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--edits", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("annotators.json"))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(shutil.copytree(given.edits, Path(temporary) / "edits"))
+        copy = Path(shutil.copytree(arguments.edits, Path(temporary) / "edits"))
         (copy / "edits.jsonl").write_text("")
-        figures = measured(given.run, copy)
-    given.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
-    print(given.out.read_text())
+        figures = measure(arguments.run, copy)
+    arguments.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+    print(arguments.out.read_text())
     assert not figures["lost"]
     assert not figures["stored_twice"]

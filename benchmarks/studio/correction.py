@@ -1,4 +1,4 @@
-"""How many keys and seconds does one correction take? 20 clips of a queue in a real Chromium, truth as the target.
+"""Keys and seconds per correction: 20 clips of a queue in a real Chromium, with the truth as the target.
 
     python -m benchmarks.studio.correction --run demo/before --edits demo/edits --truth demo/tabletop/truth.jsonl
 
@@ -22,7 +22,7 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.studio.keystrokes import OPERATORS, SCREEN, Hands, browser, layers, runs, summary, waited
-from benchmarks.studio.running import Running, machine, running
+from benchmarks.studio.server import StudioServer, machine, start_studio
 
 RESULTS = Path(__file__).with_name("correction.json")
 KEYS = {0.0: "1", 0.5: "2", 1.0: "3"}
@@ -34,10 +34,10 @@ Range = tuple[int, int, float]
 
 def write_part(name: str, figures: dict[str, Any]) -> None:
     """Replace one part of correction.json and leave the other."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     load = round(os.getloadavg()[0], 1)
-    found |= {"operators": OPERATORS, name: figures | {"machine": machine() | {"load": load}}}
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    results |= {"operators": OPERATORS, name: figures | {"machine": machine() | {"load": load}}}
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 
 
@@ -95,7 +95,7 @@ def by_mouse(hands: Hands, target: Sequence[float]) -> None:
     hands.change()
 
 
-def queue(page: Page, studio: Running, truth: dict[str, list[float]], work: Callable) -> dict[str, Any]:
+def queue(page: Page, studio: StudioServer, truth: dict[str, list[float]], work: Callable) -> dict[str, Any]:
     """Correct the whole queue."""
     clips = studio.client.get("/api/queue").json()["clips"]
     page.goto(f"{studio.address}/?token={studio.token}")
@@ -106,10 +106,10 @@ def queue(page: Page, studio: Running, truth: dict[str, list[float]], work: Call
     opening = waited(page, READY)
     done, equal, every = [], 0, []
     for number, clip in enumerate(clips):
-        asked = {"id": clip["id"], "author": work.__name__}
-        known = studio.client.get("/api/clip", params=asked).json()
-        target = [truth[clip["id"]][at] for at in known["frame_indices"]]
-        length = len(truth[clip["id"]]) * known["timestamps"][-1] / known["frame_indices"][-1]
+        request = {"id": clip["id"], "author": work.__name__}
+        clip_data = studio.client.get("/api/clip", params=request).json()
+        target = [truth[clip["id"]][at] for at in clip_data["frame_indices"]]
+        length = len(truth[clip["id"]]) * clip_data["timestamps"][-1] / clip_data["frame_indices"][-1]
         waited(page, ALL)
         hands = Hands(page)
         hands.keys("Space")
@@ -121,7 +121,7 @@ def queue(page: Page, studio: Running, truth: dict[str, list[float]], work: Call
         if more:
             every.append(waiting + waited(page, ALL))
         done.append({"count": hands.count, "watching": length, "waiting": waiting if more else None})
-        equal += studio.client.get("/api/clip", params=asked).json()["history"]["scores"] == target
+        equal += studio.client.get("/api/clip", params=request).json()["history"]["scores"] == target
     return summary(done) | {
         "seconds_to_all_frames_of_next": round(sorted(every)[len(every) // 2], 2),
         "seconds_to_open_the_first": round(opening, 2),
@@ -144,15 +144,15 @@ if __name__ == "__main__":
     parser.add_argument("--truth", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--chromium")
-    given = parser.parse_args()
-    lines = [json.loads(line) for line in given.truth.read_text().splitlines()]
+    arguments = parser.parse_args()
+    lines = [json.loads(line) for line in arguments.truth.read_text().splitlines()]
     truth = {line["id"]: line["relevance"] for line in lines}
     figures = {}
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
-        opened = browser(playwright, given.chromium)
+        opened = browser(playwright, arguments.chromium)
         for name, work in (("keyboard", by_keys), ("mouse", by_mouse)):
-            project = first_clips(given.edits, Path(temporary) / name, given.clips)
-            with running(given.run, project) as studio:
+            project = first_clips(arguments.edits, Path(temporary) / name, arguments.clips)
+            with start_studio(arguments.run, project) as studio:
                 figures[name] = queue(opened.new_page(viewport=SCREEN), studio, truth, work)
         opened.close()
     write_part("studio", figures)

@@ -210,15 +210,15 @@ if __name__ == "__main__":
     parser.add_argument("--truth", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--chromium")
-    given = parser.parse_args()
-    rows = [json.loads(line) for line in (given.edits / "clips.jsonl").read_text().splitlines()[: given.clips]]
-    lines = [json.loads(line) for line in given.truth.read_text().splitlines()]
+    arguments = parser.parse_args()
+    rows = [json.loads(line) for line in (arguments.edits / "clips.jsonl").read_text().splitlines()[: arguments.clips]]
+    lines = [json.loads(line) for line in arguments.truth.read_text().splitlines()]
     with (
         tempfile.TemporaryDirectory() as temporary,
-        label_studio(given.label_studio, Path(temporary)) as address,
+        label_studio(arguments.label_studio, Path(temporary)) as address,
         sync_playwright() as playwright,
     ):
-        opened = browser(playwright, given.chromium)
+        opened = browser(playwright, arguments.chromium)
         page = opened.new_page(viewport=SCREEN)
         page.route(re.compile(f"^(?!{address}|data:|blob:)"), lambda route: route.abort())
         figures = measure(page, address, rows, {line["id"]: line["relevance"] for line in lines})

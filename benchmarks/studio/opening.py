@@ -1,10 +1,10 @@
-"""How long until the first frame of a long video is there, and does the server's memory stay flat?
+"""Time to the first frame of a long video, and the server's memory after many clips.
 
     python -m benchmarks.studio.opening --run demo/before --edits demo/edits
 
-A 10 s 1080p H.264 video with noise (300 frames, about 20 Mbit/s) is corrected as a training clip: time from asking for
-it to the first frame, to all frames, and to the first what-if, 7 fresh servers' medians. Then 1000 different clips are
-opened with all frames and one what-if each.
+A 10 s 1080p H.264 video with noise (300 frames, about 20 Mbit/s) is corrected as a training clip: time from the
+request to the first frame, to all frames, and to the first what-if, 7 fresh servers' medians. Then 1000 different
+clips are opened with all frames and one what-if each.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.studio.running import machine, running
+from benchmarks.studio.server import machine, start_studio
 from stabn.data.annotations.source import DataSource
 from stabn.data.video.clip import write_video
 from stabn.evaluation.collect import collect_project
@@ -54,7 +54,7 @@ def long_video(run: Path, folder: Path) -> dict[str, float]:
     collect_project(open_run(run, source), folder / "edits", bound=1.0)
     first, every, answer = [], [], []
     for _ in range(REPEATS):
-        with running(run, folder / "edits", "--data.annotations", str(folder / "clips.csv")) as studio:
+        with start_studio(run, folder / "edits", "--data.annotations", str(folder / "clips.csv")) as studio:
             frames = studio.client.get("/api/session").json()["frames"]
             clip = {"id": "long.mp4"}
             started = time.perf_counter()
@@ -64,8 +64,8 @@ def long_video(run: Path, folder: Path) -> dict[str, float]:
             for position in range(frames):
                 studio.client.get("/api/frame", params=clip | {"position": position}).raise_for_status()
             every.append(time.perf_counter() - started)
-            asked = clip | {"temporal": "original", "spatial": "original"}
-            studio.client.post("/api/what-if", json=asked).raise_for_status()
+            request = clip | {"temporal": "original", "spatial": "original"}
+            studio.client.post("/api/what-if", json=request).raise_for_status()
             answer.append(time.perf_counter() - started)
     return {
         "megabytes": round((folder / "long.mp4").stat().st_size / 2**20, 1),
@@ -78,7 +78,7 @@ def long_video(run: Path, folder: Path) -> dict[str, float]:
 
 def memory(run: Path, project: Path, count: int) -> dict[str, float]:
     held = {}
-    with running(run, project, "--memory-mb", "16") as studio:
+    with start_studio(run, project, "--memory-mb", "16") as studio:
         frames = studio.client.get("/api/session").json()["frames"]
         clips: list[str] = []
         while len(clips) < count:
@@ -89,8 +89,8 @@ def memory(run: Path, project: Path, count: int) -> dict[str, float]:
             studio.client.get("/api/clip", params={"id": clip_id}).raise_for_status()
             for position in range(frames):
                 studio.client.get("/api/frame", params={"id": clip_id, "position": position})
-            asked = {"id": clip_id, "temporal": "uniform", "spatial": "original"}
-            studio.client.post("/api/what-if", json=asked).raise_for_status()
+            request = {"id": clip_id, "temporal": "uniform", "spatial": "original"}
+            studio.client.post("/api/what-if", json=request).raise_for_status()
             if number in (50, 100, 200, 300, 400, 500, count):
                 held[f"after {number}"] = studio.memory()
     return {name: round(value / 2**20) for name, value in held.items()}
@@ -101,12 +101,12 @@ if __name__ == "__main__":
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--edits", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("opening.json"))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(shutil.copytree(given.edits, Path(temporary) / "copy"))
+        copy = Path(shutil.copytree(arguments.edits, Path(temporary) / "copy"))
         figures = {
-            "10 s of 1080p": long_video(given.run, Path(temporary)),
-            "server's memory in MB, 16 MB allowed to opened clips": memory(given.run, copy, 1000),
+            "10 s of 1080p": long_video(arguments.run, Path(temporary)),
+            "server's memory in MB, 16 MB allowed to opened clips": memory(arguments.run, copy, 1000),
         }
-    given.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
-    print(given.out.read_text())
+    arguments.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+    print(arguments.out.read_text())

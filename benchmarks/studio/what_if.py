@@ -1,8 +1,8 @@
-"""How long does the page wait for another answer, and how does that compare with a whole forward pass?
+"""Latency of a what-if request, compared with a whole forward pass.
 
     python -m benchmarks.studio.what_if --run demo/before --edits demo/edits
 
-100 requests with random scores over HTTP for the run given and for a 3D ResNet-50 at 32x224x224 with random weights,
+100 requests with random scores over HTTP for the given run and for a 3D ResNet-50 at 32x224x224 with random weights,
 interleaved with whole forward passes of the same network in this process on the same clip shape, one at a time.
 """
 
@@ -17,17 +17,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.studio.running import machine, running
+from benchmarks.studio.server import machine, start_studio
 from stabn.data.annotations.source import DataSource
 from stabn.data.sampling import Sampling
-from stabn.data.tabletop import generate
+from stabn.data.tabletop.generate import generate_tabletop
 from stabn.data.transforms import Preprocessing
 from stabn.evaluation.collect import collect_project
 from stabn.nn import STABN
 from stabn.runs import open_run, write_run
 
 
-def measured(run: Path, project: Path, repeats: int, forwards: int) -> dict[str, float]:
+def measure(run: Path, project: Path, repeats: int, forwards: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     model = open_run(run).model()
     assert isinstance(model, STABN)
@@ -36,7 +36,7 @@ def measured(run: Path, project: Path, repeats: int, forwards: int) -> dict[str,
     side = model.preprocessing["crop"]
     clip = torch.randn(1, 3, model.frames, side, side)
     waits, inside, whole = [], [], []
-    with running(run, project) as studio:
+    with start_studio(run, project) as studio:
         clip_id = studio.client.get("/api/queue").json()["clips"][0]["id"]
         studio.client.get("/api/clip", params={"id": clip_id})
 
@@ -77,7 +77,7 @@ def measured(run: Path, project: Path, repeats: int, forwards: int) -> dict[str,
 
 def resnet50(folder: Path) -> tuple[Path, Path]:
     """A run of the paper's size with random weights, and an edit project of it."""
-    generate(folder / "data", train=14, validation=14, seed=0, workers=1)
+    generate_tabletop(folder / "data", train=14, validation=14, seed=0, workers=1)
     run = folder / "run"
     torch.manual_seed(0)
     names = DataSource(str(folder / "data")).table().class_names
@@ -94,11 +94,11 @@ if __name__ == "__main__":
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--edits", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("what_if.json"))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(shutil.copytree(given.edits, Path(temporary) / "copy"))
-        figures = {"demo": measured(given.run, copy, 100, 50)}
+        copy = Path(shutil.copytree(arguments.edits, Path(temporary) / "copy"))
+        figures = {"demo": measure(arguments.run, copy, 100, 50)}
         run, project = resnet50(Path(temporary))
-        figures["resnet50 32x224x224"] = measured(run, project, 100, 10)
-    given.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
-    print(given.out.read_text())
+        figures["resnet50 32x224x224"] = measure(run, project, 100, 10)
+    arguments.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+    print(arguments.out.read_text())

@@ -1,4 +1,4 @@
-"""A real studio in a process of its own, for the measurements beside this file."""
+"""A studio in a process of its own, for the measurements beside this file."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ import httpx
 import torch
 
 
-class Running:
+class StudioServer:
     """A started `stabn studio` and a client with its token."""
 
     def __init__(self, run: Path, project: Path, *options: str) -> None:
@@ -42,21 +42,21 @@ class Running:
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) * 1024
 
     def kill(self) -> None:
-        """SIGKILL, to the server and nothing else."""
+        """Kill the server process with SIGKILL."""
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:
-        """As a person does: Ctrl-C."""
+        """Interrupt the server, as Ctrl-C does."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(60)
 
 
 @contextmanager
-def running(run: Path, project: Path, *options: str) -> Iterator[Running]:
-    """A started studio, ended afterwards."""
-    server = Running(run, project, "--port", "0", *options)
+def start_studio(run: Path, project: Path, *options: str) -> Iterator[StudioServer]:
+    """Start a studio, and stop it at the end of the block."""
+    server = StudioServer(run, project, "--port", "0", *options)
     try:
         yield server
     finally:
@@ -64,7 +64,7 @@ def running(run: Path, project: Path, *options: str) -> Iterator[Running]:
 
 
 def machine() -> dict[str, str | int]:
-    """What the figures were measured on."""
+    """The hardware and software that the figures were measured on."""
     cpu = next(
         (s.split(":")[1].strip() for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")),
         "?",
