@@ -9,26 +9,34 @@ import yaml
 from uvicorn import Server
 
 from stabn.cli import train as verbs
-from stabn.cli.main import main
+from stabn.cli.main import VERBS, _verb_parser, main
 from stabn.data.tabletop.acts import ACTS
 from stabn.nn import ARCHITECTURES
 from stabn.records import Edit
-from stabn.training.config import SMALL_FINETUNING, SMALL_OPTIMIZER
+from stabn.training.recipes import SMALL_FINETUNING, SMALL_OPTIMIZER
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-QUICKER = {
-    "train": ["--network.architecture", "tiny", "--optimizer.epochs", "1", "--optimizer.batch_size", "4"],
-    "finetune": ["--optimizer.epochs", "1", "--optimizer.batch_size", "4"],
-}
+README = ROOT / "README.md"
+TINY = ["--optimizer.epochs", "1", "--optimizer.batch_size", "4"]
+QUICKER = {"train": [*TINY, "--network.architecture", "tiny"], "finetune": TINY}
+"""Verb -> options that are added to its commands, so that they take seconds."""
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(file: Path, *languages: str) -> list[tuple[str, str]]:
+    """(language, content) of a document's blocks of code in these languages."""
+    return re.findall(rf"```({'|'.join(languages)})\n(.*?)```", file.read_text(), re.DOTALL)
 
 
-def test_the_worked_example_of_the_readme_works_as_printed(tabletop, tmp_path, monkeypatch):
-    # A user's folder: videos under names of their own, and the table that the README describes.
+def commands(content: str) -> list[list[str]]:
+    """The words of every `stabn` command in a block of shell."""
+    lines = content.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("stabn ")]
+
+
+@pytest.fixture
+def user_folder(tabletop, tmp_path, monkeypatch):
+    """Where the documents' commands are given: videos under names of their own, and the table that they describe."""
     (tmp_path / "takes").mkdir()
     rows = ["path,label,split"]
     for split in ("train", "validation"):
@@ -37,35 +45,58 @@ def test_the_worked_example_of_the_readme_works_as_printed(tabletop, tmp_path, m
             shutil.copy(tabletop / "videos" / f"{entry['id']}.mp4", tmp_path / name)
             rows.append(f"{name},{entry['template'].replace('[', '').replace(']', '')},{split}")
     (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
-    commands = next(block for block in blocks("sh") if "stabn train" in block)
-    edit, program = blocks("python")
-    verbs_run = []
-    for line in commands.splitlines():
-        if not line.startswith("stabn "):
-            continue
-        _, verb, *words = shlex.split(line, comments=True)
-        if verb == "studio":  # in place of the person who sits in front of it
-            monkeypatch.setattr(Server, "run", lambda *_, **__: exec(compile(edit, "README.md", "exec"), {}))
-            words += ["--port", "0"]
-        main([verb, *words, *QUICKER.get(verb, [])])
-        verbs_run.append(verb)
-    assert verbs_run == [
-        "train",
-        "evaluate",
-        "explain",
-        "collect",
-        "studio",
-        "check-edits",
-        *["finetune"] * 2,
-        "report",
-        "compare",
-    ]
-    assert "<video" in Path("report.html").read_text()
-    assert "<svg" in Path("compare.html").read_text()
+    return tmp_path
+
+
+def test_every_command_and_program_for_own_videos_works_as_printed(user_folder, monkeypatch):
+    guide = ROOT / "docs" / "your-videos.md"
+    edit = next(content for _, content in blocks(guide, "python"))
+    # In place of the person who sits in front of the studio.
+    monkeypatch.setattr(Server, "run", lambda *_, **__: exec(compile(edit, str(guide), "exec"), {}))
+    done: list[list[str]] = []
     names: dict = {}
-    exec(compile(program, "README.md", "exec"), names)
+    for file in (README, guide, ROOT / "docs" / "python.md"):
+        for language, content in blocks(file, "sh", "python"):
+            if language == "python":
+                if content != edit:
+                    exec(compile(content, file.name, "exec"), names)
+                continue
+            for words in commands(content):
+                if words not in done:
+                    port = ["--port", "0"] if words[0] == "studio" else []
+                    main([*words, *port, *QUICKER.get(words[0], [])])
+                    done.append(words)
+    assert [words[0] for words in done] == [
+        *("train", "explain", "collect", "studio", "finetune", "compare"),
+        *("evaluate", "check-edits", "finetune", "finetune", "report"),
+    ]
+    assert "<html" in Path("compare.html").read_text()
+    assert "<video" in Path("report.html").read_text()
+    assert Path("sheet.png").stat().st_size
     assert names["what_if"].shape == names["logits"].shape == (1, len(ACTS))
+
+
+def test_the_two_commands_of_the_readme_are_in_the_makefile():
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = [line.split()[1] for _, content in blocks(README, "sh") for line in content.splitlines() if "make " in line]
+    assert named == ["demo", "test"]
+    assert set(named) <= set(targets)
+
+
+def test_commands_in_all_documents_name_verbs_and_options_that_exist():
+    for file in DOCUMENTS:
+        text = file.read_text()
+        for verb in re.findall(r"(?:^    |`|^)stabn ([a-z][a-z-]*)", text, re.MULTILINE):
+            assert verb in VERBS, (file.name, verb)
+        for line in re.findall(r"^(?:    |)stabn ([a-z].*)$", text.replace("\\\n", " "), re.MULTILINE):
+            verb, _, rest = line.partition(" ")
+            options = {
+                action for parser_action in _verb_parser(verb)._actions for action in parser_action.option_strings
+            }
+            for option in re.findall(r"(?<!\S)(--[a-z][\w.-]*)", rest.partition(" #")[0]):
+                assert option in options | {"--config"}, (file.name, verb, option)
 
 
 @pytest.mark.parametrize("recipe", [p.name for p in sorted((ROOT / "recipes").glob("*.yaml")) if "-test" not in p.name])
@@ -77,9 +108,9 @@ def test_every_recipe_for_training_is_understood_by_its_verb(recipe, tmp_path, m
         seen.update(kwargs)
         return {"epoch": 1, "validation_top1": 0.0, "edits": 0, "skipped": 0}
 
-    for name in ("train_run", "finetune_run", "open_run", "open_project"):
+    for name in ("train", "finetune", "open_run", "open_project"):
         monkeypatch.setattr(verbs, name, noted)
-    monkeypatch.setattr(verbs, "unlike", lambda *_, **__: [])
+    monkeypatch.setattr(verbs, "differences_from_run", lambda *_, **__: [])
     words = ["--out", str(tmp_path), "--config", str(ROOT / "recipes" / recipe)]
     main([verb, *(["run", "--edits", "e"] if verb == "finetune" else ["--data.annotations", "a"]), *words])
     value = yaml.safe_load((ROOT / "recipes" / recipe).read_text())
@@ -103,6 +134,21 @@ def test_the_edit_in_the_documentation_is_valid():
     assert Edit.from_json(json.loads(example)).scores == (0.0, 0.5, 1.0)
 
 
-def test_files_that_the_readme_names_exist():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.name)
+def test_files_and_sections_that_a_document_links_to_exist(file):
+    for target, section in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", file.read_text()):
+        linked = file.parent / target if target else file
+        assert linked.exists(), target
+        if section:
+            assert section in {anchor(title) for title in re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)}
+
+
+def anchor(title: str) -> str:
+    """The name that a heading has in links, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def test_the_index_names_every_page():
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name}" in index, page.name

@@ -183,7 +183,7 @@ def test_results_are_written_with_one_row_per_line_and_read_back_alike(tmp_path)
     write_rows(tmp_path / "results.json", value)
     text = (tmp_path / "results.json").read_text()
     assert json.loads(text) == value
-    assert sum(line.startswith('   "edited": {"all": 51.0') for line in text.splitlines()) == 1
+    assert sum(line.strip().startswith('"edited": {"all": 51.0') for line in text.splitlines()) == 1
     assert len(text.splitlines()) <= 6
 
 
