@@ -5,15 +5,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stabn.errors import UserError
+    from stabn.explain.recogniser import Explanation, Recogniser, load
     from stabn.nn import STABN, Attention, Output, ResNet3D, load_pretrained
     from stabn.records import Edit, Record
 
-__all__ = ["STABN", "Attention", "Edit", "Output", "Record", "ResNet3D", "UserError", "load_pretrained"]
+__all__ = [
+    "STABN",
+    "Attention",
+    "Edit",
+    "Explanation",
+    "Output",
+    "Recogniser",
+    "Record",
+    "ResNet3D",
+    "UserError",
+    "load",
+    "load_pretrained",
+]
+
+_MODULES = {
+    "errors": ("UserError",),
+    "records": ("Edit", "Record"),
+    "explain.recogniser": ("Explanation", "Recogniser", "load"),
+    "nn": ("STABN", "Attention", "Output", "ResNet3D", "load_pretrained"),
+}
 
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to load, and `stabn --help` does not need it
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"UserError": "errors", "Edit": "records", "Record": "records"}.get(name, "nn")
-    return getattr(import_module(f"stabn.{module}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"stabn.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,51 +1,57 @@
 import json
+import shlex
 from dataclasses import replace
+from functools import wraps
 
 import pytest
 
-from stabn.cli import train as verbs
-from stabn.cli.demo import demo_command
-from stabn.errors import UserError
+from stabn.cli import train as train_verbs
+from stabn.cli.main import VERBS, main
 from stabn.training.recipes import SMALL_FINETUNING
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    finetune = verbs.finetune_command
+def test_the_demo_runs_the_commands_that_it_prints_and_repeats_none_that_is_done(
+    tmp_path, capsys, monkeypatch, one_line
+):
+    out = tmp_path / "demo"
+    words = ["demo", "--out", str(out), "--train", "14", "--validation", "14", "--epochs", "1"]
+    train, finetune = train_verbs.train_command, train_verbs.finetune_command
 
-    def briefly(*args, **kwargs):
-        return finetune(*args, **kwargs, optimizer=replace(SMALL_FINETUNING, epochs=1))
-
-    monkeypatch.setattr(verbs, "finetune_command", briefly)
-
-
-def test_the_demo_runs_the_whole_loop_and_repeats_no_finished_stage(quick, tmp_path, capsys, monkeypatch):
-    out, settings = tmp_path / "demo", {"train": 14, "validation": 14, "epochs": 1}
-    train = verbs.train_command
-
-    def unplugged(*args, **kwargs):
+    @wraps(train)
+    def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verbs, "train_command", unplugged)
-    with pytest.raises(KeyboardInterrupt):
-        demo_command(out, **settings)
-    monkeypatch.setattr(verbs, "train_command", train)
-    capsys.readouterr()
-    found = demo_command(out, **settings)
-    told = capsys.readouterr()
-    assert "stabn tabletop" in told.err.splitlines()[0]
-    assert "done before" in told.err.splitlines()[0]
-    report, studio = told.out.splitlines()[-2:]
-    assert report.endswith(str(out / "report.html"))
-    assert studio.endswith(f"stabn studio {out / 'before'}")
-    assert [m["name"] for m in found["methods"]] == ["before", "control", "fine-tuned"]
-    html = (out / "report.html").read_text()
-    assert "<video" in html
-    assert (out / "evaluation-inverse-spatial.json").exists()
+    @wraps(finetune)
+    def finetune_briefly(*args, **kwargs):
+        return finetune(*args, **kwargs | {"optimizer": replace(SMALL_FINETUNING, epochs=1)})
+
+    monkeypatch.setattr(train_verbs, "finetune_command", finetune_briefly)
+    monkeypatch.setattr(train_verbs, "train_command", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 130
+    assert [line for line in capsys.readouterr().err.splitlines() if "interrupted" in line] == [
+        "stabn demo: interrupted; give the same command again to go on"
+    ]
+    monkeypatch.setattr(train_verbs, "train_command", train)
+
+    main([*words, "--json", str(tmp_path / "report.json")])
+    output = capsys.readouterr()
+    commands = [line for line in output.err.splitlines() if line.startswith("[")]
+    assert [line.partition("]")[0] for line in commands] == [f"[{n}/10" for n in range(1, 11)]
+    assert ["done before" in line for line in commands] == [True] + [False] * 9
+    assert all(shlex.split(line)[2] in VERBS for line in commands)
+    report_line, studio_line = output.out.splitlines()[-2:]
+    assert report_line.endswith(str(out / "report.html"))
+    assert studio_line.endswith(f"stabn studio {out / 'before'}")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [method["name"] for method in report["methods"]] == ["before", "control", "fine-tuned"]
+    assert json.loads((out / "comparison.json").read_text())["methods"] == report["methods"]
+    assert "<video" in (out / "report.html").read_text()
+    assert json.loads((out / "evaluation-inverse-spatial.json").read_text())["attention"] == "inverse-spatial"
     assert len(list((out / "explanations").glob("*.mp4"))) == 3
-    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    demo_command(out, **settings)
-    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == stamps
-    with pytest.raises(UserError, match="other settings"):
-        demo_command(out, **settings | {"epochs": 2})
-    assert json.loads((out / "comparison.json").read_text())["methods"] == found["methods"]
+
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    main(words)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == stamps
+    assert f"{out}: " in one_line(*words[:-1], "2")

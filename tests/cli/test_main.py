@@ -10,7 +10,8 @@ import torch
 from small_run import FRAMES, lines
 
 from stabn.cli.main import VERBS, function_of, main
-from stabn.data.video.clip import probe, write_video
+from stabn.data.video.clip import write_video
+from stabn.data.video.reader import probe
 from stabn.edits.project import open_project
 from stabn.engine import device
 from stabn.explain.explain_video import explain_video

@@ -1,58 +1,49 @@
-"""The verbs that look beyond this machine; as in `stabn.cli.train`, parameters and docstring are options and help."""
+"""The verbs for other programs: export writes a network for them, import-official reads one of the official code."""
 
 from pathlib import Path
 from typing import Any, Literal
 
-from stabn.cli.printing import print_table
-from stabn.data.annotations.table import read_class_names
+from stabn.cli.printing import print_export
+from stabn.data.annotations.class_names import read_class_names
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
-from stabn.export import EXPORT_FORMAT, Input, check_export
-from stabn.export import export as export_network
-from stabn.nn import import_official as read_official
-from stabn.nn import load_pretrained
+from stabn.export import EXPORT_FORMAT, Input, check_export, export
+from stabn.nn import import_official, load_pretrained
 from stabn.runs import open_run
 
 
 def export_command(
     run: Path, out: Path, input: Input = "float32", batch: Literal["dynamic"] | int = "dynamic"
 ) -> dict[str, Any]:
-    """Write a run's network as one file for other programs, and compare its answers with the network's own.
+    """Write a run's network as one file for other programs, and compare its outputs with the network's own.
 
-    FILE.onnx is for ONNX Runtime and its like, FILE.pt2 for PyTorch (torch.export). Both give logits, and of a network
-    with attention attention_logits, temporal_attention and spatial_attention; class names and how clips are prepared
-    travel in the file. docs/export.md has a program that uses one.
+    FILE.onnx is for ONNX Runtime and others, FILE.pt2 for PyTorch (torch.export). Both give logits, and for a network
+    with attention also attention_logits, temporal_attention and spatial_attention; class names and preprocessing are
+    stored in the file. docs/export.md has a program that uses one.
 
     Args:
         run: a run, or any folder with config.json and model.safetensors.
         out: the file to write; ends in .onnx or .pt2.
-        input: what the file takes: float32 clips (B, 3, T, H, W), normalised; or uint8 frames (B, T, H, W, 3), RGB, of
-            which the file takes care itself.
+        input: float32 for normalised clips (B, 3, T, H, W), or uint8 for RGB frames (B, T, H, W, 3), which the file
+            normalises itself.
         batch: clips per call; dynamic for any number.
     """
     clips = None if batch == "dynamic" else batch
     check_export(out, clips)
     model = load_pretrained(run)
     opened = open_run(run) if (run / "run.json").exists() else None
-    exported = export_network(model, out, source=str(run), wanted=input, batch=clips, run=opened)
-    rows = [
-        (name, " x ".join(str(side) for side in ("B", *shape)), f"{exported.differences[name]:.1e}")
-        for name, shape in exported.outputs.items()
-    ]
-    print_table(("output", "shape", "largest difference"), rows)
-    shape = " x ".join("B" if side is None else str(side) for side in exported.shape)
-    print(f"compared with the network's own answers on {exported.checked_on}")
-    print(f"{out}: takes {input} {exported.name}, {shape}")
+    result = export(model, out, source=str(run), wanted=input, batch=clips, run=opened)
+    print_export(result, input)
     return {
         "format": EXPORT_FORMAT,
         "file": str(out),
-        "input": {"name": exported.name, "type": input, "shape": list(exported.shape)},
+        "input": {"name": result.name, "type": input, "shape": list(result.shape)},
         "outputs": [
-            {"name": name, "shape": [exported.shape[0], *shape], "largest_difference": exported.differences[name]}
-            for name, shape in exported.outputs.items()
+            {"name": name, "shape": [result.shape[0], *shape], "largest_difference": result.differences[name]}
+            for name, shape in result.outputs.items()
         ],
-        "compared_on": exported.checked_on,
+        "compared_on": result.checked_on,
     }
 
 
@@ -65,31 +56,30 @@ def import_official_command(
     crop: int = 224,
     bgr: bool = False,
 ) -> dict[str, Any]:
-    """Read a checkpoint of the official ST-ABN code and write it as our folder.
+    """Convert a checkpoint of the official ST-ABN code into a folder of this package.
 
-    Depth, classes and frames are read off the tensors. The checkpoint does not say how videos were prepared: the
+    Depth, classes and frames are read from the tensors. The checkpoint does not say how videos were prepared: the
     options do, with the paper's values as defaults.
 
     Args:
         checkpoint: a file that the official code's training wrote; nothing in it is executed.
         folder: the new folder, for `stabn explain` and `STABN.from_pretrained`.
         class_names: something-something-v2-labels.json, or a JSON list of names in the order of the outputs.
-        sampling: which frames; by default consecutive ones, as many as the checkpoint reads.
+        sampling: which frames of a video; by default consecutive ones, as many as the checkpoint reads.
         resize: shorter side in pixels.
         crop: side of the square view in pixels.
-        bgr: the checkpoint was trained on frames in BGR order, as the official code reads them; exchanges the input
-            channels of the first layer so that it answers the same for our RGB.
+        bgr: the checkpoint was trained on frames in BGR order, as the official code reads them; swaps the input
+            channels of the first layer, so that RGB frames give the same answer.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is not empty; choose another folder")
     names = None if class_names is None else read_class_names(class_names)
-    model = read_official(checkpoint, class_names=names)
+    model = import_official(checkpoint, class_names=names)
     if sampling is not None and sampling.frames != model.frames:
         raise UserError(f"--sampling.frames: got {sampling.frames}, but {checkpoint} reads {model.frames} frames")
     if bgr:
         model.conv1.weight.data = model.conv1.weight.data.flip(1)
-    preprocessing = Preprocessing(sampling or Sampling("dense", model.frames), resize=resize, crop=crop)
-    model.preprocessing = preprocessing.as_json()
+    model.preprocessing = Preprocessing(sampling or Sampling("dense", model.frames), resize=resize, crop=crop).as_json()
     model.save_pretrained(folder)
     print(f"{folder}: {model.architecture}, {model.num_classes} classes, {model.frames} frames")
     return {

@@ -88,6 +88,6 @@ def profile_command(
         "clips_per_second_wanted": round(step.wanted, 3),
         "clips_per_second_by_workers": {str(workers): round(rate, 3) for workers, rate in rates.items()},
         "peak_gib": step.peak_gib and round(step.peak_gib, 3),
-        "precision": engine.chosen_precision(),
+        "precision": engine.resolved_precision(),
         "advice": suggestions,
     }

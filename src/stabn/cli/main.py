@@ -1,4 +1,7 @@
-"""One verb per job: `stabn VERB --help` teaches each of them."""
+"""The command line: one verb per job, explained by `stabn VERB --help`.
+
+A verb's options and help are the parameters and docstring of its function.
+"""
 
 import ast
 import inspect
@@ -15,7 +18,12 @@ from typing import Any, NoReturn, get_args
 
 import yaml
 from docstring_parser import parse
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+)
 
 from stabn.errors import UserError
 from stabn.files import is_first_process, write_json
@@ -42,7 +50,7 @@ VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "export": ("export.export_command", ("run",)),
     "profile": ("machine.profile_command", ()),
 }
-"""Verb -> its function, of a module that is loaded for this verb alone, and which parameters are given by position."""
+"""Verb -> its function, as MODULE.NAME of this package, and its positional parameters. Only that module is loaded."""
 
 
 RENAMED = {
@@ -54,20 +62,28 @@ RENAMED = {
 """Options of earlier versions -> their names now, and what to say about their values."""
 
 
-LONGEST = 600
-"""Characters of a message; a parser's complaint may quote a whole file."""
+MAX_MESSAGE = 600
+"""Characters of an error message, which may quote a whole file."""
 
 
 class _Parser(ArgumentParser):
-    """Mistakes on the command line end with one line and status 2."""
+    """A parser that answers mistakes with one line and status 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         _fail(re.sub(r" \[options\].*", "", parser.prog), f"{_one_line(message)}; see --help")
 
 
+class _Help(DefaultHelpFormatter):
+    """Help that keeps the paragraphs of a docstring."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(fill(paragraph, width, indent) for paragraph in text.split("\n\n"))
+
+
 class _Recipe(ActionConfigFile):
-    """A file of options, whose mistakes are told with its name."""
+    """A YAML file of options; errors in it name the file."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         try:
@@ -81,7 +97,7 @@ class _Recipe(ActionConfigFile):
         if content is None:
             return
         if not isinstance(content, Mapping):
-            parser.error(f"{values}: got {str(content)[:40]!r}, expected options, such as optimizer: {{epochs: 3}}")
+            parser.error(f"{values}: got {str(content)[:40]!r}, expected options such as optimizer: {{epochs: 3}}")
         for key in keys:
             if (message := _renamed(key)) is not None:
                 parser.error(f"{values}: {message}")
@@ -96,7 +112,7 @@ class _Recipe(ActionConfigFile):
 
 
 def _keys(content: Mapping[Any, Any], above: str = "") -> Iterator[str]:
-    """The dotted names of all that a recipe sets."""
+    """The dotted names of the options that a recipe sets."""
     for key, value in content.items():
         if isinstance(value, Mapping) and value:
             yield from _keys(value, f"{above}{key}.")
@@ -113,12 +129,12 @@ def _renamed(name: str, dashes: str = "") -> str | None:
 
 
 def _one_line(message: str) -> str:
-    """A message without line breaks; from a decoding worker only what the worker said."""
+    """A message without line breaks; of the traceback of a decoding process only its last line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if len(lines) > 1 and "Traceback" in message:
         return lines[-1].partition(": ")[2] or lines[-1]
     message = " ".join(lines)
-    return message if len(message) <= LONGEST else f"{message[:LONGEST]} ..."
+    return message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} ..."
 
 
 def _fail(program: str, message: str) -> NoReturn:
@@ -134,7 +150,7 @@ def function_of(verb: str) -> Callable[..., dict[str, Any]]:
 
 
 def _summary(verb: str) -> str | None:
-    """The first line of a verb's docstring, read off the source: loading all verbs takes seconds."""
+    """The first line of a verb's docstring, parsed from the source because importing all verbs takes seconds."""
     module, _, name = VERBS[verb][0].partition(".")
     body = _source(module).body
     (function,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == name)
@@ -147,66 +163,65 @@ def _source(module: str) -> ast.Module:
 
 
 def _parser(verb: str | None = None) -> _Parser:
-    """The parser of the command line, which knows the options of one verb."""
+    """The parser of the command line, with the options of one verb."""
     parser = _Parser(
         prog="stabn",
         description="Video recognition that shows when and where it looked, and learns when you correct it.",
-        allow_abbrev=False,  # what looks like a short form is a slip
-        epilog="Start with `stabn demo --out demo`. Every verb takes --json FILE for what it reports.",
+        allow_abbrev=False,
+        formatter_class=_Help,  # also of the verbs
+        epilog="Start with `stabn demo --out demo`. Every verb takes --json FILE to write its result for programs.",
     )
-    jobs = parser.add_subcommands(required=True, dest="verb")
+    verbs = parser.add_subcommands(required=True, dest="verb")
     for name in VERBS:
-        jobs.add_subcommand(name, _job(name) if name == verb else _Parser(), help=_summary(name))
+        verbs.add_subcommand(name, _verb_parser(name) if name == verb else _Parser(), help=_summary(name))
+    parser.usage = "stabn VERB [options]"  # after the verbs, whose own names are made from it
     return parser
 
 
-def _job(verb: str) -> _Parser:
+def _verb_parser(verb: str) -> _Parser:
     """The parser of a verb's options: its function's parameters, explained by its docstring."""
     function, positional = function_of(verb), VERBS[verb][1]
+    parameters = inspect.signature(function).parameters
     documented = parse(inspect.getdoc(function) or "")
-    described = {p.arg_name: p.description for p in documented.params}
-    words = filter(None, (documented.short_description, documented.long_description))
-    job = _Parser(description="\n".join(words), allow_abbrev=False)
-    for parameter in positional:
-        kind = inspect.signature(function).parameters[parameter].annotation
+    explained = {parameter.arg_name: parameter.description for parameter in documented.params}
+    description = filter(None, (documented.short_description, documented.long_description))
+    parser = _Parser(description="\n\n".join(description), allow_abbrev=False)
+    for name in positional:
+        kind = parameters[name].annotation
         several = kind in (list[Path], list[Path] | None)
-        given = job.add_argument(parameter, type=Path, nargs="+" if several else None, help=described.get(parameter))
-        given.required = type(None) not in get_args(kind)
-    job.add_argument("--config", action=_Recipe, help="A recipe: a YAML file with any of these options.")
-    switches = [n for n, p in inspect.signature(function).parameters.items() if p.annotation is bool]
-    for switch in switches:
-        job.add_argument(f"--{switch}", type=bool, nargs="?", const=True, default=False, help=described.get(switch))
-    job.add_function_arguments(function, skip={*positional, *switches}, sub_configs=False)
-    job.add_argument("--json", type=Path | None, default=None, help="Also write what is reported to this file.")
-    return job
+        action = parser.add_argument(name, type=Path, nargs="+" if several else None, help=explained.get(name))
+        action.required = type(None) not in get_args(kind)
+    parser.add_argument("--config", action=_Recipe, help="A recipe: a YAML file with any of these options.")
+    switches = [name for name, parameter in parameters.items() if parameter.annotation is bool]
+    for name in switches:
+        parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=explained.get(name))
+    parser.add_function_arguments(function, as_group=False, skip={*positional, *switches}, sub_configs=False)
+    parser.add_argument("--json", type=Path | None, default=None, help="Also write the result to this file, as JSON.")
+    parser.usage = _usage(verb, parser)
+    return parser
+
+
+def _usage(verb: str, parser: _Parser) -> str:
+    """One line with what has to be given; all options would fill a screen."""
+    words = ["stabn", verb, "[options]"]
+    for action in parser._actions:
+        metavar = (action.dest.rpartition(".")[2]).upper()
+        if not action.option_strings:
+            words += [metavar, f"[{metavar} ...]"] if action.nargs == "+" else [metavar]
+        elif action.required and action.default is None:
+            words += [action.option_strings[0], metavar]
+    return " ".join(words)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a verb; status 0, 2 for a user's mistake, 130 when interrupted."""
+    """Run a verb; the exit status is 0, 2 for a user's mistake, or 130 when interrupted."""
     _show_notes()
     words = sys.argv[1:] if arguments is None else arguments
-    parser = _parser(words[0] if words else None)
+    program = " ".join(("stabn", *words[:1]))
     if not is_first_process():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
-    spelled = [_with_underscores(word) for word in words]
-    for word in spelled:
-        option = word.removeprefix("--").partition("=")[0]
-        if word.startswith("--") and (message := _renamed(option, "--")) is not None:
-            _fail(f"stabn {words[0]}", message)
-    chosen = parser.parse_args(spelled)
-    program = f"stabn {chosen.verb}"
     try:
-        options: Namespace = parser.instantiate(chosen)[chosen.verb]
-    except ValueError as error:
-        _fail(program, f"{_one_line(str(error))}; see --help")
-    try:
-        report = options.pop("json")
-        options.pop("config", None)
-        if report is not None and (report.is_dir() or not _nearest(report).is_dir()):
-            raise UserError(f"--json: got {report}, where no file can be written; give a file in a folder")
-        result = function_of(chosen.verb)(**dict(options.items()))
-        if report is not None:
-            write_json(report, result)
+        run_verb(words)
     except UserError as error:
         _fail(program, _one_line(str(error)))
     except KeyboardInterrupt:
@@ -219,8 +234,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(program, f"{error.filename}: {error.strerror}; give another place, or make room there")
 
 
+def run_verb(words: Sequence[str]) -> dict[str, Any]:
+    """Run a verb as it is typed, without `stabn`, and return what it reports.
+
+    Raises:
+        SystemExit: an option is unknown or cannot be read; the line that says so is on stderr.
+        UserError: an option's value is wrong, or the verb cannot do its work.
+    """
+    spelled = [_with_underscores(word) for word in words]
+    for word in spelled:
+        option = word.removeprefix("--").partition("=")[0]
+        if word.startswith("--") and (message := _renamed(option, "--")) is not None:
+            raise UserError(message)
+    parser = _parser(words[0] if words else None)
+    chosen = parser.parse_args(spelled)
+    try:
+        options: Namespace = parser.instantiate(chosen)[chosen.verb]
+    except ValueError as error:
+        raise UserError(f"{_one_line(str(error))}; see --help") from None
+    report_file = options.pop("json")
+    options.pop("config", None)
+    if report_file is not None and (report_file.is_dir() or not _nearest(report_file).is_dir()):
+        raise UserError(f"--json: got {report_file}, where no file can be written; give a file in a folder")
+    report = function_of(chosen.verb)(**dict(options.items()))
+    if report_file is not None:
+        write_json(report_file, report)
+    return report
+
+
 def _with_underscores(word: str) -> str:
-    """--max-clips is --max_clips."""
+    """An option with the underscores of its parameter: --max_clips for --max-clips."""
     if not word.startswith("--"):
         return word
     name, equals, value = word.partition("=")

@@ -1,11 +1,22 @@
-"""Tables for a terminal."""
+"""Every table that the verbs print."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from stabn.evaluation.accuracy import left_out
-from stabn.evaluation.comparison import FORMER, FRAME_AP, GROUPS
+from stabn.data.annotations.listing import Listing
+from stabn.data.annotations.prepare import problems_by_kind
+from stabn.data.quality.findings import FAULTS, REMARKS
+from stabn.edits.agreement import Agreement
+from stabn.errors import join_names
+from stabn.evaluation.accuracy import skipped_note
+from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS
 from stabn.evaluation.perturbation import SCOPES
+from stabn.export import ExportResult
+from stabn.training.profile import ClipTime, StepTime
+
+_BAR = 40
+"""Characters of the bar of a whole training step."""
 
 
 def print_table(heading: Sequence[object], rows: Sequence[Sequence[object]]) -> None:
@@ -23,53 +34,75 @@ def print_table(heading: Sequence[object], rows: Sequence[Sequence[object]]) -> 
     print()
 
 
-def print_accuracy(found: Mapping[str, Any]) -> None:
-    """What `accuracy` found, as a table of the branches and one of the classes, with 95 % intervals."""
+def print_accuracy(evaluation: Mapping[str, Any]) -> None:
+    """Accuracy of both branches and of each class, with 95 % intervals."""
     rows = []
-    for name, shown in (("perception", "perception branch"), ("attention_branch", "attention branch")):
-        if found[name] is not None:
-            shares = (_told({"share": found[name][k], **found["intervals"][name][k]}) for k in ("top1", "top5"))
-            error = found["calibration"][name]
-            rows.append((shown, *shares, _told({"share": error["error"], "low": error["low"], "high": error["high"]})))
+    for name, title in (("perception", "perception branch"), ("attention_branch", "attention branch")):
+        if evaluation[name] is not None:
+            intervals, calibration = evaluation["intervals"][name], evaluation["calibration"][name]
+            shares = [_share(evaluation[name][top], intervals[top]) for top in ("top1", "top5")]
+            rows.append((title, *shares, _share(calibration["error"], calibration)))
     print_table(("", "top-1", "top-5", "calibration error"), rows)
-    classes = [(c["name"], c["count"], _told({"share": c["top1"], **c})) for c in found["classes"]]
-    print_table(("class", "clips", "top-1"), classes)
-    if found["skipped"]:
-        print(left_out(found["skipped"], found["num_clips"]))
+    print_table(
+        ("class", "clips", "top-1"), [(c["name"], c["count"], _share(c["top1"], c)) for c in evaluation["classes"]]
+    )
+    print_skipped(evaluation["skipped"], evaluation["num_clips"])
 
 
-def _told(value: Mapping[str, Any]) -> str:
-    if value["share"] is None:
-        return "-"
-    return f"{value['share']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
+def print_skipped(skipped: Sequence[Mapping[str, str]], measured: int) -> None:
+    """How many clips could not be read, if any."""
+    if skipped:
+        print(skipped_note(skipped, measured))
 
 
-def print_comparison(found: Mapping[str, Any]) -> None:
-    """A comparison as one table and its verdict."""
-    # What an earlier version wrote has no differences; its table has dashes there.
-    changes = {d["of"]: d for d in found.get("differences", ()) if d["against"] == found["against"]}
+def _share(share: float | None, interval: Mapping[str, Any]) -> str:
+    return "-" if share is None else f"{share:.1%} ({interval['low']:.1%} to {interval['high']:.1%})"
+
+
+def print_comparison(comparison: Mapping[str, Any]) -> None:
+    """Runs side by side, or methods over several seeds: the table, the verdict, and notes."""
+    if "seeds" in comparison:
+        _print_seeds(comparison)
+    else:
+        _print_runs(comparison)
+    print(comparison["verdict"])
+    for note in comparison.get("notes", ()):
+        print(f"Note: {note}")
+
+
+def _print_runs(comparison: Mapping[str, Any]) -> None:
+    # comparisons of earlier versions have no differences; their cells stay empty
+    differences = {d["of"]: d for d in comparison.get("differences", ()) if d["against"] == comparison["against"]}
     rows = []
-    for method in found["methods"]:
+    for method in comparison["methods"]:
         precision, error = method["frame_average_precision"], method.get("calibration_error")
-        change = changes.get(method["name"])
-        mended, broken = (_of(method, key, group) for key, group in zip(("mended", "newly_wrong"), FORMER, strict=True))
+        difference = differences.get(method["name"])
+        change = ("-", "-")
+        if difference is not None:
+            change = (_percent_cell(difference["all"], "points"), f"{difference['mcnemar']['p']:.2g}")
+        changed = zip(("mended", "newly_wrong"), FORMER_GROUPS, strict=True)
         rows.append(
             (
                 method["name"],
-                *(_cell(method[group], "top1") for group in found["groups"]),
-                mended,
-                broken,
-                *(("-", "-") if change is None else (_cell(change["all"], "points"), f"{change['mcnemar']['p']:.2g}")),
+                *(_percent_cell(method[group], "top1") for group in comparison["groups"]),
+                *(_changed_cell(method, key, group) for key, group in changed),
+                *change,
                 "-" if error is None else f"{100 * error['error']:.1f}",
                 "-" if precision is None else f"{precision:.3f}",
             )
         )
-    columns = ("mended", "newly wrong", f"against {found['difference']['against']}", "p", "calib. error", "frame AP")
-    print_table(("top-1 in %", *found["groups"], *columns), rows)
-    print(found["verdict"])
+    columns = (
+        "mended",
+        "newly wrong",
+        f"against {comparison['difference']['against']}",
+        "p",
+        "calib. error",
+        "frame AP",
+    )
+    print_table(("top-1 in %", *comparison["groups"], *columns), rows)
 
 
-def _cell(share: Mapping[str, float] | None, key: str) -> str:
+def _percent_cell(share: Mapping[str, float] | None, key: str) -> str:
     if share is None:
         return "-"
     sign = "+" if key == "points" else ""
@@ -77,33 +110,32 @@ def _cell(share: Mapping[str, float] | None, key: str) -> str:
     return f"{middle} ({low} to {high})"
 
 
-def _of(method: Mapping[str, Any], key: str, group: str) -> str:
-    """Clips that changed, of those that could."""
+def _changed_cell(method: Mapping[str, Any], key: str, group: str) -> str:
+    """How many clips changed, of those that could."""
     clips = method.get(group)
     return str(method[key]) if clips is None else f"{method[key]} of {clips['count']}"
 
 
-def print_seeds(found: Mapping[str, Any]) -> None:
-    """Methods over seeds as one table and its verdict."""
-    differences = {d["of"]: d for d in found["differences"] if d["against"] == found["against"]}
+def _print_seeds(comparison: Mapping[str, Any]) -> None:
+    against = comparison["against"]
+    differences = {d["of"]: d for d in comparison["differences"] if d["against"] == against}
     rows = []
-    for method in found["methods"]:
+    for method in comparison["methods"]:
         difference = differences.get(method["name"])
         rows.append(
             (
                 method["name"],
-                *(_seed_cell(method[name], 100) for name in (*GROUPS, *FORMER)),
-                "-" if difference is None else _seed_cell(difference["all"], 100, signed=True),
-                _seed_cell(method["calibration error"], 100),
-                _seed_cell(method[FRAME_AP], 1, digits=3),
+                *(_seeds_cell(method[name], 100) for name in (*GROUPS, *FORMER_GROUPS)),
+                "-" if difference is None else _seeds_cell(difference["all"], 100, signed=True),
+                _seeds_cell(method["calibration error"], 100),
+                _seeds_cell(method[FRAME_AP], 1, digits=3),
             )
         )
-    heading = (f"{found['seeds']} seeds, top-1 in %", *GROUPS, *FORMER, f"all, against {found['against']}")
+    heading = (f"{comparison['seeds']} seeds, top-1 in %", *GROUPS, *FORMER_GROUPS, f"all, against {against}")
     print_table((*heading, "calibration error", "frame AP"), rows)
-    print(found["verdict"])
 
 
-def _seed_cell(interval: Mapping[str, float] | None, scale: int, *, digits: int = 1, signed: bool = False) -> str:
+def _seeds_cell(interval: Mapping[str, float] | None, scale: int, *, digits: int = 1, signed: bool = False) -> str:
     if interval is None:
         return "-"
     mean = round(scale * interval["mean"], digits) + 0.0  # -0.0 becomes 0.0
@@ -111,35 +143,35 @@ def _seed_cell(interval: Mapping[str, float] | None, scale: int, *, digits: int 
     return f"{mean:{'+' if signed else ''}.{digits}f} ± {half:.{digits}f}"
 
 
-def print_faithfulness(found: Mapping[str, Any]) -> None:
-    """What `faithfulness` found, as one table per group."""
-    methods, baselines = found["methods"], found["baselines"]
-    if found["attention_replaced"] is not None:
+def print_faithfulness(faithfulness: Mapping[str, Any]) -> None:
+    """How faithful explanations are, one table per kind of measurement."""
+    methods, baselines = faithfulness["methods"], faithfulness["baselines"]
+    if faithfulness["attention_replaced"] is not None:
         rows = [
-            (name, _percent(value["top1"]), "" if name == "as-is" else _span(value["drop"], ".1f"))
-            for name, value in found["attention_replaced"].items()
+            (name, _share(value["top1"]["mean"], value["top1"]), "" if name == "as-is" else _span(value["drop"], ".1f"))
+            for name, value in faithfulness["attention_replaced"].items()
         ]
         print_table(("attention replaced", "top-1", "drop in points"), rows)
     if baselines:
         columns = [(scope, direction) for scope in SCOPES for direction in ("deletion", "insertion")]
-        falls = ("comprehensiveness", "sufficiency")
         rows = [
             (
                 f"{name}, {baseline}",
                 *(f"{value[scope][baseline][direction]['auc']:.3f}" for scope, direction in columns),
-                *(f"{value['frames'][baseline][fall]['mean']:+.3f}" for fall in falls),
+                *(f"{value['frames'][baseline][key]['mean']:+.3f}" for key in ("comprehensiveness", "sufficiency")),
             )
             for name, value in methods.items()
             for baseline in baselines
         ]
         heading = [f"{scope} {'del.' if direction == 'deletion' else 'ins.'}" for scope, direction in columns]
-        print_table((f"area, {len(found['perturbed'])} clips", *heading, "compreh.", "sufficiency"), rows)
+        print_table((f"area, {len(faithfulness['perturbed'])} clips", *heading, "compreh.", "sufficiency"), rows)
     _print_truth(methods)
-    _print_randomisation(methods, found["randomised"])
-    _print_differences(found["differences"].get("attention", {}), baselines)
+    _print_randomisation(methods, faithfulness["randomised"])
+    _print_differences(faithfulness["differences"].get("attention", {}), baselines)
 
 
 def _print_truth(methods: Mapping[str, Any]) -> None:
+    """The attention against the truth, where there is one."""
     columns = {
         ("temporal", "average_precision"): "frame AP",
         ("temporal", "pointing"): "frame pointing",
@@ -147,17 +179,18 @@ def _print_truth(methods: Mapping[str, Any]) -> None:
         ("spatial", "pointing"): "box pointing",
         ("spatial", "energy"): "energy in box",
     }
-    told = {name: value["truth"] for name, value in methods.items() if value["truth"] is not None}
-    if not told:
+    scores = {name: value["truth"] for name, value in methods.items() if value["truth"] is not None}
+    if not scores:
         return
-    first = next(iter(told.values()))
-    known = [(side, measure) for side, measure in columns if first[side] is not None]
-    rows = [(name, *(_span(value[side][measure]) for side, measure in known)) for name, value in told.items()]
-    rows.append(("by chance", *(f"{first[side][measure]['chance']:.3f}" for side, measure in known)))
-    print_table(("against the truth", *(columns[key] for key in known)), rows)
+    first = next(iter(scores.values()))
+    measures = [(side, measure) for side, measure in columns if first[side] is not None]
+    rows = [(name, *(_span(value[side][measure]) for side, measure in measures)) for name, value in scores.items()]
+    rows.append(("by chance", *(f"{first[side][measure]['chance']:.3f}" for side, measure in measures)))
+    print_table(("against the truth", *(columns[key] for key in measures)), rows)
 
 
 def _print_randomisation(methods: Mapping[str, Any], clips: int) -> None:
+    """How much each explanation changes as the network's weights are randomised part by part."""
     first = next(iter(methods.values()))["randomisation"]["temporal"]
     rows = [
         (
@@ -171,74 +204,153 @@ def _print_randomisation(methods: Mapping[str, Any], clips: int) -> None:
     print_table((f"rank correlation, {clips} clips", *(step["part"] for step in first), ""), rows)
 
 
-def _print_differences(against: Mapping[str, Any], baselines: Sequence[str]) -> None:
+def _print_differences(differences: Mapping[str, Any], baselines: Sequence[str]) -> None:
     """The temporal attention beside CAM and Grad-CAM, clip by clip."""
-    others = {name: value for name, value in against.items() if name in ("cam", "grad-cam")}
+    others = {name: value for name, value in differences.items() if name in ("cam", "grad-cam")}
     if not others:
         return
     rows = [
         (
             f"frames {direction}, {baseline}",
-            *(_judged(value["frames"][baseline][direction]) for value in others.values()),
+            *(_verdict_cell(value["frames"][baseline][direction]) for value in others.values()),
         )
         for direction in ("deletion", "insertion")
         for baseline in baselines
     ]
     if all("temporal" in value.get("truth", {}) for value in others.values()):
-        precisions = (_judged(value["truth"]["temporal"]["average_precision"]) for value in others.values())
+        precisions = (_verdict_cell(value["truth"]["temporal"]["average_precision"]) for value in others.values())
         rows.append(("frame AP", *precisions))
     print_table(("attention minus", *others), rows)
-
-
-def _percent(value: Mapping[str, float]) -> str:
-    return f"{value['mean']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
 
 
 def _span(value: Mapping[str, float], form: str = ".3f") -> str:
     return f"{value['mean']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
 
 
-def _judged(value: Mapping[str, Any]) -> str:
+def _verdict_cell(value: Mapping[str, Any]) -> str:
     return f"{_span(value, '+.3f')} {value['verdict']}"
 
 
-def print_found(found: Mapping[str, Any]) -> None:
-    """What `judge` found as one table, its verdict, and what else a reader should know."""
-    if "seeds" in found:
-        print_seeds(found)
-    else:
-        print_comparison(found)
-    for note in found["notes"]:
-        print(f"Note: {note}")
+def print_collection(result: Mapping[str, Any], measured_on: str) -> None:
+    """The weak classes of a collection, and how many clips of each are to be corrected."""
+    rows = [(c["name"], c["count"], f"{c['top1']:.1%}", c["collected"]) for c in result["classes"]]
+    print_table(("weak class", "clips", f"{measured_on} top-1", "to correct"), rows)
+    print_skipped(result["skipped"], result["measured"])
 
 
-def print_looks(looked: Sequence[Mapping[str, Any]]) -> None:
-    """What `look` found, run by run."""
-    for found in looked:
-        print(f"\n{found['run']}\n")
-        print_faithfulness(found)
+def print_people(clips_by_author: Mapping[str, int], agreement: Agreement) -> None:
+    """How many clips each person edited, and how far people agree, where there are any."""
+    if clips_by_author:
+        print_table(("person", "clips"), list(clips_by_author.items()))
+    if len(clips_by_author) > 1:
+        rows = [("all", agreement.project), *agreement.classes.items()]
+        print_table(("class", "agreement"), [(name, "-" if a is None else f"{a:.2f}") for name, a in rows])
+        print("Agreement is Krippendorff's alpha (ordinal): 1 is perfect, 0 is chance, - is undefined.")
 
 
-def print_summary(told: dict[str, Any]) -> None:
-    """The summary of an archive."""
-    rows: list[tuple[str, object]] = [("clips", told["clips"]), ("not to be read", told["errors"])]
-    if told["top1"] is not None:
-        rows.append((f"top-1 of the {told['labelled']} with a label", f"{told['top1']:.1%}"))
-    measured = told["speed"]
-    if "clips_per_second" in measured:
-        rows += [
-            ("clips per second", measured["clips_per_second"]),
-            ("reading, share of all processing", f"{measured['reading_share']:.0%}"),
-            ("waiting for clips, share of the network's time", f"{measured['waiting_share']:.0%}"),
-            ("hours for a million clips", measured["hours_per_million"]),
-        ]
-    if "price_per_million" in measured:
-        rows.append(
-            (f"price of a million clips, {measured['price_per_hour']:g} an hour", measured["price_per_million"])
+def print_profile(step: StepTime, clip: ClipTime, rates: Mapping[int, float], suggestions: Sequence[str]) -> None:
+    """Where the time of a training step goes, how fast clips are prepared, and what to change."""
+    print(f"a step of {step.clips} clips, the mean of {step.steps}:")
+    rows = [
+        (
+            part,
+            f"{1000 * seconds:.1f}",
+            f"{seconds / step.total:.0%}",
+            ("#" * round(_BAR * seconds / step.total)).ljust(_BAR),
         )
+        for part, seconds in step.seconds.items()
+    ]
+    print_table(("part", "ms", "share", ""), [*rows, ("together", f"{1000 * step.total:.1f}", "", "")])
+    print(
+        f"a clip, in the process that prepares it: {1000 * clip.reading:.1f} ms reading {clip.num_frames} frames of "
+        f"{clip.short_side} pixels, {1000 * clip.fitting:.1f} ms resizing and cropping"
+    )
+    if rates:
+        print(f"the network could take {step.wanted:.1f} clips/s; workers prepare, when nothing else runs:")
+        print_table(("workers", "clips/s"), [(workers, f"{rate:.1f}") for workers, rate in rates.items()])
+    if step.peak_gib is not None:
+        print(f"peak memory: {step.peak_gib:.2f} GiB")
+    if suggestions:
+        print("\n".join(("what to change:", *suggestions)))
+    else:
+        print("nothing to change: the network takes most of the time")
+
+
+def print_export(result: ExportResult, input_type: str) -> None:
+    """The outputs of an exported network, and how far they differ from the network's own."""
+    rows = [
+        (name, " x ".join(("B", *map(str, shape))), f"{result.differences[name]:.1e}")
+        for name, shape in result.outputs.items()
+    ]
+    print_table(("output", "shape", "largest difference"), rows)
+    shape = " x ".join("B" if side is None else str(side) for side in result.shape)
+    print(f"compared with the network's own answers on {result.checked_on}")
+    print(f"{result.file}: takes {input_type} {result.name}, {shape}")
+
+
+def print_archive_summary(summary: Mapping[str, Any]) -> None:
+    """What was done for an archive, how fast, and the first errors."""
+    rows: list[tuple[str, object]] = [("clips", summary["clips"]), ("unreadable", summary["errors"])]
+    if summary["top1"] is not None:
+        rows.append((f"top-1 of the {summary['labelled']} with a label", f"{summary['top1']:.1%}"))
+    speed = summary["speed"]
+    if "clips_per_second" in speed:
+        rows += [
+            ("clips per second", speed["clips_per_second"]),
+            ("reading, share of all processing", f"{speed['reading_share']:.0%}"),
+            ("waiting for clips, share of the network's time", f"{speed['waiting_share']:.0%}"),
+            ("hours for a million clips", speed["hours_per_million"]),
+        ]
+    if "price_per_million" in speed:
+        rows.append((f"price of a million clips, {speed['price_per_hour']:g} an hour", speed["price_per_million"]))
     print_table(("archive", ""), rows)
-    for broken in told["first_errors"]:
-        print(f"{broken['id']}: {broken['error']}")
-    more = told["errors"] - len(told["first_errors"])
+    for clip in summary["first_errors"]:
+        print(f"{clip['id']}: {clip['error']}")
+    more = summary["errors"] - len(summary["first_errors"])
     if more:
-        print(f"{more} more clips were not to be read; their rows have an error")
+        print(f"{more} more clips could not be read; their rows have an error")
+
+
+def print_listing(sources: Sequence[Path], listing: Listing) -> None:
+    """What a data set lists: its splits, its classes, notes, and the first problems of each kind."""
+    samples = listing.table.samples
+    print(f"{', '.join(map(str, sources))}: {listing.format}\n")
+    labels: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    for sample in sorted(samples, key=lambda sample: sample.split):
+        labels.setdefault(sample.split, []).append(sample.label)
+    rows = [(split, len(of_split), len(set(of_split))) for split, of_split in labels.items() if of_split]
+    if rows:
+        print_table(("split", "clips", "classes"), rows)
+    order = "in the order of the source" if listing.ordered else "in alphabetical order"
+    print(f"{len(listing.table.class_names)} classes {order}: {join_names(listing.table.class_names)}")
+    parts = [sample.segment for sample in samples if sample.segment is not None]
+    kinds = f"{listing.frame_folders} frame folders, {len(samples) - listing.frame_folders} video files"
+    print(f"{kinds}; {len(parts)} clips are parts, such as {parts[0]}" if parts else kinds)
+    for note in listing.notes:
+        print(f"note: {note}")
+    for kind, problems in problems_by_kind(listing.problems).items():
+        for problem in problems[:3]:
+            print(f"{kind}: {problem.where}: {problem.clip}: {problem.message}")
+        if len(problems) > 3:
+            print(f"{kind}: {len(problems) - 3} more")
+
+
+def print_data_check(report: Mapping[str, Any], out: Path) -> None:
+    """What `check` found, split by split, and the first clips of each kind of fault or remark."""
+    splits = report["splits"]
+    kinds = (*FAULTS, *REMARKS)
+    rows = [("clips", "clips"), ("usable", "usable"), ("classes", "classes with usable clips")]
+    rows += [(kind, kind) for kind in kinds if any(split[kind] for split in splits.values())]
+    print_table(("", *splits), [(name, *(split[key] for split in splits.values())) for key, name in rows])
+    for kind in kinds:
+        messages = [one["told"] for one in (*report["faults"], *report["remarks"]) if one["kind"] == kind]
+        for message in messages[:5]:
+            print(f"{kind}: {message}")
+        if len(messages) > 5:
+            print(f"{kind}: and {len(messages) - 5} more, see {out / 'check.json'}")
+    for split, names in report["empty_classes"].items():
+        if names:
+            print(f"split {split}: {len(names)} classes without a usable clip: {join_names(names, 5)}")
+    if report["exclude"]:
+        print(f"{len(report['exclude'])} clips to leave out: train with --data.exclude {out / 'exclude.txt'}")
+    print(f"{out}: {report['files']} files, {report['read']} of them read now; all of it in {out / 'check.json'}")

@@ -1,6 +1,7 @@
-"""What each verb of the command line does: its parameters and docstring are the verb's options and help.
+"""The verbs that train: train and finetune.
 
-Each returns what it reports, as JSON values, and prints the same for people.
+As in every module of this package, a verb's parameters and docstring are its options and help; it returns what it
+reports as JSON values and prints the same for people.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.edits.project import open_project
 from stabn.engine.config import EngineRecipe
 from stabn.runs import open_run
+from stabn.training.finetune import differences_from_run, finetune
+from stabn.training.loggers import TrackingRecipe
 from stabn.training.recipes import (
     GAMMA,
     SMALL_AUGMENTATION,
@@ -24,11 +27,7 @@ from stabn.training.recipes import (
     NetworkRecipe,
     OptimizerRecipe,
 )
-from stabn.training.finetune import finetune as finetune_run
-from stabn.training.finetune import differences_from_run
-from stabn.training.loggers import TrackingRecipe
-from stabn.training.train import SKIPPED
-from stabn.training.train import train as train_run
+from stabn.training.train import SKIPPED, train
 
 
 def train_command(
@@ -43,21 +42,21 @@ def train_command(
     tracking: TrackingRecipe = TrackingRecipe(),  # noqa: B008
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train a network on labelled videos; give the same command again to go on after an interruption.
+    """Train a network on labelled videos; repeat the command to resume after an interruption.
 
     Args:
         out: folder for the run.
         data: the labelled videos.
         preprocessing: how videos become clips.
-        network: which network.
-        augmentation: how training clips are varied.
-        optimizer: how weights move.
-        loader: how clips reach the network.
-        engine: on what it runs.
-        tracking: where its course is written.
-        seed: of all chance.
+        network: architecture and initial weights.
+        augmentation: random changes of training clips.
+        optimizer: optimizer, learning rate and batches.
+        loader: how clips are read.
+        engine: device, precision and number of processes.
+        tracking: where loss and accuracy are logged.
+        seed: for initialisation, batch order, augmentation and dropout.
     """
-    reached = train_run(
+    result = train(
         out,
         data,
         preprocessing=preprocessing,
@@ -69,8 +68,8 @@ def train_command(
         tracking=tracking,
         seed=seed,
     )
-    print(f"{out}: trained for {reached['epoch']} epochs, validation top-1 {_reached(out, reached)}")
-    return {"run": str(out), **reached}
+    print(f"{out}: trained for {result['epoch']} epochs, {_validation_note(out, result)}")
+    return {"run": str(out), **result}
 
 
 def finetune_command(
@@ -90,31 +89,35 @@ def finetune_command(
     tracking: TrackingRecipe = TrackingRecipe(),  # noqa: B008
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Put corrections into a network: both branches learn, the extractor stays as it is (Eqs. 5 and 6).
+    """Fine-tune a network on edits: both branches learn, the extractor stays as it is (Eqs. 5 and 6).
 
     Args:
-        run: the run that the edits are about.
+        run: the run that was edited.
         edits: the folder of the edit project.
         out: folder for the fine-tuned run.
-        gamma: weight of the agreement with the edits; docs/finetuning.md has the measurement behind the default.
-        control: the same training without the agreement, to compare with.
-        use: what becomes of several people's edits of a clip: latest, mean, median, or author:NAME for one person's.
-        correction: how corrections enter the network; the defaults are the paper's way.
-        where: JSON lines with "id" and "boxes" per source frame: also where to look, not only when (our extension).
+        gamma: weight of the loss between temporal attention and edits; docs/finetuning.md explains the default.
+        control: train the same without that loss, to compare with.
+        use: which edit of a clip counts when several people edited it: latest, mean, median, or author:NAME.
+        correction: how the network learns from edits; the defaults are the paper's.
+        where: JSON lines with "id" and "boxes" per source frame, to learn where to look as well (our extension).
         data: the labelled videos; by default those of the run.
-        augmentation: how training clips are varied.
-        optimizer: how weights move; recipes/paper-finetune.yaml has the paper's numbers.
-        loader: how clips reach the network.
-        engine: on what it runs.
-        tracking: where its course is written.
-        seed: of all chance.
+        augmentation: random changes of training clips.
+        optimizer: optimizer, learning rate and batches; recipes/paper-finetune.yaml has the paper's numbers.
+        loader: how clips are read.
+        engine: device, precision and number of processes.
+        tracking: where loss and accuracy are logged.
+        seed: for initialisation, batch order, augmentation and dropout.
     """
     opened = open_run(run, data)
-    other = differences_from_run(opened, correction=correction, augmentation=augmentation, optimizer=optimizer, seed=seed)
-    if other and not control:
-        told = f"{run} is no control for it: other {', '.join(other)}; train one by the same with --control"
-        print(told, flush=True)
-    reached = finetune_run(
+    differences = differences_from_run(
+        opened, correction=correction, augmentation=augmentation, optimizer=optimizer, seed=seed
+    )
+    if differences and not control:
+        print(
+            f"{run} is no control for it: other {', '.join(differences)}; train one by the same with --control",
+            flush=True,
+        )
+    result = finetune(
         opened,
         open_project(edits),
         out,
@@ -130,13 +133,13 @@ def finetune_command(
         tracking=tracking,
         seed=seed,
     )
-    kind = "control without edits' loss" if control else f"fine-tuned on {reached['edits']} edits"
-    print(f"{out}: {kind}, validation top-1 {_reached(out, reached)}")
-    return {"run": str(out), **reached, "unlike": other}
+    kind = "control without the loss of edits" if control else f"fine-tuned on {result['edits']} edits"
+    print(f"{out}: {kind}, {_validation_note(out, result)}")
+    return {"run": str(out), **result, "unlike": differences}
 
 
-def _reached(out: Path, reached: Mapping[str, Any]) -> str:
-    """A training's last figures."""
-    told = f"{reached['validation_top1']:.1%}"
-    clips = reached["skipped"]
-    return f"{told}; {clips} clip{'s' * (clips > 1)} could not be read, see {out / SKIPPED}" if clips else told
+def _validation_note(out: Path, result: Mapping[str, Any]) -> str:
+    """The final accuracy of a training, and how many clips it skipped."""
+    note = f"validation top-1 {result['validation_top1']:.1%}"
+    clips = result["skipped"]
+    return f"{note}; {clips} clip{'s' * (clips > 1)} could not be read, see {out / SKIPPED}" if clips else note

@@ -8,7 +8,8 @@ import torch
 
 from stabn.data.segments import Segment, segment_frames
 from stabn.data.transforms import Preprocessing
-from stabn.data.video.clip import Clip, read_clip
+from stabn.data.video.clip import Clip
+from stabn.data.video.reader import read_clip
 from stabn.errors import UserError
 from stabn.explain.render import contact_sheet, write_explanation
 from stabn.files import atomic_write, write_json
