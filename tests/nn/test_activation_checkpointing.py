@@ -27,8 +27,8 @@ def test_gradients_and_batch_norm_statistics_are_those_without_it(monkeypatch, a
     if architecture == "of several GPUs":
         kept = torch.nn.SyncBatchNorm.convert_sync_batchnorm(kept)
     again = copy.deepcopy(kept)
-    again.recompute = blocks
-    again.keep_less(lean)
+    again.activation_checkpointing = blocks
+    again.checkpoint_norms(lean)
     clips, labels = torch.randn(2, 3, 4, 32, 32), torch.tensor([0, 2])
     expected, found = step(kept, clips, labels), step(again, clips, labels)
     assert expected.keys() == found.keys()
@@ -48,8 +48,8 @@ def test_less_is_kept_for_the_gradients():
         return sum(sizes)
 
     everything = kept()
-    model.keep_less()
+    model.checkpoint_norms()
     lean = kept()
     assert lean < 0.9 * everything
-    model.recompute = True
+    model.activation_checkpointing = True
     assert kept() < min(lean, 0.6 * everything)

@@ -6,7 +6,7 @@ from captum.attr import LayerGradCam
 from uneven import with_uneven_statistics
 
 from stabn.nn import STABN, ResNet3D
-from stabn.nn.cam import between_extremes, branch_cam, cam, grad_cam, share_of_highest
+from stabn.nn.cam import branch_cam, cam, grad_cam, normalise_by_maximum, normalise_by_range
 
 K, T = 5, 4
 KINDS = pytest.mark.parametrize("kind", [STABN, ResNet3D])
@@ -104,7 +104,7 @@ def test_a_frozen_network_in_training_mode_and_under_inference_mode_is_explained
 def test_a_failed_explanation_leaves_no_hook_and_the_mode():
     model = network().train()
     for explain in (cam, grad_cam, branch_cam):
-        with pytest.raises(ValueError, match="expected 4, which this network was built for"):
+        with pytest.raises(ValueError, match="clip: got 2 frames, expected 4"):
             explain(model, clip()[:, :, :2])
         with pytest.raises(ValueError, match=r"classes: got shape \(2,\), expected \(3,\)"):
             explain(model, clip(), torch.tensor([0, 1]))
@@ -116,14 +116,14 @@ def test_a_failed_explanation_leaves_no_hook_and_the_mode():
 
 def test_evidence_becomes_attention_clip_by_clip_as_computed_by_hand():
     evidence = torch.tensor([[[[-1.0, 1.0]], [[3.0, 3.0]]], [[[2.0, 2.0]], [[2.0, 2.0]]]])
-    found = between_extremes(evidence)
+    found = normalise_by_range(evidence)
     assert found.spatial[0].flatten().tolist() == [0.0, 0.5, 1.0, 1.0]
     assert found.temporal.tolist() == [[0.0, 1.0], [0.0, 0.0]]
     assert found.spatial[1].flatten().tolist() == [0.0] * 4
-    found = share_of_highest(evidence.relu())
+    found = normalise_by_maximum(evidence.relu())
     assert found.spatial[0].flatten().tolist() == pytest.approx([0.0, 1 / 3, 1.0, 1.0])
     assert found.temporal[0].tolist() == pytest.approx([1 / 6, 1.0])
     assert found.temporal[1].tolist() == [1.0, 1.0]
-    nothing = share_of_highest(torch.zeros(1, 2, 1, 2))
+    nothing = normalise_by_maximum(torch.zeros(1, 2, 1, 2))
     assert not nothing.spatial.any()
     assert not nothing.temporal.any()

@@ -3,6 +3,7 @@
 import json
 import pickle
 import socket
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -30,9 +31,16 @@ def folder(tmp_path):
     return tmp_path / "net"
 
 
-def one_line(error: pytest.ExceptionInfo) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
+@contextmanager
+def refused(*tokens: object):
+    """Inside the block a UserError of one line is raised; it begins with the first token and has the others."""
+    with pytest.raises(UserError) as error:
+        yield
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(str(tokens[0]))
+    for token in tokens[1:]:
+        assert str(token) in message
 
 
 def edit_config(folder, **changes):
@@ -87,7 +95,7 @@ def test_a_save_that_fails_leaves_the_old_network(folder, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(hub, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="no space left on device"):
         STABN("tiny", 5, 4).save_pretrained(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert all(torch.equal(value, old[name]) for name, value in load_pretrained(folder).state_dict().items())
@@ -123,73 +131,75 @@ def test_a_repository_that_cannot_be_reached_is_one_line(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(hub, "hf_hub_download", fail)
-    with pytest.raises(UserError, match=r"someone/net: cannot get config.json .*no route") as error:
+    with refused("someone/net", "config.json", "no route", "path"):
         STABN.from_pretrained("someone/net")
-    assert "path" in one_line(error)
 
 
 @pytest.mark.parametrize("load", [load_pretrained, STABN.from_folder])
 def test_a_folder_that_does_not_exist_is_never_looked_for_on_the_network(tmp_path, no_network, load):
-    with pytest.raises(UserError, match="someone/net: no such folder"):
-        load("someone/net")
-    with pytest.raises(UserError, match="no such folder"):
-        load(tmp_path / "nothing")
-    with pytest.raises(UserError, match="no such folder"):
+    for folder in ("someone/net", tmp_path / "nothing"):
+        with refused(folder):
+            load(folder)
+    with refused(tmp_path / "nothing"):
         STABN.from_pretrained(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "tokens"),
     [
-        ({"format": "stabn-model/9"}, "config.json: format: got 'stabn-model/9', expected 'stabn-model/1'"),
-        ({"kind": "vit"}, "config.json: kind: got 'vit', expected one of stabn, resnet3d"),
-        ({"kind": 3}, "config.json: kind: got 3, expected a string"),
-        ({"architecture": "vgg"}, "config.json: architecture: got 'vgg', expected one of resnet18"),
-        ({"architecture": ["tiny"]}, r"config.json: architecture: got \['tiny'\], expected str"),
-        ({"num_classes": "3"}, "config.json: num_classes: got '3', expected int"),
-        ({"num_classes": True}, "config.json: num_classes: got True, expected int"),
-        ({"frames": 0}, "config.json: frames: got 0, expected an integer from 1"),
-        ({"dropout": None}, "config.json: dropout: got None, expected float or int"),
-        ({"dropout": 2}, "config.json: dropout: got 2, expected a number from 0"),
-        ({"class_names": "abc"}, "config.json: class_names: got 'abc', expected list or null"),
-        ({"class_names": ["a"]}, "config.json: class_names: got 1 names, expected 3"),
-        ({"class_names": [1, 2, 3]}, "config.json: class_names: got 1 among them, expected strings"),
-        ({"preprocessing": 3}, "config.json: preprocessing: got 3, expected dict or null"),
-        ({"colour": "red"}, "config.json: colour: unknown field"),
-        (
-            {"num_classes": 4, "class_names": None},
-            r"model.safetensors: tensor fc.weight: got shape \[3, 64\], expected",
-        ),
-        ({"frames": 5}, r"model.safetensors: tensor fc_att_out.weight: got shape \[3, 12\], expected \[3, 15\]"),
-        ({"architecture": "small"}, r"model.safetensors: tensor conv1.weight: got shape \[8, 3, 1, 7, 7\]"),
-        ({"architecture": "resnet18"}, "model.safetensors: tensor conv1.weight: got shape"),
-        ({"kind": "resnet3d"}, "model.safetensors: unexpected tensor"),
+        ({"format": "stabn-model/9"}, ("format", "'stabn-model/9'", "'stabn-model/1'")),
+        ({"kind": "vit"}, ("kind", "'vit'", "stabn, resnet3d")),
+        ({"kind": 3}, ("kind", "3")),
+        ({"architecture": "vgg"}, ("architecture", "'vgg'", "resnet18")),
+        ({"architecture": ["tiny"]}, ("architecture", "['tiny']")),
+        ({"num_classes": "3"}, ("num_classes", "'3'")),
+        ({"num_classes": True}, ("num_classes", "True")),
+        ({"frames": 0}, ("frames", "got 0")),
+        ({"dropout": None}, ("dropout", "None")),
+        ({"dropout": 2}, ("dropout", "got 2")),
+        ({"class_names": "abc"}, ("class_names", "'abc'")),
+        ({"class_names": ["a"]}, ("class_names", "got 1", "expected 3")),
+        ({"class_names": [1, 2, 3]}, ("class_names", "[1, 2, 3]")),
+        ({"class_names": {"a": 1, "b": 2, "c": 3}}, ("class_names", "{'a': 1")),
+        ({"preprocessing": 3}, ("preprocessing", "got 3")),
+        ({"mechanism": "open"}, ("mechanism", "'open'", "gated-both")),
+        ({"colour": "red"}, ("colour",)),
     ],
 )
-def test_a_wrong_config_is_refused_in_one_line(folder, changes, message):
+def test_a_wrong_config_is_refused_by_field_and_value(folder, changes, tokens):
     edit_config(folder, **changes)
-    with pytest.raises(UserError, match=message) as error:
+    with refused(folder / "config.json", *tokens):
         load_pretrained(folder)
-    assert one_line(error).startswith(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [
+        ({"num_classes": 4, "class_names": None}, ("fc.weight", "[3, 64]", "[4, 64]")),
+        ({"frames": 5}, ("fc_att_out.weight", "[3, 12]", "[3, 15]")),
+        ({"architecture": "small"}, ("conv1.weight", "[8, 3, 1, 7, 7]", "[16, 3, 1, 7, 7]")),
+        ({"kind": "resnet3d"}, ("unexpected tensor conv_att",)),
+    ],
+)
+def test_the_weights_of_another_network_are_refused_by_the_tensor(folder, changes, tokens):
+    edit_config(folder, **changes)
+    with refused(folder / "model.safetensors", *tokens):
+        load_pretrained(folder)
 
 
 def test_a_config_with_a_missing_field_or_damaged_json_is_refused(folder):
     config = json.loads((folder / "config.json").read_text())
     del config["frames"]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"config.json: frames: missing"):
-        load_pretrained(folder)
-    for text in ('{"format": "stabn', "[1, 2]", ""):
+    for text in (json.dumps(config), '{"format": "stabn', "[1, 2]", ""):
         (folder / "config.json").write_text(text)
-        with pytest.raises(UserError, match=r"config.json: (is not JSON|format: got)") as error:
+        with refused(folder / "config.json", *(["frames"] if "tiny" in text else [])):
             load_pretrained(folder)
-        one_line(error)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_folder_without_one_of_its_files_is_refused(folder, name):
     (folder / name).unlink()
-    with pytest.raises(UserError, match=f"{name}: no such file"):
+    with refused(folder / name):
         load_pretrained(folder)
 
 
@@ -197,31 +207,25 @@ def test_a_folder_without_one_of_its_files_is_refused(folder, name):
 def test_truncated_weights_are_refused(folder, keep):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"model.safetensors: is not a complete safetensors file") as error:
-        load_pretrained(folder)
-    one_line(error)
-
-
-def test_weights_without_a_tensor_are_refused_by_its_name(folder):
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["layer2.0.bn1.bias"]
-    save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"tensor layer2.0.bn1.bias is missing, expected shape \[16\]"):
+    with refused(weights):
         load_pretrained(folder)
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_a_network_whose_training_diverged_is_refused_by_the_tensor_that_tells(folder, value):
-    tensors = load_file(folder / "model.safetensors")
-    tensors["layer2.0.bn1.bias"][3] = value
-    save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"tensor layer2.0.bn1.bias has NaN or infinity.* smaller --optim") as error:
+@pytest.mark.parametrize("value", [None, torch.nan, torch.inf, -torch.inf])
+def test_weights_with_a_missing_or_infinite_tensor_are_refused_by_its_name(folder, value):
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    if value is None:
+        del tensors["layer2.0.bn1.bias"]
+    else:
+        tensors["layer2.0.bn1.bias"][3] = value
+    save_file(tensors, weights)
+    with refused(weights, "layer2.0.bn1.bias", "[16]" if value is None else "--optimizer.learning_rate"):
         load_pretrained(folder)
-    assert one_line(error).startswith(str(folder / "model.safetensors"))
 
 
 def test_the_other_kind_of_network_is_refused_by_from_pretrained(folder):
-    with pytest.raises(UserError, match="kind: got 'stabn', expected 'resnet3d'; use load_pretrained"):
+    with refused(folder / "config.json", "kind", "'stabn'", "'resnet3d'", "load_pretrained"):
         ResNet3D.from_pretrained(folder)
 
 
@@ -278,39 +282,35 @@ def test_the_other_depths_are_recognised_by_their_blocks(tmp_path, architecture,
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "tokens"),
     [
-        (lambda t: t.pop("layer3.1.bn2.weight"), r"tensor layer3.1.bn2.weight is missing, expected shape \[256\]"),
-        (lambda t: t.pop("fc.weight"), "tensor fc.weight is missing"),
-        (lambda t: t.pop("conv_temp_att3.0.weight"), "tensor conv_temp_att3.0.weight is missing"),
-        (lambda t: t.update({"fc.weight": torch.zeros(3)}), r"tensor fc.weight: got \[3\], expected \[rows, columns\]"),
-        (lambda t: t.update({"fc.weight": torch.zeros(0, 512)}), r"tensor fc.weight: got \[0, 512\]"),
-        (lambda t: t.update({"extra": torch.zeros(2)}), r"unexpected tensor extra of shape \[2\]"),
-        (
-            lambda t: t.update({"conv1.weight": torch.zeros(64, 3, 7, 7)}),
-            r"tensor conv1.weight: got shape \[64, 3, 7, 7\], expected \[64, 3, 1, 7, 7\]",
-        ),
-        (lambda t: t.update({"bn1.bias": torch.zeros(64, dtype=torch.int64)}), "tensor bn1.bias: got torch.int64"),
-        (lambda t: t.update({"fc.bias": torch.tensor([0, 1, 2, 3, torch.nan])}), "tensor fc.bias has NaN or infinity"),
-        (lambda t: t.update({"module.fc.bias": torch.zeros(5)}), "with and without 'module.'"),
+        (lambda t: t.pop("layer3.1.bn2.weight"), ("layer3.1.bn2.weight", "[256]")),
+        (lambda t: t.pop("fc.weight"), ("fc.weight",)),
+        (lambda t: t.pop("conv_temp_att3.0.weight"), ("conv_temp_att3.0.weight",)),
+        (lambda t: t.update({"fc.weight": torch.zeros(3)}), ("fc.weight", "[3]")),
+        (lambda t: t.update({"fc.weight": torch.zeros(0, 512)}), ("fc.weight", "[0, 512]")),
+        (lambda t: t.update({"extra": torch.zeros(2)}), ("extra", "[2]")),
+        (lambda t: t.update({"conv1.weight": torch.zeros(64, 3, 7, 7)}), ("conv1.weight", "[64, 3, 7, 7]")),
+        (lambda t: t.update({"bn1.bias": torch.zeros(64, dtype=torch.int64)}), ("bn1.bias", "torch.int64")),
+        (lambda t: t.update({"fc.bias": torch.tensor([0, 1, 2, 3, torch.nan])}), ("fc.bias", "NaN")),
+        (lambda t: t.update({"module.fc.bias": torch.zeros(5)}), ("'module.'",)),
         (
             lambda t: [t.pop(name) for name in list(t) if name.startswith("layer1.1.")],
-            r"got basic blocks \(1, 2, 2, 2\) in layer1..layer4, expected one of resnet18 basic \(2, 2, 2, 2\)",
+            ("basic blocks (1, 2, 2, 2)", "resnet18 basic (2, 2, 2, 2)"),
         ),
     ],
 )
-def test_the_first_offending_tensor_of_an_official_checkpoint_is_named(tmp_path, damage, message):
+def test_the_first_offending_tensor_of_an_official_checkpoint_is_named(tmp_path, damage, tokens):
     tensors = official("resnet18", 5, 3)
     damage(tensors)
     torch.save({"model_state_dict": tensors}, tmp_path / "save.pth")
-    with pytest.raises(UserError, match=message) as error:
+    with refused(tmp_path / "save.pth", *tokens):
         import_official(tmp_path / "save.pth")
-    assert one_line(error).startswith(str(tmp_path / "save.pth"))
 
 
 def test_class_names_must_be_as_many_as_the_checkpoints_classes(tmp_path):
     torch.save(official("resnet18", 5, 3), tmp_path / "save.pth")
-    with pytest.raises(UserError, match="class_names: got 3 names, expected 5"):
+    with refused("class_names", "got 3", "expected 5"):
         import_official(tmp_path / "save.pth", class_names=NAMES)
 
 
@@ -320,42 +320,38 @@ class Harmful:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        (b"", "is not a checkpoint of tensors"),
-        (b"not a checkpoint at all, but long enough to look like one", "is not a checkpoint of tensors"),
-        (pickle.dumps({"a": 1}), "is not a checkpoint of tensors"),
-        (pickle.dumps(Harmful()), "is not a checkpoint of tensors"),
+        b"",
+        b"not a checkpoint at all, but long enough to look like one",
+        pickle.dumps({"a": 1}),
+        pickle.dumps(Harmful()),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_refused_without_running_it(tmp_path, content, message):
+def test_a_file_that_is_no_checkpoint_is_refused_without_running_it(tmp_path, content):
     (tmp_path / "save.pth").write_bytes(content)
-    with pytest.raises(UserError, match=message) as error:
+    with refused(tmp_path / "save.pth"):
         import_official(tmp_path / "save.pth")
-    one_line(error)
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("value", "token"),
     [
-        (torch.zeros(3), "holds a Tensor, expected named tensors"),
-        ({}, "holds no tensors"),
-        ({"epoch": 3}, "'epoch' is a int, expected a tensor"),
-        ({"model_state_dict": {"fc.weight": [1.0]}}, "'fc.weight' is a list, expected a tensor"),
+        (torch.zeros(3), "Tensor"),
+        ({}, "no tensors"),
+        ({"epoch": 3}, "'epoch'"),
+        ({"model_state_dict": {"fc.weight": [1.0]}}, "'fc.weight'"),
     ],
 )
-def test_a_checkpoint_of_something_else_is_refused(tmp_path, value, message):
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, value, token):
     torch.save(value, tmp_path / "save.pth")
-    with pytest.raises(UserError, match=message):
+    with refused(tmp_path / "save.pth", token):
         import_official(tmp_path / "save.pth")
 
 
 def test_a_missing_a_truncated_and_a_directory_checkpoint_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"nothing.pth: no such file"):
-        import_official(tmp_path / "nothing.pth")
-    with pytest.raises(UserError, match="cannot be read"):
-        import_official(tmp_path)
     torch.save(official("resnet18", 5, 3), tmp_path / "save.pth")
     (tmp_path / "save.pth").write_bytes((tmp_path / "save.pth").read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"save.pth: (is not a checkpoint|cannot be read)"):
-        import_official(tmp_path / "save.pth")
+    for path in (tmp_path / "nothing.pth", tmp_path, tmp_path / "save.pth"):
+        with refused(path):
+            import_official(path)

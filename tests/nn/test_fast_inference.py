@@ -1,5 +1,6 @@
-"""Copies that only answer: the same function as the networks they are made from."""
+"""Copies for fast inference: the same function as the networks they are made from."""
 
+import re
 from copy import deepcopy
 from dataclasses import replace
 
@@ -11,9 +12,9 @@ from uneven import with_uneven_statistics
 
 from stabn.nn import STABN, Attention, ResNet3D
 from stabn.nn.cam import branch_cam, cam, grad_cam
-from stabn.nn.fast_inference import answering, folded
+from stabn.nn.fast_inference import fast_inference_copy, fold_batch_norm
 from stabn.nn.stabn import MECHANISMS
-from stabn.nn.winograd import AlongTime, InPlane
+from stabn.nn.winograd import SpatialWinogradConv, TemporalWinogradConv
 
 
 def clip(frames: int = 4, side: int = 32, batch: int = 1, dtype=torch.float32) -> torch.Tensor:
@@ -34,9 +35,9 @@ def test_the_official_outputs_come_out_in_float64(reference):
     model = STABN(reference.architecture, reference.num_classes, reference.frames)
     model.load_state_dict(reference.tensors)
     # By Winograd, which nobody would use in float64: rounding is no excuse there.
-    copy = answering(model.double().eval(), winograd=True)
+    copy = fast_inference_copy(model.double().eval(), winograd=True)
     kinds = [type(part) for part in copy.modules()]
-    assert (kinds.count(AlongTime), kinds.count(InPlane)) == (6 + 3 + 3, 3 + 5 + 2 + 3)
+    assert (kinds.count(TemporalWinogradConv), kinds.count(SpatialWinogradConv)) == (6 + 3 + 3, 3 + 5 + 2 + 3)
     output = parts(copy(reference.clip.double()))
     for name, key in (("logits", "logits_perception"), ("attention_logits", "logits_attention")):
         np.testing.assert_allclose(output[name], reference.answers[key], rtol=0, atol=1e-9)
@@ -48,14 +49,14 @@ def test_the_official_outputs_come_out_in_float64(reference):
 @pytest.mark.parametrize("architecture", ["tiny", "small", "fine-deep"])
 def test_float32_answers_agree_to_a_ten_thousandth(architecture, mechanism):
     model = with_uneven_statistics(STABN(architecture, 5, 4, mechanism=mechanism))
-    found, expected = parts(answering(model)(clip(batch=2))), parts(model(clip(batch=2)))
+    found, expected = parts(fast_inference_copy(model)(clip(batch=2))), parts(model(clip(batch=2)))
     for name, value in expected.items():
         assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-4 * float(value.std())), name
 
 
-def test_the_plain_network_has_a_copy_that_answers_too():
+def test_the_plain_network_has_a_copy_too():
     model = with_uneven_statistics(ResNet3D("tiny", 5, 4))
-    copy = answering(model)
+    copy = fast_inference_copy(model)
     assert isinstance(copy, ResNet3D)
     assert not isinstance(copy, STABN)
     for frames in (1, 4, 7):
@@ -65,7 +66,7 @@ def test_the_plain_network_has_a_copy_that_answers_too():
 def test_making_and_using_a_copy_leaves_the_network_as_it_is():
     model = with_uneven_statistics(STABN("tiny", 5, 4)).train()
     before = deepcopy(model.state_dict())
-    copy = answering(model)
+    copy = fast_inference_copy(model)
     copy(clip())
     assert model.training
     assert not copy.training
@@ -78,13 +79,13 @@ def test_making_and_using_a_copy_leaves_the_network_as_it_is():
 
 def test_the_copy_knows_what_the_network_knows():
     model = STABN("tiny", 2, 4, class_names=("a", "b"), preprocessing={"crop": 32}, mechanism="gated")
-    assert answering(model).config() == model.config()
+    assert fast_inference_copy(model).config() == model.config()
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_a_perceiver_answers_for_any_attention_of_its_features_and_changes_none(mechanism):
     model = with_uneven_statistics(STABN("tiny", 5, 4, mechanism=mechanism))
-    copy = answering(model)
+    copy = fast_inference_copy(model)
     features = copy.encode(clip(batch=2))
     kept = features.clone()
     own, _ = copy.attend(features)
@@ -98,7 +99,7 @@ def test_a_perceiver_answers_for_any_attention_of_its_features_and_changes_none(
 
 
 def test_a_perceiver_refuses_an_attention_of_another_shape():
-    copy = answering(STABN("tiny", 5, 4))
+    copy = fast_inference_copy(STABN("tiny", 5, 4))
     perceive = copy.perceiver(torch.zeros(1, 32, 4, 2, 2))
     with pytest.raises(ValueError, match="attention: got spatial shape"):
         perceive(Attention(torch.zeros(2, 4, 2, 2), torch.zeros(2, 4)))
@@ -108,7 +109,7 @@ def test_a_perceiver_refuses_an_attention_of_another_shape():
 
 def test_features_in_bfloat16_give_attention_and_scores_in_float32_near_the_exact_ones():
     model = with_uneven_statistics(STABN("tiny", 5, 4))
-    copy = answering(model, torch.bfloat16)
+    copy = fast_inference_copy(model, torch.bfloat16)
     assert copy.encode(clip().bfloat16()).dtype == torch.bfloat16
     found, expected = parts(copy(clip().bfloat16())), parts(model(clip()))
     for name, value in expected.items():
@@ -122,23 +123,27 @@ def test_winograd_is_for_float32_only():
     model = STABN("tiny", 5, 4)
 
     def uses(copy: nn.Module) -> bool:
-        return any(isinstance(part, AlongTime | InPlane) for part in copy.modules())
+        return any(isinstance(part, TemporalWinogradConv | SpatialWinogradConv) for part in copy.modules())
 
-    assert uses(answering(model))
-    for copy in (answering(model, torch.bfloat16), answering(model, winograd=False), answering(model.double())):
+    assert uses(fast_inference_copy(model))
+    for copy in (
+        fast_inference_copy(model, torch.bfloat16),
+        fast_inference_copy(model, winograd=False),
+        fast_inference_copy(model.double()),
+    ):
         assert not uses(copy)
 
 
 def test_explanations_of_the_copy_are_those_of_the_network():
     model = with_uneven_statistics(STABN("tiny", 5, 4))
-    copy = answering(model)
+    copy = fast_inference_copy(model)
     for method in (cam, grad_cam, branch_cam):
         assert torch.allclose(method(copy, clip()), method(model, clip()), rtol=1e-3, atol=1e-6), method.__name__
 
 
 def test_one_thread_gives_the_same_answer():
     model = with_uneven_statistics(STABN("tiny", 3, 2))
-    copy = answering(model)
+    copy = fast_inference_copy(model)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -151,8 +156,8 @@ def test_one_thread_gives_the_same_answer():
 
 
 def test_a_copy_is_not_saved():
-    with pytest.raises(TypeError, match="expected the network it was made from"):
-        answering(STABN("tiny", 5, 4)).save_pretrained("nowhere")
+    with pytest.raises(TypeError, match="got a copy"):
+        fast_inference_copy(STABN("tiny", 5, 4)).save_pretrained("nowhere")
 
 
 def test_norms_on_both_sides_of_a_convolution_are_folded():
@@ -160,12 +165,12 @@ def test_norms_on_both_sides_of_a_convolution_are_folded():
     before, mix, after = nn.BatchNorm3d(4), nn.Conv3d(4, 6, 1, bias=False), nn.BatchNorm3d(6)
     plain = with_uneven_statistics(nn.Sequential(before, mix, after).double())
     x = torch.randn(2, 4, 3, 3, 3, dtype=torch.float64)
-    weight, bias = folded(mix, after, before)
+    weight, bias = fold_batch_norm(mix, after, before)
     assert torch.allclose(nn.functional.conv3d(x, weight, bias), plain(x), rtol=0, atol=1e-12)
 
 
 def test_what_cannot_be_folded_is_refused():
-    with pytest.raises(ValueError, match="expected one without bias"):
-        folded(nn.Conv3d(2, 2, 1), nn.BatchNorm3d(2))
-    with pytest.raises(ValueError, match="without padding after a norm"):
-        folded(nn.Conv3d(2, 2, 3, padding=1, bias=False), nn.BatchNorm3d(2), nn.BatchNorm3d(2))
+    with pytest.raises(ValueError, match="Conv3d"):
+        fold_batch_norm(nn.Conv3d(2, 2, 1), nn.BatchNorm3d(2))
+    with pytest.raises(ValueError, match=re.escape("padding=(1, 1, 1)")):
+        fold_batch_norm(nn.Conv3d(2, 2, 3, padding=1, bias=False), nn.BatchNorm3d(2), nn.BatchNorm3d(2))

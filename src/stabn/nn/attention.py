@@ -1,4 +1,4 @@
-"""What the network hands on: where and when it looked (`Attention`), and what it answered (`Output`)."""
+"""The values that networks return: where and when they looked (`Attention`), and class scores (`Output`)."""
 
 from dataclasses import dataclass, replace
 
@@ -10,14 +10,14 @@ from stabn.errors import NotFiniteError
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Spatio-temporal attention of a batch of clips; an edit of it is another object, made by `dataclasses.replace`.
+    """Spatio-temporal attention of a batch of clips; `dataclasses.replace` makes an edited one.
 
     Attributes:
-        spatial: (B, T, h, w) floating point in 0..1, M_s(x) of Eq. 1: one map per frame, in the size of the features.
+        spatial: (B, T, h, w) floating point in 0..1, M_s(x) of Eq. 1: one map per frame, on the grid of the features.
         temporal: (B, T) floating point in 0..1, M_t(x) of Eq. 2: one importance per frame.
 
     Raises:
-        ValueError: a shape or a value is wrong; `NotFiniteError` where it is NaN. Values are not looked at while a
+        ValueError: a shape or a value is wrong; `NotFiniteError` where it is NaN. Values are not checked while a
             program traces or compiles the network, nor on the meta device, because there are none.
     """
 
@@ -39,7 +39,7 @@ class Attention:
                 raise ValueError(f"{name}: got {value.dtype}, expected floating point")
             if value.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
                 continue
-            # Written so that NaN fails too; one number per tensor leaves the device.
+            # True for NaN too; one number per tensor leaves the device.
             if not bool(((value >= 0) & (value <= 1)).all()):
                 if value.isnan().any():
                     raise NotFiniteError(f"{name}: got NaN, expected 0..1")
@@ -54,11 +54,11 @@ class Attention:
         return replace(self, temporal=1 - self.temporal)
 
     def uniform_spatial(self) -> "Attention":
-        """The attention with every map replaced by its mean: as much attention per frame, but nowhere in particular."""
+        """The attention with every map replaced by its mean over the frame; the temporal attention is shared."""
         return replace(self, spatial=self.spatial.mean(dim=(2, 3), keepdim=True).expand_as(self.spatial))
 
     def uniform_temporal(self) -> "Attention":
-        """The attention with every importance replaced by the clip's mean: as much, but at no time in particular."""
+        """The attention with M_t replaced by its mean over the clip; the spatial attention is shared."""
         return replace(self, temporal=self.temporal.mean(dim=1, keepdim=True).expand_as(self.temporal))
 
     def with_spatial_of(self, other: "Attention") -> "Attention":
@@ -77,9 +77,9 @@ class Attention:
         """
         return replace(self, temporal=self._of_same_shape("temporal", other.temporal))
 
-    def rows(self, chosen: Tensor | slice) -> "Attention":
-        """The attention of some of the clips, given as a slice, as int64 positions in any order, or as (B,) bool."""
-        return Attention(self.spatial[chosen], self.temporal[chosen])
+    def rows(self, index: Tensor | slice) -> "Attention":
+        """The attention of some of the clips: a slice, int64 positions in any order, or (B,) bool."""
+        return Attention(self.spatial[index], self.temporal[index])
 
     def _of_same_shape(self, name: str, value: Tensor) -> Tensor:
         own: Tensor = getattr(self, name)
@@ -90,7 +90,7 @@ class Attention:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """The network's answer for a batch of clips.
+    """The network's output for a batch of clips.
 
     Attributes:
         logits: (B, K) floating point, unnormalised class scores of the perception branch.

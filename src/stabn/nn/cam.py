@@ -1,12 +1,13 @@
-"""Class evidence in a network's last maps: CAM, Grad-CAM, and the CAM of the attention branch alone.
+"""Class evidence in a network's last feature maps: CAM, Grad-CAM, and the CAM of the attention branch.
 
-Each function gives raw evidence (B, T, h, w) for one class per clip; `between_extremes` and `share_of_highest` make
-an `Attention` of it. Explaining changes nothing: weights, their gradients, the mode, and hooks are as before.
+Each function returns raw evidence (B, T, h, w) for one class per clip; `normalise_by_range` and
+`normalise_by_maximum` turn it into an `Attention`. Weights, gradients, modes and hooks of the network are afterwards
+as before.
 
 Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -28,20 +29,18 @@ def cam(model: ResNet3D, clip_bcthw: Tensor, classes_b: Int[Tensor, " b"] | None
     Args:
         model: the network.
         clip_bcthw: (B, 3, T, H, W) as for the network.
-        classes_b: (B,) int64, the class explained of each clip; by default the most probable one.
+        classes_b: (B,) int64, the class to explain of each clip; by default the most probable one.
 
     Returns:
         (B, T, h, w), of any sign; h and w are those of layer4's output.
 
     Raises:
-        ValueError: the clip has another shape or dtype than the network reads, or not one class per clip.
+        ValueError: the clip has another shape or dtype than the network takes, or not one class per clip.
         IndexError: a class out of range.
     """
-    with undisturbed(model), torch.no_grad():
-        maps_bcthw, logits_bk = _last_maps(model, clip_bcthw)
-        chosen_b = _chosen(logits_bk, classes_b)
-        weights_bc = model.fc.weight[chosen_b]
-        return torch.einsum("bc,bcthw->bthw", weights_bc, maps_bcthw.to(weights_bc.dtype))
+    maps_bcthw, logits_bk = _forward_with_maps(model, model.layer4, clip_bcthw)
+    weights_bc = model.fc.weight.detach()[_classes_or_predicted(classes_b, logits_bk)]
+    return torch.einsum("bc,bcthw->bthw", weights_bc, maps_bcthw.to(weights_bc.dtype))
 
 
 def grad_cam(
@@ -51,31 +50,20 @@ def grad_cam(
 
         relu( sum_k a_k layer4_k[t, h, w] ),    a_k = mean over (t, h, w) of d logit_c / d layer4_k[t, h, w]
 
-    Behind layer4 our networks only average and classify. So this is relu(`cam`) / (T h w): evidence against the class
-    is cut off, and nothing else differs. Arguments, errors and shape are those of `cam`; the values are from 0.
+    Behind layer4 our networks only average and classify linearly, so that a_k = fc[c, k] / (T h w), and Grad-CAM is
+    relu(`cam`) / (T h w). Arguments and errors are those of `cam`.
+
+    Returns:
+        (B, T, h, w) from 0.
     """
-    with undisturbed(model):
-        with torch.no_grad():
-            rest, features_bcthw = _front(model, clip_bcthw)
-        found: list[Tensor] = []
-
-        def cut(_module: nn.Module, _inputs: object, maps_bcthw: Tensor) -> Tensor:
-            found.append(maps_bcthw.detach().requires_grad_())
-            return found[0]
-
-        with _hooked(model.layer4, cut), torch.enable_grad():
-            logits_bk = rest(features_bcthw)
-        chosen_b = _chosen(logits_bk, classes_b)
-        (gradient_bcthw,) = torch.autograd.grad(logits_bk.gather(1, chosen_b[:, None]).sum(), found[0])
-        with torch.no_grad():
-            weights_bc = gradient_bcthw.mean(dim=(2, 3, 4))
-            return torch.einsum("bc,bcthw->bthw", weights_bc, found[0]).relu()
+    evidence_bthw = cam(model, clip_bcthw, classes_b)
+    return evidence_bthw.relu() / evidence_bthw[0].numel()
 
 
 def branch_cam(
     model: STABN, clip_bcthw: Tensor, classes_b: Int[Tensor, " b"] | None = None
 ) -> Float[Tensor, "b t h w"]:
-    """The attention branch alone: what its own classifier found where and when.
+    """Class evidence of the attention branch alone, by its own classifier.
 
         evidence_c[t, h, w] = sum_k W[c, k, t] map_k[t, h, w]
 
@@ -93,30 +81,27 @@ def branch_cam(
     Raises:
         ValueError, IndexError: as in `cam`.
     """
-    found: list[Tensor] = []
-    with undisturbed(model), torch.no_grad():
-        with _hooked(model.conv_att_out, lambda _module, _inputs, maps: found.append(maps)):
-            logits_bk = model(clip_bcthw).logits
-        chosen_b = _chosen(logits_bk, classes_b)
-        weight_kkt = model.fc_att_out.weight.view(model.num_classes, model.num_classes, model.frames)
-        return torch.einsum("bkt,bkthw->bthw", weight_kkt[chosen_b], found[0])
+    maps_bkthw, logits_bk = _forward_with_maps(model, model.conv_att_out, clip_bcthw)
+    weight_kkt = model.fc_att_out.weight.detach().view(model.num_classes, model.num_classes, model.frames)
+    return torch.einsum("bkt,bkthw->bthw", weight_kkt[_classes_or_predicted(classes_b, logits_bk)], maps_bkthw)
 
 
-def between_extremes(evidence_bthw: Float[Tensor, "b t h w"]) -> Attention:
-    """Evidence of any sign as 0..1: each clip's lowest becomes 0 and its highest 1, in space-time and in time apart.
+def normalise_by_range(evidence_bthw: Float[Tensor, "b t h w"]) -> Attention:
+    """Scale evidence of any sign to 0..1: each clip's minimum becomes 0 and its maximum 1.
 
-    In time it is the mean over space. Evidence that is the same everywhere becomes 0 everywhere.
+    This is done over space-time for the spatial attention and, for the temporal attention, over the frames' means.
+    Evidence that is constant becomes 0.
     """
     lowest_bthw = evidence_bthw.amin(dim=(1, 2, 3), keepdim=True)
     temporal_bt = evidence_bthw.mean(dim=(2, 3))
     lowest_bt = temporal_bt.amin(dim=1, keepdim=True)
-    return share_of_highest(evidence_bthw - lowest_bthw, temporal_bt - lowest_bt)
+    return normalise_by_maximum(evidence_bthw - lowest_bthw, temporal_bt - lowest_bt)
 
 
-def share_of_highest(
+def normalise_by_maximum(
     evidence_bthw: Float[Tensor, "b t h w"], temporal_bt: Float[Tensor, "b t"] | None = None
 ) -> Attention:
-    """Evidence from 0 as a share of each clip's highest; in time that of `temporal_bt`, by default the mean over space.
+    """Divide evidence from 0 by each clip's maximum; `temporal_bt` is by default the mean over space.
 
     Evidence that is 0 everywhere stays 0.
     """
@@ -130,24 +115,31 @@ def share_of_highest(
     )
 
 
-def _last_maps(model: ResNet3D, clip_bcthw: Tensor) -> tuple[Tensor, Tensor]:
-    """layer4's output and the logits."""
-    found: list[Tensor] = []
-    with _hooked(model.layer4, lambda _module, _inputs, maps: found.append(maps)):
-        logits_bk = model(clip_bcthw).logits
-    return found[0], logits_bk
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode for the block; every module's mode is restored afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
-def _front(model: ResNet3D, clip_bcthw: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """What is left of the network behind the features, and the features."""
-    features_bcthw = model.encode(clip_bcthw)
-    if not isinstance(model, STABN):
-        return model.classify, features_bcthw
-    attention, _ = model.attend(features_bcthw)
-    return lambda features: model.perceive(features, attention), features_bcthw
+def _forward_with_maps(model: ResNet3D, module: nn.Module, clip_bcthw: Tensor) -> tuple[Tensor, Tensor]:
+    """A module's output, (B, C, T, h, w), and the network's logits, (B, K), in evaluation mode."""
+    outputs: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _module, _inputs, maps: outputs.append(maps))
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            logits_bk = model(clip_bcthw).logits
+    finally:
+        handle.remove()
+    return outputs[0], logits_bk
 
 
-def _chosen(logits_bk: Tensor, classes_b: Tensor | None) -> Tensor:
+def _classes_or_predicted(classes_b: Tensor | None, logits_bk: Tensor) -> Tensor:
     if classes_b is None:
         return logits_bk.argmax(dim=1)
     if classes_b.shape != logits_bk.shape[:1]:
@@ -155,29 +147,4 @@ def _chosen(logits_bk: Tensor, classes_b: Tensor | None) -> Tensor:
     outside = classes_b[(classes_b < 0) | (classes_b >= logits_bk.shape[1])]
     if len(outside):
         raise IndexError(f"classes: got {int(outside[0])}, expected 0..{logits_bk.shape[1] - 1}")
-    return classes_b.to(logits_bk.device, torch.int64, copy=True)  # a caller's inference tensor has no place in a graph
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode, where normalisation learns nothing and dropout is off, and every part's mode as it was after.
-
-    A caller's inference mode is left for the block, because no gradient can be asked for in it.
-    """
-    modes = [(part, part.training) for part in model.modules()]
-    try:
-        model.eval()
-        with torch.inference_mode(False):
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-
-
-@contextmanager
-def _hooked(module: nn.Module, hook: Callable[..., Tensor | None]) -> Iterator[None]:
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return classes_b.to(logits_bk.device, torch.int64)

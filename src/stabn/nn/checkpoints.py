@@ -1,4 +1,4 @@
-"""Networks from files: folders of our own, and checkpoints of the official code."""
+"""Loading networks from folders of `save_pretrained` and from checkpoints of the official code."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _REMEDY = "expected a checkpoint of the official ST-ABN code"
 
 
 def load_pretrained(folder: Path | str) -> STABN | ResNet3D:
-    """The network in a folder that `save_pretrained` wrote, whatever its kind; in evaluation mode, without network.
+    """Load the network of a folder that `save_pretrained` wrote, of either kind; in evaluation mode, offline.
 
     Raises:
         UserError: the folder or a file in it is missing, damaged or of an unknown format; one line says which and why.
@@ -41,19 +41,19 @@ def import_official(
     class_names: Sequence[str] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> STABN:
-    """The network of a checkpoint that the official code's training wrote; in evaluation mode, on the CPU.
+    """Load a checkpoint of the official ST-ABN code as a network; in evaluation mode, on the CPU.
 
-    The file holds a state dict, alone or under "model_state_dict" or "state_dict"; names may carry "module.".
+    The file holds a state dict, alone or under "model_state_dict" or "state_dict"; names may start with "module.".
     Architecture, number of classes and number of frames are read from the tensors' names and shapes, after which
-    every tensor is checked. Dtypes stay as they are. Counters of old PyTorch versions may be missing; they become 0.
+    every tensor is checked. Dtypes stay as they are. Batch counters, which old PyTorch versions lack, become 0.
 
     Args:
         path: the checkpoint; nothing in it is executed.
         class_names: K names in the order of the outputs, or None.
-        preprocessing: how clips must be prepared for it, or None; the checkpoint does not say.
+        preprocessing: how clips must be prepared, or None; the checkpoint does not contain it.
 
     Raises:
-        UserError: the file is missing or no such checkpoint; the first offending tensor is named.
+        UserError: the file is missing or no such checkpoint; it names the first offending tensor.
     """
     source = str(path)
     content = read_tensors(path, inside=("model_state_dict", "state_dict"))
@@ -61,36 +61,33 @@ def import_official(
     if len(tensors) != len(content):
         raise UserError(f"{source}: holds tensors with and without 'module.' under one name; {_REMEDY}")
     architecture = _architecture(tensors, source)
-    model = STABN.empty(
+    model = STABN.on_meta_device(
         architecture=architecture,
         num_classes=_rows(tensors, "fc.weight", source),
         frames=_rows(tensors, "conv_temp_att3.0.weight", source),
         class_names=class_names,
         preprocessing=preprocessing,
     )
-    for name, wanted in model.state_dict().items():
-        if name.endswith(".num_batches_tracked") and name not in tensors:
-            tensors[name] = torch.zeros((), dtype=wanted.dtype)
-    return model.filled(tensors, source=source, remedy=f"{_REMEDY}, here for {architecture}")
+    for name, own in model.state_dict().items():
+        if name.endswith(".num_batches_tracked"):
+            tensors.setdefault(name, torch.zeros((), dtype=own.dtype))
+    return model.assign_tensors(tensors, source=source, remedy=f"{_REMEDY}, here for {architecture}")
 
 
 def _architecture(tensors: Mapping[str, Tensor], source: str) -> str:
-    """Which official layout has these blocks; shapes are left to the later check, which names the tensor."""
+    """The official architecture that has these blocks; shapes are checked later, by tensor."""
     blocks = {match.groups() for name in tensors if (match := re.match(r"layer([1-4])\.(\d+)\.", name))}
     depths = tuple(sum(layer == str(number) for layer, _ in blocks) for number in (1, 2, 3, 4))
     block = "bottleneck" if any(re.match(r"layer[1-4]\.\d+\.conv3\.", name) for name in tensors) else "basic"
     for name in OFFICIAL:
         if (ARCHITECTURES[name].block, ARCHITECTURES[name].depths) == (block, depths):
             return name
-    known = "; ".join(f"{name} {ARCHITECTURES[name].block} {ARCHITECTURES[name].depths}" for name in OFFICIAL)
-    raise UserError(f"{source}: got {block} blocks {depths} in layer1..layer4, expected one of {known}; {_REMEDY}")
+    layouts = "; ".join(f"{name} {ARCHITECTURES[name].block} {ARCHITECTURES[name].depths}" for name in OFFICIAL)
+    raise UserError(f"{source}: got {block} blocks {depths} in layer1..layer4, expected one of {layouts}; {_REMEDY}")
 
 
 def _rows(tensors: Mapping[str, Tensor], name: str, source: str) -> int:
-    if name not in tensors:
-        raise UserError(f"{source}: tensor {name} is missing, expected shape [rows, columns]; {_REMEDY}")
-    if tensors[name].ndim != 2 or not len(tensors[name]):
-        raise UserError(
-            f"{source}: tensor {name}: got {list(tensors[name].shape)}, expected [rows, columns]; {_REMEDY}"
-        )
-    return len(tensors[name])
+    shape = list(tensors[name].shape) if name in tensors else None
+    if shape is None or len(shape) != 2 or not shape[0]:
+        raise UserError(f"{source}: tensor {name}: got {shape or 'none'}, expected shape [rows, columns]; {_REMEDY}")
+    return shape[0]

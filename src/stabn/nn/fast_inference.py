@@ -1,8 +1,8 @@
-"""A copy of a network that only answers: the same function with less memory moved and fewer multiplications.
+"""Copies of networks for fast inference: the same function with less memory traffic and fewer multiplications.
 
 Batch normalisation is folded into the convolutions, memory is channels last, the attention mechanism concatenates
-nothing, and in float32 on a processor kernels of three are Winograd's (`stabn.nn.winograd`). The copy is used like the
-network it was made from, but it cannot be trained or saved, and no gradient goes through its convolutions.
+nothing, and in float32 on a CPU kernels of size three use Winograd's algorithm (`stabn.nn.winograd`). A copy is used
+like the network it was made from, but cannot be trained or saved, and no gradient passes its convolutions.
 """
 
 from copy import deepcopy
@@ -14,120 +14,130 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stabn.nn.attention import Attention
-from stabn.nn.resnet3d import BasicBlock, Bottleneck, ResNet3D
+from stabn.nn.resnet3d import ResidualBlock, ResNet3D
 from stabn.nn.stabn import STABN, Perceiver
-from stabn.nn.winograd import AlongTime, InPlane, channels_last
+from stabn.nn.winograd import SpatialWinogradConv, TemporalWinogradConv, to_channels_last
 
-WORTH = 128
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Lightning's name of a precision -> dtype of the features of a fast-inference copy."""
+WINOGRAD_MINIMUM = 128
 """Channels times frames of a kernel from which Winograd's sums cost less than the multiplications that they save."""
-
 
 Network = TypeVar("Network", bound=ResNet3D)
 
 
-def answering(model: Network, dtype: torch.dtype | None = None, *, winograd: bool | None = None) -> Network:
-    """A copy of a network that only answers, on the same device.
+def supports_fast_inference(model: ResNet3D) -> bool:
+    """Whether `fast_inference_copy` can copy a network; a subclass may compute something else."""
+    return type(model) in (STABN, ResNet3D)
+
+
+def for_inference(model: Network, precision: str, device: torch.device, *, fast: bool = True) -> Network:
+    """Prepare a network for inference: a fast copy where there can be one, else the network in evaluation mode.
 
     Args:
-        model: `ResNet3D` or `STABN`; stays as it is.
-        dtype: of features and their convolutions; by default that of the weights. Clips have to be given in it. What is
-            made of the features (attention and all class scores) is computed and given in the weights' own dtype.
-        winograd: whether kernels of three are Winograd's; by default in float32 on a CPU, and nowhere else.
+        model: is not changed, except that it may be put into evaluation mode.
+        precision: a key of `DTYPES`, or 64-true for the model's own arithmetic in its own dtype.
+        device: where it will run; the caller moves it there.
+        fast: False returns the model itself, the plain reference.
+    """
+    if not fast or precision not in DTYPES or not supports_fast_inference(model):
+        return model.eval()
+    dtype = DTYPES[precision]
+    return fast_inference_copy(model, dtype, winograd=dtype == torch.float32 and device.type == "cpu")
+
+
+def fast_inference_copy(model: Network, dtype: torch.dtype | None = None, *, winograd: bool | None = None) -> Network:
+    """Copy a network for fast inference, on the same device.
+
+    Args:
+        model: `ResNet3D` or `STABN`; is not changed.
+        dtype: of clips, features and their convolutions; by default that of the weights. Attention and class scores
+            are computed and returned in the dtype of the weights.
+        winograd: whether kernels of size three use Winograd's algorithm; by default in float32 on a CPU only.
 
     Returns:
-        `AnsweringSTABN` or `AnsweringResNet3D`, in evaluation mode.
+        `InferenceSTABN` or `InferenceResNet3D`, in evaluation mode.
     """
     weight = model.conv1.weight
     dtype = weight.dtype if dtype is None else dtype
     if winograd is None:
         winograd = dtype == torch.float32 and weight.device.type == "cpu"
     arguments = {name: value for name, value in model.config().items() if name not in ("format", "kind")}
-    kind = AnsweringSTABN if isinstance(model, STABN) else AnsweringResNet3D
+    kind = InferenceSTABN if isinstance(model, STABN) else InferenceResNet3D
+    convert = _Converter(dtype, winograd)
     with torch.no_grad():
-        copy = kind.empty(**arguments)
-        parts = _Parts(dtype, winograd)
-        made = {
-            "conv1": parts.convolution(model.conv1, model.bn1),
-            "bn1": nn.Identity(),
-            **{layer: parts.layer(getattr(model, layer)) for layer in ("layer1", "layer2", "layer3", "layer4")},
-            "drop": _To(weight.dtype),
-            "fc": deepcopy(model.fc),
-        }
-        for name, part in made.items():
-            setattr(copy, name, part)
+        copy = kind.on_meta_device(**arguments)
+        copy.conv1, copy.bn1 = cast(Any, (convert.convolution(model.conv1, model.bn1), nn.Identity()))
+        for layer in ("layer1", "layer2", "layer3", "layer4"):
+            setattr(copy, layer, convert.layer(getattr(model, layer)))
+        copy.drop, copy.fc = cast(Any, (_ToDtype(weight.dtype), deepcopy(model.fc)))
         if isinstance(model, STABN):
-            assert isinstance(copy, AnsweringSTABN)
-            copy.take_attention(model, parts)
+            assert isinstance(copy, InferenceSTABN)
+            copy._convert_branches(model, convert)
     return cast(Network, copy.requires_grad_(False).eval())
 
 
-class _Answering(ResNet3D):
+class _InferenceOnly(ResNet3D):
     def save_pretrained(self, *_arguments: Any, **_options: Any) -> str | None:
-        """A copy that only answers has no weights that could be loaded again.
+        """Not for a copy, whose folded weights cannot be loaded again.
 
         Raises:
             TypeError: always.
         """
-        raise TypeError("got a copy that only answers, expected the network it was made from")
+        raise TypeError("got a copy for fast inference, expected the network it was made from")
 
 
-class AnsweringResNet3D(_Answering):
-    """What `answering` makes of a `ResNet3D`."""
+class InferenceResNet3D(_InferenceOnly):
+    """A fast-inference copy of a `ResNet3D`."""
 
 
-class AnsweringSTABN(_Answering, STABN):
-    """What `answering` makes of an `STABN`."""
+class InferenceSTABN(_InferenceOnly, STABN):
+    """A fast-inference copy of an `STABN`."""
 
     mix_in_space: Tensor
     mix_in_time: Tensor
     mix_bias: Tensor
 
-    def take_attention(self, model: STABN, parts: "_Parts") -> None:
-        """Fill everything that a `ResNet3D` has not from a network."""
-        self.layer_att_common = parts.layer(model.layer_att_common)
-        before, mix, after, _ = model.conv_att_common
-        assert isinstance(before, nn.BatchNorm3d)
-        assert isinstance(mix, nn.Conv3d)
-        assert isinstance(after, nn.BatchNorm3d)
-        maps = parts.convolution(mix, after, before=before)
-        self.conv_att_common = nn.Sequential(maps, nn.ReLU(inplace=True), _To(model.fc.weight.dtype))
+    def _convert_branches(self, model: STABN, convert: "_Converter") -> None:
+        """Copy the modules that an `STABN` has beyond a `ResNet3D`."""
+        self.layer_att_common = convert.layer(model.layer_att_common)
+        before, mix, after, _ = cast(Any, model.conv_att_common)
+        maps = convert.convolution(mix, after, before=before)
+        self.conv_att_common = nn.Sequential(maps, nn.ReLU(inplace=True), _ToDtype(model.fc.weight.dtype))
         for name in ("conv_att_out", "fc_att_out", "conv_spatial_att", "conv_temp_att1", "conv_temp_att2"):
             setattr(self, name, deepcopy(getattr(model, name)))
         self.conv_temp_att3 = deepcopy(model.conv_temp_att3)
-        mechanism, norm = model.conv_att_mechanism
-        assert isinstance(mechanism, nn.Conv3d)
-        assert isinstance(norm, nn.BatchNorm3d)
-        weight, bias = folded(mechanism, norm)
-        in_space, in_time = weight[..., 0, 0, 0].to(parts.dtype).chunk(2, dim=1)
+        weight, bias = fold_batch_norm(*cast(Any, model.conv_att_mechanism))
+        in_space, in_time = weight[..., 0, 0, 0].to(convert.dtype).chunk(2, dim=1)
         self.conv_att_mechanism = nn.Sequential()
         self.register_buffer("mix_in_space", in_space.contiguous())
         self.register_buffer("mix_in_time", in_time.contiguous())
-        self.register_buffer("mix_bias", bias.to(parts.dtype)[:, None, None, None])
+        self.register_buffer("mix_bias", bias.to(convert.dtype)[:, None, None, None])
 
     def perceiver(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Perceiver:
         """`perceive` for many attentions of the same features.
 
-        A 1 x 1 x 1 convolution does not mind in which order numbers per place and sums over channels are applied:
+        A 1 x 1 x 1 convolution commutes with a factor per place:
 
             conv([(1 + M_s) f, M_t f]) = (1 + M_s) W_s f + M_t W_t f
 
         So W_s f and W_t f are computed once, and nothing is concatenated.
         """
         self._check_frames("features", features_bcthw)
-        f_bthwc = channels_last(features_bcthw).permute(0, 2, 3, 4, 1)
+        f_bthwc = to_channels_last(features_bcthw).permute(0, 2, 3, 4, 1)
         in_space, in_time = (
             F.linear(f_bthwc, weight).permute(0, 4, 1, 2, 3) for weight in (self.mix_in_space, self.mix_in_time)
         )
 
         def perceive(attention: Attention) -> Tensor:
             self._check_attention(features_bcthw, attention)
-            where = attention.spatial[:, None].to(in_space)
-            when = attention.temporal[:, None, :, None, None].to(in_space)
+            spatial = attention.spatial[:, None].to(in_space)
+            temporal = attention.temporal[:, None, :, None, None].to(in_space)
             if self.mechanism == "gated-both":
-                where = when = where * when
+                spatial = temporal = spatial * temporal
             else:
-                where = (1 + where) * when if self.mechanism == "gated" else 1 + where
-            return self.classify(torch.addcmul(self.mix_bias, where, in_space).addcmul_(when, in_time))
+                spatial = (1 + spatial) * temporal if self.mechanism == "gated" else 1 + spatial
+            return self.classify(torch.addcmul(self.mix_bias, spatial, in_space).addcmul_(temporal, in_time))
 
         return Perceiver(perceive, in_space.nbytes + in_time.nbytes)
 
@@ -136,32 +146,31 @@ class AnsweringSTABN(_Answering, STABN):
         return self.perceiver(features_bcthw)(attention)
 
 
-def folded(
+def fold_batch_norm(
     convolution: nn.Conv3d, after: nn.BatchNorm3d, before: nn.BatchNorm3d | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that does what a convolution between batch norms does.
+    """Weight and bias of the one convolution that equals a convolution between batch norms in evaluation mode.
 
     Args:
         convolution: without bias.
-        after: normalises what it gives.
-        before: normalises what it gets; then it must have no padding, for its zeros would not be normalised.
+        after: normalises its output.
+        before: normalises its input; then it must have no padding, whose zeros would not be normalised.
 
     Raises:
         ValueError: the convolution has a bias, or padding and a normalisation before it.
     """
     if convolution.bias is not None or (before is not None and any(convolution.padding)):
         raise ValueError(f"convolution: got {convolution}, expected one without bias, and without padding after a norm")
-    scale_d, shift_d = _affine(after)
+    scale_d, bias = _scale_and_shift(after)
     weight = convolution.weight.detach()
-    bias = shift_d
     if before is not None:
-        scale_c, shift_c = _affine(before)
+        scale_c, shift_c = _scale_and_shift(before)
         bias = bias + scale_d * (weight.double() * shift_c[:, None, None, None]).sum(dim=(1, 2, 3, 4))
         weight = weight * scale_c.to(weight)[:, None, None, None]
     return weight * scale_d.to(weight)[:, None, None, None, None], bias.to(weight)
 
 
-def _affine(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     """Scale and shift, float64, that a batch norm applies in evaluation mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -169,59 +178,51 @@ def _affine(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
 
 
-class _Parts:
-    """Makes the copy's parts, in one dtype."""
+class _Converter:
+    """Converts parts of a network to those of its copy, in one dtype."""
 
     def __init__(self, dtype: torch.dtype, winograd: bool) -> None:
         self.dtype = dtype
         self.winograd = winograd
 
-    def layer(self, layer: nn.Module) -> nn.Sequential:
-        assert isinstance(layer, nn.Sequential)
-        return nn.Sequential(*(self._block(block) for block in layer))
+    def layer(self, layer: nn.Sequential) -> nn.Sequential:
+        """A residual layer."""
+        return nn.Sequential(*(self._block(cast(ResidualBlock, block)) for block in layer))
 
-    def _block(self, block: nn.Module) -> "_Block":
-        assert isinstance(block, BasicBlock | Bottleneck)
-        pairs = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
-        if isinstance(block, Bottleneck):
-            pairs.append((block.conv3, block.bn3))
-        shortcut = None
-        if block.downsample is not None:
-            assert isinstance(block.downsample, nn.Sequential)
-            shortcut = self.convolution(*block.downsample)
-        return _Block([self.convolution(*pair) for pair in pairs], shortcut)
+    def _block(self, block: ResidualBlock) -> "_Block":
+        shortcut = None if block.downsample is None else self.convolution(*cast(Any, block.downsample))
+        return _Block([self.convolution(*pair) for pair in block.convolutions], shortcut)
 
     def convolution(
         self, convolution: nn.Conv3d, after: nn.BatchNorm3d, before: nn.BatchNorm3d | None = None
     ) -> nn.Module:
         """A convolution and its norms as one module."""
-        weight, bias = (value.to(self.dtype) for value in folded(convolution, after, before))
+        weight, bias = (value.to(self.dtype) for value in fold_batch_norm(convolution, after, before))
         d, c, *kernel = weight.shape
-        if self.winograd and tuple(convolution.stride) == (1, 1, 1) and min(c, d) * kernel[0] >= WORTH:
+        if self.winograd and tuple(convolution.stride) == (1, 1, 1) and min(c, d) * kernel[0] >= WINOGRAD_MINIMUM:
             if kernel == [3, 1, 1]:
-                return AlongTime(weight, bias)
+                return TemporalWinogradConv(weight, bias)
             if kernel[1:] == [3, 3]:
-                return InPlane(weight, bias)
-        return _Direct(weight, bias, convolution)
+                return SpatialWinogradConv(weight, bias)
+        return _DirectConv(weight, bias, convolution)
 
 
-class _Direct(nn.Conv3d):
-    """A convolution as PyTorch computes it."""
+class _DirectConv(nn.Conv3d):
+    """A convolution by PyTorch's own kernels."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, like: nn.Conv3d) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, original: nn.Conv3d) -> None:
         d, c, *kernel = weight.shape
-        size: Any = tuple(kernel)
-        padding: Any = like.padding
-        stride: Any = like.stride
-        super().__init__(c, d, size, stride, padding, device="meta")
-        self.weight = nn.Parameter(channels_last(weight))
+        super().__init__(
+            c, d, cast(Any, kernel), cast(Any, original.stride), cast(Any, original.padding), device="meta"
+        )
+        self.weight = nn.Parameter(to_channels_last(weight))
         self.bias = nn.Parameter(bias)
 
     def forward(self, x_bcthw: Tensor) -> Tensor:
         # With one thread PyTorch's own 1 x 1 x 1 convolution takes a path that is four times slower.
         if x_bcthw.is_cpu and torch.get_num_threads() == 1 and self.kernel_size == self.stride == (1, 1, 1):
             return F.linear(x_bcthw.permute(0, 2, 3, 4, 1), self.weight[..., 0, 0, 0], self.bias).permute(0, 4, 1, 2, 3)
-        return super().forward(channels_last(x_bcthw))
+        return super().forward(to_channels_last(x_bcthw))
 
 
 class _Block(nn.Module):
@@ -240,36 +241,10 @@ class _Block(nn.Module):
         return last(y_bcthw).add_(x_bcthw if self.shortcut is None else self.shortcut(x_bcthw)).relu_()
 
 
-class _To(nn.Module):
-    """Converts to another dtype."""
-
+class _ToDtype(nn.Module):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
 
     def forward(self, value: Tensor) -> Tensor:
         return value.to(self.dtype)
-
-
-DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Of the features of a network that only answers, by Lightning's word for the precision."""
-
-
-def can_quicken(model: ResNet3D) -> bool:
-    """Whether there can be a copy that only answers; of a class of its own nobody knows what it computes."""
-    return type(model) in (STABN, ResNet3D)
-
-
-def quick(model: Network, precision: str, device: torch.device, *, fast: bool = True) -> Network:
-    """A network that gives the model's answers on a device, in evaluation mode; put it there.
-
-    Args:
-        model: is not changed, except that it is put into evaluation mode.
-        precision: a key of `DTYPES`, or 64-true for the model's own arithmetic in its own dtype.
-        device: on what it will run.
-        fast: a copy for fast inference where there can be one; False gives the model itself, the plain reference.
-    """
-    if not fast or precision not in DTYPES or not can_quicken(model):
-        return model.eval()
-    dtype = DTYPES[precision]
-    return answering(model, dtype, winograd=dtype == torch.float32 and device.type == "cpu")

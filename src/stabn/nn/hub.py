@@ -2,6 +2,9 @@
 
 config.json         what to build: {"format": "stabn-model/1", "kind": ..., the constructor's arguments}
 model.safetensors   every tensor, by name
+
+`huggingface_hub.PyTorchModelHubMixin` is not enough: it overwrites a folder file by file, so that an interrupted save
+leaves a damaged one, and its errors do not name the file and the field.
 """
 
 import json
@@ -16,25 +19,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stabn.errors import UserError
-from stabn.files import read_json, replacing, write_json
-from stabn.nn.state_dict import check_tensors, first_line, read_tensors
+from stabn.files import atomic_write, read_json, write_json
+from stabn.nn.state_dict import check_tensors, first_line_of, read_tensors
 
 # Not typing.Self, which beartype refuses on the methods that the tests check one by one.
-Network = TypeVar("Network", bound="Pretrained")
+Network = TypeVar("Network", bound="PretrainedNetwork")
 
 FORMAT = "stabn-model/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
-_SAVE_AGAIN = "save the network again with save_pretrained"
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "architecture": (str,),
-    "num_classes": (int,),
-    "frames": (int,),
-    "dropout": (float, int),
-    "class_names": (list, type(None)),
-    "preprocessing": (dict, type(None)),
+_ARGUMENTS: dict[str, Any] = {
+    "architecture": str,
+    "num_classes": int,
+    "frames": int,
+    "dropout": float | int,
+    "class_names": list | None,
+    "preprocessing": dict | None,
 }
-_OPTIONAL = {"mechanism": (str,)}
+_SAVE_AGAIN = "save the network again with save_pretrained"
 _CARD = """---
 {{ card_data }}
 ---
@@ -48,53 +50,51 @@ A video recognition network of [ST-ABN]({{ paper_url }}): it says when and where
 
 
 def read_config(folder: Path | str) -> tuple[str, dict[str, Any]]:
-    """The kind of network in a folder and the arguments that build it.
+    """The kind of network in a folder and the arguments that build it, of the right types.
 
     Raises:
-        UserError: config.json is missing or wrong.
+        UserError: config.json is missing or damaged, or a field is missing, of another type, or unknown.
     """
     path = Path(folder) / CONFIG
     remedy = f"expected the folder of a network that save_pretrained wrote completely, with {CONFIG} and {WEIGHTS}"
     fields = read_json(path, remedy=remedy)
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        found = fields.get("format") if isinstance(fields, dict) else fields
-        raise UserError(f"{path}: format: got {found!r}, expected {FORMAT!r}; {_SAVE_AGAIN}")
-    if not isinstance(fields.get("kind"), str):
-        raise UserError(f"{path}: kind: got {fields.get('kind')!r}, expected a string; {_SAVE_AGAIN}")
+    file_format = fields.get("format") if isinstance(fields, dict) else fields
+    if file_format != FORMAT:
+        raise UserError(f"{path}: format: got {file_format!r}, expected {FORMAT!r}; {_SAVE_AGAIN}")
+    kind = fields.get("kind")
+    if not isinstance(kind, str):
+        raise UserError(f"{path}: kind: got {kind!r}, expected a string; {_SAVE_AGAIN}")
     arguments = {name: value for name, value in fields.items() if name not in ("format", "kind")}
-    for name, types in (_JSON_TYPES | {n: t for n, t in _OPTIONAL.items() if n in arguments}).items():
-        if name not in arguments:
-            raise UserError(f"{path}: {name}: missing; {_SAVE_AGAIN}")
-        value = arguments[name]
-        if not isinstance(value, types) or isinstance(value, bool):
-            wanted = " or ".join("null" if t is type(None) else t.__name__ for t in types)
-            raise UserError(f"{path}: {name}: got {value!r}, expected {wanted}; {_SAVE_AGAIN}")
-    for value in arguments["class_names"] or ():
-        if not isinstance(value, str):
-            raise UserError(f"{path}: class_names: got {value!r} among them, expected strings; {_SAVE_AGAIN}")
-    for name in arguments:
-        if name not in _JSON_TYPES and (name not in _OPTIONAL or fields["kind"] != "stabn"):
-            raise UserError(f"{path}: {name}: unknown field; {_SAVE_AGAIN}")
-    return fields["kind"], arguments
+    types = _ARGUMENTS | ({"mechanism": str} if kind == "stabn" else {})
+    for name in [*_ARGUMENTS, *arguments]:
+        if name not in arguments or name not in types:
+            raise UserError(f"{path}: {name}: {'unknown' if name in arguments else 'missing'} field; {_SAVE_AGAIN}")
+        value, expected = arguments[name], types[name]
+        if not isinstance(value, expected) or isinstance(value, bool):
+            expected = getattr(expected, "__name__", expected)
+            raise UserError(f"{path}: {name}: got {value!r}, expected {expected}; {_SAVE_AGAIN}")
+    if not all(isinstance(name, str) for name in arguments["class_names"] or ()):
+        raise UserError(f"{path}: class_names: got {arguments['class_names']}, expected strings; {_SAVE_AGAIN}")
+    return kind, arguments
 
 
 def download(repo_id: str, filename: str, **options: Any) -> Path:
     """A file of a repository on the hub, from the local cache where it is there.
 
     Raises:
-        UserError: it cannot be had; the message says what was tried.
+        UserError: it cannot be downloaded; the message says what was tried.
     """
     try:
         return Path(hf_hub_download(repo_id, filename, **options))
     except Exception as error:  # noqa: BLE001 - each version of the client lets errors of its own HTTP library through
         raise UserError(
             f"{repo_id}: cannot get {filename} of this repository from the Hugging Face hub "
-            f"({type(error).__name__}: {first_line(error)}); check the name and the network, "
+            f"({type(error).__name__}: {first_line_of(error)}); check the name and the network, "
             "or give a path to a local copy, which works without network"
         ) from None
 
 
-class Pretrained(
+class PretrainedNetwork(
     ModelHubMixin,
     library_name="stabn",
     pipeline_tag="video-classification",
@@ -106,8 +106,8 @@ class Pretrained(
     kind: ClassVar[str]
 
     def config(self) -> dict[str, Any]:
-        """What config.json holds: the format, the kind of network and the arguments that build it."""
-        return {"format": FORMAT, "kind": self.kind, **{name: getattr(self, name) for name in _JSON_TYPES}}
+        """The content of config.json: the format, the kind of network and the arguments that build it."""
+        return {"format": FORMAT, "kind": self.kind, **{name: getattr(self, name) for name in _ARGUMENTS}}
 
     def save_pretrained(
         self,
@@ -139,16 +139,14 @@ class Pretrained(
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        with replacing(folder / CONFIG) as new_config:
+        with atomic_write(folder / CONFIG) as new_config:
             write_json(new_config, self.config())
-            with replacing(folder / WEIGHTS) as new_weights:
+            with atomic_write(folder / WEIGHTS) as new_weights:
                 save_file(tensors, new_weights, metadata={"format": "pt"})
                 (folder / CONFIG).unlink(missing_ok=True)
         if model_card_kwargs is not None:
             self.generate_model_card(**model_card_kwargs).save(folder / "README.md")
-        if push_to_hub:
-            return self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs)
-        return None
+        return self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs) if push_to_hub else None
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the folder of `save_pretrained` with a model card; the options are huggingface_hub's own.
@@ -198,22 +196,22 @@ class Pretrained(
         if kind != cls.kind:
             raise UserError(f"{folder / CONFIG}: kind: got {kind!r}, expected {cls.kind!r}; use load_pretrained")
         try:
-            model = cls.empty(**arguments)
+            model = cls.on_meta_device(**arguments)
         except UserError as error:
             raise UserError(f"{folder / CONFIG}: {error}; {_SAVE_AGAIN}") from None
-        return model.filled(
+        return model.assign_tensors(
             read_tensors(folder / WEIGHTS, inside=()),
             source=str(folder / WEIGHTS),
             remedy=f"this is not the network of {CONFIG}, so copy the whole folder again",
         )
 
     @classmethod
-    def empty(cls: type[Network], **arguments: Any) -> Network:
-        """A network without values, on the meta device: nothing is drawn at random only to be overwritten."""
+    def on_meta_device(cls: type[Network], **arguments: Any) -> Network:
+        """A network without values: nothing is drawn at random only to be overwritten."""
         with torch.device("meta"):
             return cls(**arguments)
 
-    def filled(self: Network, tensors: Mapping[str, Tensor], *, source: str, remedy: str) -> Network:
+    def assign_tensors(self: Network, tensors: Mapping[str, Tensor], *, source: str, remedy: str) -> Network:
         """This network with exactly these tensors, copied in their own dtypes, in evaluation mode.
 
         Raises:
@@ -227,8 +225,8 @@ class Pretrained(
         return self.eval()
 
 
-def plain_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """The value as it will come back from a file, so that saving and loading changes nothing.
+def json_round_trip(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """A value as JSON gives it back, so that saving and loading changes nothing.
 
     Raises:
         UserError: JSON cannot hold it.
@@ -236,4 +234,4 @@ def plain_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return json.loads(json.dumps(dict(value), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise UserError(f"{name}: got what JSON cannot hold ({first_line(error)}), expected plain values") from None
+        raise UserError(f"{name}: got what JSON cannot hold ({first_line_of(error)}), expected plain values") from None

@@ -1,4 +1,4 @@
-"""A start from pictures: weights of a 2D ResNet trained on ImageNet, given a time axis."""
+"""Initialisation from ImageNet: weights of a 2D ResNet, inflated along time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,19 +11,18 @@ from torch import Tensor
 from stabn.errors import UserError
 from stabn.nn.hub import download
 from stabn.nn.resnet3d import ResNet3D
-from stabn.nn.stabn import STABN
-from stabn.nn.state_dict import check_tensors, first_line, read_tensors
+from stabn.nn.state_dict import check_tensors, first_line_of, read_tensors
 
 _SHARED = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 
 @dataclass(frozen=True)
-class Inflated:
-    """What `load_imagenet` did to a network's tensors, by name in the network's order.
+class InflationReport:
+    """Which tensors `load_imagenet` filled, by name in the network's order.
 
     Attributes:
-        loaded: have the values of the 2D network.
-        left_random: kept what they had, for want of a counterpart.
+        loaded: tensors with values of the 2D network.
+        left_random: tensors without a counterpart, which keep their values.
     """
 
     loaded: tuple[str, ...]
@@ -32,10 +31,10 @@ class Inflated:
 
 def load_imagenet(
     model: ResNet3D, state_dict: Mapping[str, Tensor], *, inflation: Literal["centre", "average"] = "centre"
-) -> Inflated:
-    """Give a network the weights of a 2D ResNet of the same depth, in place.
+) -> InflationReport:
+    """Fill a network with the weights of a 2D ResNet of the same depth, in place.
 
-    A kernel gets its temporal taps in one of two ways:
+    Temporal taps of kernels are filled in one of two ways:
 
         "centre"    the 2D kernel in the middle tap, zeros in the others
         "average"   the 2D kernel / n in each of the n taps (the official code's way)
@@ -52,9 +51,9 @@ def load_imagenet(
         resnet50  centre      5e-16 everywhere
         resnet50  average     0.15   0.020  0.0020 0.00016
 
-    Normalisation statistics are copied. The attention branch's own copy of layer4 starts from layer4's weights too.
-    The classifier is copied only when its shape fits. Everything else keeps the values it had. Nothing is changed
-    when an error is raised.
+    Normalisation statistics are copied. The attention branch's own copy of layer4 gets layer4's weights too. The
+    classifier is copied only when its shape fits. Everything else keeps its values. Nothing is changed when an error
+    is raised.
 
     Args:
         model: the network to fill, of any dtype and on any device.
@@ -71,28 +70,27 @@ def load_imagenet(
     if inflation not in ("centre", "average"):
         raise ValueError(f"inflation: got {inflation!r}, expected 'centre' or 'average'")
     own = model.state_dict()
-    base = {name: value for name, value in own.items() if name.split(".")[0] in _SHARED}
-    optional = {name for name in base if name.endswith(".num_batches_tracked") and name not in state_dict}
+    counters = {name for name in own if name.endswith(".num_batches_tracked")}
+    shared = {
+        name: value[:, :, 0] if value.ndim == 5 else value
+        for name, value in own.items()
+        if name.split(".")[0] in _SHARED and (name in state_dict or name not in counters)
+    }
     check_tensors(
         {name: value for name, value in state_dict.items() if name.split(".")[0] != "fc"},
-        {n: v[:, :, 0] if v.ndim == 5 else v for n, v in base.items() if n not in optional},
+        shared,
         source="2D state dict",
         remedy=f"expected the plain 2D ResNet that belongs to {model.architecture}",
     )
-    origins = {name: name for name in base if name not in optional}
-    if isinstance(model, STABN):
-        for name in own:
-            twin = name.replace("layer_att_common.", "layer4.", 1)
-            if twin != name and twin in origins:
-                origins[name] = twin
+    counterparts = {name: name.replace("layer_att_common.", "layer4.", 1) for name in own}
+    origins = {name: origin for name, origin in counterparts.items() if origin in shared}
     fc = ("fc.weight", "fc.bias")
     if all(name in state_dict and state_dict[name].shape == own[name].shape for name in fc):
         origins.update({name: name for name in fc})
     with torch.no_grad():
         for name, origin in origins.items():
             own[name].copy_(_inflate(state_dict[origin], own[name], inflation))
-    counters = {name for name in own if name.endswith(".num_batches_tracked")}
-    return Inflated(
+    return InflationReport(
         tuple(name for name in own if name in origins),
         tuple(name for name in own if name not in origins and name not in counters),
     )
@@ -111,7 +109,7 @@ def _inflate(flat: Tensor, like: Tensor, inflation: str) -> Tensor:
 
 
 def imagenet_state_dict(source: str) -> dict[str, Tensor]:
-    """The tensors of a 2D network, from wherever `source` says.
+    """Read or download the state dict of a 2D network.
 
     Args:
         source: an existing .pth, .pt or .safetensors file; or the name of torchvision weights like
@@ -122,7 +120,7 @@ def imagenet_state_dict(source: str) -> dict[str, Tensor]:
         Named tensors on the CPU.
 
     Raises:
-        UserError: none of the three worked; the message says what was tried.
+        UserError: it is none of the three, or cannot be read or downloaded; the message says what was tried.
     """
     inside = ("state_dict", "model")
     if Path(source).is_file() or Path(source).suffix in (".pth", ".pt", ".safetensors"):
@@ -138,7 +136,7 @@ def imagenet_state_dict(source: str) -> dict[str, Tensor]:
 
 
 def _torchvision_state_dict(name: str) -> dict[str, Tensor]:
-    # Imported here because it takes a second that nobody else should wait for.
+    # Imported here because it takes a second.
     from torchvision.models import get_weight
 
     try:
@@ -152,6 +150,6 @@ def _torchvision_state_dict(name: str) -> dict[str, Tensor]:
         return dict(weights.get_state_dict(progress=False, check_hash=True))
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"{name}: torchvision cannot get these weights ({type(error).__name__}: {first_line(error)}); "
+            f"{name}: torchvision cannot get these weights ({type(error).__name__}: {first_line_of(error)}); "
             "check the network, or give a path to a local copy, which works without network"
         ) from None

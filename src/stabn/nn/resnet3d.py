@@ -1,4 +1,4 @@
-"""Base networks, each cut into an extractor (`encode`) and a head (`classify`).
+"""Base networks, each split into an extractor (`encode`) and a head (`classify`).
 
 Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stabn.errors import UserError
 from stabn.nn.attention import Output
-from stabn.nn.hub import Pretrained, plain_json
+from stabn.nn.hub import PretrainedNetwork, json_round_trip
 
 Four = tuple[int, int, int, int]
 
@@ -42,7 +42,7 @@ class Architecture:
     stem_width: int
 
     def channels_out(self, layer: int) -> int:
-        """Channels that layer 0 (the stem) .. 4 gives out."""
+        """Output channels of layer 0 (the stem) .. 4."""
         if layer == 0:
             return self.stem_width
         return self.widths[layer - 1] * (4 if self.block == "bottleneck" else 1)
@@ -73,136 +73,131 @@ def _convolution(channels_in: int, channels_out: int, kernel: tuple[int, int, in
     return nn.Conv3d(channels_in, channels_out, kernel, (1, stride, stride), padding, bias=False)
 
 
-def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module | None:
-    if stride == 1 and channels_in == channels_out:
-        return None
-    return nn.Sequential(_convolution(channels_in, channels_out, (1, 1, 1), stride), nn.BatchNorm3d(channels_out))
+class ResidualBlock(nn.Module):
+    """relu(shortcut(x) + bn(conv(... relu(bn(conv(x)))))), built as `Architecture.block` says.
 
-
-class _Block(nn.Module):
-    """What both kinds of residual blocks have in common.
+    The stride is in the first convolution of a basic block and in the 1 x 3 x 3 convolution of a bottleneck, as in
+    torchvision ("v1.5"); only so are the official reference outputs reproduced.
 
     Attributes:
-        lean: in training, keep only what comes out of a convolution, and normalise it again for the next one's
-            gradients; costs little time, changes no value.
+        norm_checkpointing: in training, keep only the outputs of convolutions, and recompute the normalisation
+            between two of them in the backward pass; costs little time, changes no value.
     """
 
-    lean = False
-    relu: nn.ReLU
+    def __init__(self, block: str, channels_in: int, width: int, temporal_kernel: int, stride: int) -> None:
+        super().__init__()
+        if block == "bottleneck":
+            convolutions = [
+                _convolution(channels_in, width, (temporal_kernel, 1, 1)),
+                _convolution(width, width, (1, 3, 3), stride),
+                _convolution(width, 4 * width, (1, 1, 1)),
+            ]
+        else:
+            convolutions = [
+                _convolution(channels_in, width, (temporal_kernel, 3, 3), stride),
+                _convolution(width, width, (temporal_kernel, 3, 3)),
+            ]
+        channels_out = convolutions[-1].out_channels
+        for number, convolution in enumerate(convolutions, start=1):
+            self.add_module(f"conv{number}", convolution)
+            self.add_module(f"bn{number}", nn.BatchNorm3d(convolution.out_channels))
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or channels_in != channels_out:
+            shortcut = _convolution(channels_in, channels_out, (1, 1, 1), stride)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm3d(channels_out))
+        self.norm_checkpointing = False
+        self._depth = len(convolutions)
 
-    def through(self, norm: nn.Module, convolution: nn.Module, y_bcthw: Tensor) -> Tensor:
-        """convolution(relu(norm(y)))."""
-        if not (self.lean and self.training and torch.is_grad_enabled()):
+    @property
+    def convolutions(self) -> list[tuple[Any, Any]]:
+        """Each convolution with the normalisation after it, in order."""
+        return [(getattr(self, f"conv{n}"), getattr(self, f"bn{n}")) for n in range(1, self._depth + 1)]
+
+    def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h2 w2"]:
+        """(B, C, T, H, W) -> (B, width or 4 width, T, H / stride, W / stride)."""
+        (convolution, norm), *others = self.convolutions
+        y_bcthw = convolution(x_bcthw)
+        for convolution, next_norm in others:
+            y_bcthw = self._norm_relu_conv(norm, convolution, y_bcthw)
+            norm = next_norm
+        return self.relu(norm(y_bcthw) + (x_bcthw if self.downsample is None else self.downsample(x_bcthw)))
+
+    def _norm_relu_conv(self, norm: nn.Module, convolution: nn.Module, y_bcthw: Tensor) -> Tensor:
+        def compute(y_bcthw: Tensor) -> Tensor:
             return convolution(self.relu(norm(y_bcthw)))
-        # PyTorch stops computing again where all that was dropped is there, which is before the convolution
-        return _again(lambda y_bcthw: convolution(self.relu(norm(y_bcthw))), norm, y_bcthw)
 
-
-class BasicBlock(_Block):
-    """relu(x + bn(conv(relu(bn(conv(x)))))), both convolutions n x 3 x 3; the first one strides."""
-
-    def __init__(self, channels_in: int, width: int, temporal_kernel: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = _convolution(channels_in, width, (temporal_kernel, 3, 3), stride)
-        self.bn1 = nn.BatchNorm3d(width)
-        self.conv2 = _convolution(width, width, (temporal_kernel, 3, 3))
-        self.bn2 = nn.BatchNorm3d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(channels_in, width, stride)
-
-    def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h2 w2"]:
-        """(B, C, T, H, W) -> (B, width, T, H / stride, W / stride)."""
-        y_bcthw = self.bn2(self.through(self.bn1, self.conv2, self.conv1(x_bcthw)))
-        return self.relu(y_bcthw + (x_bcthw if self.downsample is None else self.downsample(x_bcthw)))
-
-
-class Bottleneck(_Block):
-    """Convolutions n x 1 x 1, 1 x 3 x 3, 1 x 1 x 1 around a narrow middle; the 1 x 3 x 3 one strides.
-
-    The stride's place is that of torchvision ("v1.5"), and only there the official reference outputs come out.
-    """
-
-    def __init__(self, channels_in: int, width: int, temporal_kernel: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = _convolution(channels_in, width, (temporal_kernel, 1, 1))
-        self.bn1 = nn.BatchNorm3d(width)
-        self.conv2 = _convolution(width, width, (1, 3, 3), stride)
-        self.bn2 = nn.BatchNorm3d(width)
-        self.conv3 = _convolution(width, 4 * width, (1, 1, 1))
-        self.bn3 = nn.BatchNorm3d(4 * width)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(channels_in, 4 * width, stride)
-
-    def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h2 w2"]:
-        """(B, C, T, H, W) -> (B, 4 width, T, H / stride, W / stride)."""
-        y_bcthw = self.through(self.bn1, self.conv2, self.conv1(x_bcthw))
-        y_bcthw = self.bn3(self.through(self.bn2, self.conv3, y_bcthw))
-        return self.relu(y_bcthw + (x_bcthw if self.downsample is None else self.downsample(x_bcthw)))
+        if not (self.norm_checkpointing and self.training and torch.is_grad_enabled()):
+            return compute(y_bcthw)
+        # The recomputation stops once all dropped tensors are back, which is before the convolution.
+        return _checkpointed(compute, norm, y_bcthw)
 
 
 def residual_layer(shape: Architecture, layer: int, *, spatial_stride: int | None = None) -> nn.Sequential:
     """Layer 1..4 of an architecture; `spatial_stride` replaces the architecture's own."""
     width, kernel = shape.widths[layer - 1], shape.temporal_kernels[layer - 1]
     stride = shape.spatial_strides[layer - 1] if spatial_stride is None else spatial_stride
-    block = Bottleneck if shape.block == "bottleneck" else BasicBlock
-    first = block(shape.channels_out(layer - 1), width, kernel, stride)
-    rest = [block(shape.channels_out(layer), width, kernel, 1) for _ in range(shape.depths[layer - 1] - 1)]
+    first = ResidualBlock(shape.block, shape.channels_out(layer - 1), width, kernel, stride)
+    rest = (
+        ResidualBlock(shape.block, shape.channels_out(layer), width, kernel, 1)
+        for _ in range(shape.depths[layer - 1] - 1)
+    )
     return nn.Sequential(first, *rest)
 
 
 def initialise(module: nn.Module) -> None:
-    """He initialisation of every convolution; normalisations and linear layers keep PyTorch's own start.
+    """He initialisation of every convolution; normalisations and linear layers keep PyTorch's initialisation.
 
-    Over the inputs of a kernel: over its outputs, a convolution to a single map would start so large that weight
-    decay and momentum SGD hardly move the attention it draws.
+    It uses fan-in: with fan-out, a convolution to a single map would start so large that weight decay and momentum
+    SGD hardly move the attention that it computes.
     """
     for part in module.modules():
-        # Nothing is drawn for a network without values, and PyTorch would load its compiler for it: two seconds.
+        # The meta device has no values, and PyTorch would load its compiler for it, which takes two seconds.
         if isinstance(part, nn.Conv2d | nn.Conv3d) and not part.weight.is_meta:
             nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
 
 
-def _again(function: Callable[[Tensor], Tensor], normalising: nn.Module, x_bcthw: Tensor) -> Tensor:
-    """What a function gives, computed again for the gradients in place of keeping what is inside; it draws nothing."""
+def _checkpointed(function: Callable[[Tensor], Tensor], normalising: nn.Module, x_bcthw: Tensor) -> Tensor:
+    """Activation checkpointing of a function without randomness; `normalising` has all of its batch norms."""
     return checkpoint(
         function,
         x_bcthw,
         use_reentrant=False,
         preserve_rng_state=False,
-        context_fn=lambda: (nullcontext(), _settled(normalising)),
+        context_fn=lambda: (nullcontext(), _frozen_statistics(normalising)),
     )
 
 
 @contextmanager
-def _settled(module: nn.Module) -> Iterator[None]:
-    """While a block is computed for the second time: its batch norms have counted this batch already."""
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Leave running statistics alone within the block: in a recomputation they have counted this batch already."""
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm3d | nn.SyncBatchNorm)]
-    known = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    previous = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
         norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
     try:
         yield
     finally:
-        for norm, (momentum, batches) in zip(norms, known, strict=True):
+        for norm, (momentum, batches) in zip(norms, previous, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
-class ResNet3D(nn.Module, Pretrained):
-    """A 3D ResNet that answers from the whole clip at once: the paper's baseline, and what `STABN` is built on.
+class ResNet3D(nn.Module, PretrainedNetwork):
+    """A 3D ResNet video classifier: the paper's baseline, and the base class of `STABN`.
 
     Args:
         architecture: a key of `ARCHITECTURES`.
         num_classes: K, at least 1.
-        frames: T, the frames per clip that the network is meant for, at least 1. This network's arithmetic takes
-            any number and only remembers it; `STABN` insists on it.
+        frames: T, frames per clip, at least 1. This network takes clips of any length and only records the number;
+            `STABN` requires it.
         dropout: probability in 0..1 (1 excluded) of dropping an input of a classifier while training.
         class_names: K names in the order of the outputs, or None.
-        preprocessing: how clips were prepared (JSON values), remembered for whoever prepares the next ones.
+        preprocessing: how clips were prepared (JSON values), recorded for later use of the network.
 
     Attributes:
-        recompute: compute what is inside the residual blocks again for the gradients in place of keeping it; costs
-            about a third more time, changes no value.
+        activation_checkpointing: keep only the inputs of residual blocks and recompute the rest in the backward pass;
+            costs about a third more time, changes no value.
 
     Raises:
         UserError: an argument is none of the allowed values.
@@ -236,7 +231,7 @@ class ResNet3D(nn.Module, Pretrained):
         self.frames = frames
         self.dropout = float(dropout)
         self.class_names = None if class_names is None else tuple(class_names)
-        self.preprocessing = None if preprocessing is None else plain_json("preprocessing", preprocessing)
+        self.preprocessing = None if preprocessing is None else json_round_trip("preprocessing", preprocessing)
 
         shape = ARCHITECTURES[architecture]
         self.conv1 = _convolution(3, shape.stem_width, (1, 7, 7), stride=2)
@@ -247,32 +242,32 @@ class ResNet3D(nn.Module, Pretrained):
         self.layer2 = residual_layer(shape, 2)
         self.layer3 = residual_layer(shape, 3)
         self.layer4 = residual_layer(shape, 4)
-        self.recompute = False
+        self.activation_checkpointing = False
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(shape.channels_out(4), num_classes)
         initialise(self)
 
     @property
     def extractor(self) -> tuple[nn.Module, ...]:
-        """The modules with weights that `encode` uses, which fine-tuning on edits freezes."""
+        """The modules with weights that `encode` uses; fine-tuning on edits freezes them."""
         return self.conv1, self.bn1, self.layer1, self.layer2, self.layer3
 
     @property
     def feature_stride(self) -> int:
-        """Pixels per cell of the features that `encode` gives; the maps of `STABN` have this grid."""
+        """Pixels per cell of the feature grid of `encode`, which is also the grid of the attention maps."""
         return 4 * math.prod(ARCHITECTURES[self.architecture].spatial_strides[:3])
 
     def channels_last(self) -> None:
-        """Lay the 3D convolutions' weights out channels last: no value changes, and a CPU trains a fifth faster."""
+        """Store the weights of 3D convolutions channels last: changes no value; a CPU trains a fifth faster."""
         for part in self.modules():
             if isinstance(part, nn.Conv3d):
                 part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last_3d)
 
-    def keep_less(self, less: bool = True) -> None:
-        """Set `lean` in all residual blocks, for training in less memory."""
+    def checkpoint_norms(self, enabled: bool = True) -> None:
+        """Recompute the normalisations inside residual blocks in the backward pass, for training in less memory."""
         for part in self.modules():
-            if isinstance(part, _Block):
-                part.lean = less
+            if isinstance(part, ResidualBlock):
+                part.norm_checkpointing = enabled
 
     def encode(self, clip_bcthw: Tensor) -> Float[Tensor, "b c t h w"]:
         """f(x): the features after layer3.
@@ -289,33 +284,33 @@ class ResNet3D(nn.Module, Pretrained):
         self._check_clip(clip_bcthw)
         x_bcthw = self.maxpool(self.relu(self.bn1(self.conv1(clip_bcthw))))
         for layer in (self.layer1, self.layer2, self.layer3):
-            x_bcthw = self._through(layer, x_bcthw)
+            x_bcthw = self._run_layer(layer, x_bcthw)
         return x_bcthw
 
     def classify(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b k"]:
         """Class scores (B, K), unnormalised, from (B, C', T, h, w): layer4, average, dropout, linear."""
-        pooled_bc = self._through(self.layer4, features_bcthw).mean(dim=(2, 3, 4))
+        pooled_bc = self._run_layer(self.layer4, features_bcthw).mean(dim=(2, 3, 4))
         return self.fc(self.drop(pooled_bc))
 
     def forward(self, clip_bcthw: Tensor) -> Output:
-        """The answer for a batch of clips: `classify(encode(clip))`; shapes and errors as in `encode`."""
+        """The output for a batch of clips: `classify(encode(clip))`; shapes and errors as in `encode`."""
         return Output(self.classify(self.encode(clip_bcthw)))
 
-    def _through(self, layer: nn.Sequential, x_bcthw: Tensor) -> Tensor:
-        """A residual layer; with `recompute`, training keeps only what goes into its blocks, for less memory."""
-        if not (self.recompute and self.training and torch.is_grad_enabled()):
+    def _run_layer(self, layer: nn.Sequential, x_bcthw: Tensor) -> Tensor:
+        """The output of a residual layer, by activation checkpointing of its blocks where that is on."""
+        if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
             return layer(x_bcthw)
         for block in layer:
-            x_bcthw = _again(block, block, x_bcthw)
+            x_bcthw = _checkpointed(block, block, x_bcthw)
         return x_bcthw
 
     def _check_clip(self, clip_bcthw: Tensor) -> None:
         shape = tuple(clip_bcthw.shape)
         if len(shape) != 5 or shape[1] != 3 or 0 in shape[2:]:
             raise ValueError(f"clip: got shape {shape}, expected (B, 3, T, H, W)")
-        wanted, device = self.conv1.weight.dtype, clip_bcthw.device.type
-        if clip_bcthw.dtype == wanted:
+        dtype = self.conv1.weight.dtype
+        if clip_bcthw.dtype == dtype:
             return
         # Under autocast PyTorch converts; anywhere else another dtype fails deep inside with an obscure message.
-        if not (clip_bcthw.is_floating_point() and torch.is_autocast_enabled(device)):
-            raise ValueError(f"clip: got {clip_bcthw.dtype}, expected {wanted} like the weights")
+        if not (clip_bcthw.is_floating_point() and torch.is_autocast_enabled(clip_bcthw.device.type)):
+            raise ValueError(f"clip: got {clip_bcthw.dtype}, expected {dtype} like the weights")

@@ -19,34 +19,34 @@ MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
 
 @dataclass(frozen=True, eq=False)
 class Perceiver:
-    """What a network answers for certain clips, as a function of the attention alone.
+    """Class scores of fixed clips as a function of the attention alone.
 
     Attributes:
-        answer: attention -> (B, K) unnormalised.
-        nbytes: what it holds in memory.
+        function: attention -> (B, K) unnormalised.
+        nbytes: its size in memory, in bytes.
     """
 
-    answer: Callable[[Attention], Tensor]
+    function: Callable[[Attention], Tensor]
     nbytes: int
 
     def __call__(self, attention: Attention) -> Tensor:
         """As `STABN.perceive` with the same features."""
-        return self.answer(attention)
+        return self.function(attention)
 
 
 class STABN(ResNet3D):
-    """A 3D ResNet with a branch that says where and when it looks, and looks there.
+    """The Spatio-Temporal Attention Branch Network: a 3D ResNet with an attention branch.
 
-    `model(clip)` is `perceive(features, attend(features))` of `features = encode(clip)`. Nothing is mutated: to ask
-    what another attention would have answered, hand another `Attention` to `perceive` with the same features.
+    `model(clip)` is `perceive(features, attend(features))` of `features = encode(clip)`. Nothing is mutated: for the
+    class scores of another attention, give another `Attention` to `perceive` with the same features.
 
     Arguments and errors are those of `ResNet3D`, but the temporal attention has one weight per frame, so the number
     of frames is fixed. Names and shapes of all tensors are those of the official code's checkpoints, and the same for
     all mechanisms.
 
     Args:
-        mechanism: paper is Eqs. 1 to 3, in which what M_t turns down still reaches the answer through f_s; in gated,
-            ours, nothing passes M_t by, and in gated-both nothing passes M_s by either.
+        mechanism: "paper" is Eqs. 1 to 3, in which f_s passes on all frames whatever M_t is. In "gated" (ours) M_t
+            weighs both halves, and in "gated-both" (ours) so does M_s.
     """
 
     kind: ClassVar[str] = "stabn"
@@ -84,21 +84,13 @@ class STABN(ResNet3D):
         self.conv_att_mechanism = nn.Sequential(
             nn.Conv3d(2 * extracted, extracted, 1, bias=False), nn.BatchNorm3d(extracted)
         )
-        for added in (
-            self.layer_att_common,
-            self.conv_att_common,
-            self.conv_att_out,
-            self.conv_spatial_att,
-            self.conv_temp_att1,
-            self.conv_temp_att2,
-            self.conv_att_mechanism,
-        ):
-            initialise(added)
+        for name, module in self.named_children():
+            if "att" in name:  # the base class has initialised its own
+                initialise(module)
 
     def config(self) -> dict[str, Any]:
-        """What config.json holds; the mechanism only where it is not the paper's."""
-        value = super().config()
-        return value if self.mechanism == "paper" else value | {"mechanism": self.mechanism}
+        """The content of config.json; the mechanism only where it is not the paper's."""
+        return super().config() | ({} if self.mechanism == "paper" else {"mechanism": self.mechanism})
 
     def encode(self, clip_bcthw: Tensor) -> Float[Tensor, "b c t h w"]:
         """f(x): the features after layer3.
@@ -117,7 +109,7 @@ class STABN(ResNet3D):
         return super().encode(clip_bcthw)
 
     def attend(self, features_bcthw: Float[Tensor, "b c t h w"]) -> tuple[Attention, Float[Tensor, "b k"]]:
-        """Where and when to look, and the attention branch's own class scores.
+        """The attention of both kinds, and the attention branch's own class scores.
 
         Args:
             features_bcthw: (B, C', T, h, w) from `encode`.
@@ -129,24 +121,24 @@ class STABN(ResNet3D):
             ValueError: the features have another number of frames.
         """
         self._check_frames("features", features_bcthw)
-        # One feature map per class, from which all three answers are read.
-        maps_bkthw = self.conv_att_common(self._through(self.layer_att_common, features_bcthw))
+        # One feature map per class, from which all three outputs are computed.
+        maps_bkthw = self.conv_att_common(self._run_layer(self.layer_att_common, features_bcthw))
         per_frame_bkt = self.conv_att_out(maps_bkthw).mean(dim=(3, 4))
         logits_bk = self.fc_att_out(self.drop(per_frame_bkt.flatten(1)))
         spatial_bthw = self.conv_spatial_att(maps_bkthw).squeeze(1)
-        # The frames become the channels, so that every frame's importance may depend on all frames.
+        # Frames become channels, so that every frame's importance may depend on all frames.
         frames_bthw = self.conv_temp_att2(self.conv_temp_att1(maps_bkthw).squeeze(1))
         temporal_bt = self.conv_temp_att3(frames_bthw.mean(dim=(2, 3)))
         return Attention(spatial_bthw, temporal_bt), logits_bk
 
     def perceive(self, features_bcthw: Float[Tensor, "b c t h w"], attention: Attention) -> Float[Tensor, "b k"]:
-        """Class scores of the features seen through an attention.
+        """Class scores of the perception branch for features weighted by an attention.
 
-            f_s = (1 + M_s) f     (1)  residual, so a zero in the map cannot erase the features
-            f_t =      M_t  f     (2)
+            f_s = (1 + M_s) f           (1)  residual, so that a zero in the map does not erase the features
+            f_t =      M_t  f           (2)
             f'  = bn(conv([f_s, f_t]))  (3)
 
-        With the mechanism gated f_s = (1 + M_s) f_t in place of (1); with gated-both f_s = f_t = M_s M_t f.
+        With "gated", f_s = (1 + M_s) f_t in place of (1); with "gated-both", f_s = f_t = M_s M_t f.
 
         Args:
             features_bcthw: (B, C', T, h, w) from `encode`.
@@ -160,24 +152,23 @@ class STABN(ResNet3D):
         """
         self._check_frames("features", features_bcthw)
         self._check_attention(features_bcthw, attention)
-        in_time_bcthw = attention.temporal[:, None, :, None, None] * features_bcthw
-        where_b1thw = attention.spatial[:, None]
+        f_t_bcthw = attention.temporal[:, None, :, None, None] * features_bcthw
+        m_s_b1thw = attention.spatial[:, None]
         if self.mechanism == "gated-both":
-            in_time_bcthw = in_space_bcthw = where_b1thw * in_time_bcthw
+            f_t_bcthw = f_s_bcthw = m_s_b1thw * f_t_bcthw
         else:
-            weighed_bcthw = in_time_bcthw if self.mechanism == "gated" else features_bcthw
-            in_space_bcthw = (1 + where_b1thw) * weighed_bcthw
-        return self.classify(self.conv_att_mechanism(torch.cat((in_space_bcthw, in_time_bcthw), dim=1)))
+            f_s_bcthw = (1 + m_s_b1thw) * (f_t_bcthw if self.mechanism == "gated" else features_bcthw)
+        return self.classify(self.conv_att_mechanism(torch.cat((f_s_bcthw, f_t_bcthw), dim=1)))
 
     def perceiver(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Perceiver:
         """`perceive` for many attentions of the same features.
 
-        Arguments and errors are those of `perceive`; here it is no cheaper, in `stabn.nn.fast_inference` it is.
+        Arguments and errors are those of `perceive`. It is cheaper only in `stabn.nn.fast_inference`.
         """
         return Perceiver(partial(self.perceive, features_bcthw), features_bcthw.nbytes)
 
     def forward(self, clip_bcthw: Tensor) -> Output:
-        """The answer for a batch of clips with its attention; shapes and errors as in `encode`."""
+        """The output for a batch of clips with its attention; shapes and errors as in `encode`."""
         features_bcthw = self.encode(clip_bcthw)
         attention, attention_logits_bk = self.attend(features_bcthw)
         return Output(self.perceive(features_bcthw, attention), attention_logits_bk, attention)

@@ -1,4 +1,4 @@
-"""Named tensors as files hold them: read without running code from the file, and compared with what a network needs."""
+"""State dicts: read from files without executing anything in them, and compared with what a network needs."""
 
 import pickle
 import struct
@@ -31,18 +31,18 @@ _UNREADABLE = (
 REMEDY = "give a .safetensors file or one that torch.save wrote with tensors only"
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, cut to one line for a message to the user."""
+def first_line_of(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its class where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def read_tensors(path: Path | str, *, inside: Iterable[str]) -> dict[str, Tensor]:
-    """The named tensors of a .safetensors file, or of one that `torch.save` wrote; on the CPU, in the file's dtypes.
+    """Read the named tensors of a .safetensors file, or of one that `torch.save` wrote; CPU, in the file's dtypes.
 
     Args:
         path: the file.
-        inside: keys under which the tensors may lie when `torch.save` was given more than them; the first found counts.
+        inside: keys under which a file of `torch.save` may hold the tensors; the first that is there is used.
 
     Raises:
         UserError: the file is missing, damaged or holds anything but named tensors. Nothing in it is executed.
@@ -54,15 +54,15 @@ def read_tensors(path: Path | str, *, inside: Iterable[str]) -> dict[str, Tensor
             content = load_file(path)
         else:
             with warnings.catch_warnings():
-                # It warns of pickle protocols that it may not read; what it cannot read becomes an error anyway.
+                # It warns of pickle protocols that it may fail to read; a failure is an error anyway.
                 warnings.simplefilter("ignore", UserWarning)
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {REMEDY}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or first_line(error)}); {REMEDY}") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror or first_line_of(error)}); {REMEDY}") from None
     except SafetensorError as error:
-        raise UserError(f"{path}: is not a complete safetensors file ({first_line(error)}); copy it again") from None
+        raise UserError(f"{path}: is not a complete safetensors file ({first_line_of(error)}); copy it again") from None
     except _UNREADABLE as error:
         raise UserError(f"{path}: is not a checkpoint of tensors ({type(error).__name__}); {REMEDY}") from None
     if isinstance(content, Mapping):
@@ -81,27 +81,27 @@ def read_tensors(path: Path | str, *, inside: Iterable[str]) -> dict[str, Tensor
 
 
 def check_tensors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: str, remedy: str) -> None:
-    """Compare names, shapes and kinds of numbers with those of a network, and see that they are finite.
+    """Compare names, shapes and kinds of dtype with those of a network, and check that values are finite.
 
     Raises:
         UserError: it names `source` and the first offending tensor: in the network's order one that is missing,
             different or not finite, then in the file's order one that the network does not have.
     """
-    for name, wanted in expected.items():
+    for name, own in expected.items():
         if name not in got:
-            raise UserError(f"{source}: tensor {name} is missing, expected shape {list(wanted.shape)}; {remedy}")
-        found = got[name]
-        if found.shape != wanted.shape:
+            raise UserError(f"{source}: tensor {name}: missing, expected shape {list(own.shape)}; {remedy}")
+        value = got[name]
+        if value.shape != own.shape:
             raise UserError(
-                f"{source}: tensor {name}: got shape {list(found.shape)}, expected {list(wanted.shape)}; {remedy}"
+                f"{source}: tensor {name}: got shape {list(value.shape)}, expected {list(own.shape)}; {remedy}"
             )
-        if found.is_floating_point() != wanted.is_floating_point():
-            raise UserError(f"{source}: tensor {name}: got {found.dtype}, expected {wanted.dtype}; {remedy}")
-        if found.is_floating_point() and not found.is_meta and not bool(found.isfinite().all()):
+        if value.is_floating_point() != own.is_floating_point():
+            raise UserError(f"{source}: tensor {name}: got {value.dtype}, expected {own.dtype}; {remedy}")
+        if value.is_floating_point() and not value.is_meta and not bool(value.isfinite().all()):
             raise UserError(
-                f"{source}: tensor {name} has NaN or infinity, so that the network answers nothing: its training "
-                "diverged; train again, with a smaller --optimizer.learning_rate"
+                f"{source}: tensor {name}: has NaN or infinity, because the training diverged; train again, with a "
+                "smaller --optimizer.learning_rate"
             )
-    for name, found in got.items():
+    for name, value in got.items():
         if name not in expected:
-            raise UserError(f"{source}: unexpected tensor {name} of shape {list(found.shape)}; {remedy}")
+            raise UserError(f"{source}: unexpected tensor {name} of shape {list(value.shape)}; {remedy}")

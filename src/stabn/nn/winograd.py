@@ -1,10 +1,10 @@
-"""Convolutions with fewer multiplications, for float32 on processors: kernels of three become sums and one product.
+"""Winograd's convolutions, which need fewer multiplications, for kernels of size three in float32 on CPUs.
 
 Four outputs in a row of a kernel of three need twelve multiplications, or six if inputs and kernel are first summed
 with fixed small numbers (Winograd 1980; for networks Lavin and Gray, arXiv 1509.09308, whose F(4, 3) this is). Along
-time that is half of the multiplications, in the picture's plane a quarter. The sums are matrix products too, with small
-constant matrices, so there is nothing here but matrix products. In float32 the answer differs from the direct
-convolution's by some 1e-5 of its spread; in bfloat16 it would be useless.
+time that is half of the multiplications, in the image plane a quarter. The sums are matrix products with small
+constant matrices, so that everything here is a matrix product. In float32 the output differs from the direct
+convolution's by some 1e-5 of its standard deviation; in bfloat16 it would be useless.
 
 Features are channels last throughout: (B, C, T, H, W) whose memory is (B, T, H, W, C).
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 TILE = 4
-"""Outputs in a row that share their multiplications."""
+"""Outputs per tile and dimension, which share their multiplications."""
 
 # Six values in, summed (B), multiplied with the summed kernel (G), summed to four outputs (A).
 _B = (
@@ -47,12 +47,12 @@ def _matrix(rows: tuple[tuple[float, ...], ...]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
 
-def tiles(length: int) -> int:
-    """Tiles of four that cover so many outputs."""
+def tile_count(length: int) -> int:
+    """The number of tiles that cover `length` outputs."""
     return -(-length // TILE)
 
 
-class AlongTime(nn.Module):
+class TemporalWinogradConv(nn.Module):
     """A 3 x 1 x 1 convolution of stride 1 with zeros before and after.
 
     Args:
@@ -74,8 +74,8 @@ class AlongTime(nn.Module):
         """(B, C, T, H, W) channels last -> (B, D, T, H, W) likewise."""
         batch, channels, frames, height, width = x_bcthw.shape
         summing, gathering = _in_time(frames, x_bcthw)
-        n = tiles(frames)
-        x_bthwc = channels_last(x_bcthw).permute(0, 2, 3, 4, 1)
+        n = tile_count(frames)
+        x_bthwc = to_channels_last(x_bcthw).permute(0, 2, 3, 4, 1)
         out_bthwd = x_bthwc.new_empty(batch, frames, height, width, self.kernel.shape[2])
         for one_thwc, out_thwd in zip(x_bthwc, out_bthwd, strict=True):
             summed = (summing @ one_thwc.reshape(frames, -1)).view(6, n * height * width, channels)
@@ -85,15 +85,15 @@ class AlongTime(nn.Module):
 
 
 def _in_time(frames: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """What sums T frames to 6 n, (6 n, T), and 6 n products to T frames, (T, 6 n)."""
-    n = tiles(frames)
+    """The matrices from T frames to sums of them, (6 n, T), and from 6 n products to T frames, (T, 6 n)."""
+    n = tile_count(frames)
     padded = F.pad(torch.eye(frames, dtype=torch.float64, device="cpu"), (0, 0, 1, TILE * n - frames + 1))
     summing = torch.einsum("ij,ntj->int", _matrix(_B), padded.unfold(0, 6, TILE))
     gathering = torch.einsum("ji,nm->njim", _matrix(_A), torch.eye(n, dtype=torch.float64, device="cpu"))
     return summing.reshape(6 * n, frames).to(like), gathering.reshape(TILE * n, 6 * n)[:frames].to(like)
 
 
-class InPlane(nn.Module):
+class SpatialWinogradConv(nn.Module):
     """A 1 x 3 x 3 or 3 x 3 x 3 convolution of stride 1 with zeros around.
 
     Args:
@@ -118,9 +118,9 @@ class InPlane(nn.Module):
     def forward(self, x_bcthw: Tensor) -> Tensor:
         """(B, C, T, H, W) channels last -> (B, D, T, H, W) likewise."""
         batch, channels, frames, height, width = x_bcthw.shape
-        rows, columns = tiles(height), tiles(width)
+        rows, columns = tile_count(height), tile_count(width)
         around = (0, 0, 1, TILE * columns - width + 1, 1, TILE * rows - height + 1)
-        x_bthwc = channels_last(x_bcthw).permute(0, 2, 3, 4, 1)
+        x_bthwc = to_channels_last(x_bcthw).permute(0, 2, 3, 4, 1)
         out_bthwd = x_bthwc.new_empty(batch, frames, height, width, self.kernel.shape[3])
         for one_thwc, out_thwd in zip(x_bthwc, out_bthwd, strict=True):
             # (6, 6, T, rows, columns, C): neighbouring tiles overlap by two
@@ -147,6 +147,6 @@ def _times(summed: Tensor, kernel: Tensor) -> Tensor:
     return torch.bmm(summed.flatten(1, 2), kernel).view(*summed.shape[:3], -1)
 
 
-def channels_last(x_bcthw: Tensor) -> Tensor:
-    """The same values, channels last in memory."""
+def to_channels_last(x_bcthw: Tensor) -> Tensor:
+    """Convert to the memory format channels_last_3d; values and shape stay."""
     return x_bcthw.contiguous(memory_format=torch.channels_last_3d)
