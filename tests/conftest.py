@@ -8,7 +8,7 @@ import pytest
 from small_run import QUICK, SETTINGS
 
 from stabn.data.annotations.source import DataSource
-from stabn.data.tabletop import generate
+from stabn.data.tabletop.generate import generate_tabletop
 from stabn.runs import Run, open_run
 from stabn.training.recipes import NetworkRecipe
 from stabn.training.train import train
@@ -17,7 +17,7 @@ from stabn.training.train import train
 @pytest.fixture(scope="session")
 def tabletop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "tabletop"
-    generate(folder, train=28, validation=14, seed=5)
+    generate_tabletop(folder, train=28, validation=14, seed=5)
     return folder
 
 

@@ -19,9 +19,9 @@ from stabn.batch.clips import list_clips
 from stabn.batch.explain_batch import explain_archive
 from stabn.batch.worker import BatchOptions
 from stabn.data.sampling import Sampling
-from stabn.data.tabletop import NAMES, generate
+from stabn.data.tabletop.generate import CLASS_NAMES, generate_tabletop
 from stabn.data.transforms import Preprocessing
-from stabn.data.video.clip import probe
+from stabn.data.video.reader import probe
 from stabn.engine.config import EngineRecipe
 from stabn.nn import STABN
 
@@ -57,8 +57,8 @@ if __name__ == "__main__":
     parser.add_argument("--note", default="", help="about the machine")
     asked = parser.parse_args()
     videos, run = asked.out / "videos", asked.out / "network"
-    generate(videos, train=asked.videos - len(NAMES), validation=len(NAMES))
-    model = STABN("small", len(NAMES), PREPROCESSING.sampling.frames, class_names=NAMES)
+    generate_tabletop(videos, train=asked.videos - len(CLASS_NAMES), validation=len(CLASS_NAMES))
+    model = STABN("small", len(CLASS_NAMES), PREPROCESSING.sampling.frames, class_names=CLASS_NAMES)
     model.preprocessing = PREPROCESSING.as_json()
     if not run.exists():
         model.save_pretrained(run)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from benchmarks.settings import command_of, machine
 from benchmarks.tables import write_rows
-from stabn.data.tabletop import generate
+from stabn.data.tabletop.generate import generate_tabletop
 from stabn.files import read_json
 
 TRAIN = [
@@ -109,7 +109,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     data = asked.out / "tabletop"
-    generate(data, train=70, validation=14, seed=asked.seed)
+    generate_tabletop(data, train=70, validation=14, seed=asked.seed)
     runs = [
         trial(data, asked.out / str(processes), processes, asked.kills, asked.epochs, asked.seed)
         for processes in (1, 2)

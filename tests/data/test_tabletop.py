@@ -8,10 +8,12 @@ import torch
 from stabn.cli.main import main
 from stabn.data.annotations.something_something import read_something_something
 from stabn.data.sampling import Sampling
-from stabn.data.tabletop import FPS, SIDE, Shortcut, draw_clip, generate, labels_of, plan_clip
 from stabn.data.tabletop.acts import ACTS
-from stabn.data.tabletop.shortcut import COLOURS, plan_mark
-from stabn.data.video.clip import probe, read_clip
+from stabn.data.tabletop.clip_plan import draw_labels, plan_clip
+from stabn.data.tabletop.draw_clip import SIDE, draw_clip
+from stabn.data.tabletop.generate import FPS, generate_tabletop
+from stabn.data.tabletop.shortcut import COLOURS, Shortcut, plan_mark
+from stabn.data.video.reader import probe, read_clip
 from stabn.errors import UserError
 
 NAMES = list(ACTS)
@@ -48,8 +50,8 @@ def test_it_is_a_something_something_data_set_of_h264_files(tabletop):
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_clips(tabletop, tmp_path):
-    generate(tmp_path / "again", train=28, validation=14, seed=5, workers=1)
-    generate(tmp_path / "other", train=28, validation=14, seed=6)
+    generate_tabletop(tmp_path / "again", train=28, validation=14, seed=5, workers=1)
+    generate_tabletop(tmp_path / "other", train=28, validation=14, seed=6)
     for file in sorted(p.relative_to(tabletop) for p in tabletop.rglob("*") if p.is_file()):
         assert (tabletop / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
     videos = [{p.read_bytes() for p in (folder / "videos").iterdir()} for folder in (tabletop, tmp_path / "other")]
@@ -58,7 +60,7 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_clips(tablet
 
 def test_an_interrupted_generation_is_completed_and_a_finished_one_left_alone(tabletop, tmp_path, capsys):
     folder = tmp_path / "t"
-    generate(folder, train=14, validation=14, seed=1)
+    generate_tabletop(folder, train=14, validation=14, seed=1)
     video = folder / "videos" / "3.mp4"
     complete, before = video.read_bytes(), (folder / "truth.jsonl").read_bytes()
     video.unlink()
@@ -67,24 +69,24 @@ def test_an_interrupted_generation_is_completed_and_a_finished_one_left_alone(ta
     (folder / "tabletop.json").write_text(json.dumps(manifest | {"complete": False}))
     other = folder / "videos" / "4.mp4"
     stamp = other.stat().st_mtime_ns
-    generate(folder, train=14, validation=14, seed=1)
+    generate_tabletop(folder, train=14, validation=14, seed=1)
     assert video.read_bytes() == complete
     assert (folder / "truth.jsonl").read_bytes() == before
     assert other.stat().st_mtime_ns == stamp
     video.unlink()
-    generate(folder, train=14, validation=14, seed=1)
+    generate_tabletop(folder, train=14, validation=14, seed=1)
     assert not video.exists()
 
 
 def test_wrong_requests_are_refused(tabletop, tmp_path):
     with pytest.raises(UserError, match="holds another Tabletop"):
-        generate(tabletop, train=28, validation=14, seed=6)
+        generate_tabletop(tabletop, train=28, validation=14, seed=6)
     with pytest.raises(UserError, match="expected at least 14"):
-        generate(tmp_path / "t", train=13, validation=14)
+        generate_tabletop(tmp_path / "t", train=13, validation=14)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
-        generate(tmp_path / "full", train=14, validation=14)
+        generate_tabletop(tmp_path / "full", train=14, validation=14)
 
 
 def test_relevance_has_three_levels_with_the_decisive_frames_a_short_part_anywhere():
@@ -106,28 +108,28 @@ def test_relevance_has_three_levels_with_the_decisive_frames_a_short_part_anywhe
 def test_only_the_label_differs_between_plans_that_differ_in_the_label():
     for number in range(5):
         plans = {
-            (p.num_frames, p.start, p.stop, p.stage) for p in (plan_clip(0, "train", number, k) for k in range(14))
+            (p.num_frames, p.start, p.stop, p.setting) for p in (plan_clip(0, "train", number, k) for k in range(14))
         }
         assert len(plans) == 1
 
 
 def test_what_surrounds_the_act_is_the_same_picture_whatever_the_label():
-    first, boxes = draw_clip(0, "train", 0, 0, with_act=False)
+    first, boxes = draw_clip(plan_clip(0, "train", 0, 0), with_act=False)
     assert boxes == [None] * len(first)
     for label in range(1, len(ACTS)):
-        assert np.array_equal(draw_clip(0, "train", 0, label, with_act=False)[0], first)
+        assert np.array_equal(draw_clip(plan_clip(0, "train", 0, label), with_act=False)[0], first)
     plan = plan_clip(0, "train", 0, 6)
     outside = np.array(plan.relevance) == 0
-    assert np.array_equal(draw_clip(0, "train", 0, 6)[0][outside], first[outside])
+    assert np.array_equal(draw_clip(plan_clip(0, "train", 0, 6))[0][outside], first[outside])
 
 
 def test_a_linear_model_on_everything_but_the_act_is_at_chance():
     # The generator's labels against pixels of clips drawn without their acts: ridge regression on thumbnails of the
     # mean, the spread and the frame-to-frame change, trained on one half and measured on the other.
-    labels = np.array(labels_of(11, "train", 224))
+    labels = np.array(draw_labels(11, "train", 224))
     rows = []
     for number, label in enumerate(labels):
-        frames = draw_clip(11, "train", number, int(label), with_act=False)[0].astype(np.float32)
+        frames = draw_clip(plan_clip(11, "train", number, int(label)), with_act=False)[0].astype(np.float32)
         small = frames.reshape(len(frames), 8, 16, 8, 16, 3).mean((2, 4))
         change = np.diff(small, axis=0)
         rows.append(np.concatenate([small.mean(0), small.std(0), change.mean(0), np.abs(change).mean(0)]).ravel())
@@ -145,17 +147,17 @@ def test_a_linear_model_on_everything_but_the_act_is_at_chance():
 
 @pytest.mark.parametrize(("forwards", "backwards"), REVERSED)
 def test_reversible_pairs_show_the_same_poses_in_the_opposite_order(forwards, backwards):
-    stage = plan_clip(0, "train", 3, 0).stage
+    setting = plan_clip(0, "train", 3, 0).setting
     one, other = ACTS[forwards], ACTS[backwards]
-    assert one.staged(stage) == other.staged(stage)
-    keys = one.script(one.staged(stage))
+    assert one.fit(setting) == other.fit(setting)
+    keys = one.motion(one.fit(setting))
     mirrored = {a: [(1 - u, *rest) for u, *rest in reversed(poses)] for a, poses in keys.items()}
-    assert other.script(other.staged(stage)) == mirrored
+    assert other.motion(other.fit(setting)) == mirrored
 
 
 def test_boxes_lie_in_the_picture_and_hold_what_the_act_changed(tabletop):
-    frames, boxes = draw_clip(5, "train", 1, 2)
-    without, _ = draw_clip(5, "train", 1, 2, with_act=False)
+    frames, boxes = draw_clip(plan_clip(5, "train", 1, 2))
+    without, _ = draw_clip(plan_clip(5, "train", 1, 2), with_act=False)
     plan = plan_clip(5, "train", 1, 2)
     seen = [(i, box) for i, box in enumerate(boxes) if box is not None]
     assert {i for i, _ in seen} <= set(range(plan.start, plan.stop))
@@ -169,8 +171,8 @@ def test_boxes_lie_in_the_picture_and_hold_what_the_act_changed(tabletop):
 
 
 def test_the_files_hold_the_pictures_that_were_drawn(tabletop):
-    label = labels_of(5, "train", 28)[0]
-    frames, _ = draw_clip(5, "train", 0, label)
+    label = draw_labels(5, "train", 28)[0]
+    frames, _ = draw_clip(plan_clip(5, "train", 0, label))
     clip = read_clip(tabletop / "videos" / "1.mp4", range(len(frames)))
     difference = (clip.frames.permute(0, 2, 3, 1).float() - torch.from_numpy(frames).float()).abs()
     assert difference.mean() < 4
@@ -180,7 +182,7 @@ def test_the_files_hold_the_pictures_that_were_drawn(tabletop):
 def planted(request, tmp_path_factory):
     """The `tabletop` of the other tests with a shortcut: which one, and the folder."""
     folder = tmp_path_factory.mktemp("planted") / request.param
-    generate(folder, train=28, validation=14, seed=5, shortcut=Shortcut(request.param))
+    generate_tabletop(folder, train=28, validation=14, seed=5, shortcut=Shortcut(request.param))
     return request.param, folder
 
 
@@ -229,9 +231,9 @@ def test_the_mark_is_outside_the_act_or_else_inside_it_and_away_from_the_object(
 @pytest.mark.parametrize("where", ["time", "space"])
 def test_nothing_but_the_mark_changes(where):
     for number in range(6):
-        label = labels_of(5, "train", 28)[number]
-        frames, _ = draw_clip(5, "train", number, label)
-        mark = plan_mark(Shortcut(where), 5, "train", number, plan_clip(5, "train", number, label))
+        label = draw_labels(5, "train", 28)[number]
+        frames, _ = draw_clip(plan_clip(5, "train", number, label))
+        mark = plan_mark(Shortcut(where), plan_clip(5, "train", number, label))
         painted, marked = mark.painted(frames), np.zeros(frames.shape[:3], dtype=bool)
         for i, (left, top, right, bottom) in shown(mark.boxes(len(frames))):
             marked[i, top:bottom, left:right] = True
@@ -255,7 +257,7 @@ def test_the_clean_split_is_the_validation_split_of_a_tabletop_without_a_shortcu
 def test_the_same_seed_plants_the_same_bytes(planted, tmp_path):
     where, folder = planted
     if where == "time":  # the files are written in the same way
-        generate(tmp_path / "again", train=28, validation=14, seed=5, shortcut=Shortcut("time"), workers=1)
+        generate_tabletop(tmp_path / "again", train=28, validation=14, seed=5, shortcut=Shortcut("time"), workers=1)
         for file in sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file()):
             assert (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
 
@@ -264,7 +266,7 @@ def test_when_and_where_the_mark_is_shown_does_not_depend_on_the_class_or_the_st
     for where in ("time", "space"):
         for number in range(4):
             plans = [plan_clip(0, "train", number, label) for label in (0, 5, 6, 13)]
-            marks = [plan_mark(Shortcut(where, s), 0, "train", number, plan) for plan in plans for s in (0.0, 1.0)]
+            marks = [plan_mark(Shortcut(where, s), plan) for plan in plans for s in (0.0, 1.0)]
             assert len({(mark.left, mark.top, mark.start, mark.stop) for mark in marks}) == 1
 
 
@@ -272,7 +274,7 @@ def test_a_mark_outside_the_act_is_seen_in_16_frames_of_the_whole_clip():
     sampling, rng = Sampling("uniform", 16), np.random.default_rng(0)
     for number in range(300):
         plan = plan_clip(0, "train", number, 0)
-        mark = plan_mark(Shortcut("time"), 0, "train", number, plan)
+        mark = plan_mark(Shortcut("time"), plan)
         marked = set(range(mark.start, mark.stop))
         assert marked & set(sampling.for_testing(plan.num_frames)[0])
         assert all(marked & set(sampling.for_training(plan.num_frames, rng)) for _ in range(20))
@@ -283,7 +285,7 @@ def test_strength_is_the_share_of_training_clips_whose_mark_tells_their_class():
         right = []
         for number in range(400):
             plan = plan_clip(3, split, number, number % 14)
-            right.append(plan_mark(Shortcut("time", strength), 3, split, number, plan).label == plan.label)
+            right.append(plan_mark(Shortcut("time", strength), plan).label == plan.label)
         return np.mean(right)
 
     assert share("train", 1.0) == 1
@@ -298,7 +300,7 @@ def test_wrong_shortcuts_are_refused(planted, tmp_path, one_line):
     sizes = {"train": 28, "validation": 14, "seed": 5}
     for other in (None, Shortcut(where, 0.5), Shortcut("space" if where == "time" else "time")):
         with pytest.raises(UserError, match="holds another Tabletop"):
-            generate(folder, **sizes, shortcut=other)
+            generate_tabletop(folder, **sizes, shortcut=other)
     with pytest.raises(ValueError, match=r"strength: got 1\.5, expected a number in 0\.\.1"):
         Shortcut("time", 1.5)
     out = tmp_path / "t"

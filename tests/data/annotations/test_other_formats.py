@@ -6,11 +6,11 @@ import pytest
 from made_sets import clips, problems, put, write
 
 from stabn.data.annotations.class_folders import read_class_folders
+from stabn.data.annotations.columns import Columns
 from stabn.data.annotations.kinetics import read_kinetics
-from stabn.data.annotations.named_columns import read_named
-from stabn.data.annotations.something_something import read_v1, read_v2
-from stabn.data.annotations.splits import known_split, split_named, split_of_file, with_split, with_validation
-from stabn.data.annotations.table import Columns
+from stabn.data.annotations.named_columns import read_named_columns
+from stabn.data.annotations.something_something import read_something_v1, read_something_v2
+from stabn.data.annotations.splits import known_split, normalise_split, split_of_file, with_split, with_validation
 from stabn.data.dataset import Table
 from stabn.data.segments import Segment
 from stabn.errors import UserError
@@ -132,7 +132,7 @@ def v1(tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("videos", ["20bn-something-something-v1", "frames", "."])
 def test_version_1_has_frame_folders_semicolons_and_an_order_of_classes(v1, end, videos):
-    got = read_v1(v1(end, videos))
+    got = read_something_v1(v1(end, videos))
     assert got.table.class_names == V1_CLASSES
     assert got.ordered
     assert clips(got) == {
@@ -146,7 +146,7 @@ def test_version_1_has_frame_folders_semicolons_and_an_order_of_classes(v1, end,
 
 
 def test_version_1_clips_that_cannot_be_used_are_told(v1):
-    got = read_v1(v1(train=("100218;Eating something", "24413", "3;Holding something", "7;Holding something")))
+    got = read_something_v1(v1(train=("100218;Eating something", "24413", "3;Holding something", "7;Holding something")))
     assert problems(got) == {
         "100218": "unknown class",
         "24413": "no class",
@@ -154,7 +154,7 @@ def test_version_1_clips_that_cannot_be_used_are_told(v1):
         "7": "listed twice",
     }
     with pytest.raises(UserError, match=r"labels\.csv: holds a class twice"):
-        read_v1(v1(labels=("a", "b", "a")))
+        read_something_v1(v1(labels=("a", "b", "a")))
 
 
 def v2(folder, labels=None, **splits):
@@ -173,7 +173,7 @@ def v2(folder, labels=None, **splits):
 @pytest.mark.parametrize("videos", ["videos", "20bn-something-something-v2", "."])
 def test_version_2_has_indices_that_are_strings_and_templates_in_brackets(tmp_path, videos):
     put(v2(tmp_path) / videos, "74225.webm", frames={"7": 2})
-    got = read_v2(tmp_path)
+    got = read_something_v2(tmp_path)
     assert got.table.class_names == ("Moving something up", *(f"c{i}" for i in range(1, 10)), "Pushing something")
     assert clips(got) == {"74225": ("Moving something up", "train"), "7": ("Pushing something", "validation")}
     assert (got.ordered, got.frame_folders) == (True, 1)
@@ -182,7 +182,7 @@ def test_version_2_has_indices_that_are_strings_and_templates_in_brackets(tmp_pa
 def test_version_2_clips_that_cannot_be_used_are_told(tmp_path):
     entries = [{"id": str(n), "template": t} for n, t in ((1, "Pushing [something]"), (2, "Eating [something]"))]
     put(v2(tmp_path, train=entries) / "videos", "2.mp4", "7.mp4")
-    got = read_v2(tmp_path)
+    got = read_something_v2(tmp_path)
     assert problems(got) == {"1": "missing video", "2": "unknown class"}
     assert got.problems[0].where == "something-something-v2-train.json, entry 0"
 
@@ -246,7 +246,7 @@ def test_links_are_followed_and_end_nowhere(tmp_path):
 def test_named_columns_are_found_under_usual_names_and_told(tmp_path):
     put(tmp_path, "a b.mp4", "c.mp4")
     file = write(tmp_path / "x.csv", "Video;Class;subset", "a b.mp4;waving;val", "c.mp4;bowing;train", end="\r\n")
-    got = read_named([(file, "unsplit")])
+    got = read_named_columns([(file, "unsplit")], None, Columns())
     assert clips(got) == {"a b.mp4": ("waving", "validation"), "c.mp4": ("bowing", "train")}
     assert got.notes == ("x.csv: path from column 'Video', label from column 'Class', split from column 'subset'",)
 
@@ -255,7 +255,7 @@ def test_json_lines_with_named_keys_and_no_split_have_that_of_their_file(tmp_pat
     put(tmp_path, "a b.mp4", "c.mp4")
     rows = [{"path": "a b.mp4", "label": 3, "id": 7}, {"label": 12.0, "path": "c.mp4", "note": ["x"]}]
     file = write(tmp_path / "val.jsonl", *(json.dumps(row) for row in rows), "", end="\r\n")
-    got = read_named([(file, "validation")])
+    got = read_named_columns([(file, "validation")], None, Columns())
     assert clips(got) == {"7": ("3", "validation"), "c.mp4": ("12", "validation")}
 
 
@@ -274,7 +274,7 @@ def test_rows_that_cannot_be_used_are_told_and_the_others_read(tmp_path):
         "f,waving,train,3,7,,",
         "b.mp4,waving,,1,2,,",
     )
-    got = read_named([(file, "unsplit")])
+    got = read_named_columns([(file, "unsplit")], None, Columns())
     assert list(clips(got).items()) == [
         ("a.mp4", ("waving", "train")),
         ("f#3-6", ("waving", "train")),
@@ -294,9 +294,9 @@ def test_rows_that_cannot_be_used_are_told_and_the_others_read(tmp_path):
 def test_a_lacking_column_is_told_with_the_option_of_prepare(tmp_path):
     file = write(tmp_path / "x.csv", "path,label", "a.mp4,x")
     with pytest.raises(UserError, match=r"no column 'word'.*say with --columns\.label which"):
-        read_named([(file, "train")], columns=Columns(label="word"))
+        read_named_columns([(file, "train")], None, Columns(label="word"))
     with pytest.raises(UserError, match=r"no column 'part'.*--columns\.split"):
-        read_named([(file, "train")], columns=Columns(split="part"))
+        read_named_columns([(file, "train")], None, Columns(split="part"))
 
 
 # Splits
@@ -323,8 +323,8 @@ def test_the_name_of_a_file_tells_the_split(tmp_path, name, split):
 
 
 def test_splits_have_one_name_here():
-    assert [split_named(n) for n in ("val", "VALID", " dev ", "validate", "validation")] == ["validation"] * 5
-    assert [split_named(n) for n in ("train", "training", "test", "session 2", "")] == [
+    assert [normalise_split(n) for n in ("val", "VALID", " dev ", "validate", "validation")] == ["validation"] * 5
+    assert [normalise_split(n) for n in ("train", "training", "test", "session 2", "")] == [
         "train", "train", "test", "session 2", ""
     ]  # fmt: skip
     assert known_split("session 2") is None
@@ -354,7 +354,7 @@ def test_clips_of_one_video_are_drawn_together_and_test_clips_stay(tmp_path):
     put(tmp_path, *(f"{n}.mp4" for n in range(20)))
     rows = [f"{n}.mp4,x,{'test' if n == 3 else ''},{i},{i + 1}" for n in range(20) for i in range(5)]
     file = write(tmp_path / "x.csv", "path,label,split,segment_start_seconds,segment_end_seconds", *rows)
-    table = with_validation(read_named([(file, "unsplit")]).table, 0.3, 0)
+    table = with_validation(read_named_columns([(file, "unsplit")], None, Columns()).table, 0.3, 0)
     splits = {}
     for sample in table.samples:
         splits.setdefault(sample.path.name, set()).add(sample.split)

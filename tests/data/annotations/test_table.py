@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stabn.data.annotations.table import Columns, read_table, write_table
+from stabn.data.annotations.columns import Columns
+from stabn.data.annotations.table import read_table, write_table
 from stabn.data.dataset import Sample, Table
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.segments import Segment
@@ -214,7 +215,9 @@ def test_a_video_that_is_not_there_is_no_error_for_who_looks_for_such(folder):
     (folder / "clips.csv").write_text("path,label,split\na.mp4,x,train\ngone.mp4,y,train\n")
     with pytest.raises(UserError, match=r"gone\.mp4: no such video"):
         read_table(folder / "clips.csv")
-    table = read_table(folder / "clips.csv", may_miss=lambda clip_id: clip_id == "gone.mp4")
+    missing = set()
+    table = read_table(folder / "clips.csv", missing=missing)
+    assert missing == {"gone.mp4"}
     assert [sample.path.name for sample in table.samples] == ["a.mp4", "gone.mp4"]
 
 

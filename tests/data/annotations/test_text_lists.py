@@ -3,15 +3,15 @@
 import pytest
 from made_sets import clips, problems, put, write
 
-from stabn.data.annotations.class_names import read_classes
-from stabn.data.annotations.text_lists import read_lists
+from stabn.data.annotations.class_names import read_class_numbers
+from stabn.data.annotations.text_lists import read_text_lists
 from stabn.data.segments import Segment
 from stabn.errors import UserError
 
 
 def read(folder, *lines, name="train.txt", **options):
     made = {key: options.pop(key) for key in ("end", "mark") if key in options}
-    return read_lists([(write(folder / name, *lines, **made), "train")], **options)
+    return read_text_lists([(write(folder / name, *lines, **made), "train")], **options)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -88,7 +88,7 @@ def test_folders_with_another_number_of_frames_than_the_list_says_are_told(tmp_p
         "none": "unusable frames",
         "absent": "missing video",
     }
-    assert "is listed with 5 frames, but" in got.problems[1].told
+    assert "is listed with 5 frames, but" in got.problems[1].message
     assert got.problems[1].where == "train.txt, line 1"
     assert {s.clip_id: s.segment for s in got.table.samples} == {"more": Segment(0, 5, "frames"), "right": None}
     assert any("1 frame folders hold more images than the list says" in note and "more" in note for note in got.notes)
@@ -143,10 +143,10 @@ def test_lines_without_a_class_or_with_words_for_numbers_are_told(tmp_path):
 def test_a_clip_that_is_listed_twice_is_told(tmp_path):
     put(tmp_path, "a.mp4", "b.mp4")
     train, val = write(tmp_path / "train.txt", "a.mp4 0", "b.mp4 1"), write(tmp_path / "val.txt", "a.mp4 0")
-    got = read_lists([(train, "train"), (val, "validation")])
+    got = read_text_lists([(train, "train"), (val, "validation")])
     assert problems(got) == {"a.mp4": "listed twice"}
     assert got.problems[0].where == "val.txt, line 1"
-    assert "train.txt, line 1 (train)" in got.problems[0].told
+    assert "train.txt, line 1 (train)" in got.problems[0].message
 
 
 def test_numbers_of_classes_keep_their_order_and_their_gaps(tmp_path):
@@ -203,7 +203,7 @@ def test_empty_lists_and_wrong_bytes_are_refused(tmp_path):
         read(tmp_path, "", " ")
     (tmp_path / "train.txt").write_bytes(b"\xff\xfea\0")
     with pytest.raises(UserError, match=r"train\.txt: is not UTF-8"):
-        read_lists([(tmp_path / "train.txt", "train")])
+        read_text_lists([(tmp_path / "train.txt", "train")])
 
 
 @pytest.mark.parametrize(
@@ -224,15 +224,15 @@ def test_empty_lists_and_wrong_bytes_are_refused(tmp_path):
 def test_files_of_class_names_have_many_forms(tmp_path, lines, expected):
     file = tmp_path / ("c.json" if lines[0][0] in "{[" else "c.txt")
     write(file, *lines, end="\r\n")
-    assert read_classes(file) == expected
-    assert list(read_classes(file)) == sorted(expected)
+    assert read_class_numbers(file) == expected
+    assert list(read_class_numbers(file)) == sorted(expected)
 
 
 def test_a_class_name_that_is_there_twice_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"c\.txt: has a number or a name twice"):
-        read_classes(write(tmp_path / "c.txt", "a", "b", "a"))
+        read_class_numbers(write(tmp_path / "c.txt", "a", "b", "a"))
     with pytest.raises(UserError, match=r"c\.txt: holds no class name"):
-        read_classes(write(tmp_path / "c.txt", ""))
+        read_class_numbers(write(tmp_path / "c.txt", ""))
 
 
 def test_lists_of_mmaction2_whose_paths_begin_in_folders_beside_them_are_found(tmp_path):
@@ -240,12 +240,12 @@ def test_lists_of_mmaction2_whose_paths_begin_in_folders_beside_them_are_found(t
     put(tmp_path / "videos_val", "abseiling/c.mp4")
     train = write(tmp_path / "train_list_videos.txt", "abseiling/a.mp4 0", "air drumming/b.mp4 1")
     val = write(tmp_path / "val_list_videos.txt", "abseiling/c.mp4 0")
-    got = read_lists([(train, "train"), (val, "validation")])
+    got = read_text_lists([(train, "train"), (val, "validation")])
     assert got.problems == ()
     assert [s.path for s in got.table.samples][2] == tmp_path / "videos_val/abseiling/c.mp4"
     assert f"val_list_videos.txt: paths begin in {tmp_path}/videos_val" in got.notes
     put(tmp_path / "videos_val_small", "abseiling/c.mp4")
-    assert problems(read_lists([(val, "validation")])) == {"abseiling/c.mp4": "missing video"}, "nobody could know"
+    assert problems(read_text_lists([(val, "validation")])) == {"abseiling/c.mp4": "missing video"}, "nobody could know"
 
 
 def test_a_class_below_0_is_none_and_a_word_among_numbers_does_not_rename_the_classes(tmp_path):
@@ -269,6 +269,6 @@ def test_one_video_under_two_ways_to_write_its_path_is_noted(tmp_path):
     put(tmp_path, "a.mp4", "b.mp4")
     val = write(tmp_path / "val.txt", f"{tmp_path}/b.mp4 1")
     train = write(tmp_path / "train.txt", "a.mp4 0", "./a.mp4 0", "b.mp4 1")
-    notes = read_lists([(train, "train"), (val, "validation")]).notes
+    notes = read_text_lists([(train, "train"), (val, "validation")]).notes
     assert any("1 videos are in more than one split" in note and "b.mp4" in note for note in notes)
     assert any("1 clips are the same part of the same video" in note and "./a.mp4" in note for note in notes)

@@ -1,16 +1,11 @@
 """One folder per class, with videos or frame folders inside; maybe all of it once per split."""
 
-import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
-from stabn.data.annotations.listing import Entry, Listing, listing
-from stabn.data.annotations.paths import is_video, walk
+from stabn.data.annotations.listing import ListedClip, Listing, make_listing
+from stabn.data.annotations.paths import walk_clips
 from stabn.data.annotations.splits import UNSPLIT, known_split
-from stabn.data.video.frame_folder import frame_numbers
 from stabn.errors import UserError
 
 
@@ -23,50 +18,29 @@ def read_class_folders(folder: Path) -> Listing:
     Raises:
         UserError: a folder cannot be listed, or there is no clip.
     """
-    clips = list(_clips(folder))
-    if not clips:
+    paths = [path.relative_to(folder) for clips, _ in walk_clips(folder) for path in clips]
+    if not paths:
         raise UserError(f"{folder}: holds no videos and no folders of frames; give a folder with a folder per class")
-    if all(len(clip.parts) == 1 for clip in clips):
+    if all(len(path.parts) == 1 for path in paths):
         raise UserError(
-            f"{folder}: holds {len(clips)} clips such as {clips[0]}, but no folders for classes; move them into a "
+            f"{folder}: holds {len(paths)} clips such as {paths[0]}, but no folders for classes; move them into a "
             "folder per class, or give a list or table of them"
         )
-    tops = {clip.parts[0] for clip in clips if len(clip.parts) > 1}
-    splits = {top for top in tops if known_split(top)}
-    in_splits = bool(splits) and (splits == tops or {known_split(top) for top in splits} > {"train"})
-    in_splits = in_splits and any(len(clip.parts) > 2 for clip in clips)
-    entries = []
-    for clip in clips:
-        *above, _ = clip.parts
+    tops = {path.parts[0] for path in paths if len(path.parts) > 1}
+    splits = {known_split(top) for top in tops}
+    in_splits = any(len(path.parts) > 2 for path in paths) and (None not in splits or splits - {None} > {"train"})
+    clips = []
+    for path in paths:
+        *above, _ = path.parts
         split = (known_split(above[0]) or above[0]) if in_splits and above else UNSPLIT
         classes = above[in_splits:]
         label = classes[0].strip() if classes else ""
-        entries.append(Entry(str(clip.parent), clip.as_posix(), folder / clip, label, split))
+        clips.append(ListedClip(str(path.parent), path.as_posix(), folder / path, label, split))
     notes = []
-    counts = Counter(entry.label for entry in entries)
+    counts = Counter(clip.label for clip in clips)
     if len(counts) > 2 and max(counts.values()) == 1:
         notes.append("every class has a single clip: are these folders of classes?")
     if len(counts) == 1:
         notes.append(f"all clips are in one folder, {next(iter(counts))!r}: give that one if it holds the classes")
-    words = "a folder per class in a folder per split" if in_splits else "a folder per class"
-    return listing(words, entries, None, notes)
-
-
-def _clips(folder: Path) -> Iterator[Path]:
-    """Videos, and folders with numbered images and no video, relative to the folder."""
-    bar = tqdm(desc="looking for videos", unit=" files", delay=2, leave=False)
-    for parent, _, files in walk(folder):
-        bar.update(len(files))
-        videos = [name for name in files if is_video(name)]
-        inside = Path(os.path.relpath(parent, folder))
-        yield from (inside / name for name in videos)
-        if not videos and files and parent != folder and _has_frames(parent):
-            yield inside
-    bar.close()
-
-
-def _has_frames(folder: Path) -> bool:
-    try:
-        return bool(frame_numbers(folder))
-    except UserError:
-        return True  # several series of images: a clip, of which the listing tells the problem
+    layout = "a folder per class in a folder per split" if in_splits else "a folder per class"
+    return make_listing(layout, clips, None, notes)

@@ -1,39 +1,55 @@
-"""Names for classes that a list calls by number."""
+"""Class names in a file of their own: beside a table, or for a list that calls its classes by number."""
 
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from stabn.data.annotations.rows import read_text
-from stabn.data.annotations.table import read_class_names
 from stabn.errors import UserError
+from stabn.files import read_json
 
 _REMEDY = "give a file with a name per line, with lines of number and name, or JSON"
-_USUAL = re.compile(r"(.*label_?map.*|classes|class_?names|categor(y|ies)|labels|class_?ind(ex)?)\.(txt|json)")
+_USUAL_NAMES = re.compile(r"(.*label_?map.*|classes|class_?names|categor(y|ies)|labels|class_?ind(ex)?)\.(txt|json)")
 _HEADING = re.compile(r"(class_?)?(id|idx|index|number|name|label|class)\s*[,;\t ]\s*\w+")
-_NUMBER_FIRST = re.compile(r"(\d+)(?:\s*[,;]\s*|\s+)(\S.*)")
-_NUMBER_LAST = re.compile(r"(.*\S)(?:\s*[,;]\s*|\s+)(\d+)")
+_NUMBERED_LINES = (
+    re.compile(r"(?P<number>\d+)(?:\s*[,;]\s*|\s+)(?P<name>\S.*)"),
+    re.compile(r"(?P<name>.*\S)(?:\s*[,;]\s*|\s+)(?P<number>\d+)"),
+)
 
 
 def is_class_file(file: Path) -> bool:
-    """Whether a file has a name that files with class names usually have, such as category.txt or classInd.txt."""
-    return bool(_USUAL.fullmatch(file.name.lower()))
+    """Whether a file has a usual name of files with class names, such as category.txt or classInd.txt."""
+    return bool(_USUAL_NAMES.fullmatch(file.name.lower()))
 
 
-def class_file_in(folder: Path) -> Path | None:
+def find_class_file(folder: Path) -> Path | None:
     """The file with class names in a folder; None if there is none.
 
     Raises:
         UserError: there are several.
     """
-    found = sorted(file for file in folder.iterdir() if is_class_file(file) and file.is_file())
-    if len(found) > 1:
-        names = " or ".join(file.name for file in found)
+    files = sorted(file for file in folder.iterdir() if is_class_file(file) and file.is_file())
+    if len(files) > 1:
+        names = " or ".join(file.name for file in files)
         raise UserError(f"{folder}: the classes may have their names from {names}; say which with --classes")
-    return found[0] if found else None
+    return files[0] if files else None
 
 
-def read_classes(file: Path) -> dict[int, str]:
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Class names in the order of the outputs, from Something-Something v2's labels file or a JSON list of names.
+
+    Raises:
+        UserError: the file is neither.
+    """
+    value = read_json(path, remedy="give something-something-v2-labels.json or a JSON list of names")
+    if isinstance(value, dict) and all(str(index).isdecimal() for index in value.values()):
+        return tuple(sorted(value, key=lambda name: int(value[name])))
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise UserError(f"{path}: is neither a list of names nor an object of name: index; correct it")
+
+
+def read_class_numbers(file: Path) -> dict[int, str]:
     """Class names by number, ascending.
 
     A line may be a name, and then the first one has the number 0; or number and name, in either order, as in UCF101's
@@ -41,37 +57,35 @@ def read_classes(file: Path) -> dict[int, str]:
     of names or an object of name: number.
 
     Raises:
-        UserError: the file is nothing of this, or has a number or a name twice.
+        UserError: the file has none of these forms, or has a number or a name twice.
     """
     if file.suffix.lower() == ".json":
         pairs = list(enumerate(read_class_names(file)))
     else:
         lines = [line.strip() for line in read_text(file, _REMEDY).splitlines()]
-        pairs = _pairs([line for line in lines if line])
+        pairs = _numbered_names([line for line in lines if line])
     classes = dict(sorted(pairs))
     if not classes or len(classes) < len(pairs) or len(set(classes.values())) < len(pairs):
-        told = "has a number or a name twice" if classes else "holds no class name"
-        raise UserError(f"{file}: {told}; {_REMEDY}")
+        problem = "has a number or a name twice" if classes else "holds no class name"
+        raise UserError(f"{file}: {problem}; {_REMEDY}")
     return classes
 
 
-def _pairs(lines: Sequence[str]) -> list[tuple[int, str]]:
+def _numbered_names(lines: Sequence[str]) -> list[tuple[int, str]]:
     body = lines[1:] if lines and _HEADING.fullmatch(lines[0].lower()) else lines
-    for pattern, number, name in ((_NUMBER_FIRST, 1, 2), (_NUMBER_LAST, 2, 1)):
-        found = [(int(match[number]), match[name]) for line in body if (match := pattern.fullmatch(line))]
+    for pattern in _NUMBERED_LINES:
+        pairs = [(int(match["number"]), match["name"]) for line in body if (match := pattern.fullmatch(line))]
         # "2 fingers up" and "level 3" are names: numbers of classes leave no gap, and the rest tells classes apart
-        whole = found and len(found) == len(body) and len({text for _, text in found}) == len(body)
-        if whole and _without_gap([index for index, _ in found]):
-            return found
+        complete = pairs and len(pairs) == len(body) == len({name for _, name in pairs})
+        if complete and sorted(number for number, _ in pairs) in (
+            list(range(len(body))),
+            list(range(1, len(body) + 1)),
+        ):
+            return pairs
     return list(enumerate(lines))
 
 
-def _without_gap(numbers: Sequence[int]) -> bool:
-    first = min(numbers)
-    return first in (0, 1) and sorted(numbers) == list(range(first, first + len(numbers)))
-
-
-def numbered(numbers: Collection[int]) -> tuple[str, ...]:
+def names_from_numbers(numbers: Collection[int]) -> tuple[str, ...]:
     """Names for the classes of a list without names: their numbers.
 
     Args:

@@ -1,7 +1,6 @@
-"""Which format a source has, from its files' names and what they say."""
+"""Which format a data set has, from its files' names and content."""
 
 import csv
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,21 @@ from typing import Literal, get_args
 
 from stabn.data.annotations.class_folders import read_class_folders
 from stabn.data.annotations.class_names import is_class_file
+from stabn.data.annotations.columns import Columns
 from stabn.data.annotations.kinetics import is_kinetics, read_kinetics
 from stabn.data.annotations.listing import LEFT_OUT, Listing
-from stabn.data.annotations.named_columns import is_named, read_named
-from stabn.data.annotations.rows import JSON_LINES, PARQUET, read_rows, separator
-from stabn.data.annotations.something_something import V1, is_v1, is_v2, read_v1, read_v2
+from stabn.data.annotations.named_columns import read_named_columns
+from stabn.data.annotations.rows import JSON_LINES, PARQUET, csv_lines, read_rows
+from stabn.data.annotations.something_something import (
+    V1,
+    is_something_v1,
+    is_something_v2,
+    read_something_v1,
+    read_something_v2,
+)
 from stabn.data.annotations.splits import UNSPLIT, split_of_file
-from stabn.data.annotations.table import CLASSES, Columns
-from stabn.data.annotations.text_lists import LAYOUTS, looks_like_list, read_lists
+from stabn.data.annotations.table import CLASSES
+from stabn.data.annotations.text_lists import LAYOUTS, looks_like_list, read_text_lists
 from stabn.errors import UserError
 
 Format = Literal[
@@ -32,14 +38,15 @@ Format = Literal[
     "table",
 ]
 FORMATS: tuple[str, ...] = get_args(Format)[1:]
-_INSIDE = ("annotations", "labels", "annotation")
+_ANNOTATION_FOLDERS = ("annotations", "labels", "annotation")
 """Folders in which data sets keep their lists, beside the videos."""
-_LISTS = (".csv", ".tsv", ".txt", *JSON_LINES, *PARQUET)
+_OBJECTS = (*JSON_LINES, *PARQUET)
+_LISTS = (".csv", ".tsv", ".txt", *_OBJECTS)
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a user points at, recognised.
+class DetectedFormat:
+    """What was found where a user pointed.
 
     Attributes:
         format: of `FORMATS`, or "list" for a list whose layout is not known yet.
@@ -52,7 +59,9 @@ class Source:
     folder: Path
 
 
-def recognise(sources: Sequence[Path], columns: Columns, format: Format = "auto", out: Path | None = None) -> Source:
+def detect_format(
+    sources: Sequence[Path], columns: Columns, format: Format = "auto", out: Path | None = None
+) -> DetectedFormat:
     """Which format files or a folder have.
 
     Args:
@@ -67,93 +76,89 @@ def recognise(sources: Sequence[Path], columns: Columns, format: Format = "auto"
     for path in sources:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; give a folder of videos, or the files that list them")
-    asked = None if format == "auto" else format
-    folders = [path for path in sources if path.is_dir()]
-    if folders and len(sources) > 1:
-        raise UserError(f"{folders[0]}: is a folder beside other sources; give one folder, or only files")
-    if folders:
-        return _in_folder(sources[0], columns, asked, out)
-    return _of_files(sources, columns, asked)
+        if path.is_dir() and len(sources) > 1:
+            raise UserError(f"{path}: is a folder beside other sources; give one folder, or only files")
+    chosen = None if format == "auto" else format
+    if sources[0].is_dir():
+        return _detect_in_folder(sources[0], columns, chosen, out)
+    return _detect_files(sources, columns, chosen)
 
 
-def _of_files(files: Sequence[Path], columns: Columns, format: str | None) -> Source:
+def _detect_files(files: Sequence[Path], columns: Columns, chosen: str | None) -> DetectedFormat:
     folder = files[0].parent
-    if format in ("something-v1", "something-v2") or (
-        format is None and files[0].name.startswith("something-something")
-    ):
-        version = format or ("something-v1" if V1 in files[0].name else "something-v2")
-        return Source(version, (), folder)
-    if format == "class-folders":
+    if chosen is None and files[0].name.startswith("something-something"):
+        chosen = "something-v1" if V1 in files[0].name else "something-v2"
+    if chosen in ("something-v1", "something-v2"):
+        return DetectedFormat(chosen, (), folder)
+    if chosen == "class-folders":
         raise UserError(f"{files[0]}: is a file; give the folder that holds the folders of classes")
-    kinds = {file: format or _kind(file, columns) for file in files}
-    unknown = [file for file, kind in kinds.items() if kind is None]
-    if unknown:
-        raise UserError(_unknown(unknown[0], columns))
-    if len(set(kinds.values())) > 1:
-        told = ", ".join(f"{file.name} ({kind})" for file, kind in kinds.items())
-        raise UserError(f"{folder}: the files are of different formats: {told}; give those of one, or say --format")
-    kind = next(iter(kinds.values()))
-    assert kind is not None
-    return Source(kind, tuple((file, split_of_file(file) or UNSPLIT) for file in files), folder)
+    formats = {}
+    for file in files:
+        format = chosen or _format_of_file(file, columns)
+        if format is None:
+            raise UserError(_unknown_format(file, columns))
+        formats[file] = format
+    if len(set(formats.values())) > 1:
+        pairs = ", ".join(f"{file.name} ({format})" for file, format in formats.items())
+        raise UserError(f"{folder}: the files are of different formats: {pairs}; give those of one, or say --format")
+    return DetectedFormat(formats[files[0]], tuple((file, split_of_file(file) or UNSPLIT) for file in files), folder)
 
 
-def _in_folder(folder: Path, columns: Columns, format: str | None, out: Path | None) -> Source:
-    places = [folder, *(folder / name for name in _INSIDE if (folder / name).is_dir())]
+def _detect_in_folder(folder: Path, columns: Columns, chosen: str | None, out: Path | None) -> DetectedFormat:
+    places = [folder, *(folder / name for name in _ANNOTATION_FOLDERS if (folder / name).is_dir())]
+    for name, is_there in (("something-v1", is_something_v1), ("something-v2", is_something_v2)):
+        if chosen == name:
+            return DetectedFormat(name, (), next((place for place in places if is_there(place)), folder))
+    if chosen == "class-folders":
+        return DetectedFormat(chosen, (), folder)
     for place in places:
-        for name, is_it in (("something-v1", is_v1), ("something-v2", is_v2)):
-            if format == name or (format is None and is_it(place)):
-                there = place if is_it(place) else next((p for p in places if is_it(p)), place)
-                return Source(name, (), there)
-        if format == "class-folders":
-            return Source(format, (), folder)
-        lists = _lists_in(place, columns, format, out)
+        if chosen is None and (is_something_v1(place) or is_something_v2(place)):
+            return DetectedFormat("something-v1" if is_something_v1(place) else "something-v2", (), place)
+        lists = _lists_in(place, columns, chosen, out)
         if len(lists) > 1:
-            told = "; ".join(f"{kind}: {', '.join(f.name for f in files)}" for kind, files in lists.items())
+            formats = "; ".join(f"{format}: {', '.join(f.name for f in files)}" for format, files in lists.items())
             raise UserError(
-                f"{place}: may be several data sets ({told}); give the files that you mean, or say --format"
+                f"{place}: may be several data sets ({formats}); give the files that you mean, or say --format"
             )
-        for kind, files in lists.items():
-            return Source(kind, _by_split(place, files), folder)
-    if format is not None:
-        raise UserError(f"{folder}: holds no file of format {format}; give the files, or another --format")
+        for format, files in lists.items():
+            return DetectedFormat(format, _with_splits(place, files), folder)
+    if chosen is not None:
+        raise UserError(f"{folder}: holds no file of format {chosen}; give the files, or another --format")
     if any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir()):
-        return Source("class-folders", (), folder)
+        return DetectedFormat("class-folders", (), folder)
     raise UserError(
         f"{folder}: holds neither a list that we know nor a folder; give a data set of format {', '.join(FORMATS)}"
     )
 
 
-def _lists_in(folder: Path, columns: Columns, format: str | None, out: Path | None) -> Mapping[str, Sequence[Path]]:
+def _lists_in(folder: Path, columns: Columns, chosen: str | None, out: Path | None) -> Mapping[str, Sequence[Path]]:
     """The files of a folder that list clips, by format."""
-    found: dict[str, list[Path]] = defaultdict(list)
+    lists: dict[str, list[Path]] = defaultdict(list)
     unknown = []
-    written = None if out is None else out.absolute()
+    layouts = (chosen, "list") if chosen in LAYOUTS else (chosen,)
     for file in sorted(folder.iterdir()):
-        other = file.name.startswith(".") or is_class_file(file) or file.name.endswith((CLASSES, LEFT_OUT))
-        other = other or file.absolute() == written
-        if other or file.suffix.lower() not in _LISTS or not file.is_file():
+        no_list = file.name.startswith(".") or is_class_file(file) or file.name.endswith((CLASSES, LEFT_OUT))
+        written = out is not None and file.absolute() == out.absolute()
+        if no_list or written or file.suffix.lower() not in _LISTS or not file.is_file():
             continue
         try:
-            kind = _kind(file, columns)
-        except UserError:  # it is no text: something else that lies there
-            kind = None
-        layouts = (format, "list") if format in LAYOUTS else (format,)
-        if kind is not None and (format is None or kind in layouts):
-            found[format or kind].append(file)
+            format = _format_of_file(file, columns)
+        except UserError:  # not text: some other file
+            format = None
+        if format is not None and (chosen is None or format in layouts):
+            lists[chosen or format].append(file)
         elif split_of_file(file) is not None:
             unknown.append(file)
-    if found and unknown:
+    if lists and unknown:
         raise UserError(
-            f"{unknown[0]}: has the name of a list, but is of another form than {next(iter(found.values()))[0].name}; "
+            f"{unknown[0]}: has the name of a list, but is of another form than {next(iter(lists.values()))[0].name}; "
             "give the files that you mean"
         )
-    return found
+    return lists
 
 
-def _by_split(folder: Path, files: Sequence[Path]) -> tuple[tuple[Path, str], ...]:
+def _with_splits(folder: Path, files: Sequence[Path]) -> tuple[tuple[Path, str], ...]:
     """The files with their splits, which all are different."""
-    if len(files) == 1:
-        return ((files[0], split_of_file(files[0]) or UNSPLIT),)
     splits: dict[str, Path] = {}
     for file in files:
         split = split_of_file(file) or UNSPLIT
@@ -166,24 +171,33 @@ def _by_split(folder: Path, files: Sequence[Path]) -> tuple[tuple[Path, str], ..
     return tuple((file, split) for split, file in splits.items())
 
 
-def _kind(file: Path, columns: Columns) -> str | None:
+def _format_of_file(file: Path, columns: Columns) -> str | None:
     """The format of one file: table, kinetics, list, or None if it is none of these.
 
     Raises:
         UserError: it cannot be read.
     """
-    if file.suffix.lower() in (*JSON_LINES, *PARQUET):
-        return "table" if is_named(read_rows(file).heading, columns) else None
-    text = read_beginning(file)
-    heading = _heading(text)
-    if is_kinetics(heading):
+    is_text = file.suffix.lower() not in _OBJECTS
+    heading = _heading(file)
+    if is_text and is_kinetics(heading):
         return "kinetics"
-    if is_named(heading, columns):
+    if columns.with_usual_names(heading).are_in(heading):
         return "table"
-    return "list" if looks_like_list(text) else None
+    return "list" if is_text and looks_like_list(_beginning(file)) else None
 
 
-def read_beginning(file: Path) -> str:
+def _heading(file: Path) -> Sequence[str]:
+    """The names of a file's columns, if it is a table."""
+    if file.suffix.lower() in _OBJECTS:
+        return read_rows(file).heading
+    text = _beginning(file)
+    try:
+        return next((cells for _, cells in csv_lines(text)), [])
+    except csv.Error:
+        return text.splitlines()[:1]
+
+
+def _beginning(file: Path) -> str:
     """The first lines of a text, all of them whole.
 
     Raises:
@@ -191,47 +205,32 @@ def read_beginning(file: Path) -> str:
     """
     try:
         with file.open("rb") as content:
-            lines = content.readlines(2**16)
-        return b"".join(lines).decode("utf-8-sig")
+            return b"".join(content.readlines(2**16)).decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: is not UTF-8 text ({error}); save the list or table as UTF-8") from None
 
 
-def _heading(text: str) -> list[str]:
-    lines = csv.reader(
-        io.StringIO(text.lstrip(), newline=""), delimiter=separator(text.lstrip()), skipinitialspace=True
-    )
-    return [cell.strip() for cell in next(lines, [])]
-
-
-def _unknown(file: Path, columns: Columns) -> str:
-    heading = list(read_rows(file).heading) if file.suffix.lower() in (*JSON_LINES, *PARQUET) else None
-    heading = heading or _heading(read_beginning(file))
+def _unknown_format(file: Path, columns: Columns) -> str:
+    heading = _heading(file)
     if not heading:
         return f"{file}: is empty; give a list or table with a line per clip"
     if len(heading) > 1:
-        told = ", ".join(heading)[:200]
         return (
-            f"{file}: may be a table, but none of its columns ({told}) is {columns.path!r} or {columns.label!r}; say "
-            "which are with --columns.path and --columns.label, or another --format"
+            f"{file}: may be a table, but none of its columns ({', '.join(heading)[:200]}) is {columns.path!r} or "
+            f"{columns.label!r}; say which are with --columns.path and --columns.label, or another --format"
         )
     return f"{file}: is neither a table with named columns nor a list; say with --format which of {', '.join(FORMATS)}"
 
 
-def read_source(
-    source: Source,
-    videos: Path | None = None,
-    *,
-    columns: Columns | None = None,
-    classes: Path | None = None,
-    first_frame: int = 0,
+def read_detected(
+    source: DetectedFormat, videos: Path | None, columns: Columns, classes: Path | None = None, first_frame: int = 0
 ) -> Listing:
-    """What a recognised source lists.
+    """What a data set of a known format lists.
 
     Args:
-        source: from `recognise`.
+        source: from `detect_format`.
         videos: the folder of the videos; by default where the format usually has them.
         columns: what a table's columns are called.
         classes: a file with names for a list's class numbers; by default one of a usual name beside the list.
@@ -241,20 +240,22 @@ def read_source(
         UserError: a file cannot be read or has another form, or an option is not for this format.
     """
     is_list = source.format == "list" or source.format in LAYOUTS
-    for option, given in (("--classes", classes is not None), ("--first-frame", first_frame != 0)):
-        if given and not is_list:
-            raise UserError(f"{option}: is for lists, but {source.folder} is of format {source.format}; leave it out")
-    if columns not in (None, Columns()) and source.format != "table":
-        raise UserError(f"--columns: is for tables, but {source.folder} is of format {source.format}; leave it out")
+    for option, kind, is_wrong in (
+        ("--classes", "lists", classes is not None and not is_list),
+        ("--first-frame", "lists", first_frame != 0 and not is_list),
+        ("--columns", "tables", columns != Columns() and source.format != "table"),
+    ):
+        if is_wrong:
+            raise UserError(f"{option}: is for {kind}, but {source.folder} is of format {source.format}; leave it out")
     if is_list:
         layout = source.format if source.format in LAYOUTS else None
-        return read_lists(source.files, videos, layout=layout, classes=classes, first_frame=first_frame)
+        return read_text_lists(source.files, videos, layout=layout, classes=classes, first_frame=first_frame)
     if source.format == "something-v1":
-        return read_v1(source.folder, videos)
+        return read_something_v1(source.folder, videos)
     if source.format == "something-v2":
-        return read_v2(source.folder, videos)
+        return read_something_v2(source.folder, videos)
     if source.format == "kinetics":
         return read_kinetics(source.files, videos or source.folder)
     if source.format == "class-folders":
         return read_class_folders(videos or source.folder)
-    return read_named(source.files, videos, columns)
+    return read_named_columns(source.files, videos, columns)

@@ -1,31 +1,31 @@
-"""What a data set lists, and what of it can be used: every listed clip is in the table or told as a problem."""
+"""What a data set lists, and what of it can be used: every listed clip is in the table or named as a problem."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from stabn.data.annotations.paths import finder
+from stabn.data.annotations.paths import PathFinder
 from stabn.data.annotations.splits import UNSPLIT
 from stabn.data.dataset import Sample, Table
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.segments import Segment
 from stabn.data.video.frame_folder import frame_numbers
-from stabn.errors import UserError
+from stabn.errors import UserError, join_names
 
 LEFT_OUT = ".left-out.csv"
 """What is added to a table's name for the file beside it that has the clips that are not in the table."""
-_NAMED = 3
-"""Clips that a note names."""
+Images = tuple[int, ...] | str | None
+"""The numbers of a frame folder's images, ascending; why they cannot be told; or None for a video file."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One clip as a source lists it, not yet looked for.
+class ListedClip:
+    """One clip as a source lists it, before its video is looked for.
 
     Attributes:
         where: file and line, or folder.
@@ -36,7 +36,7 @@ class Entry:
         segment: the part of the source that is the clip.
         num_frames: how many images its folder should hold, or its segment.
         truth: when the labelled thing happens.
-        problem: why it cannot be used, if the source's reader knows already.
+        problem: why it cannot be used, if that shows in the list already.
     """
 
     where: str
@@ -51,20 +51,20 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A listed clip that cannot be used.
+class ClipProblem:
+    """Why a listed clip cannot be used.
 
     Attributes:
         kind: what is wrong, one of a few words, to count by.
+        message: what exactly is wrong.
         clip: its name.
         where: file and line, or folder.
-        told: what exactly is wrong.
     """
 
     kind: str
+    message: str
     clip: str
     where: str
-    told: str
 
 
 @dataclass(frozen=True)
@@ -82,137 +82,123 @@ class Listing:
 
     format: str
     table: Table
-    problems: tuple[Problem, ...]
+    problems: tuple[ClipProblem, ...]
     notes: tuple[str, ...]
     ordered: bool
     frame_folders: int
 
 
-def listing(
-    format: str, entries: Sequence[Entry], class_names: Sequence[str] | None = None, notes: Sequence[str] = ()
+def make_table(
+    clips: Iterable[ListedClip],
+    class_names: Sequence[str] | None = None,
+    *,
+    folder: Path = Path(),
+    class_file: str = "",
+) -> Table:
+    """The table of listed clips, whose videos need not exist.
+
+    Args:
+        clips: all of them have to be usable.
+        class_names: in their order; by default those that occur, in alphabetical order.
+        folder: in which the list is, for messages.
+        class_file: in which the class names are, for messages.
+
+    Raises:
+        UserError: a clip has a problem, no class, no split or an unknown class, or an id comes twice.
+    """
+    clips = list(clips)
+    names = tuple(class_names or sorted({clip.label for clip in clips if clip.label}))
+    labels = {name: index for index, name in enumerate(names)}
+    samples: dict[str, Sample] = {}
+    for clip in clips:
+        problem = clip.problem
+        if problem is None and not (clip.label and clip.split):
+            problem = f"{'split' if clip.label else 'label'} is empty; every clip needs one"
+        elif problem is None and clip.clip_id in samples:
+            problem = f"clip {clip.clip_id!r} is there twice, in split {samples[clip.clip_id].split!r}; remove one"
+        elif problem is None and clip.label not in labels:
+            problem = f"label is {clip.label!r}, which is not in {class_file}; correct one of them"
+        if problem is not None:
+            raise UserError(f"{folder / clip.where}: {problem}")
+        samples[clip.clip_id] = Sample(clip.clip_id, clip.path, labels[clip.label], clip.split, clip.segment)
+    return Table(names, tuple(samples.values()), {c.clip_id: c.truth for c in clips if c.truth is not None})
+
+
+def make_listing(
+    format: str, clips: Sequence[ListedClip], class_names: Sequence[str] | None = None, notes: Sequence[str] = ()
 ) -> Listing:
     """Look for every listed clip and sort the usable from the others.
 
     Args:
         format: what the source was read as, in words.
-        entries: everything that it lists.
+        clips: everything that it lists.
         class_names: its classes, if it gives their order; else they are those that occur, in alphabetical order.
         notes: what a person should know.
     """
-    find = finder()
-    problems: list[Problem] = []
-    usable: dict[str, tuple[Entry, Path]] = {}
-    known = None if class_names is None else frozenset(class_names)
-    for entry in tqdm(entries, desc="looking for videos", unit=" clips", delay=2, leave=False):
-        path = find(entry.path) if entry.problem is None else None
-        former = usable.get(entry.clip_id)
-        if entry.problem is not None:
-            problem = ("unreadable line", entry.problem)
-        elif not entry.label:
-            problem = ("no class", "has no class")
-        elif known is not None and entry.label not in known:
-            problem = ("unknown class", f"is of class {entry.label!r}, which is not among the classes")
-        elif path is None:
-            problem = ("missing video", f"{entry.path} does not exist")
-        elif not _can_be_written(str(path)):
-            problem = ("unusable name", f"{str(path)!r} begins or ends with a space, or is no Unicode text")
-        elif former is not None:
-            problem = ("listed twice", f"was listed before, {former[0].where} ({former[0].split})")
+    finder = PathFinder()
+    problems: list[ClipProblem] = []
+    existing: dict[str, ListedClip] = {}
+    known_classes = None if class_names is None else frozenset(class_names)
+    for clip in tqdm(clips, desc="looking for videos", unit=" clips", delay=2, leave=False):
+        path = finder.find(clip.path) if clip.problem is None else None
+        problem = _list_problem(clip, path, known_classes, existing)
+        if problem is not None:
+            problems.append(ClipProblem(*problem, clip.clip_id, clip.where))
         else:
-            usable[entry.clip_id] = (entry, path)
-            continue
-        problems.append(Problem(problem[0], entry.clip_id, entry.where, problem[1]))
-    images = dict(zip(usable, _images([path for _, path in usable.values()]), strict=True))
-    counts = _Counts(images)
-    for clip_id, (entry, _) in list(usable.items()):
-        wrong = counts.wrong(entry)
-        if wrong is not None:
-            problems.append(Problem(wrong[0], clip_id, entry.where, wrong[1]))
-            del usable[clip_id]
-    names = tuple(class_names) if class_names is not None else tuple(sorted({e.label for e, _ in usable.values()}))
-    labels = {name: index for index, name in enumerate(names)}
-    samples = tuple(
-        Sample(clip_id, path, labels[entry.label], entry.split, counts.segment(entry))
-        for clip_id, (entry, path) in usable.items()
-    )
-    truth = {clip_id: entry.truth for clip_id, (entry, _) in usable.items() if entry.truth is not None}
+            existing[clip.clip_id] = replace(clip, path=path or clip.path)
+    images = dict(zip(existing, _count_images([clip.path for clip in existing.values()]), strict=True))
+    usable: dict[str, ListedClip] = {}
+    for clip_id, clip in existing.items():
+        problem = _frame_problem(clip, images[clip_id])
+        if problem is not None:
+            problems.append(ClipProblem(*problem, clip_id, clip.where))
+        else:
+            usable[clip_id] = clip
+    longer = [clip_id for clip_id, clip in usable.items() if _is_longer(clip, images[clip_id])]
+    for clip_id in longer:
+        usable[clip_id] = replace(usable[clip_id], segment=Segment(0, usable[clip_id].num_frames, "frames"))
+    table = make_table(usable.values(), class_names)
+    starts = [c.segment.start for c in existing.values() if c.segment is not None and c.segment.unit == "frames"]
     return Listing(
         format=format,
-        table=Table(names, samples, truth),
+        table=table,
         problems=tuple(problems),
-        notes=(*notes, *counts.notes(), *_leaks(samples)),
+        notes=(*notes, *_frame_notes(images, longer, starts), *_duplicate_notes(table.samples)),
         ordered=class_names is not None,
         frame_folders=sum(images[clip_id] is not None for clip_id in usable),
     )
 
 
-def some(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    named = list(names)
-    more = len(named) - _NAMED
-    return ", ".join(named[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _list_problem(
+    clip: ListedClip, path: Path | None, class_names: frozenset[str] | None, existing: Mapping[str, ListedClip]
+) -> tuple[str, str] | None:
+    """Why a clip cannot be used, as kind and message, if the list or its path tells; `path` is where it is."""
+    if clip.problem is not None:
+        return "unreadable line", clip.problem
+    if not clip.label:
+        return "no class", "has no class"
+    if class_names is not None and clip.label not in class_names:
+        return "unknown class", f"is of class {clip.label!r}, which is not among the classes"
+    if path is None:
+        return "missing video", f"{clip.path} does not exist"
+    if str(path) != str(path).strip() or not _is_unicode(str(path)):
+        return "unusable name", f"{str(path)!r} begins or ends with a space, or is no Unicode text"
+    if clip.clip_id in existing:
+        former = existing[clip.clip_id]
+        return "listed twice", f"was listed before, {former.where} ({former.split})"
+    return None
 
 
-@dataclass
-class _Counts:
-    """The images of frame folders against what a source says about them.
-
-    Attributes:
-        images: by clip, the numbers of its images, why they cannot be told, or None for a video file.
-    """
-
-    images: Mapping[str, Sequence[int] | str | None]
-    more: list[str] = field(default_factory=list)
-    starts: list[float] = field(default_factory=list)
-
-    def wrong(self, entry: Entry) -> tuple[str, str] | None:
-        """Why a clip's images cannot be used, as kind and sentence; None if they can, and for video files."""
-        found, segment = self.images[entry.clip_id], entry.segment
-        if segment is not None and segment.unit == "frames":
-            self.starts.append(segment.start)
-        if found is None:
-            return None
-        if isinstance(found, str):
-            return "unusable frames", found
-        if not found:
-            return "unusable frames", f"{entry.path} holds no numbered images"
-        wanted, told = entry.num_frames or 0, f"{entry.num_frames} frames"
-        if segment is not None and segment.unit == "frames":
-            wanted, told = int(max(segment.start + 1, segment.end or 0)), str(segment)
-        if wanted > len(found):
-            return "wrong frame count", f"is listed with {told}, but {entry.path} has {len(found)}"
-        return None
-
-    def segment(self, entry: Entry) -> Segment | None:
-        """The part of its source that a usable clip is: as many images as are listed, if there are more."""
-        found = self.images[entry.clip_id]
-        if entry.segment is not None or entry.num_frames is None or found is None or entry.num_frames == len(found):
-            return entry.segment
-        self.more.append(entry.clip_id)
-        return Segment(0, entry.num_frames, "frames")
-
-    def notes(self) -> Iterator[str]:
-        numbers = {clip_id: found for clip_id, found in self.images.items() if found and not isinstance(found, str)}
-        firsts = Counter(found[0] for found in numbers.values())
-        if firsts:
-            told = ", ".join(f"{first} ({count})" for first, count in sorted(firsts.items())[: _NAMED + 1])
-            yield f"images are numbered from {told if len(firsts) > 1 else next(iter(firsts))}; we count frames from 0"
-        gaps = [clip_id for clip_id, found in numbers.items() if found[-1] - found[0] + 1 > len(found)]
-        if gaps:
-            yield f"{len(gaps)} frame folders lack numbers between their first and last image: {some(gaps)}"
-        if self.more:
-            yield (
-                f"{len(self.more)} frame folders hold more images than the list says, of which the first ones are "
-                f"taken: {some(self.more)}"
-            )
-        if len(self.starts) > 1 and min(self.starts) == 1:
-            yield "no part begins at frame 0 and some begin at 1: if the source counts from 1, add --first-frame 1"
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _images(paths: Sequence[Path]) -> Iterator[Sequence[int] | str | None]:
-    """The numbers of a folder's images, or why they cannot be told; None for a file."""
-
-    def numbers(path: Path) -> Sequence[int] | str | None:
+def _count_images(paths: Sequence[Path]) -> Iterator[Images]:
+    def numbers(path: Path) -> Images:
         if not path.is_dir():
             return None
         try:
@@ -220,30 +206,63 @@ def _images(paths: Sequence[Path]) -> Iterator[Sequence[int] | str | None]:
         except UserError as error:
             return str(error)
 
-    with ThreadPoolExecutor(8) as pool:  # a network drive answers many questions at once
-        found = pool.map(numbers, paths)
-        yield from tqdm(found, total=len(paths), desc="counting frames", unit=" clips", delay=2, leave=False)
+    with ThreadPoolExecutor(8) as pool:  # a network drive answers many requests at once
+        images = pool.map(numbers, paths)
+        yield from tqdm(images, total=len(paths), desc="counting frames", unit=" clips", delay=2, leave=False)
 
 
-def _can_be_written(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return name == name.strip()
+def _frame_problem(clip: ListedClip, images: Images) -> tuple[str, str] | None:
+    """Why the images of a clip cannot be used, as kind and message; None if they can, and for video files."""
+    if images is None:
+        return None
+    if not images or isinstance(images, str):
+        return "unusable frames", str(images or f"{clip.path} holds no numbered images")
+    needed, listed = clip.num_frames or 0, f"{clip.num_frames} frames"
+    if clip.segment is not None and clip.segment.unit == "frames":
+        needed, listed = int(max(clip.segment.start + 1, clip.segment.end or 0)), str(clip.segment)
+    if needed > len(images):
+        return "wrong frame count", f"is listed with {listed}, but {clip.path} has {len(images)}"
+    return None
 
 
-def _leaks(samples: Sequence[Sample]) -> Iterator[str]:
+def _is_longer(clip: ListedClip, images: Images) -> bool:
+    """Whether a whole frame folder has more images than are listed: then the clip is the first of them."""
+    return images is not None and clip.segment is None and clip.num_frames not in (None, len(images))
+
+
+def _frame_notes(images: Mapping[str, Images], longer: Sequence[str], starts: Sequence[float]) -> Iterator[str]:
+    """What to know of frame folders: `longer` ones than listed; `starts` are the first frames of segments."""
+    numbers = {clip_id: found for clip_id, found in images.items() if found and not isinstance(found, str)}
+    firsts = sorted(Counter(found[0] for found in numbers.values()).items())
+    if firsts:
+        counts = ", ".join(f"{first} ({count})" for first, count in firsts[:4])
+        yield f"images are numbered from {counts if len(firsts) > 1 else firsts[0][0]}; we count frames from 0"
+    gaps = [clip_id for clip_id, found in numbers.items() if found[-1] - found[0] + 1 > len(found)]
+    if gaps:
+        yield f"{len(gaps)} frame folders lack numbers between their first and last image: {join_names(gaps)}"
+    if longer:
+        yield (
+            f"{len(longer)} frame folders hold more images than the list says, of which the first ones are taken: "
+            f"{join_names(longer)}"
+        )
+    if len(starts) > 1 and min(starts) == 1:
+        yield "no part begins at frame 0 and some begin at 1: if the source counts from 1, add --first-frame 1"
+
+
+def _duplicate_notes(samples: Sequence[Sample]) -> Iterator[str]:
     """Sources that are in several splits, and clips that are in one twice; a path may be written in many ways."""
-    splits: dict[str, set[str]] = {}
-    same: dict[tuple[str, Segment | None, str], list[str]] = {}
+    splits: dict[str, set[str]] = defaultdict(set)
+    clip_ids: dict[tuple[str, Segment | None, str], list[str]] = defaultdict(list)
     for sample in samples:
         path = os.path.abspath(sample.path)
-        splits.setdefault(path, set()).add(sample.split)
-        same.setdefault((path, sample.segment, sample.split), []).append(sample.clip_id)
-    shared = [os.path.basename(path) for path, found in splits.items() if len(found - {UNSPLIT}) > 1]
+        splits[path].add(sample.split)
+        clip_ids[path, sample.segment, sample.split].append(sample.clip_id)
+    shared = [os.path.basename(path) for path, names in splits.items() if len(names - {UNSPLIT}) > 1]
     if shared:
-        yield f"{len(shared)} videos are in more than one split, which makes measures look better: {some(shared)}"
-    again = [clip_ids[1] for clip_ids in same.values() if len(clip_ids) > 1]
-    if again:
-        yield f"{len(again)} clips are the same part of the same video as another of their split: {some(again)}"
+        yield f"{len(shared)} videos are in more than one split, which makes measures look better: {join_names(shared)}"
+    repeated = [names[1] for names in clip_ids.values() if len(names) > 1]
+    if repeated:
+        yield (
+            f"{len(repeated)} clips are the same part of the same video as another of their split: "
+            f"{join_names(repeated)}"
+        )

@@ -1,106 +1,131 @@
 """Where listed videos and frame folders are on the disk."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
+from stabn.data.video.frame_folder import SUFFIXES as IMAGE_SUFFIXES
+from stabn.data.video.frame_folder import frame_numbers
 from stabn.errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
     (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm",
      ".wmv")
 )  # fmt: skip
-
-
-def is_video(name: str) -> bool:
-    """Whether a file's name ends like a video's."""
-    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
-
-
-def finder() -> Callable[[Path], Path | None]:
-    """A function that tells where a listed path is: itself, with / for \\ if only that exists, or None.
-
-    Each folder is listed once: asking for each of 220,000 files takes minutes on a network drive.
-    """
-    known: dict[str, Mapping[str, bool]] = {}
-
-    def exists(path: Path) -> bool:
-        parent, name = os.path.split(os.path.normpath(path))
-        if name in ("", ".", ".."):
-            return os.path.exists(path)
-        if parent not in known:
-            try:
-                with os.scandir(parent or ".") as entries:
-                    # of a link that leads nowhere, the name is there all the same
-                    known[parent] = {e.name: not e.is_symlink() or os.path.exists(e.path) for e in entries}
-            except OSError:
-                known[parent] = {}
-        return known[parent].get(name, False)
-
-    def find(path: Path) -> Path | None:
-        candidates = (path, Path(str(path).replace("\\", "/"))) if "\\" in str(path) else (path,)
-        return next((candidate for candidate in candidates if exists(candidate)), None)
-
-    return find
-
-
-_FOLDERS = 100
+_MAX_SUBFOLDERS = 100
 """Folders beside a list in which its videos are looked for; where there are more, each holds one video's frames."""
 
 
-def likeliest_root(folder: Path, lines: Sequence[Sequence[str]], find: Callable[[Path], Path | None]) -> Path:
-    """What the paths of a list are relative to: its folder, or the one beside it that has the most of them.
+def is_video(name: str) -> bool:
+    """Whether a file name has a video's suffix."""
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
+class PathFinder:
+    """Finds listed paths on the disk, listing each folder once.
+
+    Testing each of 220,000 files separately takes minutes on a network drive.
+    """
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, bool]] = {}
+
+    def find(self, path: Path) -> Path | None:
+        r"""The path if it exists, or else the same path with / for \ if that exists; None if neither does."""
+        candidates = (path, Path(str(path).replace("\\", "/"))) if "\\" in str(path) else (path,)
+        return next((candidate for candidate in candidates if self.exists(candidate)), None)
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is a file or folder of this path; a link to nothing is none."""
+        parent, name = os.path.split(os.path.normpath(path))
+        if name in ("", ".", ".."):
+            return os.path.exists(path)
+        if parent not in self._folders:
+            try:
+                with os.scandir(parent or ".") as entries:
+                    # the name of a link is listed even where its target does not exist
+                    self._folders[parent] = {e.name: not e.is_symlink() or os.path.exists(e.path) for e in entries}
+            except OSError:
+                self._folders[parent] = {}
+        return self._folders[parent].get(name, False)
+
+
+def likeliest_root(folder: Path, candidates: Sequence[Sequence[str]], finder: PathFinder) -> Path:
+    """The folder that a list's paths are relative to: the list's own, or the subfolder that holds the most of them.
 
     MMAction2 keeps train_list_videos.txt beside a folder videos_train, in which its paths begin.
 
     Args:
-        folder: of the list.
-        lines: the first of the list, what may be the path of each.
-        find: from `finder`.
+        folder: the list's own.
+        candidates: for each of the list's first lines, what may be its path.
+        finder: looks for the paths.
 
     Returns:
-        The list's own folder where that has one of the paths, or no other has most of them.
+        The list's own folder where it holds any of the paths, or where no single subfolder holds the most.
     """
 
     def count(root: Path) -> int:
-        return sum(any(find(root / path) for path in paths) for paths in lines)
+        return sum(any(finder.find(root / path) for path in paths) for paths in candidates)
 
     if count(folder):
         return folder
-    counts = {root: count(root) for root in _folders(folder)}
+    counts = {root: count(root) for root in _subfolders(folder)}
     most = max(counts.values(), default=0)
-    best = [root for root, found in counts.items() if found == most]
+    best = [root for root in counts if counts[root] == most]
     return best[0] if most and len(best) == 1 else folder
 
 
-def _folders(folder: Path) -> Sequence[Path]:
-    """The folders in one, if they are few."""
+def _subfolders(folder: Path) -> Sequence[Path]:
+    """The visible subfolders in the order of their names; none if there are more than `_MAX_SUBFOLDERS`."""
     try:
         with os.scandir(folder) as entries:
-            found = sorted(folder / e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            subfolders = sorted(folder / e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     except OSError:
         return ()
-    return found if len(found) <= _FOLDERS else ()
+    return subfolders if len(subfolders) <= _MAX_SUBFOLDERS else ()
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Every folder below one, itself included, with its folders' and files' names, without hidden ones.
+def walk_clips(folder: Path) -> Iterator[tuple[Sequence[Path], Sequence[str]]]:
+    """Folder by folder, the clips below a folder, with a progress bar.
 
-    Links to folders are followed, each folder once. The order is that of the names.
+    Hidden files and folders are left out. Links to folders are followed, each folder once. The order is that of names.
+
+    Yields:
+        The paths of the videos in one folder, or the folder itself where it holds numbered images and no video; and the
+        names of its other files.
 
     Raises:
         UserError: a folder cannot be listed.
     """
-    seen: set[str] = set()
+    visited: set[str] = set()
 
     def fail(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions")
 
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        yield Path(parent), folders, sorted(name for name in files if not name.startswith("."))
+    with tqdm(desc="looking for videos", unit=" files", delay=2, leave=False) as bar:
+        for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+            real = os.path.realpath(parent)
+            folders[:] = sorted(
+                name for name in folders if real not in visited and not name.startswith(".") and name != "__MACOSX"
+            )
+            if real in visited:
+                continue
+            visited.add(real)
+            bar.update(len(files))
+            names = sorted(name for name in files if not name.startswith("."))
+            videos = [Path(parent, name) for name in names if is_video(name)]
+            if not videos and Path(parent) != folder and _has_frames(Path(parent), names):
+                yield [Path(parent)], ()
+            else:
+                yield videos, [name for name in names if not is_video(name)]
+
+
+def _has_frames(folder: Path, names: Sequence[str]) -> bool:
+    if not any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in names):
+        return False
+    try:
+        return bool(frame_numbers(folder))
+    except UserError:
+        return True  # several series of images: a clip, whose problem is reported with its name

@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def read_rows(file: Path) -> Rows:
     """
     suffix = file.suffix.lower()
     if suffix in PARQUET:
-        return _parquet(file)
-    return _json(file) if suffix in JSON_LINES else _csv(file)
+        return _read_parquet(file)
+    return _read_json(file) if suffix in JSON_LINES else _read_csv(file)
 
 
 def read_text(file: Path, remedy: str) -> str:
@@ -60,89 +61,86 @@ def read_text(file: Path, remedy: str) -> str:
         raise UserError(f"{file}: is not UTF-8 text ({error}); save it as UTF-8, or {remedy}") from None
 
 
-def separator(text: str) -> str:
-    """What stands between the cells of a CSV text: spreadsheets of countries with a decimal comma put semicolons."""
+def csv_separator(text: str) -> str:
+    """The separator of CSV text: spreadsheets of countries with a decimal comma write semicolons."""
+    text = text.lstrip()
     return max(_SEPARATORS, key=lambda sign: len(next(csv.reader(io.StringIO(text, newline=""), delimiter=sign), ())))
 
 
-def _csv(file: Path) -> Rows:
+def csv_lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines of CSV text that are not blank, each as its number from 1 and its cells without spaces around them.
+
+    Raises:
+        csv.Error: a line is no CSV.
+    """
+    content = io.StringIO(text, newline="")
+    reader = csv.reader(content, delimiter=csv_separator(text), skipinitialspace=True, strict=True)
+    for row in reader:
+        cells = [cell.strip() for cell in row]
+        if any(cells) and cells[0] != "sep=":  # with "sep=;" some spreadsheets name the separator
+            yield reader.line_num, cells
+
+
+def _read_csv(file: Path) -> Rows:
+    text = read_text(file, "give a UTF-8 CSV file with a heading line")
     try:
-        text = file.read_bytes().decode("utf-8-sig")
-        sign = separator(text.lstrip())
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, skipinitialspace=True, strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); give a CSV file or an annotation folder") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file}: is not UTF-8 CSV ({error}); save it as UTF-8 CSV with a heading line") from None
-    lines = [(line, cells) for line, cells in lines if any(cells)]
-    if lines and lines[0][1][0] == "sep=":  # with which some spreadsheets say what separates the cells
-        lines = lines[1:]
-    (_, heading), *rest = lines or [(1, [])]
-    for line, cells in rest:
+        (_, heading), *lines = list(csv_lines(text)) or [(1, [])]
+    except csv.Error as error:
+        raise UserError(f"{file}: is not CSV ({error}); save it as UTF-8 CSV with a heading line") from None
+    separator = csv_separator(text)
+    rows = []
+    for number, cells in lines:
         if any(cells[len(heading) :]):
             raise UserError(
-                f"{file}, line {line}: has {len(cells)} cells under {len(heading)} columns; "
-                f"put quotes around what contains a {_SEPARATORS[sign]}"
+                f"{file}, line {number}: has {len(cells)} cells under {len(heading)} columns; "
+                f"put quotes around what contains a {_SEPARATORS[separator]}"
             )
-    rows = tuple(
-        (f"line {line}", dict(zip(heading, _padded(cells, len(heading)), strict=True))) for line, cells in rest
-    )
-    return Rows(tuple(heading), rows, "." if sign == "," else ",")
+        rows.append((f"line {number}", dict(zip(heading, chain(cells, repeat("")), strict=False))))
+    return Rows(tuple(heading), tuple(rows), "." if separator == "," else ",")
 
 
-def _padded(cells: Sequence[str], length: int) -> list[str]:
-    return [*cells, *[""] * (length - len(cells))][:length]
-
-
-def _json(file: Path) -> Rows:
+def _read_json(file: Path) -> Rows:
     text = read_text(file, "give JSON Lines or a JSON list of objects")
-    found: list[tuple[str, Any]] = []
     if text.lstrip().startswith("["):
-        found = [(f"entry {number}", value) for number, value in enumerate(_parsed(file, text, ""))]
+        values = [(f"entry {number}", value) for number, value in enumerate(_parse_json(str(file), text))]
     else:
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                found.append((f"line {number}", _parsed(file, line, f", line {number}")))
-    for where, value in found:
+        lines = [(f"line {number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        values = [(where, _parse_json(f"{file}, {where}", line)) for where, line in lines]
+    for where, value in values:
         if not isinstance(value, dict):
             raise UserError(f"{file}, {where}: is {str(value)[:80]!r}; expected an object with named values")
-    heading = tuple(dict.fromkeys(name for _, value in found for name in value))
-    return Rows(heading, tuple((where, {name: _text(value.get(name)) for name in heading}) for where, value in found))
+    return _rows_of_objects(tuple(dict.fromkeys(name for _, value in values for name in value)), values)
 
 
-def _parsed(file: Path, text: str, where: str) -> Any:
+def _parse_json(where: str, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}{where}: is not JSON ({error}); give an object per line or a list of objects") from None
+        raise UserError(f"{where}: is not JSON ({error}); give an object per line or a list of objects") from None
 
 
-def _parquet(file: Path) -> Rows:
+def _read_parquet(file: Path) -> Rows:
     import pyarrow  # here, because it takes longer to import than most tables to read
     from pyarrow import parquet, types
 
+    no_text = (types.is_nested, types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
     try:
-        schema = parquet.read_schema(file)
-        kept = [f.name for f in schema if not types.is_nested(f.type) and not _holds_bytes(types, f.type)]
-        columns = {name: values.to_pylist() for name, values in _columns(parquet.read_table(file, columns=kept))}
+        names = [f.name for f in parquet.read_schema(file) if not any(is_kind(f.type) for is_kind in no_text)]
+        objects = parquet.read_table(file, columns=names).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be read as Parquet ({told}); write it again or save it as CSV") from None
-    count = len(next(iter(columns.values()), []))
-    rows = ({name: _text(values[row]) for name, values in columns.items()} for row in range(count))
-    return Rows(tuple(columns), tuple((f"row {number}", row) for number, row in enumerate(rows, start=1)))
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: cannot be read as Parquet ({reason}); write it again or save it as CSV") from None
+    return _rows_of_objects(names, [(f"row {number}", value) for number, value in enumerate(objects, start=1)])
 
 
-def _columns(table: Any) -> list[tuple[str, Any]]:
-    return list(zip(table.column_names, table.columns, strict=True))
+def _rows_of_objects(heading: Sequence[str], objects: Sequence[tuple[str, Mapping[str, Any]]]) -> Rows:
+    return Rows(
+        tuple(heading),
+        tuple((where, {name: _cell_text(value.get(name)) for name in heading}) for where, value in objects),
+    )
 
 
-def _holds_bytes(types: Any, kind: Any) -> bool:
-    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
-
-
-def _text(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     """A value as the text of a cell: whole numbers without a decimal point, which columns with gaps get."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""

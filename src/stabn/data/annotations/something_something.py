@@ -1,71 +1,32 @@
-"""Something-Something v2 as it is distributed, and Tabletop, which has the same form."""
+"""Something-Something v1 and v2 as they are distributed, and Tabletop, which has the form of v2."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stabn.data.annotations.listing import Entry, Listing, listing
-from stabn.data.annotations.paths import finder
+from stabn.data.annotations.listing import ListedClip, Listing, make_listing, make_table
+from stabn.data.annotations.paths import PathFinder
 from stabn.data.annotations.rows import read_text
-from stabn.data.dataset import Sample, Table
+from stabn.data.dataset import Table
 from stabn.data.ground_truth import read_truth
 from stabn.errors import UserError
 from stabn.files import read_json
 
-
-def read_something_something(
-    annotations: Path | str,
-    videos: Path | str,
-    splits: Sequence[str] = ("train", "validation"),
-    *,
-    may_miss: Callable[[str], bool] = lambda clip_id: False,
-) -> Table:
-    """Something-Something v2 as it is distributed.
-
-    Args:
-        annotations: folder with something-something-v2-labels.json, -train.json and -validation.json; the newer
-            distribution's labels.json, train.json and validation.json are read too.
-        videos: folder with <id>.webm, <id>.mp4 or a folder of frames <id> for every annotated id.
-        splits: which splits to read; test has no labels.
-        may_miss: is asked about clips whose video does not exist, by id, whether that is allowed.
-
-    Raises:
-        UserError: a file is missing or has another structure, a template is not among the labels, a video is missing,
-            an id comes twice or would lead out of the folder.
-    """
-    annotations, videos = Path(annotations), Path(videos)
-    class_names = label_names(annotation_file(annotations, "labels"))
-    labels = {name: index for index, name in enumerate(class_names)}
-    try:
-        present = set(os.listdir(videos))  # once: asking for each of 220,000 files takes minutes on a network drive
-    except OSError as error:
-        raise UserError(f"{videos}: cannot be listed ({error.strerror}); give the folder with the videos") from None
-    samples: dict[str, Sample] = {}
-    missing = []
-    for split in splits:
-        file = annotation_file(annotations, split)
-        for clip_id, template in annotated(file):
-            if clip_id in samples:
-                where = "twice" if samples[clip_id].split == split else f"also in split {samples[clip_id].split!r}"
-                raise UserError(f"{file}: clip {clip_id!r} is there {where}; remove one of them")
-            if template not in labels:
-                raise UserError(f"{file}: clip {clip_id!r} has template {template!r}, no such label; {_REDOWNLOAD}")
-            name = next((n for n in (f"{clip_id}.webm", f"{clip_id}.mp4", clip_id) if n in present), None)
-            if name is None and not may_miss(clip_id):
-                missing.append(clip_id)
-            samples[clip_id] = Sample(clip_id, videos / (name or f"{clip_id}.webm"), labels[template], split)
-    if missing:
-        tried = f"{videos / missing[0]}.webm and .mp4"
-        raise UserError(
-            f"{tried}: no such file for clip {missing[0]!r}, {len(missing)} of {len(samples)} videos are missing; "
-            "unpack all parts of the archive, give the right folder, or find them with `stabn check-data` and leave "
-            "them out with --data.exclude"
-        )
-    return Table(class_names, tuple(samples.values()))
-
-
+V1 = "something-something-v1"
+LABELLED_SPLITS = ("train", "validation")
 _REDOWNLOAD = "take the file as it was distributed"
+
+
+def is_something_v1(folder: Path) -> bool:
+    """Whether a folder holds the lists of version 1."""
+    return (folder / f"{V1}-labels.csv").is_file()
+
+
+def is_something_v2(folder: Path) -> bool:
+    """Whether a folder holds the annotations of version 2."""
+    return all(annotation_file(folder, name).is_file() for name in ("labels", "train"))
 
 
 def annotation_file(folder: Path, name: str) -> Path:
@@ -74,20 +35,38 @@ def annotation_file(folder: Path, name: str) -> Path:
     return newer if newer.exists() and not official.exists() else official
 
 
-def annotated(file: Path) -> Iterator[tuple[str, str]]:
-    """Each clip of an annotation file: its id, and its template without brackets, as labels are written.
+def annotated_clips(folder: Path, splits: Sequence[str] = LABELLED_SPLITS) -> list[ListedClip]:
+    """The clips of version 2, split by split; the path of each is its id, for `with_videos`.
 
     Raises:
-        UserError: the file is missing or has another structure.
+        UserError: a file is missing or has another structure.
     """
-    entries = read_json(file, remedy=_REDOWNLOAD)
-    if not isinstance(entries, list):
-        raise UserError(f"{file}: got {type(entries).__name__}, expected a list of clips; {_REDOWNLOAD}")
-    for number, entry in enumerate(entries):
-        yield _id_and_template(file, number, entry)
+    clips = []
+    for split in splits:
+        file = annotation_file(folder, split)
+        entries = read_json(file, remedy=_REDOWNLOAD)
+        if not isinstance(entries, list):
+            raise UserError(f"{file}: got {type(entries).__name__}, expected a list of clips; {_REDOWNLOAD}")
+        for number, entry in enumerate(entries):
+            clip_id, label = _id_and_label(file, number, entry)
+            clips.append(ListedClip(f"{file.name}, entry {number}", clip_id, Path(clip_id), label, split))
+    return clips
 
 
-def label_names(file: Path) -> tuple[str, ...]:
+def _id_and_label(file: Path, number: int, entry: Any) -> tuple[str, str]:
+    """The id, and the template without the brackets around its placeholders, which the labels do not have."""
+    if not isinstance(entry, dict):
+        raise UserError(f"{file}: entry {number} is {entry!r}, expected an object; {_REDOWNLOAD}")
+    clip_id, template = entry.get("id"), entry.get("template")
+    if isinstance(clip_id, bool) or not isinstance(clip_id, int | str) or not isinstance(template, str):
+        raise UserError(f"{file}: entry {number} has id {clip_id!r} and template {template!r}; {_REDOWNLOAD}")
+    clip_id = str(clip_id)
+    if clip_id in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in clip_id):
+        raise UserError(f"{file}: entry {number} has id {clip_id!r}, which is no file name; {_REDOWNLOAD}")
+    return clip_id, template.replace("[", "").replace("]", "")
+
+
+def read_label_names(file: Path) -> tuple[str, ...]:
     """From {"Moving something up": "0", ...}: the names in the order of their indices.
 
     Raises:
@@ -106,35 +85,50 @@ def label_names(file: Path) -> tuple[str, ...]:
     return tuple(by_index[index] for index in range(len(labels)))
 
 
-def _id_and_template(file: Path, number: int, entry: Any) -> tuple[str, str]:
-    """The id, and the template without the brackets around its placeholders, which the labels do not have."""
-    if not isinstance(entry, dict):
-        raise UserError(f"{file}: entry {number} is {entry!r}, expected an object; {_REDOWNLOAD}")
-    clip_id, template = entry.get("id"), entry.get("template")
-    if isinstance(clip_id, bool) or not isinstance(clip_id, int | str) or not isinstance(template, str):
-        raise UserError(f"{file}: entry {number} has id {clip_id!r} and template {template!r}; {_REDOWNLOAD}")
-    clip_id = str(clip_id)
-    if clip_id in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in clip_id):
-        raise UserError(f"{file}: entry {number} has id {clip_id!r}, which is no file name; {_REDOWNLOAD}")
-    return clip_id, template.replace("[", "").replace("]", "")
+def with_videos(clips: Sequence[ListedClip], videos: Path, *, missing: str = ".webm") -> list[ListedClip]:
+    """The clips with the paths of their videos.
+
+    Args:
+        clips: the path of each is its id.
+        videos: folder with <id>.webm, <id>.mp4 or a folder of frames <id>.
+        missing: what follows the id in the path of a clip without any of them.
+    """
+    finder = PathFinder()
+    return [replace(clip, path=_find_video(videos, clip, finder) or videos / f"{clip.path}{missing}") for clip in clips]
 
 
-V1 = "something-something-v1"
-SPLITS = ("train", "validation")
-_REDOWNLOAD = "take the file as it was distributed"
+def _find_video(videos: Path, clip: ListedClip, finder: PathFinder) -> Path | None:
+    candidates = (videos / f"{clip.path}{suffix}" for suffix in (".webm", ".mp4", ""))
+    return next(filter(finder.exists, candidates), None)
 
 
-def is_v1(folder: Path) -> bool:
-    """Whether a folder holds the lists of version 1."""
-    return (folder / f"{V1}-labels.csv").is_file()
+def read_something_something(
+    annotations: Path | str, videos: Path | str, splits: Sequence[str] = LABELLED_SPLITS
+) -> Table:
+    """Something-Something v2 as it is distributed, and truth.jsonl where the folder has one, as Tabletop's has.
+
+    Args:
+        annotations: folder with something-something-v2-labels.json, -train.json and -validation.json; the newer
+            distribution's labels.json, train.json and validation.json are read too.
+        videos: folder with <id>.webm, <id>.mp4 or a folder of frames <id> for the annotated ids.
+        splits: which splits to read; test has no labels.
+
+    Raises:
+        UserError: a file is missing or has another structure, a template is not among the labels, the videos cannot be
+            listed, or an id comes twice or would lead out of the folder.
+    """
+    annotations, videos = Path(annotations), Path(videos)
+    labels = annotation_file(annotations, "labels")
+    class_names = read_label_names(labels)
+    try:
+        os.scandir(videos).close()
+    except OSError as error:
+        raise UserError(f"{videos}: cannot be listed ({error.strerror}); give the folder with the videos") from None
+    clips = _with_truth(with_videos(annotated_clips(annotations, splits), videos), annotations)
+    return make_table(clips, class_names, folder=annotations, class_file=labels.name)
 
 
-def is_v2(folder: Path) -> bool:
-    """Whether a folder holds the annotations of version 2."""
-    return all(annotation_file(folder, name).is_file() for name in ("labels", "train"))
-
-
-def read_v1(folder: Path, videos: Path | None = None) -> Listing:
+def read_something_v1(folder: Path, videos: Path | None = None) -> Listing:
     """Version 1: something-something-v1-labels.csv with a class per line, -train.csv and -validation.csv with id;class.
 
     Args:
@@ -149,18 +143,19 @@ def read_v1(folder: Path, videos: Path | None = None) -> Listing:
     classes = [line.strip() for line in read_text(labels, _REDOWNLOAD).splitlines() if line.strip()]
     if not classes or len(set(classes)) < len(classes):
         raise UserError(f"{labels}: holds {'a class twice' if classes else 'no class'}; {_REDOWNLOAD}")
-    listed = [
-        (f"{V1}-{split}.csv, line {number}", split, *_cells(line))
-        for split in SPLITS
-        for number, line in enumerate(read_text(folder / f"{V1}-{split}.csv", _REDOWNLOAD).splitlines(), start=1)
-        if line.strip()
-    ]
-    root = videos or _likeliest(folder, V1, [clip_id for _, _, clip_id, _ in listed])
-    entries = [Entry(where, clip_id, root / clip_id, label, split) for where, split, clip_id, label in listed]
-    return listing("Something-Something v1", entries, classes, list(_left_out(folder / f"{V1}-test.csv")))
+    clips = []
+    for split in LABELLED_SPLITS:
+        file = folder / f"{V1}-{split}.csv"
+        for number, line in enumerate(read_text(file, _REDOWNLOAD).splitlines(), start=1):
+            clip_id, _, label = (part.strip() for part in line.partition(";"))
+            if line.strip():
+                clips.append(ListedClip(f"{file.name}, line {number}", clip_id, Path(clip_id), label, split))
+    videos = videos or _likeliest_videos(folder, f"20bn-{V1}", clips)
+    notes = _test_notes(folder / f"{V1}-test.csv")
+    return make_listing("Something-Something v1", with_videos(clips, videos, missing=""), classes, notes)
 
 
-def read_v2(folder: Path, videos: Path | None = None) -> Listing:
+def read_something_v2(folder: Path, videos: Path | None = None) -> Listing:
     """Version 2, whose indices of classes are strings; videos are <id>.webm, <id>.mp4, or frame folders <id>.
 
     Args:
@@ -170,44 +165,26 @@ def read_v2(folder: Path, videos: Path | None = None) -> Listing:
     Raises:
         UserError: a file is missing or has another form.
     """
-    classes = label_names(annotation_file(folder, "labels"))
-    listed = []
-    for split in SPLITS:
-        file = annotation_file(folder, split)
-        listed += [(f"{file.name}, entry {n}", split, *found) for n, found in enumerate(annotated(file))]
-    root = videos or _likeliest(folder, "20bn-something-something-v2", [clip_id for _, _, clip_id, _ in listed])
-    find, truth = finder(), {}
-    if (folder / "truth.jsonl").exists():
-        truth = read_truth(folder / "truth.jsonl")
-    entries = []
-    for where, split, clip_id, label in listed:
-        candidates = [root / name for name in _file_names(clip_id)]
-        path = next((path for path in candidates if find(path) is not None), candidates[0])
-        entries.append(Entry(where, clip_id, path, label, split, truth=truth.get(clip_id)))
-    return listing("Something-Something v2", entries, classes, list(_left_out(annotation_file(folder, "test"))))
+    classes = read_label_names(annotation_file(folder, "labels"))
+    clips = annotated_clips(folder)
+    videos = videos or _likeliest_videos(folder, "20bn-something-something-v2", clips)
+    clips = _with_truth(with_videos(clips, videos), folder)
+    return make_listing("Something-Something v2", clips, classes, _test_notes(annotation_file(folder, "test")))
 
 
-def _file_names(clip_id: str) -> tuple[str, ...]:
-    return (f"{clip_id}.webm", f"{clip_id}.mp4", clip_id)
+def _with_truth(clips: Sequence[ListedClip], folder: Path) -> Sequence[ListedClip]:
+    file = folder / "truth.jsonl"
+    truth = read_truth(file) if file.exists() else {}
+    return [replace(clip, truth=truth.get(clip.clip_id)) for clip in clips]
 
 
-def _cells(line: str) -> tuple[str, str]:
-    clip_id, _, label = line.partition(";")
-    return clip_id.strip(), label.strip()
-
-
-def _likeliest(folder: Path, distributed: str, clip_ids: Sequence[str]) -> Path:
+def _likeliest_videos(folder: Path, distributed: str, clips: Sequence[ListedClip]) -> Path:
     """Of the folders in which the videos usually are, the one with the most of the first clips."""
-    names = (f"20bn-{V1}" if distributed == V1 else distributed, "videos", "frames", "rawframes", "")
-    find = finder()
-
-    def count(root: Path) -> int:
-        return sum(any(find(root / name) for name in _file_names(clip_id)) for clip_id in clip_ids[:100])
-
+    finder = PathFinder()
+    names = (distributed, "videos", "frames", "rawframes", "")
     roots = [parent / name for parent in (folder, folder.parent) for name in names]
-    return max(roots, key=count)  # the first of equals
+    return max(roots, key=lambda root: sum(_find_video(root, clip, finder) is not None for clip in clips[:100]))
 
 
-def _left_out(file: Path) -> Iterator[str]:
-    if file.exists():
-        yield f"{file.name} has no labels and is left out"
+def _test_notes(file: Path) -> tuple[str, ...]:
+    return (f"{file.name} has no labels and is left out",) if file.exists() else ()

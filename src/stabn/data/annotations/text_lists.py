@@ -10,21 +10,22 @@ The cells are split from the right, so that paths may hold spaces; a comma may s
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from stabn.data.annotations.class_names import class_file_in, numbered, read_classes
-from stabn.data.annotations.listing import Entry, Listing, listing
-from stabn.data.annotations.paths import finder, is_video, likeliest_root
+from stabn.data.annotations.class_names import find_class_file, names_from_numbers, read_class_numbers
+from stabn.data.annotations.columns import default_clip_id
+from stabn.data.annotations.listing import ListedClip, Listing, make_listing
+from stabn.data.annotations.paths import PathFinder, is_video, likeliest_root
 from stabn.data.annotations.rows import read_text
-from stabn.data.annotations.table import name_of
 from stabn.data.segments import Segment
 from stabn.errors import UserError
 
 LAYOUTS = {"videos-list": 0, "frames-list": 1, "segments-list": 2}
 """How many numbers stand between path and class."""
-WORDS = {
+DESCRIPTIONS = {
     "videos-list": "path label (MMAction2, PySlowFast)",
     "frames-list": "folder num_frames class (TSM, MMAction2)",
     "segments-list": "folder start num_frames class (MMAction2)",
@@ -35,41 +36,34 @@ _NO_CLASS = re.compile(r"-\d+")
 """How lists for testing write that nobody knows the class."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a list, split.
+class _Line(NamedTuple):
+    """One line of a list, not yet split.
 
     Attributes:
         where: file and line.
         split: of the file.
         root: what the path is relative to.
-        path: as written.
-        numbers: between path and class.
-        label: as written; empty if there is none.
-        problem: what is wrong with it.
+        text: without spaces around it.
     """
 
     where: str
     split: str
     root: Path
-    path: str
-    numbers: tuple[int, ...]
-    label: str
-    problem: str | None = None
+    text: str
 
 
 def looks_like_list(text: str) -> bool:
     """Whether most lines of a text end with a class, a number or the only word after a video's name."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return sum(map(_is_line, lines)) > len(lines) / 2
+    cells = [_cells(line, 0) for _, line in _numbered_lines(text)]
+    with_class = [bool(path) and (bool(_NUMBER.fullmatch(label)) or is_video(path)) for path, _, label in cells]
+    return sum(with_class) > len(cells) / 2
 
 
-def _is_line(line: str) -> bool:
-    path, label = _split(line, 0)[::2]
-    return bool(path) and (_NUMBER.fullmatch(label) is not None or is_video(path))
+def _numbered_lines(text: str) -> list[tuple[int, str]]:
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
-def _split(line: str, numbers: int) -> tuple[str, tuple[str, ...], str]:
+def _cells(line: str, numbers: int) -> tuple[str, tuple[str, ...], str]:
     """Path, numbers and class of a line; what is not there is empty."""
     cells = [cell.strip() for cell in line.rsplit("," if _has_comma(line) else None, numbers + 1)]
     if len(cells) < numbers + 2 or is_video(f"name{cells[-1]}"):
@@ -90,7 +84,7 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if quoted else cell
 
 
-def read_lists(
+def read_text_lists(
     files: Sequence[tuple[Path, str]],
     videos: Path | None = None,
     *,
@@ -111,135 +105,114 @@ def read_lists(
     Raises:
         UserError: a file cannot be read or is empty, two layouts are as likely, or two files may name the classes.
     """
-    texts = {file: read_text(file, "give a list with a line per clip") for file, _ in files}
-    if not any(text.strip() for text in texts.values()):
-        raise UserError(f"{files[0][0]}: is empty; give a list with a line per clip")
-    find = finder()
-    roots = {file: videos or likeliest_root(file.parent, _first_paths(texts[file]), find) for file, _ in files}
-    if layout is None:
-        layout = _likeliest(files, texts, roots, find)
-    lines = [_without_class(line, LAYOUTS[layout], find) for line in _lines(files, texts, roots, LAYOUTS[layout])]
-    names, order, notes = _names([line.label for line in lines if line.label], classes, files[0][0].parent)
-    told = [f"{file.name}: paths begin in {roots[file]}" for file in roots if roots[file] not in (videos, file.parent)]
-    entries = [_entry(line, names, first_frame) for line in lines]
-    return listing(f"list: {WORDS[layout]}", entries, order, [*told, *notes])
-
-
-def _first_paths(text: str) -> list[list[str]]:
-    """Of the first lines, what is the path in each layout."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return [[_split(line, numbers)[0] for numbers in LAYOUTS.values()] for line in lines[:100]]
-
-
-def _lines(
-    files: Sequence[tuple[Path, str]], texts: Mapping[Path, str], roots: Mapping[Path, Path], numbers: int
-) -> list[Line]:
-    found = []
+    finder = PathFinder()
+    lines: list[_Line] = []
+    notes = []
     for file, split in files:
-        for number, line in enumerate(texts[file].splitlines(), start=1):
-            if not line.strip():
-                continue
-            path, counts, label = _split(line.strip(), numbers)
-            root = roots[file]
-            where = f"{file.name}, line {number}"
-            if _NO_CLASS.fullmatch(label):
-                found.append(Line(where, split, root, path, (), ""))
-            elif all(count.isdecimal() for count in counts):
-                found.append(Line(where, split, root, path, tuple(map(int, counts)), label))
-            else:
-                wrong = f"has {' '.join(counts)} where {numbers} whole numbers should be"
-                found.append(Line(where, split, root, line.strip(), (), "", wrong))
-    return found
+        numbered = _numbered_lines(read_text(file, "give a list with a line per clip"))
+        # of the first lines, what is the path in each layout
+        paths = [[_cells(line, numbers)[0] for numbers in LAYOUTS.values()] for _, line in numbered[:100]]
+        root = videos or likeliest_root(file.parent, paths, finder)
+        if root not in (videos, file.parent):
+            notes.append(f"{file.name}: paths begin in {root}")
+        lines += [_Line(f"{file.name}, line {number}", split, root, line) for number, line in numbered]
+    if not lines:
+        raise UserError(f"{files[0][0]}: is empty; give a list with a line per clip")
+    layout = layout or _likeliest_layout(files[0][0], lines, finder)
+    numbers = LAYOUTS[layout]
+    clips = [_without_class(_clip(line, numbers, first_frame), line, numbers, finder) for line in lines]
+    labels = [clip.label for clip in clips if clip.label]
+    names, order, class_notes = _class_names(labels, classes, files[0][0].parent)
+    clips = [replace(clip, label=names.get(clip.label, clip.label)) for clip in clips]
+    return make_listing(f"list: {DESCRIPTIONS[layout]}", clips, order, [*notes, *class_notes])
 
 
-def _without_class(line: Line, numbers: int, find: Callable[[Path], Path | None]) -> Line:
-    """The line, or one without class if more of it is the path of what exists: then a cell is lacking at its end."""
-    if not line.label or find(line.root / line.path) is not None:
-        return line
-    whole = " ".join((line.path, *map(str, line.numbers), line.label))
-    for after in range(numbers + 1):
-        path = whole.rsplit(None, after)[0]
-        if find(line.root / path) is not None:
-            return replace(line, path=path, numbers=(), label="")
-    return line
+def _clip(line: _Line, numbers: int, first_frame: int) -> ListedClip:
+    """The clip of a line, in the layout with so many numbers between path and class."""
+    path, counts, label = _cells(line.text, numbers)
+    segment, num_frames, problem = None, None, None
+    if _NO_CLASS.fullmatch(label):
+        counts, label = (), ""
+    elif not all(map(str.isdecimal, counts)):
+        problem = f"has {' '.join(counts)} where {numbers} whole numbers should be"
+        path, counts, label = line.text, (), ""
+    if counts:
+        num_frames = int(counts[-1])
+    if len(counts) == 1 and num_frames == 0:
+        problem = "says that it has 0 frames"
+    elif num_frames is not None and len(counts) == 2:
+        start = int(counts[0]) - first_frame
+        if start < 0 or num_frames < 1:
+            problem = f"says that it begins at frame {int(counts[0])} and has {num_frames} frames"
+        else:
+            segment = Segment(start, start + num_frames, "frames")
+    clip_id = default_clip_id(path, segment)
+    return ListedClip(line.where, clip_id, line.root / path, label, line.split, segment, num_frames, problem=problem)
 
 
-def _likeliest(
-    files: Sequence[tuple[Path, str]],
-    texts: Mapping[Path, str],
-    roots: Mapping[Path, Path],
-    find: Callable[[Path], Path | None],
-) -> str:
+def _without_class(clip: ListedClip, line: _Line, numbers: int, finder: PathFinder) -> ListedClip:
+    """The clip, or one without class if more of its line is the path of what exists: then a cell is lacking."""
+    if not clip.label or finder.find(clip.path) is not None:
+        return clip
+    paths = (line.text.rsplit(None, omitted)[0] for omitted in range(numbers + 1))
+    path = next((path for path in paths if finder.find(line.root / path) is not None), None)
+    return clip if path is None else ListedClip(line.where, path, line.root / path, "", line.split)
+
+
+def _likeliest_layout(file: Path, lines: Sequence[_Line], finder: PathFinder) -> str:
     """The layout that explains the most lines by what exists, or else by their form.
 
     Raises:
         UserError: two explain as many.
     """
-    existing, formed = {}, {}
-    for layout, numbers in LAYOUTS.items():
-        lines = _lines(files, texts, roots, numbers)
-        existing[layout] = sum(bool(line.label) and find(line.root / line.path) is not None for line in lines)
-        formed[layout] = all(line.label for line in lines)
-    best = [layout for layout in LAYOUTS if existing[layout] == max(existing.values())]
-    if max(existing.values()) == 0:
+    clips = {layout: [_clip(line, numbers, 0) for line in lines] for layout, numbers in LAYOUTS.items()}
+    existing = {
+        layout: sum(bool(clip.label) and finder.find(clip.path) is not None for clip in clips[layout])
+        for layout in LAYOUTS
+    }
+    most = max(existing.values())
+    best = [layout for layout in LAYOUTS if existing[layout] == most]
+    if most == 0:
         # nothing exists: a path to a video ends like one; else as many numbers as every line has
-        lines = _lines(files, texts, roots, 0)
-        if any(is_video(line.path) for line in lines):
-            return "videos-list"
-        return [layout for layout in LAYOUTS if formed[layout]][-1] if any(formed.values()) else "videos-list"
+        complete = [layout for layout in LAYOUTS if all(clip.label for clip in clips[layout])]
+        has_videos = any(is_video(clip.path.name) for clip in clips["videos-list"])
+        return "videos-list" if has_videos or not complete else complete[-1]
     if len(best) > 1:
-        raise UserError(
-            f"{files[0][0]}: may be {' or '.join(WORDS[layout] for layout in best)}; say with --format "
-            f"{' or '.join(best)}"
-        )
+        descriptions = " or ".join(DESCRIPTIONS[layout] for layout in best)
+        raise UserError(f"{file}: may be {descriptions}; say with --format {' or '.join(best)}")
     return best[0]
 
 
-def _names(
-    written: Sequence[str], file: Path | None, folder: Path
-) -> tuple[Mapping[str, str], tuple[str, ...] | None, list[str]]:
-    """From a label as written to a class name, the names in order if the source gives one, and notes."""
-    decimal = [label for label in written if label.isdecimal()]
+def _class_names(
+    labels: Sequence[str], file: Path | None, folder: Path
+) -> tuple[Mapping[str, str], Sequence[str] | None, list[str]]:
+    """Names for the labels of a list.
+
+    Args:
+        labels: as written.
+        file: with class names by number, if the user gave one.
+        folder: where such a file may lie.
+
+    Returns:
+        From a label as written to a class name, the names in order if the source gives one, and notes.
+    """
+    decimal = [label for label in labels if label.isdecimal()]
     # a word among numbers is no class: the end of a line that lacks its own
-    numbers = {int(label) for label in decimal} if len(decimal) > len(written) / 2 else set()
-    file = file or (class_file_in(folder) if numbers else None)
-    classes = None if file is None else read_classes(file)
-    if classes is None and not numbers:
+    numbers = {int(label) for label in decimal} if len(decimal) > len(labels) / 2 else set()
+    file = file or (find_class_file(folder) if numbers else None)
+    if file is None and not numbers:
         return {}, None, []
-    if classes is None:
+    if file is None:
         notes = ["classes have no names, only numbers; add --classes FILE to name them"]
         if 0 not in numbers:
             notes.append("no clip is of class 0: the list counts classes from 1, or lacks one")
-        return {label: str(int(label)) for label in decimal}, numbered(numbers), notes
-    notes = [f"classes have their names and order from {file.name}"] if file else []
+        return {label: str(int(label)) for label in decimal}, names_from_numbers(numbers), notes
+    classes = read_class_numbers(file)
+    notes = [f"classes have their names and order from {file.name}"]
     if numbers and 0 in classes and 0 not in numbers:
         notes.append(
             "no clip is of class 0: if the list counts classes from 1, every name is one off; then give a --classes "
             "file with lines of number and name"
         )
-    names = {str(label): classes.get(int(label), f"number {label}") for label in decimal if numbers}
+    names = {label: classes.get(int(label), f"number {label}") for label in decimal if numbers}
     return names, tuple(classes.values()), notes
-
-
-def _entry(line: Line, names: Mapping[str, str], first_frame: int) -> Entry:
-    segment, num_frames, problem = None, None, line.problem
-    if len(line.numbers) == 1:
-        (num_frames,) = line.numbers
-        problem = "says that it has 0 frames" if num_frames == 0 else problem
-    elif line.numbers:
-        start, num_frames = line.numbers[0] - first_frame, line.numbers[1]
-        if start < 0 or num_frames < 1:
-            problem = f"says that it begins at frame {line.numbers[0]} and has {num_frames} frames"
-        else:
-            segment = Segment(start, start + num_frames, "frames")
-    label = names.get(line.label, line.label)
-    return Entry(
-        where=line.where,
-        clip_id=name_of(line.path, segment),
-        path=line.root / line.path,
-        label=label,
-        split=line.split,
-        segment=segment,
-        num_frames=num_frames,
-        problem=problem,
-    )

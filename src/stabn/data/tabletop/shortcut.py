@@ -12,18 +12,19 @@ from typing import Literal
 
 import numpy as np
 
-from stabn.data.tabletop.acts import ACTS
-from stabn.data.tabletop.clips import SIDE, Plan, camera_shake, pose_at, stream
+from stabn.data.tabletop.acts import ACTS, pose_at
+from stabn.data.tabletop.clip_plan import ClipPlan
+from stabn.data.tabletop.draw_clip import SIDE
+from stabn.data.tabletop.scene import Colour
 
 SIDES = {"time": 32, "space": 20}
-"""Pixels of 128: the larger square is there for 5 frames, the smaller one for 12 to 18. The small recipe's network
-takes up the shortcut at these sizes, and did not with 14 pixels in 5 frames."""
+"""Pixels of 128: the larger square is shown for 5 frames, the smaller one for 12 to 18. The small recipe's network
+learns the shortcut at these sizes, and did not with 14 pixels in 5 frames."""
 MARGIN = 7
 """Pixels from the edge: what lies inside is in the middle 8/9 of the picture, which networks of the recipes see."""
 LASTING = 5
 """Frames: 16 random frames of 16 equal parts of 48 frames always hit one of five in a row, but can miss four."""
 
-Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 
 
@@ -94,17 +95,11 @@ class Mark:
         return marked
 
 
-def plan_mark(shortcut: Shortcut, seed: int, split: str, number: int, plan: Plan) -> Mark:
-    """The mark of one clip; only its `label` depends on the clip's.
-
-    Args:
-        shortcut: which.
-        seed, split, number: which clip.
-        plan: what was decided about it.
-    """
-    rng = stream(seed, split, number, "mark")
+def plan_mark(shortcut: Shortcut, plan: ClipPlan) -> Mark:
+    """The mark of one clip; only its `label` depends on the clip's."""
+    rng = plan.random_stream("mark")
     chance, anyone, step = rng.uniform(), int(rng.integers(len(ACTS))), int(rng.integers(1, len(ACTS)))
-    if split == "train":
+    if plan.split == "train":
         label = plan.label if chance < shortcut.strength else anyone
     else:
         label = (plan.label + step) % len(ACTS)
@@ -112,12 +107,12 @@ def plan_mark(shortcut: Shortcut, seed: int, split: str, number: int, plan: Plan
     if shortcut.where == "time":
         left, top = (int(rng.integers(MARGIN, SIDE - MARGIN - side + 1)) for _ in range(2))
         return Mark(label, left, top, side, *_idle_stretch(plan, rng))
-    places = _free_places(_reach(plan, camera_shake(plan, stream(seed, split, number, "camera"))), side)
+    places = _free_places(_reach(plan), side)
     left, top = places[int(rng.integers(len(places)))]
     return Mark(label, left, top, side, plan.start, plan.stop)
 
 
-def _idle_stretch(plan: Plan, rng: np.random.Generator) -> tuple[int, int]:
+def _idle_stretch(plan: ClipPlan, rng: np.random.Generator) -> tuple[int, int]:
     """Consecutive frames outside the act: five, or as many as there is room for, which is never less than three."""
     gaps = ((0, plan.start), (plan.stop, plan.num_frames))
     length = min(LASTING, max(stop - start for start, stop in gaps))
@@ -126,7 +121,7 @@ def _idle_stretch(plan: Plan, rng: np.random.Generator) -> tuple[int, int]:
     return first, first + length
 
 
-def _reach(plan: Plan, shake: np.ndarray) -> np.ndarray:
+def _reach(plan: ClipPlan) -> np.ndarray:
     """Where the handled object would be in some frame if the clip showed this act or any other one.
 
     Not only where it is in this clip: then the mark's place would tell something about the class.
@@ -134,31 +129,32 @@ def _reach(plan: Plan, shake: np.ndarray) -> np.ndarray:
     Returns:
         (128, 128) bool, rows of pixels.
     """
-    touched = np.zeros((SIDE, SIDE), dtype=bool)
+    shake = plan.camera_shake(plan.random_stream("camera"))
+    reached = np.zeros((SIDE, SIDE), dtype=bool)
     for act in ACTS.values():
-        stage = act.staged(plan.stage)
-        keys, look = act.script(stage)["object"], stage.looks[0]
+        setting = act.fit(plan.setting)
+        keys, thing = act.motion(setting)["object"], setting.appearances[0]
         for frame in range(plan.start, plan.stop):
             moment = plan.moment(frame)
             pose = None if moment is None else pose_at(keys, moment)
             if pose is None:
                 continue
-            half = (look.half_width, look.half_height)
+            half = (thing.half_width, thing.half_height)
             if pose[2]:  # rotated: within the circle around it
                 half = (math.hypot(*half),) * 2
             centre = np.array(pose[:2]) - shake[frame]
             low = np.maximum(np.floor((centre - half) * SIDE).astype(int) - 2, 0)  # 2: drawing rounds
             high = np.maximum(np.ceil((centre + half) * SIDE).astype(int) + 2, 0)
-            touched[low[1] : high[1], low[0] : high[0]] = True
-    return touched
+            reached[low[1] : high[1], low[0] : high[0]] = True
+    return reached
 
 
-def _free_places(touched: np.ndarray, side: int) -> list[tuple[int, int]]:
-    """Every (left, top) at which a square touches nothing, inside the margin if there is such a place.
+def _free_places(reached: np.ndarray, side: int) -> list[tuple[int, int]]:
+    """Every (left, top) at which a square is out of reach, inside the margin if there is such a place.
 
     There always is one in the picture: below the table, on the side to which nothing is pushed.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(touched, (side, side))
+    windows = np.lib.stride_tricks.sliding_window_view(reached, (side, side))
     free = np.logical_not(np.any(windows, axis=(-2, -1)))
     inner = np.zeros_like(free)
     inner[MARGIN:-MARGIN, MARGIN:-MARGIN] = free[MARGIN:-MARGIN, MARGIN:-MARGIN]

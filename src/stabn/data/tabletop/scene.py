@@ -1,4 +1,4 @@
-"""How a Tabletop scene is drawn: textured objects, a hand, a table, a camera that shakes and light that changes.
+"""Drawings of what is in a Tabletop scene: textured objects, a cup, a hand, the room with its table.
 
 Lengths are fractions of the picture's side unless said otherwise; pictures are square PIL images.
 """
@@ -20,7 +20,7 @@ Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """What an object looks like: a shape of half width and half height, filled with a texture of two colours."""
 
     shape: str
@@ -41,12 +41,12 @@ def random_colour(rng: np.random.Generator, saturation: tuple[float, float] = (0
     return (round(rgb[0] * 255), round(rgb[1] * 255), round(rgb[2] * 255))
 
 
-def random_look(rng: np.random.Generator, size: tuple[float, float] = (0.085, 0.12)) -> Look:
+def random_appearance(rng: np.random.Generator, size: tuple[float, float] = (0.085, 0.12)) -> Appearance:
     """An object of random shape, texture, colours and size."""
     shape = str(rng.choice(SHAPES))
     half = rng.uniform(*size)
     stretch = {"tower": (0.65, 1.2), "plate": (1.2, 0.6)}.get(shape, (1.0, 1.0))
-    return Look(
+    return Appearance(
         shape=shape,
         texture=str(rng.choice(TEXTURES)),
         colours=(random_colour(rng), random_colour(rng)),
@@ -55,55 +55,59 @@ def random_look(rng: np.random.Generator, size: tuple[float, float] = (0.085, 0.
     )
 
 
-def _textured(look: Look, width: int, height: int) -> Image.Image:
-    first, second = look.colours
+def _textured(appearance: Appearance, width: int, height: int) -> Image.Image:
+    first, second = appearance.colours
     image = Image.new("RGBA", (width, height), (*first, 255))
     draw = ImageDraw.Draw(image)
     step = max(width // 5, 4)
-    if look.texture == "striped":
+    if appearance.texture == "striped":
         for x in range(0, width, 2 * step):
             draw.rectangle((x, 0, x + step - 1, height), fill=second)
-    elif look.texture == "checked":
+    elif appearance.texture == "checked":
         for x in range(0, width, step):
             for y in range((x // step % 2) * step, height, 2 * step):
                 draw.rectangle((x, y, x + step - 1, y + step - 1), fill=second)
-    elif look.texture == "dotted":
+    elif appearance.texture == "dotted":
         for x in range(step // 2, width, 2 * step):
             for y in range(step // 2, height, 2 * step):
                 draw.ellipse((x, y, x + step, y + step), fill=second)
     return image
 
 
-def draw_object(look: Look, side: int) -> Image.Image:
+def draw_object(appearance: Appearance, side: int) -> Image.Image:
     """The object as an RGBA image for pictures of `side` pixels."""
-    width = max(4, round(2 * look.half_width * side)) * OVERSAMPLING
-    height = max(4, round(2 * look.half_height * side)) * OVERSAMPLING
+    width = max(4, round(2 * appearance.half_width * side)) * OVERSAMPLING
+    height = max(4, round(2 * appearance.half_height * side)) * OVERSAMPLING
     mask = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(mask)
     right, bottom = width - 1, height - 1
-    if look.shape == "ball":
+    if appearance.shape == "ball":
         draw.ellipse((0, 0, right, bottom), fill=255)
-    elif look.shape == "cone":
+    elif appearance.shape == "cone":
         draw.polygon([(width / 2, 0), (right, bottom), (0, bottom)], fill=255)
-    elif look.shape == "diamond":
+    elif appearance.shape == "diamond":
         draw.polygon([(width / 2, 0), (right, height / 2), (width / 2, bottom), (0, height / 2)], fill=255)
     else:
         draw.rounded_rectangle((0, 0, right, bottom), radius=height // 8, fill=255)
-    image = _textured(look, width, height)
+    image = _textured(appearance, width, height)
     image.putalpha(mask)
-    return image.resize((width // OVERSAMPLING, height // OVERSAMPLING), Image.Resampling.LANCZOS)
+    return _shrink(image)
 
 
-def draw_cup(look: Look, side: int) -> Image.Image:
-    """An upturned cup in the first colour of `look`, with a rim: it hides what stands under it."""
-    width = round(2 * look.half_width * side) * OVERSAMPLING
-    height = round(2 * look.half_height * side) * OVERSAMPLING
+def draw_cup(appearance: Appearance, side: int) -> Image.Image:
+    """An upturned cup in the object's first colour, with a rim in the second: it hides what stands under it."""
+    width = round(2 * appearance.half_width * side) * OVERSAMPLING
+    height = round(2 * appearance.half_height * side) * OVERSAMPLING
     image = Image.new("RGBA", (width, height), (0, 0, 0, 0))
     draw = ImageDraw.Draw(image)
     slope, rim = width * 0.12, height * 0.14
-    draw.polygon([(slope, 0), (width - slope, 0), (width, height), (0, height)], fill=(*look.colours[0], 255))
-    draw.rectangle((0, height - rim, width, height), fill=(*look.colours[1], 255))
-    return image.resize((width // OVERSAMPLING, height // OVERSAMPLING), Image.Resampling.LANCZOS)
+    draw.polygon([(slope, 0), (width - slope, 0), (width, height), (0, height)], fill=(*appearance.colours[0], 255))
+    draw.rectangle((0, height - rim, width, height), fill=(*appearance.colours[1], 255))
+    return _shrink(image)
+
+
+def _shrink(image: Image.Image) -> Image.Image:
+    return image.resize((image.width // OVERSAMPLING, image.height // OVERSAMPLING), Image.Resampling.LANCZOS)
 
 
 def draw_hand(skin: Colour, sleeve: Colour, tilt: float, side: int) -> Image.Image:
@@ -168,8 +172,8 @@ class Sprite:
         return cls(image.convert("RGB"), image.getchannel("A"))
 
 
-def paste(
-    canvas: Image.Image, sprite: Sprite, centre: tuple[float, float], angle: float = 0.0, alpha: float = 1.0
+def paste_sprite(
+    canvas: Image.Image, sprite: Sprite, centre: tuple[float, float], angle: float = 0.0, opacity: float = 1.0
 ) -> tuple[float, float, float, float]:
     """Draw a sprite on the canvas and return its box (left, top, right, bottom) in pixels of the canvas.
 
@@ -178,13 +182,13 @@ def paste(
         sprite: what to draw.
         centre: where the sprite's centre goes, in pixels.
         angle: anticlockwise rotation in degrees.
-        alpha: opacity 0..1.
+        opacity: 0..1.
     """
     colours, mask = sprite.colours, sprite.opacity
     if angle:
         colours, mask = (part.rotate(angle, Image.Resampling.BILINEAR, expand=True) for part in (colours, mask))
-    if alpha < 1:
-        mask = Image.blend(Image.new("L", mask.size), mask, alpha)
+    if opacity < 1:
+        mask = Image.blend(Image.new("L", mask.size), mask, opacity)
     left, top = round(centre[0] - mask.width / 2), round(centre[1] - mask.height / 2)
     canvas.paste(colours, (left, top), mask)
     return (left, top, left + mask.width, top + mask.height)
