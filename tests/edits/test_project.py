@@ -103,14 +103,14 @@ def test_a_crash_between_arrays_and_lines_leaves_a_project_that_goes_on(project)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "pattern"),
     [
-        ({"label": None}, "has no label"),
+        ({"label": None}, "'c' has no label"),
         ({"spatial": np.zeros((4, 5, 5), np.float32)}, r"spatial has shape \(4, 5, 5\), expected \(4, 3, 3\)"),
     ],
 )
-def test_a_record_that_does_not_fit_is_not_adopted(project, changes, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_record_that_does_not_fit_is_not_adopted(project, changes, pattern):
+    with pytest.raises(ValueError, match=pattern):
         add_clip(project, record("c", **changes))
     assert open_project(project.folder) == project
     assert len(load_file(project.folder / "attention.safetensors")["temporal"]) == 2
@@ -118,7 +118,7 @@ def test_a_record_that_does_not_fit_is_not_adopted(project, changes, told):
 
 def test_damaged_arrays_are_told_by_file(project):
     (project.folder / "attention.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(UserError, match=r"attention\.safetensors: is damaged"):
+    with pytest.raises(UserError, match=r"attention\.safetensors"):
         add_clip(project, record("c"))
 
 

@@ -160,7 +160,7 @@ def test_shuffled_edits_are_those_of_other_clips_each_once():
         assert sorted(given.values()) == sorted(right.values())
         assert all(given[name] != right[name] for name in right)
     assert {tuple(derangement(3, np.random.default_rng(seed))) for seed in range(20)} == {(1, 2, 0), (2, 0, 1)}
-    with pytest.raises(UserError, match="--shuffle: got one clip, 0"):
+    with pytest.raises(UserError, match="--shuffle"):
         simulated_scores(CLIPS[:1], truth, Simulation(shuffle=True))
     with pytest.raises(ValueError, match="got 1"):
         derangement(1, np.random.default_rng(0))
@@ -200,16 +200,16 @@ def test_edits_say_that_and_how_they_were_simulated_and_are_made_once(project):
 
 
 def test_truth_that_does_not_fit_is_refused_and_nothing_is_written(project):
-    with pytest.raises(UserError, match="no clip of it has truth"):
+    with pytest.raises(UserError, match=str(project.folder)):
         simulate_edits(project, {"stranger": TRUTH["0"]})
     short = {**TRUTH, "19": ClipTruth(relevance=(0.0, 1.0))}
-    with pytest.raises(UserError, match="clip 19: truth has 2 frames, expected over 38; give the truth"):
+    with pytest.raises(UserError, match=r"clip 19: .*2.*38"):
         simulate_edits(project, short)
     assert project.edits_file.read_bytes() == b""
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "pattern"),
     [
         ({"boundary_noise": -1}, "--boundary_noise: got -1"),
         ({"wrong": 1.5}, "--wrong: got 1.5"),
@@ -217,10 +217,10 @@ def test_truth_that_does_not_fit_is_refused_and_nothing_is_written(project):
         ({"count": 0}, "--count: got 0"),
         ({"constant": 2.0}, "--constant: got 2.0, expected a score"),
         ({"seed": -1}, "--seed: got -1"),
-        ({"constant": 1.0, "wrong": 0.5}, "with --wrong, which would change nothing"),
+        ({"constant": 1.0, "wrong": 0.5}, "--constant: got 1.0 with --wrong"),
         ({"constant": 1.0, "shuffle": True}, "with --shuffle"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(fields, told):
-    with pytest.raises(UserError, match=told):
+def test_settings_that_make_no_sense_are_refused(fields, pattern):
+    with pytest.raises(UserError, match=pattern):
         Simulation(**fields)

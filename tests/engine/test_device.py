@@ -30,44 +30,44 @@ def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_is_bfloat16_where_it_is_faster(with_bf16):
-    assert EngineRecipe(accelerator="cpu").chosen_precision() == "bf16-mixed"
-    assert EngineRecipe(accelerator="cpu").settled().precision == "bf16-mixed"
+    assert EngineRecipe(accelerator="cpu").resolved_precision() == "bf16-mixed"
+    assert EngineRecipe(accelerator="cpu").with_resolved_precision().precision == "bf16-mixed"
 
 
 def test_auto_is_float32_elsewhere(without_bf16):
-    assert EngineRecipe(accelerator="cpu").chosen_precision() == "32-true"
+    assert EngineRecipe(accelerator="cpu").resolved_precision() == "32-true"
 
 
-def test_what_is_asked_for_is_taken(with_bf16):
+def test_a_given_precision_is_used(with_bf16):
     for precision in ("32-true", "bf16-mixed", "16-mixed", "64-true"):
-        assert EngineRecipe(accelerator="cpu", precision=precision).chosen_precision() == precision
+        assert EngineRecipe(accelerator="cpu", precision=precision).resolved_precision() == precision
 
 
 def test_one_flag_gives_plain_float32(with_bf16):
     plain = EngineRecipe(accelerator="cpu", fast=False)
     model = STABN("tiny", 3, 4)
     with silence_lightning():
-        answerer, trainer = build_predictor(model, plain)
-    assert answerer is model
+        predictor, trainer = build_predictor(model, plain)
+    assert predictor is model
     assert not model.training
     assert trainer.precision == "32-true"
 
 
-def test_measurements_are_float32_unless_somebody_asks_for_less(with_bf16):
-    assert EngineRecipe(accelerator="cpu").measuring().chosen_precision() == "32-true"
-    asked = EngineRecipe(accelerator="cpu", precision="bf16-mixed")
-    assert asked.measuring() == asked
+def test_measurements_are_float32_unless_another_precision_is_given(with_bf16):
+    assert EngineRecipe(accelerator="cpu").for_measurement().resolved_precision() == "32-true"
+    given = EngineRecipe(accelerator="cpu", precision="bf16-mixed")
+    assert given.for_measurement() == given
 
 
-def test_an_answerer_has_its_precision_in_its_weights_and_no_autocast_on_top(with_bf16):
+def test_a_predictor_has_its_precision_in_its_weights_and_no_autocast_on_top(with_bf16):
     with silence_lightning():
-        answerer, trainer = build_predictor(STABN("tiny", 3, 4), EngineRecipe(accelerator="cpu"))
-    assert isinstance(answerer, InferenceSTABN)
-    assert next(answerer.parameters()).dtype == torch.bfloat16
+        predictor, trainer = build_predictor(STABN("tiny", 3, 4), EngineRecipe(accelerator="cpu"))
+    assert isinstance(predictor, InferenceSTABN)
+    assert next(predictor.parameters()).dtype == torch.bfloat16
     assert trainer.precision == "32-true"
     clip = torch.randn(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
     with trainer.precision_plugin.forward_context():
-        assert answerer(clip).logits.dtype == torch.float32
+        assert predictor(clip).logits.dtype == torch.float32
 
 
 def test_training_takes_the_same_precision(with_bf16):
@@ -83,46 +83,39 @@ def test_double_precision_and_networks_of_other_classes_stay_themselves():
         assert for_inference(model, precision, CPU) is model
 
 
-@pytest.mark.parametrize("able", [{"avx2": True, "amx_tile": False}, {"avx512_bf16": True}])
-def test_bfloat16_pays_on_no_processor_without_amx(monkeypatch, able):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+@pytest.mark.parametrize("capabilities", [{"avx2": True, "amx_tile": False}, {"avx512_bf16": True}])
+def test_bfloat16_is_not_faster_on_a_processor_without_amx(monkeypatch, capabilities):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert not device.bf16_is_faster(CPU)
     assert not device.bf16_is_faster(torch.device("mps"))
 
 
-def test_what_is_chosen_is_told_once_in_one_line(with_bf16, capsys):
+def test_settings_are_logged_once_in_one_line(with_bf16, caplog):
+    caplog.set_level("INFO", "stabn")
     device._log_once.cache_clear()
     for _ in range(2):
-        EngineRecipe(accelerator="cpu").announce()
-    EngineRecipe(accelerator="cpu", fast=False).announce()
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert "bf16-mixed" in lines[0]
-    assert "Winograd" not in lines[0]
+        EngineRecipe(accelerator="cpu").log_settings()
+    EngineRecipe(accelerator="cpu", fast=False).log_settings()
+    (line,) = caplog.messages
+    assert "bf16-mixed" in line
+    assert "Winograd" not in line
 
 
-def test_what_is_chosen_without_bfloat16_is_told_too(without_bf16):
-    line = device.describe_settings(device.compute_settings("cpu"))
-    assert "32-true" in line
-    assert "Winograd" in line
-    assert "--engine.fast false" in line
+def test_every_setting_has_a_reason_and_is_in_the_line(without_bf16):
+    settings = device.compute_settings("cpu")
+    line = device.describe_settings(settings)
+    assert all(part in line for part in ("32-true", "Winograd", "--engine.fast false"))
+    for reason in device.explain_settings(settings):
+        assert reason.partition(":")[0] in line
 
 
-def test_every_choice_has_a_reason(with_bf16):
+def test_the_reason_of_a_precision_is_the_device_or_the_option(with_bf16):
     assert device.explain_settings(device.compute_settings("cpu"))[0].startswith("bf16-mixed: ")
-    assert "asked for" in device.explain_settings(device.compute_settings("cpu", "32-true"))[0]
-
-
-def test_the_reasons_are_those_of_what_is_told(without_bf16):
-    found = device.compute_settings("cpu")
-    reasons = device.explain_settings(found)
-    assert "slower" in reasons[0]
-    for line in reasons:
-        assert line.partition(":")[0] in device.describe_settings(found)
+    assert "--engine.precision" in device.explain_settings(device.compute_settings("cpu", "32-true"))[0]
 
 
 def faults(steps: str) -> list[int]:
-    """What a fresh process prints whose memory is kept; `faults()` there are the pages that 320 MB in all asked for."""
+    """What a fresh process that keeps memory prints; `faults()` there counts the page faults of 20 blocks of 16 MB."""
     program = f"""
 import resource
 from stabn.memory import keep_freed_memory, keep_freed_memory_later
@@ -136,15 +129,15 @@ def faults():
 {steps}
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    kept, *found = map(int, done.stdout.split())
+    kept, *counts = map(int, done.stdout.split())
     if not kept:
         pytest.skip("not glibc")
-    return found
+    return counts
 
 
 def test_freed_memory_is_kept_and_used_again():
-    (found,) = faults("faults()\nprint(int(kept), faults())")
-    assert found < 20 * 4_000_000 * 4 / 4096 / 10
+    (count,) = faults("faults()\nprint(int(kept), faults())")
+    assert count < 20 * 4_000_000 * 4 / 4096 / 10
 
 
 def test_freed_memory_that_is_kept_later_goes_back_until_then():
@@ -154,9 +147,9 @@ def test_freed_memory_that_is_kept_later_goes_back_until_then():
 
 
 def test_training_keeps_freed_memory_from_the_end_of_its_first_step_on(monkeypatch):
-    told = []
-    monkeypatch.setattr("stabn.engine.trainer.keep_freed_memory", lambda: told.append("kept"))
-    monkeypatch.setattr("stabn.engine.trainer.keep_freed_memory_later", lambda: told.append("later"))
+    calls = []
+    monkeypatch.setattr("stabn.engine.trainer.keep_freed_memory", lambda: calls.append("kept"))
+    monkeypatch.setattr("stabn.engine.trainer.keep_freed_memory_later", lambda: calls.append("later"))
 
     class Tiny(LightningModule):
         def __init__(self):
@@ -164,18 +157,18 @@ def test_training_keeps_freed_memory_from_the_end_of_its_first_step_on(monkeypat
             self.layer = torch.nn.Linear(1, 1)
 
         def training_step(self, batch, batch_idx):
-            told.append(f"batch {batch_idx}")
+            calls.append(f"batch {batch_idx}")
             return self.layer(batch).sum()
 
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.1)
 
     def train(engine):
-        told.clear()
+        calls.clear()
         with silence_lightning():
             trainer = build_trainer(engine, accumulate_grad_batches=2, max_epochs=1, enable_checkpointing=False)
             trainer.fit(Tiny(), torch.utils.data.DataLoader(torch.ones(6, 1)))
-        return told
+        return calls
 
     batches = [f"batch {k}" for k in range(6)]
     cpu = EngineRecipe(accelerator="cpu", devices="1")
@@ -202,5 +195,5 @@ def test_an_old_glibc_gets_the_highest_threshold_that_it_takes(monkeypatch):
 
 def test_without_glibc_nothing_is_done(monkeypatch):
     monkeypatch.setattr("platform.libc_ver", lambda: ("musl", "1.2"))
-    monkeypatch.setattr(ctypes, "CDLL", lambda _name: pytest.fail("the C library was asked"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: pytest.fail("the C library was loaded"))
     assert keep_freed_memory() is False

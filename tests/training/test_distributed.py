@@ -56,45 +56,45 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def alone(tabletop, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("together") / "alone"
+def one_process(tabletop, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "one-process"
     run(train(tabletop, out, 1, "--engine.precision=64-true"))
     return out
 
 
 @pytest.fixture(scope="module")
-def both(tabletop, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("together") / "both"
+def two_processes(tabletop, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "two-processes"
     run(train(tabletop, out, 2, "--engine.precision=64-true"))
     return out
 
 
-def test_two_processes_learn_the_weights_that_one_does_with_the_same_batches_and_dropout(alone, both):
-    expected, found = weights(alone), weights(both)
-    assert expected.keys() == found.keys()
+def test_two_processes_learn_the_weights_that_one_does_with_the_same_batches_and_dropout(one_process, two_processes):
+    expected, actual = weights(one_process), weights(two_processes)
+    assert expected.keys() == actual.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(actual[name], value, rtol=1e-6, atol=1e-7)
 
 
-def test_their_curves_are_those_of_one(alone, both):
-    curves = [json.loads((out / "curves.json").read_text())["epochs"] for out in (alone, both)]
-    for expected, found in zip(*curves, strict=True):
-        assert found == pytest.approx(expected, abs=1e-5)
+def test_their_curves_are_those_of_one(one_process, two_processes):
+    curves = [json.loads((out / "curves.json").read_text())["epochs"] for out in (one_process, two_processes)]
+    for expected, actual in zip(*curves, strict=True):
+        assert actual == pytest.approx(expected, abs=1e-5)
 
 
-def test_in_evaluation_each_clip_counts_once(alone, tmp_path):
-    files, told = [], []
+def test_in_evaluation_each_clip_counts_once(one_process, tmp_path):
+    files, outputs = [], []
     for processes in (1, 2):
         file = tmp_path / f"{processes}.json"
         devices = ("--engine.accelerator=cpu", f"--engine.devices={processes}")
-        words = ("evaluate", str(alone), *devices, "--json", str(file))
-        told.append(run(command(processes, *words)))
+        words = ("evaluate", str(one_process), *devices, "--json", str(file))
+        outputs.append(run(command(processes, *words)))
         files.append(json.loads(file.read_text()))
     assert files[0] == files[1]
-    assert told[0].splitlines()[-3:] == told[1].splitlines()[-3:], "one process speaks for both"
+    assert outputs[0].splitlines()[-3:] == outputs[1].splitlines()[-3:], "one process speaks for both"
 
 
-def test_one_of_two_processes_killed_and_all_started_again_end_with_the_same_weights(both, tabletop, tmp_path):
+def test_one_of_two_processes_killed_and_all_started_again_end_with_the_same_weights(two_processes, tabletop, tmp_path):
     out = tmp_path / "killed"
     words = train(tabletop, out, 2, "--engine.precision=64-true")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -111,8 +111,8 @@ def test_one_of_two_processes_killed_and_all_started_again_end_with_the_same_wei
             os.killpg(started.pid, signal.SIGKILL)
     assert not json.loads((out / "run.json").read_text())["complete"]
     run(words)
-    expected, found = weights(both), weights(out)
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    expected, actual = weights(two_processes), weights(out)
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
 def test_more_processes_than_clips_of_a_batch_are_refused(tabletop, tmp_path, capfd):

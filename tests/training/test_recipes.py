@@ -18,9 +18,9 @@ from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import predict_split
 from stabn.nn import ARCHITECTURES, STABN, Output, load_pretrained, recognition_loss
-from stabn.runs import open_run, network_preprocessing
-from stabn.training.recipes import OptimizerRecipe
+from stabn.runs import network_preprocessing, open_run
 from stabn.training.module import TrainingModule, cosine_schedule
+from stabn.training.recipes import OptimizerRecipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
@@ -125,13 +125,15 @@ def test_training_learns_from_smoothed_labels_and_tells_the_loss_without(tableto
     table = DataSource(str(tabletop)).table()
     dataset = VideoDataset(table.of_split("train")[:1], SETTINGS["preprocessing"], class_names=table.class_names)
     batch = dataset[0]
-    told = {}
+    outputs = {}
     for smoothing in (0.0, 0.1):
         torch.manual_seed(0)
-        module = TrainingModule(STABN("tiny", 14, 8, 0), OptimizerRecipe(label_smoothing=smoothing), total_steps=1, seed=0)
-        told[smoothing] = module.training_step(batch, 0)
-    assert told[0.1]["recognition"] == told[0.0]["recognition"] == told[0.0]["loss"]
-    assert told[0.1]["loss"] != told[0.0]["loss"]
+        module = TrainingModule(
+            STABN("tiny", 14, 8, 0), OptimizerRecipe(label_smoothing=smoothing), total_steps=1, seed=0
+        )
+        outputs[smoothing] = module.training_step(batch, 0)
+    assert outputs[0.1]["recognition"] == outputs[0.0]["recognition"] == outputs[0.0]["loss"]
+    assert outputs[0.1]["loss"] != outputs[0.0]["loss"]
 
 
 @pytest.mark.parametrize("name", ["warmup", "label_smoothing"])
@@ -151,7 +153,7 @@ def test_three_crops_are_the_ends_and_the_middle_of_the_longer_side():
         assert seen == [[0, 1, 2, 3], [2, 3, 4, 5], [5, 6, 7, 8]]
     (centre,) = preprocessing.test_squares(columns, 1)
     assert torch.equal(centre, preprocessing.centre_square(columns))
-    with pytest.raises(ValueError, match="crops: got 2, expected 1 or 3"):
+    with pytest.raises(ValueError, match="crops: got 2"):
         preprocessing.test_squares(columns, 2)
 
 
