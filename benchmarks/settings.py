@@ -28,8 +28,8 @@ from benchmarks.tables import summaries, table, write_rows
 from stabn.cli import data as data_verbs
 from stabn.cli import edits as edit_verbs
 from stabn.cli import train as verbs
-from stabn.data.annotations.source import DataSource
 from stabn.data.annotations.columns import Columns
+from stabn.data.annotations.source import DataSource
 from stabn.data.dataset import VideoDataset
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
@@ -123,20 +123,20 @@ SETTINGS = {
 }
 
 
-def setting_of(asked: argparse.Namespace, *, from_start: bool = False) -> Setting:
-    """The setting of the data that is asked for, with `--epochs` and `--folds` where the experiment has them.
+def choose_setting(options: argparse.Namespace, *, from_start: bool = False) -> Setting:
+    """The setting of the chosen data, with `--epochs` and `--folds` where the experiment has them.
 
     Args:
-        asked: the options.
+        options: the options.
         from_start: by default last as long as a training in which edits take part from its start.
     """
-    setting = SETTINGS[asked.data]
-    epochs = asked.epochs or (setting.epochs if from_start else setting.optimizer.epochs)
-    folds = getattr(asked, "folds", None)
+    setting = SETTINGS[options.data]
+    epochs = options.epochs or (setting.epochs if from_start else setting.optimizer.epochs)
+    folds = getattr(options, "folds", None)
     return replace(setting.lasting(epochs), folds=setting.folds if folds is None else folds)
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
+def build_parser(description: str | None) -> argparse.ArgumentParser:
     """The options that every experiment has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=list(SETTINGS), required=True)
@@ -153,22 +153,22 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def source_of(asked: argparse.Namespace, folder: Path, seed: int, **tabletop: Any) -> DataSource:
+def build_source(options: argparse.Namespace, folder: Path, seed: int, **tabletop: Any) -> DataSource:
     """The labelled videos of one seed: other training clips of the words, or another Tabletop altogether."""
-    if asked.data == "tabletop":
+    if options.data == "tabletop":
         table = folder / "tabletop"
-        data_verbs.tabletop_command(table, train=asked.clips or 770, validation=280, seed=seed, workers=1, **tabletop)
+        data_verbs.tabletop_command(table, train=options.clips or 770, validation=280, seed=seed, workers=1, **tabletop)
         return DataSource(str(table))
-    if asked.table is None:
+    if options.table is None:
         raise SystemExit("--table: is needed for words; give the table of clips")
     chosen = folder / "clips.csv"
     if not chosen.exists():
-        with asked.table.open(newline="", encoding="utf-8") as handle:
+        with options.table.open(newline="", encoding="utf-8") as handle:
             rows = list(csv.DictReader(handle))
-        if asked.within:
-            cut_out(rows, asked.word, asked.within)
+        if options.within:
+            draw_segments(rows, options.word, options.within)
         learnt = [row for row in rows if row["split"] == "train"]
-        kept = np.random.default_rng(seed).permutation(len(learnt))[: asked.clips or 500]
+        kept = np.random.default_rng(seed).permutation(len(learnt))[: options.clips or 500]
         rows = [learnt[i] for i in sorted(kept)] + [row for row in rows if row["split"] != "train"]
         partial = chosen.with_suffix(".partial")
         with partial.open("w", newline="", encoding="utf-8") as handle:
@@ -176,12 +176,12 @@ def source_of(asked: argparse.Namespace, folder: Path, seed: int, **tabletop: An
             writer.writeheader()
             writer.writerows(rows)
         partial.replace(chosen)
-    word = asked.word
+    word = options.word
     columns = Columns(path="videos/{id}.mp4", label=word, start=f"{word}_start", end=f"{word}_end")
-    return DataSource(str(chosen), str(asked.table.parent.absolute()), columns)
+    return DataSource(str(chosen), str(options.table.parent.absolute()), columns)
 
 
-def cut_out(rows: Sequence[dict[str, Any]], word: str, frames: int) -> None:
+def draw_segments(rows: Sequence[dict[str, Any]], word: str, frames: int) -> None:
     """Draw for each clip which part of its video it is, so that when the word is said tells nothing beforehand.
 
     The part is anywhere in the video that holds the word, and the same for every seed.
@@ -194,7 +194,7 @@ def cut_out(rows: Sequence[dict[str, Any]], word: str, frames: int) -> None:
         row["segment_end_frames"] = row["segment_start_frames"] + frames
 
 
-def trained(setting: Setting, out: Path, source: DataSource, seed: int, **network: Any) -> Path:
+def get_trained_run(setting: Setting, out: Path, source: DataSource, seed: int, **network: Any) -> Path:
     """A run by the setting's recipe; trained if it is not there."""
     if not is_finished(out):
         verbs.train_command(
@@ -211,7 +211,7 @@ def trained(setting: Setting, out: Path, source: DataSource, seed: int, **networ
     return out
 
 
-def edited(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any) -> Project:
+def get_edited_project(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any) -> Project:
     """A project beside a run: clips of the weaker half of its classes, edited by one who knows the truth.
 
     Args:
@@ -240,7 +240,7 @@ def edited(setting: Setting, run: Path, edits: str, seed: int, **simulation: Any
     return open_project(project)
 
 
-def boxes_of(project: Project, table: Path) -> Path:
+def write_boxes(project: Project, table: Path) -> Path:
     """Where to look in the clips that a project has edits of: those lines of Tabletop's truth, in a file of its own."""
     where = project.folder / "where.jsonl"
     edits = project.edits()
@@ -249,7 +249,7 @@ def boxes_of(project: Project, table: Path) -> Path:
     return where
 
 
-def enough(name: str, count: int | None, truth: Project) -> bool:
+def has_enough_clips(name: str, count: int | None, truth: Project) -> bool:
     """Whether so many clips can be edited; says so where they cannot."""
     if count is None or count <= len(truth.clips):
         return True
@@ -257,7 +257,7 @@ def enough(name: str, count: int | None, truth: Project) -> bool:
     return False
 
 
-def finetuned(
+def get_finetuned_run(
     setting: Setting, run: Path, project: Project, out: Path, seed: int, optimizer: OptimizerRecipe, **how: Any
 ) -> Path:
     """A run that is fine-tuned on a project's edits; trained if it is not there."""
@@ -281,13 +281,13 @@ def folder_name(arm: str) -> str:
     return re.sub(r"[,:'%]", "", arm).replace(" ", "-")
 
 
-def measured(folder: Path, split: str, edited: Sequence[str] = (), clips: int = 1) -> dict[str, float]:
+def measure_run(folder: Path, split: str, edited: Sequence[str] = (), clips: int = 1) -> dict[str, float]:
     """Top-1 of a run in %, of all clips and of edited and other classes; of ST-ABN also where and when it looks."""
-    asked = {"split": split, "edited": list(edited), "clips": clips}
+    options = {"split": split, "edited": list(edited), "clips": clips}
     file = folder / f"measured-{split}-{clips}.json"
     if file.exists():
         known = read_json(file, remedy="remove it")
-        if known["asked"] == asked:
+        if known["asked"] == options:
             return known["found"]
     run: Run = open_run(folder)
     model = run.model()
@@ -312,83 +312,88 @@ def measured(folder: Path, split: str, edited: Sequence[str] = (), clips: int = 
         if (in_space := located.get("attention", {}).get("spatial")) is not None:
             found["spatial pointing"] = in_space["pointing"]["mean"]
     found = {name: round(value, 4) for name, value in found.items()}
-    write_json(file, {"asked": asked, "found": found})
+    write_json(file, {"asked": options, "found": found})
     return found
 
 
-def per_seed(asked: argparse.Namespace, work: Callable[[Path, int], dict[str, Any]]) -> list[dict[str, Any]]:
+def run_seeds(options: argparse.Namespace, work: Callable[[Path, int], dict[str, Any]]) -> list[dict[str, Any]]:
     """The result of each seed; done work is not repeated, and several processes may share the seeds.
 
     With `--add` also what the results file knows of other seeds, wherever that was found.
     """
-    known = known_results(asked).get(title_of(asked), {}) if asked.add else {}
+    known = read_results(options).get(result_title(options), {}) if options.add else {}
     results = {result["seed"]: result for result in known.get("results", ())}
-    for seed in asked.seeds:
-        folder = asked.out / name_of(asked) / str(seed)
+    for seed in options.seeds:
+        folder = options.out / data_name(options) / str(seed)
         folder.mkdir(parents=True, exist_ok=True)
         begun, spent = time.monotonic(), folder / f"minutes-{Path(sys.argv[0]).parent.name}.json"
         result = work(folder, seed)
         minutes = (time.monotonic() - begun) / 60 + (read_json(spent, remedy="remove it") if spent.exists() else 0)
         write_json(spent, minutes)
-        results[seed] = {"seed": seed, "minutes": round(minutes, 1), "processor": machine()["processor"], **result}
+        results[seed] = {
+            "seed": seed,
+            "minutes": round(minutes, 1),
+            "processor": describe_machine()["processor"],
+            **result,
+        }
     return [results[seed] for seed in sorted(results)]
 
 
-def name_of(asked: argparse.Namespace) -> str:
+def data_name(options: argparse.Namespace) -> str:
     """What the results of this data are called."""
-    what = "tabletop" if asked.data == "tabletop" else f"{asked.data}-{asked.word}"
+    what = "tabletop" if options.data == "tabletop" else f"{options.data}-{options.word}"
     for option in ("within", "clips", "epochs", "folds", "mechanism"):
-        if getattr(asked, option, None):
-            what += f"-{option}-{getattr(asked, option)}"
+        if getattr(options, option, None):
+            what += f"-{option}-{getattr(options, option)}"
     return what
 
 
-def title_of(asked: argparse.Namespace) -> str:
+def result_title(options: argparse.Namespace) -> str:
     """What these results are called among those of the same experiment."""
-    split = "" if asked.split == "validation" else f", {asked.split}"
-    return asked.name or name_of(asked) + getattr(asked, "variant", "") + split
+    split = "" if options.split == "validation" else f", {options.split}"
+    return options.name or data_name(options) + getattr(options, "variant", "") + split
 
 
-def results_file(asked: argparse.Namespace) -> Path:
+def results_file(options: argparse.Namespace) -> Path:
     """Where the results go: `--results`, or results.json beside the script that runs."""
-    return asked.results or Path(sys.argv[0]).with_name("results.json")
+    return options.results or Path(sys.argv[0]).with_name("results.json")
 
 
-def known_results(asked: argparse.Namespace) -> dict[str, Any]:
+def read_results(options: argparse.Namespace) -> dict[str, Any]:
     """What that file holds, by title."""
-    file = results_file(asked)
+    file = results_file(options)
     return read_json(file, remedy="remove it") if file.exists() else {}
 
 
-def report(
-    asked: argparse.Namespace, script: str, results: Sequence[Mapping[str, Any]], against: Mapping[str, Any]
+def write_report(
+    options: argparse.Namespace, script: str, results: Sequence[Mapping[str, Any]], against: Mapping[str, Any]
 ) -> None:
     """Put what every seed gave into the results file, with what it was made by, and print what it comes to.
 
     Args:
-        asked: the options.
+        options: the options.
         script: the file of the experiment.
-        results: per seed, as `per_seed` has them.
+        results: per seed, as `run_seeds` has them.
         against: which method is judged against which, as `summaries` reads it.
     """
-    command = command_of(script, OUT=asked.out, TABLE=asked.table, RESULTS=asked.results)
-    if asked.add:
+    command = reproducing_command(script, OUT=options.out, TABLE=options.table, RESULTS=options.results)
+    if options.add:
         seeds = " ".join(str(result["seed"]) for result in results)
         command = re.sub(r"--seeds( \d+)+", f"--seeds {seeds}", command.replace(" --add", ""))
-    experiment = {"command": command, "machine": machine(), "against": against, "results": results}
-    write_rows(results_file(asked), {**known_results(asked), title_of(asked): experiment})
+    experiment = {"command": command, "machine": describe_machine(), "against": against, "results": results}
+    write_rows(results_file(options), {**read_results(options), result_title(options): experiment})
     for title, summary in summaries(experiment).items():
-        print(f"\n{title_of(asked)} {title}\n\n{table(summary)}")
+        print(f"\n{result_title(options)} {title}\n\n{table(summary)}")
 
 
-def command_of(script: str, **hidden: Path | None) -> str:
+def reproducing_command(script: str, **hidden: Path | None) -> str:
     """The command that runs a script as it runs now, with names in place of this machine's paths."""
     names = {str(path): name for name, path in hidden.items()}
     words = (names.get(word, word) for word in sys.argv[1:])
     return shlex.join(["python", "-m", f"benchmarks.{Path(script).parent.name}", *words])
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """What the numbers were made on."""
     known = Path("/proc/cpuinfo")
     lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import (
-    arguments,
-    measured,
-    per_seed,
-    report,
-    setting_of,
-    source_of,
-    trained,
+    build_parser,
+    build_source,
+    choose_setting,
+    get_trained_run,
+    measure_run,
+    run_seeds,
+    write_report,
 )
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -30,27 +30,27 @@ KINDS: dict[str, dict[str, Any]] = {
 DEPTHS = {"words": ("fine", "fine-deep"), "tabletop": ("small", "small-deep")}
 
 
-def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
-    setting = setting_of(asked)
-    source = source_of(asked, folder, seed)
+def one_seed(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    setting = choose_setting(options)
+    source = build_source(options, folder, seed)
     found = {}
-    for depth in asked.architectures or DEPTHS[asked.data]:
+    for depth in options.architectures or DEPTHS[options.data]:
         for kind, network in KINDS.items():
             # The first depth's ST-ABN is the network that the other experiments start from.
             first = kind == "ST-ABN" and depth == setting.architecture
             run = folder / ("before" if first else f"{depth}-{kind.replace(' ', '-')}")
-            trained(setting, run, source, seed, architecture=depth, **network)
+            get_trained_run(setting, run, source, seed, architecture=depth, **network)
             for clips in (1, 2):
-                found[f"{kind}, {depth}, {clips} clip"] = measured(run, asked.split, clips=clips)
+                found[f"{kind}, {depth}, {clips} clip"] = measure_run(run, options.split, clips=clips)
     return {"methods": found}
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--architectures", nargs="+", help="which depths; by default two")
     parser.add_argument("--epochs", type=int, help="of every training")
-    asked = parser.parse_args()
-    results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
+    options = parser.parse_args()
+    results = run_seeds(options, lambda folder, seed: one_seed(options, folder, seed))
     names = list(results[0]["methods"])
     against = {name: f"3D ResNet,{name.partition(',')[2]}" for name in names if "ST-ABN" in name}
-    report(asked, __file__, results, against)
+    write_report(options, __file__, results, against)

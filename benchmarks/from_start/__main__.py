@@ -19,18 +19,18 @@ from benchmarks.settings import (
     CURVES,
     GAMMA,
     WHERE,
-    arguments,
-    boxes_of,
-    edited,
-    enough,
-    finetuned,
+    build_parser,
+    build_source,
+    choose_setting,
     folder_name,
-    measured,
-    per_seed,
-    report,
-    setting_of,
-    source_of,
-    trained,
+    get_edited_project,
+    get_finetuned_run,
+    get_trained_run,
+    has_enough_clips,
+    measure_run,
+    run_seeds,
+    write_boxes,
+    write_report,
 )
 from stabn.nn.stabn import MECHANISMS
 from stabn.training.recipes import CorrectionRecipe
@@ -59,32 +59,32 @@ AGAINST = (
 )
 
 
-def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
-    setting = setting_of(asked, from_start=True)
-    source = source_of(asked, folder, seed)
+def one_seed(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    setting = choose_setting(options, from_start=True)
+    source = build_source(options, folder, seed)
     folder = folder / "from-start"
-    control = trained(setting, folder / "control", source, seed, mechanism=asked.mechanism or "gated")
-    truth = edited(setting, control, "truth", seed)
-    found = {"control": measured(control, asked.split, truth.classes)}
-    for name in asked.arms:
+    control = get_trained_run(setting, folder / "control", source, seed, mechanism=options.mechanism or "gated")
+    truth = get_edited_project(setting, control, "truth", seed)
+    found = {"control": measure_run(control, options.split, truth.classes)}
+    for name in options.arms:
         out = folder / folder_name(name)
         if name in PLAIN:
-            trained(setting, out, source, seed, **PLAIN[name])
-            found[name] = measured(out, asked.split, truth.classes)
+            get_trained_run(setting, out, source, seed, **PLAIN[name])
+            found[name] = measure_run(out, options.split, truth.classes)
             continue
         which, simulation, correction, gamma = LEARNT[name]
-        if not enough(name, simulation.get("count"), truth):
+        if not has_enough_clips(name, simulation.get("count"), truth):
             continue
-        project = edited(setting, control, which, seed, **simulation)
-        where = boxes_of(project, folder.parent / "tabletop") if name in BOXED else None
+        project = get_edited_project(setting, control, which, seed, **simulation)
+        where = write_boxes(project, folder.parent / "tabletop") if name in BOXED else None
         how = {"gamma": gamma, "correction": correction, "where": where}
-        finetuned(setting, control, project, out, seed, setting.optimizer, **how)
-        found[name] = measured(out, asked.split, truth.classes) | {"edits": len(project.edits())}
+        get_finetuned_run(setting, control, project, out, seed, setting.optimizer, **how)
+        found[name] = measure_run(out, options.split, truth.classes) | {"edits": len(project.edits())}
     return {"edited_classes": list(truth.classes), "edits": len(truth.clips), "methods": found}
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__)
+    parser = build_parser(__doc__)
     every = list(PLAIN | LEARNT)
     parser.add_argument("--arms", nargs="+", choices=every, default=list(PLAIN | EDITED))
     parser.add_argument("--curve", action="store_true", help="also fewer edits, and edits with noise")
@@ -92,9 +92,9 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, help="of every training")
     parser.add_argument("--mechanism", choices=MECHANISMS, help="of the control and all with edits; gated")
     parser.add_argument("--folds", type=int, help="collect mistakes out of fold, of so many parts; words: 2")
-    asked = parser.parse_args()
-    if asked.data != "tabletop" and (boxed := [name for name in asked.arms if name in BOXED]):
+    options = parser.parse_args()
+    if options.data != "tabletop" and (boxed := [name for name in options.arms if name in BOXED]):
         parser.error(f"--arms: got {', '.join(boxed)}, but only Tabletop's truth has boxes")
-    asked.arms += [name for name in CURVE if asked.curve and name not in asked.arms]
-    results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
-    report(asked, __file__, results, AGAINST | {"edited": asked.against})
+    options.arms += [name for name in CURVE if options.curve and name not in options.arms]
+    results = run_seeds(options, lambda folder, seed: one_seed(options, folder, seed))
+    write_report(options, __file__, results, AGAINST | {"edited": options.against})

@@ -20,17 +20,17 @@ from benchmarks.settings import (
     BALANCED,
     CURVES,
     GAMMA,
-    arguments,
-    edited,
-    enough,
-    finetuned,
+    build_parser,
+    build_source,
+    choose_setting,
     folder_name,
-    measured,
-    per_seed,
-    report,
-    setting_of,
-    source_of,
-    trained,
+    get_edited_project,
+    get_finetuned_run,
+    get_trained_run,
+    has_enough_clips,
+    measure_run,
+    run_seeds,
+    write_report,
 )
 from stabn.training.recipes import CorrectionRecipe
 
@@ -72,36 +72,36 @@ FROM_HERE = {
 }
 
 
-def one_seed(asked: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
-    setting = setting_of(asked)
-    source = source_of(asked, folder, seed)
-    before = trained(setting, folder / "before", source, seed)
-    truth = edited(setting, before, "truth", seed)
-    found = {"before": measured(before, asked.split, truth.classes)}
-    for name, arm in (ARMS | (CURVE if asked.curve else {}) | (FROM_HERE if asked.gated else {})).items():
-        if asked.arms and name not in asked.arms:
+def one_seed(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    setting = choose_setting(options)
+    source = build_source(options, folder, seed)
+    before = get_trained_run(setting, folder / "before", source, seed)
+    truth = get_edited_project(setting, before, "truth", seed)
+    found = {"before": measure_run(before, options.split, truth.classes)}
+    for name, arm in (ARMS | (CURVE if options.curve else {}) | (FROM_HERE if options.gated else {})).items():
+        if options.arms and name not in options.arms:
             continue
-        if not enough(name, dict(arm.simulation).get("count"), truth):
+        if not has_enough_clips(name, dict(arm.simulation).get("count"), truth):
             continue
-        project = truth if arm.control else edited(setting, before, arm.edits, seed, **dict(arm.simulation))
+        project = truth if arm.control else get_edited_project(setting, before, arm.edits, seed, **dict(arm.simulation))
         out = folder / folder_name(name)
         how = {"gamma": arm.gamma, "control": arm.control, "correction": arm.correction}
         optimizer = setting.optimizer if arm.long else setting.finetuning
-        finetuned(setting, before, project, out, seed, optimizer, **how)
-        found[name] = measured(out, asked.split, truth.classes) | (
+        get_finetuned_run(setting, before, project, out, seed, optimizer, **how)
+        found[name] = measure_run(out, options.split, truth.classes) | (
             {} if arm.control else {"edits": len(project.edits())}
         )
     return {"edited_classes": list(truth.classes), "edits": len(truth.clips), "methods": found}
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--curve", action="store_true", help="also fewer edits, and edits with noise")
     parser.add_argument("--gated", action="store_true", help="also the gated mechanism from fine-tuning on")
     parser.add_argument("--epochs", type=int, help="of the first training")
     parser.add_argument("--folds", type=int, help="collect mistakes out of fold, of so many parts; words: 2")
     parser.add_argument("--arms", nargs="+", help="only these fine-tunings")
-    asked = parser.parse_args()
-    results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
+    options = parser.parse_args()
+    results = run_seeds(options, lambda folder, seed: one_seed(options, folder, seed))
     against = {"before": "control"} | {name: arm.against for name, arm in (ARMS | CURVE | FROM_HERE).items()}
-    report(asked, __file__, results, against)
+    write_report(options, __file__, results, against)

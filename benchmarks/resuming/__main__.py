@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.settings import command_of, machine
+from benchmarks.settings import describe_machine, reproducing_command
 from benchmarks.tables import write_rows
 from stabn.data.tabletop.generate import generate_tabletop
 from stabn.files import read_json
@@ -107,14 +107,14 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    data = asked.out / "tabletop"
-    generate_tabletop(data, train=70, validation=14, seed=asked.seed)
+    options = parser.parse_args()
+    data = options.out / "tabletop"
+    generate_tabletop(data, train=70, validation=14, seed=options.seed)
     runs = [
-        trial(data, asked.out / str(processes), processes, asked.kills, asked.epochs, asked.seed)
+        trial(data, options.out / str(processes), processes, options.kills, options.epochs, options.seed)
         for processes in (1, 2)
     ]
-    told = {"command": command_of(__file__, OUT=asked.out), "machine": machine(), "runs": runs}
+    told = {"command": reproducing_command(__file__, OUT=options.out), "machine": describe_machine(), "runs": runs}
     write_rows(Path(__file__).with_name("results.json"), told)
     for run in runs:
         print(run)

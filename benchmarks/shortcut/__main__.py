@@ -27,14 +27,14 @@ from benchmarks.settings import (
     GAMMA,
     SETTINGS,
     WHERE,
-    arguments,
-    boxes_of,
-    finetuned,
-    measured,
-    per_seed,
-    report,
-    source_of,
-    trained,
+    build_parser,
+    build_source,
+    get_finetuned_run,
+    get_trained_run,
+    measure_run,
+    run_seeds,
+    write_boxes,
+    write_report,
 )
 from stabn.cli import edits as edit_verbs
 from stabn.data.annotations.source import DataSource
@@ -50,7 +50,7 @@ LATER = CorrectionRecipe(mechanism="gated", freeze="none", views="any")
 
 def looked_at(run: Path, table: Path, split: str) -> dict[str, float]:
     """Accuracy with misleading marks and without any, and how often the answer is what the mark says."""
-    found = measured(run, split)
+    found = measure_run(run, split)
     file = run / f"shortcut-{split}.json"
     if not file.exists():
         answers, names = predict_split(open_run(run), split, engine=ENGINE)
@@ -62,51 +62,53 @@ def looked_at(run: Path, table: Path, split: str) -> dict[str, float]:
     return found | read_json(file, remedy="remove it")
 
 
-def one_seed(asked: Namespace, folder: Path, seed: int) -> dict[str, Any]:
+def one_seed(options: Namespace, folder: Path, seed: int) -> dict[str, Any]:
     # Mirrored clips exchange left and right, and the mark's colour would not follow.
-    setting = SETTINGS[asked.data]
+    setting = SETTINGS[options.data]
     setting = replace(setting, augmentation=replace(setting.augmentation, flip=False))
-    folder = folder / f"shortcut-{asked.where}"
-    source = source_of(asked, folder, seed, shortcut=asked.where)
+    folder = folder / f"shortcut-{options.where}"
+    source = build_source(options, folder, seed, shortcut=options.where)
     table = folder / "tabletop"
     how: dict[str, Any]
-    if asked.init == "scratch":
+    if options.init == "scratch":
         folder = folder / "from-start"
-        setting = setting.lasting(asked.epochs or setting.epochs)
-        correction, mechanism = (WHERE, "gated-both") if asked.where == "space" else (BALANCED, "gated")
+        setting = setting.lasting(options.epochs or setting.epochs)
+        correction, mechanism = (WHERE, "gated-both") if options.where == "space" else (BALANCED, "gated")
         how = {"optimizer": setting.optimizer, "gamma": GAMMA, "correction": correction}
-        before = trained(setting, folder / "before", source, seed, mechanism=mechanism)
-        found, counts = {"control": looked_at(before, table, asked.split)}, asked.counts
+        before = get_trained_run(setting, folder / "before", source, seed, mechanism=mechanism)
+        found, counts = {"control": looked_at(before, table, options.split)}, options.counts
     else:
         how = {"optimizer": setting.finetuning, "gamma": 20.0, "correction": LATER}
-        before = trained(setting, folder / "before", source, seed)
-        found, counts = {"before": looked_at(before, table, asked.split)}, (0, *asked.counts)
+        before = get_trained_run(setting, folder / "before", source, seed)
+        found, counts = {"before": looked_at(before, table, options.split)}, (0, *options.counts)
     for count in counts:
-        edits = folder / f"edits-{count or asked.counts[-1]}"
+        edits = folder / f"edits-{count or options.counts[-1]}"
         if not (edits / "project.json").exists():
             edit_verbs.collect_command(before, edits, weakest=14, recognised=True, engine=ENGINE)
-        edit_verbs.simulate_edits_command(edits, count=count or asked.counts[-1], seed=seed)
+        edit_verbs.simulate_edits_command(edits, count=count or options.counts[-1], seed=seed)
         project = open_project(edits)
-        where = boxes_of(project, table) if asked.where == "space" else None
+        where = write_boxes(project, table) if options.where == "space" else None
         out = folder / (f"edited-{count}" if count else "control")
-        finetuned(setting, before, project, out, seed, control=not count, where=where, **how)
-        found[f"{count} edits" if count else "control"] = looked_at(out, table, asked.split)
+        get_finetuned_run(setting, before, project, out, seed, control=not count, where=where, **how)
+        found[f"{count} edits" if count else "control"] = looked_at(out, table, options.split)
     return {"methods": found}
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--where", choices=("time", "space"), required=True)
-    parser.add_argument("--init", choices=("checkpoint", "scratch"), default="checkpoint", help="of the edited training")
+    parser.add_argument(
+        "--init", choices=("checkpoint", "scratch"), default="checkpoint", help="of the edited training"
+    )
     parser.add_argument("--epochs", type=int, help="of every training with --init scratch")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="how many clips are edited")
-    asked = parser.parse_args()
-    if asked.data != "tabletop":
+    options = parser.parse_args()
+    if options.data != "tabletop":
         parser.error("--data: marks are planted in tabletop only")
-    if asked.epochs and asked.init != "scratch":
+    if options.epochs and options.init != "scratch":
         parser.error("--epochs: is for --init scratch; fine-tuning has its own")
-    asked.variant = f"-{asked.where}" + ", from the start" * (asked.init == "scratch")
-    results = per_seed(asked, lambda folder, seed: one_seed(asked, folder, seed))
-    against = {} if asked.init == "scratch" else {"before": "control"}
-    against |= {f"{count} edits": "control" for count in asked.counts}
-    report(asked, __file__, results, against)
+    options.variant = f"-{options.where}" + ", from the start" * (options.init == "scratch")
+    results = run_seeds(options, lambda folder, seed: one_seed(options, folder, seed))
+    against = {} if options.init == "scratch" else {"before": "control"}
+    against |= {f"{count} edits": "control" for count in options.counts}
+    write_report(options, __file__, results, against)
