@@ -90,16 +90,16 @@ def test_explanations_are_measured_if_asked_for(plain, trained, tmp_path):
         explanation_section(measured, ["plain", "ST-ABN"]),
         explanation_section(measured * 3, ["plain", "ST-ABN"]),
     )
-    areas = [[t.insertion_area for r in parts.removals for row in r.traces for t in row] for parts in (one, three)]
+    areas = [[p.insertion_area for grid in of.curves for row in grid.curves for p in row] for of in (one, three)]
     assert areas[0] == pytest.approx(areas[1])
     (drop,) = three.drops.rows
-    assert [change.points for change in drop.changes] == pytest.approx([c.points for c in one.drops.rows[0].changes])
-    assert all(change.high - change.low < 1e-9 for change in drop.changes)  # three seeds that are one
+    assert [cell.value for cell in drop.cells] == pytest.approx([cell.value for cell in one.drops.rows[0].cells])
+    assert all(cell.high - cell.low < 1e-9 for cell in drop.cells)  # three seeds that are one
     drawn = measured[1]["attention_replaced"]["inverse-spatial"]["drop"]["mean"]
-    assert drop.changes[0].points == pytest.approx(drawn / 100)
+    assert drop.cells[0].value == pytest.approx(drawn / 100)
     ahead = measured[1]["differences"]["attention"]["cam"]["frames"]["blur"]["deletion"]["mean"]
-    (row,) = [row for row in one.ahead[0].rows if row.name == "cam"]
-    assert row.changes[1].points == pytest.approx(-ahead)  # less area under deletion is better
+    (row,) = [row for row in one.against_others[0].rows if row.name == "cam"]
+    assert row.cells[1].value == pytest.approx(-ahead)  # less area under deletion is better
 
 
 def test_edits_of_other_classes_are_told(stubborn, capsys, tmp_path):
@@ -128,18 +128,18 @@ class TestMistakesEndInOneLine:
     @pytest.mark.parametrize(
         ("words", "told"),
         [
-            (["a"], "got 1 run, expected at least two"),
-            (["a", "b", "--out", "page.pdf"], "page.pdf, expected a file that ends in .html"),
-            (["a", "b", "--control", "c"], "--control: got c, expected one of a, b"),
-            (["a", "b", "--methods", "x"], "got 1 names for 2 runs"),
-            (["a", "b", "--methods", "x,x"], "got 'x' alone"),
-            (["a", "b", "c", "--methods", "x,x,y"], r"unlike numbers of runs \(x 2, y 1\)"),
-            (["a", "b", "--methods", "x,y"], "got one run of each"),
-            (["a", "a", "b", "c", "--methods", "x,x,y,y"], "got a twice"),
-            (["a", "b", "c", "d", "--methods", "x,x,y,y", "--control", "a"], "got a, expected one of x, y"),
-            (["a", "b", "c", "d", "--methods", "x,x,y,y", "--control", "y"], "got y, the last one"),
-            (["a", "b", "--control", "b"], "got b, the last one"),
-            (["a", "b"], "a: no run there"),
+            (["a"], "compare: got 1 run"),
+            (["a", "b", "--out", "page.pdf"], "--out: got page.pdf"),
+            (["a", "b", "--control", "c"], "--control: got c"),
+            (["a", "b", "--methods", "x"], "--methods: got 1"),
+            (["a", "b", "--methods", "x,x"], "--methods: got 'x'"),
+            (["a", "b", "c", "--methods", "x,x,y"], r"--methods: .*\(x 2, y 1\)"),
+            (["a", "b", "--methods", "x,y"], "--methods: got one"),
+            (["a", "a", "b", "c", "--methods", "x,x,y,y"], "compare: got a"),
+            (["a", "b", "c", "d", "--methods", "x,x,y,y", "--control", "a"], "--control: got a"),
+            (["a", "b", "c", "d", "--methods", "x,x,y,y", "--control", "y"], "--control: got y"),
+            (["a", "b", "--control", "b"], "--control: got b"),
+            (["a", "b"], "error: a: "),
         ],
     )
     def test_runs_methods_and_controls(self, words, told, one_line, tmp_path, monkeypatch):
@@ -151,7 +151,7 @@ class TestMistakesEndInOneLine:
         other = stubborn("other", 0)
         config = json.loads((other / "config.json").read_text())
         names = config["class_names"]
-        for changed, told in ((["Zapping", *names[1:]], "class "), (names[::-1], "another order")):
+        for changed, told in ((["Zapping", *names[1:]], "class "), (names[::-1], "order")):
             (other / "config.json").write_text(json.dumps(config | {"class_names": changed}))
             answered = one_line("compare", trained, other)
             assert told in answered

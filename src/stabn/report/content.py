@@ -1,4 +1,4 @@
-"""What a report says: frozen values that check themselves, made by whoever measured, drawn by `report`."""
+"""The content of an HTML page: frozen values that check themselves, filled by the reports and drawn by `charts`."""
 
 import math
 from collections.abc import Mapping
@@ -13,8 +13,108 @@ VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A measured share with its 95 % interval, or without `count` a difference of two shares.
+
+    Attributes:
+        value: a fraction in 0..1; a difference in -1..1.
+        low, high: the ends of the interval.
+        count: clips or seeds behind a share; None for a difference.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("value", "low", "high"):
+            _check_number(name, getattr(self, name), 1.0, least=-1.0 if self.count is None else 0.0)
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"value: got {self.value}, expected it within its interval {self.low}..{self.high}")
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"count: got {self.count}, expected at least 1")
+
+    @classmethod
+    def clamped(cls, value: float, low: float, high: float, count: int | None = None) -> "Estimate":
+        """An estimate whose interval is extended to its value and cut at the ends of the range of possible values."""
+        least = -1.0 if count is None else 0.0
+        return cls(value, max(least, min(low, value)), min(1.0, max(high, value)), count)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network, or one explanation, in a table.
+
+    Attributes:
+        name: short, such as "ST-ABN".
+        cells: one per column of the table; None where there is nothing to measure.
+        description: what it is, in a few words.
+        extra: further columns as (column, text), such as ("mended", "41"). Rows may differ in them.
+        control: whether it is the control, that is, trained with everything but what is tested.
+    """
+
+    name: str
+    cells: tuple[Estimate | None, ...]
+    description: str = ""
+    extra: tuple[tuple[str, str], ...] = ()
+    control: bool = False
+
+    def __post_init__(self) -> None:
+        _check_text("name", self.name)
+
+
+@dataclass(frozen=True)
+class EstimateTable:
+    """Estimates for several networks or explanations: either shares or differences.
+
+    Attributes:
+        title: what it is, or what differences are taken to.
+        columns: at least one name; a group of clips or a measure each.
+        rows: at least one.
+        chance: one value in 0..1 per column, what a uniform explanation gives; or nothing.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    chance: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_text("title", self.title)
+        if not self.rows or not self.columns:
+            raise ValueError("rows, columns: got none, expected at least one of each")
+        values = [*((row.name, row.cells) for row in self.rows), *([("chance", self.chance)] if self.chance else [])]
+        for name, of_columns in values:
+            if len(of_columns) != len(self.columns):
+                raise ValueError(f"{name}: got {len(of_columns)} values, expected {len(self.columns)}, one per column")
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether the cells are differences."""
+        return all(cell is None or cell.count is None for row in self.rows for cell in row.cells)
+
+    @property
+    def reference(self) -> tuple[float, ...]:
+        """A value per column to read the rows against: no difference, chance, or the first row's."""
+        if self.chance or self.is_difference:
+            return self.chance or (0.0,) * len(self.columns)
+        return tuple(0.0 if cell is None else cell.value for cell in self.rows[0].cells)
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """Names of the rows' further columns, in the order of their first appearance."""
+        return tuple(dict.fromkeys(name for row in self.rows for name, _ in row.extra))
+
+
+@dataclass(frozen=True)
 class Curve:
-    """How one training run went.
+    """Loss and accuracy of one training run by epoch.
 
     Attributes:
         name: of the run.
@@ -27,7 +127,7 @@ class Curve:
     epochs: tuple[Mapping[str, Any], ...]
 
     def __post_init__(self) -> None:
-        _text("name", self.name)
+        _check_text("name", self.name)
         if not self.epochs:
             raise ValueError("epochs: got none, expected at least one")
         last = -math.inf
@@ -38,162 +138,20 @@ class Curve:
             last = epoch
             for metric in METRICS:
                 if entry.get(metric) is not None:
-                    _number(f"epoch {epoch}: {metric}", entry[metric], math.inf if metric.endswith("loss") else 1.0)
+                    most = math.inf if metric.endswith("loss") else 1.0
+                    _check_number(f"epoch {epoch}: {metric}", entry[metric], most)
         if all(entry.get(metric) is None for entry in self.epochs for metric in METRICS):
             raise ValueError(f"epochs: got none of {', '.join(METRICS)}")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A top-1 accuracy with its 95 % interval, as fractions 0..1, and the number of clips behind it."""
-
-    top1: int | float
-    low: int | float
-    high: int | float
-    count: int
-
-    def __post_init__(self) -> None:
-        for name in ("top1", "low", "high"):
-            _number(name, getattr(self, name), 1.0)
-        if not self.low <= self.top1 <= self.high:
-            raise ValueError(f"top1: got {self.top1} outside its interval {self.low}..{self.high}")
-        if self.count < 1:
-            raise ValueError(f"count: got {self.count}, expected at least one clip")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One network in a comparison.
-
-    Attributes:
-        name: short, such as "ST-ABN".
-        description: how it came about, in a few words.
-        cells: one per column of the comparison.
-        extra: further columns as (column, text), such as ("mended", "41"). Rows may differ in them.
-        control: the network that had everything but what is tested; it is marked so.
-    """
-
-    name: str
-    description: str
-    cells: tuple[Cell, ...]
-    extra: tuple[tuple[str, str], ...] = ()
-    control: bool = False
-
-    def __post_init__(self) -> None:
-        _text("name", self.name)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Networks measured on the same clips.
-
-    Attributes:
-        split: which clips.
-        edited_classes: the classes that people edited.
-        rows: at least one; the first is what the others are read against.
-        verdict: one sentence that the caller derives from paired numbers. The report itself never claims a gain.
-        columns: one name per cell of each row.
-    """
-
-    split: str
-    edited_classes: tuple[str, ...]
-    rows: tuple[Row, ...]
-    verdict: str
-    columns: tuple[str, ...] = ("edited classes", "other classes", "all")
-
-    def __post_init__(self) -> None:
-        _text("split", self.split)
-        _text("verdict", self.verdict)
-        if not self.rows or not self.columns:
-            raise ValueError("rows, columns: got none, expected at least one of each")
-        for row in self.rows:
-            if len(row.cells) != len(self.columns):
-                raise ValueError(
-                    f"{row.name}: got {len(row.cells)} cells, expected {len(self.columns)}, one per column"
-                )
-
-    @property
-    def extra_columns(self) -> tuple[str, ...]:
-        """The names of the rows' further columns, in the order of their first appearance."""
-        return tuple(dict.fromkeys(name for row in self.rows for name, _ in row.extra))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference between two networks in fractions, -1..1, with its 95 % interval."""
-
-    points: int | float
-    low: int | float
-    high: int | float
-
-    def __post_init__(self) -> None:
-        for name in ("points", "low", "high"):
-            _number(name, getattr(self, name), 1.0, least=-1.0)
-        if not self.low <= self.points <= self.high:
-            raise ValueError(f"points: got {self.points} outside its interval {self.low}..{self.high}")
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of no difference."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
-class ContrastRow:
-    """One network's differences to another.
-
-    Attributes:
-        name: of the network.
-        changes: one per column of the contrast; None where there is nothing to compare.
-        extra: further columns as (column, text).
-    """
-
-    name: str
-    changes: tuple[Difference | None, ...]
-    extra: tuple[tuple[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        _text("name", self.name)
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Networks as paired differences to one of them.
-
-    Attributes:
-        against: the name of that one.
-        columns: one name per change of each row.
-        rows: the others, at least one.
-    """
-
-    against: str
-    columns: tuple[str, ...]
-    rows: tuple[ContrastRow, ...]
-
-    def __post_init__(self) -> None:
-        _text("against", self.against)
-        if not self.rows or not self.columns:
-            raise ValueError("rows, columns: got none, expected at least one of each")
-        for row in self.rows:
-            if len(row.changes) != len(self.columns):
-                raise ValueError(
-                    f"{row.name}: got {len(row.changes)} changes, expected {len(self.columns)}, one per column"
-                )
-
-    @property
-    def extra_columns(self) -> tuple[str, ...]:
-        """The names of the rows' further columns, in the order of their first appearance."""
-        return tuple(dict.fromkeys(name for row in self.rows for name, _ in row.extra))
-
-
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """What one network took for what.
+    """The confusion matrix of one network.
 
     Attributes:
         name: of the network.
         class_names: K names.
-        counts: (K, K) integers from 0; `counts[i, j]` clips of class i were called class j.
+        counts: (K, K) integers from 0; `counts[i, j]` clips of class i were predicted as class j.
     """
 
     name: str
@@ -201,7 +159,7 @@ class Confusion:
     counts: np.ndarray
 
     def __post_init__(self) -> None:
-        _text("name", self.name)
+        _check_text("name", self.name)
         classes = len(self.class_names)
         if classes == 0:
             raise ValueError("class_names: got none, expected at least one")
@@ -212,7 +170,7 @@ class Confusion:
             raise ValueError(f"counts: got {self.counts.min()}, expected numbers from 0")
 
     def worst(self, most: int = 5) -> tuple[tuple[str, str, int, int], ...]:
-        """The most frequent mistakes as (true class, taken for, how often, clips of the true class)."""
+        """The most frequent mistakes as (true class, predicted class, how often, clips of the true class)."""
         mistakes = self.counts - np.diag(np.diag(self.counts))
         order = np.argsort(-mistakes, axis=None, kind="stable")[:most]
         pairs = [divmod(int(i), len(self.class_names)) for i in order]
@@ -230,7 +188,7 @@ class Example:
     Attributes:
         clip_id: of the clip.
         title: one line.
-        video: an .mp4 or .webm file, read when the report is written.
+        video: an .mp4 or .webm file, read when the page is written.
         caption: what to see in it.
     """
 
@@ -240,45 +198,204 @@ class Example:
     caption: str
 
     def __post_init__(self) -> None:
-        _text("clip_id", self.clip_id)
+        _check_text("clip_id", self.clip_id)
         if self.video.suffix.lower() not in VIDEO_TYPES:
             raise ValueError(f"video: got {self.video}, expected a name ending in .mp4 or .webm")
 
 
 @dataclass(frozen=True)
-class Report:
-    """Everything on the page, in its order; a part that is empty is left out.
+class ReliabilityBin:
+    """Clips of similar confidence: mean confidence and accuracy in 0..1, and the number of clips."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.confidence <= 1 and 0 <= self.accuracy <= 1 and self.count >= 1):
+            raise ValueError(f"bin: got {self}, expected shares in 0..1 of at least one clip")
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """The reliability diagram of one network.
+
+    Attributes:
+        name: of the network.
+        error: expected calibration error in words, such as "12.3 (8.0 to 15.1)".
+        bins: those with clips, by rising confidence.
+    """
+
+    name: str
+    error: str
+    bins: tuple[ReliabilityBin, ...]
+
+    def __post_init__(self) -> None:
+        confidences = [b.confidence for b in self.bins]
+        if not confidences or confidences != sorted(confidences):
+            raise ValueError(f"bins: got confidences {confidences}, expected at least one, rising")
+
+
+@dataclass(frozen=True)
+class ClassShares:
+    """Accuracy of several networks class by class.
+
+    Attributes:
+        names: of the K classes.
+        counts: clips of each.
+        edited: names of those that have edits.
+        networks: at least two (name, K shares in 0..1, None for a class without clips); changes are those from the
+            first to the last.
+        control: the name of the control among them, or None.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    edited: tuple[str, ...]
+    networks: tuple[tuple[str, tuple[float | None, ...]], ...]
+    control: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.networks) < 2:
+            raise ValueError(f"networks: got {len(self.networks)}, expected at least two")
+        for name, values in (("counts", self.counts), *self.networks):
+            if len(values) != len(self.names):
+                raise ValueError(f"{name}: got {len(values)} numbers, expected {len(self.names)}, one per class")
+        for name, values in self.networks:
+            if any(value is not None and not 0 <= value <= 1 for value in values):
+                raise ValueError(f"{name}: got {values}, expected shares in 0..1")
+
+    def change(self, number: int) -> float:
+        """The difference of a class's accuracy from the first network to the last; 0 without clips."""
+        first, last = self.networks[0][1][number], self.networks[-1][1][number]
+        return 0.0 if first is None or last is None else last - first
+
+    def most_changed(self, most: int) -> tuple[int, ...]:
+        """Positions of classes with clips, largest gain first; of more than `most` the largest gains and losses."""
+        measured = [k for k, count in enumerate(self.counts) if count]
+        order = sorted(measured, key=lambda k: -self.change(k))
+        return tuple(order) if len(order) <= most else (*order[: most - most // 2], *order[-(most // 2) :])
+
+
+@dataclass(frozen=True)
+class CurvePair:
+    """Mean deletion and insertion curves of one explanation.
+
+    Attributes:
+        deletion: one value in 0..1 per share of what is removed, at least two.
+        insertion: likewise per share of what is kept.
+        deletion_area: under the curve, in 0..1; lower is better.
+        insertion_area: likewise; higher is better.
+    """
+
+    deletion: tuple[float, ...]
+    insertion: tuple[float, ...]
+    deletion_area: float
+    insertion_area: float
+
+    def __post_init__(self) -> None:
+        if len(self.deletion) != len(self.insertion) or len(self.deletion) < 2:
+            got = f"{len(self.deletion)} and {len(self.insertion)}"
+            raise ValueError(f"curves: got {got} points, expected the same number of each, from two")
+        for value in (*self.deletion, *self.insertion, self.deletion_area, self.insertion_area):
+            _check_number("curves", value, 1.0)
+
+
+@dataclass(frozen=True)
+class CurveGrid:
+    """Deletion and insertion curves of one network's explanations with one baseline.
+
+    Attributes:
+        name: of the network.
+        baseline: the replacement for what is removed.
+        methods: names of the explanations.
+        scopes: what is ranked: frames, regions, both.
+        curves: per scope one pair per method.
+    """
+
+    name: str
+    baseline: str
+    methods: tuple[str, ...]
+    scopes: tuple[str, ...]
+    curves: tuple[tuple[CurvePair, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.curves) != len(self.scopes) or any(len(row) != len(self.methods) for row in self.curves):
+            got = [len(row) for row in self.curves]
+            raise ValueError(f"curves: got {got}, expected {len(self.scopes)} rows of {len(self.methods)}")
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Faithfulness of explanations; an empty part is left out of the page.
+
+    Attributes:
+        clips: number of clips that were perturbed.
+        drops: loss of top-1 when a network's own attention is replaced, one row per network; or None.
+        curves: per network and baseline.
+        against_others: per network, its temporal attention against its other explanations.
+        localisation: per network whose data has ground truth, one row per explanation.
+    """
+
+    clips: int
+    drops: EstimateTable | None = None
+    curves: tuple[CurveGrid, ...] = ()
+    against_others: tuple[EstimateTable, ...] = ()
+    localisation: tuple[EstimateTable, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything on a page, in its order; an empty part is left out.
 
     Attributes:
         title: the heading.
         intro: one or two sentences.
-        curves: training runs.
-        comparison: networks on the same clips, or None.
-        confusions: one per network.
+        comparison: networks on the same clips, the starting point first; or None.
+        reading: how to read the comparison: what it measures, what an interval covers.
+        verdict: one sentence derived from paired differences; the page itself never claims a gain.
+        edited_classes: names of the classes that have edits.
+        former: the other networks on the clips that the first got wrong and right; or None.
+        differences: to the control and to the first network.
+        reliabilities: one per network.
+        classes: accuracy per class, or None.
+        explanations: whether they are faithful, or None.
         examples: films.
-        facts: (name, value) of data, seeds, machine, versions, command.
+        confusions: one per network.
+        curves: training runs.
         caveats: sentences on what the numbers do not show.
+        facts: (name, value) of data, runs, seeds, machine, versions, command.
     """
 
     title: str
     intro: str
-    curves: tuple[Curve, ...] = ()
-    comparison: Comparison | None = None
-    confusions: tuple[Confusion, ...] = ()
+    comparison: EstimateTable | None = None
+    reading: str = ""
+    verdict: str = ""
+    edited_classes: tuple[str, ...] = ()
+    former: EstimateTable | None = None
+    differences: tuple[EstimateTable, ...] = ()
+    reliabilities: tuple[Reliability, ...] = ()
+    classes: ClassShares | None = None
+    explanations: Explanations | None = None
     examples: tuple[Example, ...] = ()
-    facts: tuple[tuple[str, str], ...] = ()
+    confusions: tuple[Confusion, ...] = ()
+    curves: tuple[Curve, ...] = ()
     caveats: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        _text("title", self.title)
+        _check_text("title", self.title)
+        if self.comparison is not None:
+            _check_text("verdict", self.verdict)
 
 
-def _text(name: str, value: str) -> None:
+def _check_text(name: str, value: str) -> None:
     if not value.strip():
         raise ValueError(f"{name}: got an empty string, expected text")
 
 
-def _number(name: str, value: Any, most: int | float, least: int | float = 0) -> None:
+def _check_number(name: str, value: Any, most: float, least: float = 0.0) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{name}: got {value!r}, expected a finite number")
     if not least <= value <= most:

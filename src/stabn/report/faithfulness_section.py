@@ -1,16 +1,11 @@
-"""Whether the networks of a comparison look where and when they say: measured, and as parts of the page."""
+"""The section of a page on explanations, from the faithfulness measured for every run of a comparison."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stabn.evaluation.seeds import seed_interval
-from stabn.report.comparison_content import (
-    ExplanationSection,
-    LocalisationChart,
-    PerturbationCurvePair,
-    PerturbationPanels,
-)
-from stabn.report.content import Cell, Contrast, ContrastRow, Difference, Row
+from stabn.evaluation.intervals import seed_interval
+from stabn.evaluation.perturbation import DIRECTIONS, SCOPES
+from stabn.report.content import CurveGrid, CurvePair, Estimate, EstimateTable, Explanations, Row
 
 _REPLACED = ("inverse-spatial", "uniform-spatial", "shuffled-spatial",
              "inverse-temporal", "uniform-temporal", "shuffled-temporal")  # fmt: skip
@@ -22,108 +17,109 @@ _MEASURES = {
     ("spatial", "energy"): "energy in box",
 }
 
-Found = Sequence[Mapping[str, Any]]
-"""What was found of one method's runs, one per seed."""
+Runs = Sequence[Mapping[str, Any]]
+"""Faithfulness of one method's runs, one per seed."""
 
 
-def explanation_section(looked: Found, names: Sequence[str]) -> ExplanationSection:
-    """What `look` found, for the page; over seeds the means of all runs of a method.
+def explanation_section(measured: Runs, names: Sequence[str]) -> Explanations:
+    """The section on explanations; over seeds with the means of all runs of a method.
 
     Args:
-        looked: what `look` gave, the methods in the same order in every repetition.
-        names: what the page calls them.
+        measured: what `stabn.evaluation.compare_runs.runs_faithfulness` gave, the methods in the same order in every
+            repetition.
+        names: of the methods on the page.
     """
-    of = [(name, looked[i :: len(names)]) for i, name in enumerate(names)]
-    with_attention = [(name, found) for name, found in of if found[0]["attention_replaced"] is not None]
-    baselines = looked[0]["baselines"]
-    return ExplanationSection(
-        clips=len(looked[0]["perturbed"]),
+    methods = [(name, measured[i :: len(names)]) for i, name in enumerate(names)]
+    with_attention = [(name, runs) for name, runs in methods if runs[0]["attention_replaced"] is not None]
+    baselines = measured[0]["baselines"]
+    return Explanations(
+        clips=len(measured[0]["perturbed"]),
         drops=_drops(with_attention) if with_attention else None,
-        removals=tuple(_removal(name, found, baseline) for name, found in of for baseline in baselines),
-        ahead=tuple(_ahead(name, found, baselines[0]) for name, found in with_attention if baselines),
-        located=tuple(part for name, found in of if (part := _located(name, found)) is not None),
+        curves=tuple(_curves(name, runs, baseline) for name, runs in methods for baseline in baselines),
+        against_others=tuple(_against_others(name, runs, baselines[0]) for name, runs in with_attention if baselines),
+        localisation=tuple(table for name, runs in methods if (table := _localisation(name, runs)) is not None),
     )
 
 
-def _interval(values: Sequence[Mapping[str, float]], scale: float = 1.0) -> tuple[float, float, float]:
-    """(mean, low, high): the one run's own, or over seeds those of the mean."""
+def _estimate(values: Sequence[Mapping[str, float]], scale: float = 1.0, count: int | None = None) -> Estimate:
+    """The one run's own estimate, or over seeds the mean with its interval."""
     if len(values) == 1:
-        return values[0]["mean"] * scale, values[0]["low"] * scale, values[0]["high"] * scale
-    found = seed_interval([value["mean"] * scale for value in values])
-    return found.mean, found.low, found.high
+        mean, low, high = (values[0][key] * scale for key in ("mean", "low", "high"))
+    else:
+        interval = seed_interval([value["mean"] * scale for value in values])
+        mean, low, high = interval.mean, interval.low, interval.high
+    return Estimate.clamped(mean, low, high, count)
 
 
-def _change(values: Sequence[Mapping[str, float]], scale: float = 1.0) -> Difference:
-    middle, low, high = _interval(values, scale)
-    return Difference(middle, max(-1.0, min(low, middle)), min(1.0, max(high, middle)))
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
-def _drops(of: Sequence[tuple[str, Found]]) -> Contrast:
-    names = [name for name in _REPLACED if all(name in f["attention_replaced"] for _, found in of for f in found)]
+def _drops(methods: Sequence[tuple[str, Runs]]) -> EstimateTable:
+    kinds = [
+        kind for kind in _REPLACED if all(kind in run["attention_replaced"] for _, runs in methods for run in runs)
+    ]
     rows = tuple(
-        ContrastRow(
-            name, tuple(_change([f["attention_replaced"][kind]["drop"] for f in found], 0.01) for kind in names)
-        )
-        for name, found in of
+        Row(name, tuple(_estimate([run["attention_replaced"][kind]["drop"] for run in runs], 0.01) for kind in kinds))
+        for name, runs in methods
     )
-    return Contrast("the network's own attention", tuple(names), rows)
+    return EstimateTable("the network's own attention", tuple(kinds), rows)
 
 
-def _removal(name: str, found: Found, baseline: str) -> PerturbationPanels:
-    methods = tuple(found[0]["methods"])
-    scopes = tuple(scope for scope in ("frames", "regions", "both") if scope in found[0]["methods"][methods[0]])
+def _curves(name: str, runs: Runs, baseline: str) -> CurveGrid:
+    methods = tuple(runs[0]["methods"])
+    scopes = tuple(scope for scope in SCOPES if scope in runs[0]["methods"][methods[0]])
 
-    def trace(scope: str, method: str) -> PerturbationCurvePair:
-        measured = [f["methods"][method][scope][baseline] for f in found]
-        curves, areas = [], []
-        for direction in ("deletion", "insertion"):
-            points = zip(*(m[direction]["curve"] for m in measured), strict=True)
-            curves.append(tuple(sum(values) / len(found) for values in points))
-            areas.append(sum(m[direction]["auc"] for m in measured) / len(found))
-        return PerturbationCurvePair(curves[0], curves[1], areas[0], areas[1])
+    def pair(scope: str, method: str) -> CurvePair:
+        measures = [run["methods"][method][scope][baseline] for run in runs]
+        curves = {d: zip(*(measure[d]["curve"] for measure in measures), strict=True) for d in DIRECTIONS}
+        means = {d: tuple(_mean(values) for values in points) for d, points in curves.items()}
+        areas = {d: _mean([measure[d]["auc"] for measure in measures]) for d in DIRECTIONS}
+        return CurvePair(means["deletion"], means["insertion"], areas["deletion"], areas["insertion"])
 
-    return PerturbationPanels(
-        name, baseline, methods, scopes, tuple(tuple(trace(s, m) for m in methods) for s in scopes)
-    )
+    return CurveGrid(name, baseline, methods, scopes, tuple(tuple(pair(s, m) for m in methods) for s in scopes))
 
 
-def _ahead(name: str, found: Found, baseline: str) -> Contrast:
-    """Positive where the attention is the better one."""
-    others = found[0]["differences"]["attention"]
-    known = all("temporal" in value.get("truth", {}) for f in found for value in f["differences"]["attention"].values())
-    columns = (f"frames, insertion ({baseline})", f"frames, deletion ({baseline})", *(["frame AP"] if known else []))
+def _against_others(name: str, runs: Runs, baseline: str) -> EstimateTable:
+    """Differences between the attention and each other explanation; positive where the attention is better."""
+    differences = [run["differences"]["attention"] for run in runs]
+    has_truth = all("temporal" in value.get("truth", {}) for run in differences for value in run.values())
     rows = []
-    for other in others:
-        values = [f["differences"]["attention"][other] for f in found]
-        changes = [
-            _change([value["frames"][baseline]["insertion"] for value in values]),
-            _change([_turned(value["frames"][baseline]["deletion"]) for value in values]),
+    for other in differences[0]:
+        frames = [run[other]["frames"][baseline] for run in differences]
+        cells = [
+            _estimate([value["insertion"] for value in frames]),
+            _estimate([_negated(value["deletion"]) for value in frames]),
         ]
-        if known:
-            changes.append(_change([value["truth"]["temporal"]["average_precision"] for value in values]))
-        rows.append(ContrastRow(other, tuple(changes)))
-    return Contrast(f"the other explanations of {name}", columns, tuple(rows))
+        if has_truth:
+            cells.append(_estimate([run[other]["truth"]["temporal"]["average_precision"] for run in differences]))
+        rows.append(Row(other, tuple(cells)))
+    columns = (f"frames, insertion ({baseline})", f"frames, deletion ({baseline})", *["frame AP"] * has_truth)
+    return EstimateTable(f"the other explanations of {name}", columns, tuple(rows))
 
 
-def _turned(value: Mapping[str, float]) -> dict[str, float]:
+def _negated(value: Mapping[str, float]) -> dict[str, float]:
     return {"mean": -value["mean"], "low": -value["high"], "high": -value["low"]}
 
 
-def _located(name: str, found: Found) -> LocalisationChart | None:
-    methods = list(found[0]["methods"])
-    truths = {method: [f["methods"][method]["truth"] for f in found] for method in methods}
-    if any(value is None for values in truths.values() for value in values):
+def _localisation(name: str, runs: Runs) -> EstimateTable | None:
+    truths = {method: [run["methods"][method]["truth"] for run in runs] for method in runs[0]["methods"]}
+    every = [truth for of_method in truths.values() for truth in of_method]
+    if any(truth is None for truth in every):
         return None
-    known = [key for key in _MEASURES if all(v[key[0]] is not None for values in truths.values() for v in values)]
-
-    def cell(method: str, side: str, measure: str) -> Cell:
-        middle, low, high = _interval([value[side][measure] for value in truths[method]])
-        clips = len(truths[method][0][side]["clips"])
-        return Cell(middle, max(0.0, min(low, middle)), min(1.0, max(high, middle)), clips)
-
-    rows = tuple(Row(method, "", tuple(cell(method, *key) for key in known)) for method in methods)
-    chances = tuple(
-        sum(value[side][measure]["chance"] for value in truths[methods[0]]) / len(found) for side, measure in known
+    measures = [key for key in _MEASURES if all(truth[key[0]] is not None for truth in every)]
+    if not measures:
+        return None
+    rows = tuple(
+        Row(
+            method,
+            tuple(
+                _estimate([truth[side][measure] for truth in of_method], count=len(of_method[0][side]["clips"]))
+                for side, measure in measures
+            ),
+        )
+        for method, of_method in truths.items()
     )
-    columns = tuple(_MEASURES[key] for key in known)
-    return LocalisationChart(name, columns, rows, chances) if known else None
+    first = next(iter(truths.values()))
+    chance = tuple(_mean([truth[side][measure]["chance"] for truth in first]) for side, measure in measures)
+    return EstimateTable(name, tuple(_MEASURES[key] for key in measures), rows, chance)

@@ -1,36 +1,36 @@
-"""The confusion matrix as a chart."""
+"""Confusion matrix, written as SVG directly: of 174 classes matplotlib would draw 30,000 cells or one pixel image.
+
+Only cells with clips are drawn, and each says what it is when pointed at.
+"""
 
 import math
 
 import numpy as np
 from markupsafe import Markup, escape
 
-from stabn.report.charts.svg import distinct, opening
+from stabn.report.charts import svg
 from stabn.report.content import Confusion
 
-_COUNTS_TO = 20  # classes up to which a confusion matrix has room for its counts
-
-
-_NAMES_TO = 60
+_COUNTS_TO = 20  # classes up to which there is room for counts
+_NAMES_TO = 60  # and for names
 
 
 def confusion_svg(confusion: Confusion) -> Markup:
-    """True classes downwards, answers to the right; the depth of a cell is its share of the row.
+    """True classes are rows and predicted classes columns; the depth of a cell is its share of the row.
 
-    Right answers (the diagonal) and mistakes have two colours. Rows carry number and name, columns the number, so that
-    long names stay readable. Counts are printed for up to 20 classes and names for up to 60; beyond, cells name
-    themselves when pointed at.
+    Right predictions (the diagonal) and mistakes have two colours. Rows carry number and name, columns the number, so
+    that long names stay readable. Counts are printed for up to 20 classes and names for up to 60.
     """
     counts, names = confusion.counts, confusion.class_names
     classes = len(names)
     side = 30 if classes <= _COUNTS_TO else 14 if classes <= _NAMES_TO else max(3, 840 // classes)
     size = 12 if classes <= _COUNTS_TO else 10
-    labels = distinct(names, 54)
+    labels = svg.shorten(names, 54)
     left = 36 + round(0.56 * size * max(map(len, labels))) if classes <= _NAMES_TO else 8
     top = 24 if classes <= _NAMES_TO else 8
     extent = side * classes
     width, height = left + extent + 2, top + extent + 2
-    parts = [opening(width, width, height, f"{confusion.name}: confusion matrix")]
+    parts = [svg.opening(width, width, height, f"{confusion.name}: confusion matrix")]
     parts.append(f'<rect class="field" x="{left}" y="{top}" width="{extent}" height="{extent}"/>')
     for i in range(classes if classes <= _NAMES_TO else 0):
         y, style = top + side * (i + 0.5) + size * 0.36, f' style="font-size:{size}px"'

@@ -1,143 +1,80 @@
-"""Accuracies and differences with their intervals, one row per network and one panel per group of clips."""
+"""Forest plot: estimates with their intervals, one row per network and one panel per column of a table."""
 
 import math
-from collections.abc import Callable, Sequence
 
+import matplotlib
+import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from stabn.report.charts.svg import CHARACTER, STRONG, WIDTH, distinct, dot, opening, path, square, text
-from stabn.report.comparison_content import LocalisationChart
-from stabn.report.content import Comparison, Contrast
+from stabn.report.charts import svg
+from stabn.report.content import EstimateTable
 
-Mark = tuple[float, float, float]
-"""(low, middle, high)."""
-
-_NAMES, _GAP, _LINE, _HEAD, _FOOT = 286, 44, 30, 30, 28
 _ACROSS = 3  # panels beside each other; more would leave too little room for their ticks
-_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
-def forest_svg(comparison: Comparison) -> Markup:
-    """Each row's top-1 as a mark, its 95 % interval as a line.
+@matplotlib.rc_context(svg.STYLE)
+def forest_svg(table: EstimateTable) -> Markup:
+    """Each estimate as a mark in percent, its interval as a line, and the column's reference as a dotted line.
 
-    A point of accuracy is equally wide in all panels, but each panel starts where its own values do. The control is a
-    hollow square and the others are dots; a dotted line runs through the first row's value.
+    A point is equally wide in all panels, but each panel starts where its own values do. The control is a hollow
+    square and the others are dots.
     """
-    columns = [
-        [(cell.low, cell.top1, cell.high) for cell in (row.cells[j] for row in comparison.rows)]
-        for j in range(len(comparison.columns))
-    ]
+    across = min(_ACROSS, len(table.columns))
+    bands = math.ceil(len(table.columns) / across)
+    rows = len(table.rows)
+    figure = svg.new_figure(svg.WIDTH, bands * (30 * rows + 58))
+    space = svg.margins(figure, 296, 14, 26, 28, wspace=0.14, hspace=58 / (30 * rows))
+    panels = figure.subplots(bands, across, squeeze=False, gridspec_kw=space).ravel()
+    limits = _limits(table)
     names = [
-        row.name + (" (control)" if row.control and not row.name.endswith("control") else "") for row in comparison.rows
+        row.name + (" (control)" if row.control and not row.name.endswith("control") else "") for row in table.rows
     ]
-    return _panels(
-        names,
-        [row.control for row in comparison.rows],
-        comparison.columns,
-        columns,
-        lines=[cells[0][1] for cells in columns],
-        bounds=(0.0, 1.0),
-        number="{:.0f}".format,
-        label="top-1 accuracy with 95 % intervals",
-    )
+    for number, axes in enumerate(panels):
+        if number >= len(table.columns):
+            axes.remove()
+            continue
+        _draw_panel(axes, table, number, names)
+        axes.set_xlim(*limits[number])
+        axes.set_yticks(range(rows), svg.shorten(names, 38) if number % across == 0 else [""] * rows)
+        for label, name in zip(axes.get_yticklabels(), names, strict=True):
+            label.set(color=svg.INK, fontsize=9.75)
+            svg.tooltip(label, name)
+    kind = "differences to" if table.is_difference else "estimates:"
+    return svg.to_svg(figure, f"{kind} {table.title}, with 95 % intervals")
 
 
-def located_svg(located: LocalisationChart) -> Markup:
-    """Each explanation's figures as marks with their 95 % intervals; a dotted line at chance."""
-    columns = [
-        [(cell.low, cell.top1, cell.high) for cell in (row.cells[j] for row in located.rows)]
-        for j in range(len(located.columns))
+def _draw_panel(axes: Axes, table: EstimateTable, number: int, names: list[str]) -> None:
+    column = table.columns[number]
+    title = axes.set_title(svg.shorten([column], 30)[0])
+    svg.tooltip(title, column)
+    svg.grid_only(axes, "x")
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    sign = "+" if table.is_difference else ""
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:{sign if value else ''}.3g}".replace("-", "−"))
+    axes.axvline(100 * table.reference[number], color=svg.MUTED, linestyle=(0, (1.3, 2.6)), linewidth=1.1)
+    for i, row in enumerate(table.rows):
+        cell = row.cells[number]
+        if cell is None:
+            continue
+        low, value, high = (100 * end for end in (cell.low, cell.value, cell.high))
+        axes.plot([low, high], [i, i], color=svg.ACCENT, linewidth=1.5, marker="|", markersize=6, clip_on=False)
+        hollow = {"marker": "s", "color": svg.MISTAKE, "markerfacecolor": svg.SURFACE, "markeredgewidth": 1.9}
+        style = hollow if row.control else {"marker": "o", "color": svg.ACCENT}
+        (mark,) = axes.plot([value], [i], markersize=7, clip_on=False, **style)
+        svg.tooltip(mark, f"{names[i]}, {column}: {value:.1f} ({low:.1f} to {high:.1f})")
+
+
+def _limits(table: EstimateTable) -> list[tuple[float, float]]:
+    """Ends of each panel's axis in percent, all equally far apart and within the possible values."""
+    least = -100.0 if table.is_difference else 0.0
+    values = [
+        [reference, *(end for row in table.rows if (cell := row.cells[j]) for end in (cell.low, cell.high))]
+        for j, reference in enumerate(table.reference)
     ]
-    return _panels(
-        [row.name for row in located.rows],
-        [False] * len(located.rows),
-        located.columns,
-        columns,
-        lines=located.chance,
-        bounds=(0.0, 1.0),
-        number="{:.0f}".format,
-        label=f"{located.name}: explanations against the truth, with 95 % intervals",
-    )
-
-
-def contrast_svg(contrast: Contrast) -> Markup:
-    """Each row's difference as a mark, its 95 % interval as a line; a dotted line at no difference."""
-    columns = [
-        [None if change is None else (change.low, change.points, change.high) for change in changes]
-        for changes in zip(*(row.changes for row in contrast.rows), strict=True)
-    ]
-    return _panels(
-        [row.name for row in contrast.rows],
-        [False] * len(contrast.rows),
-        contrast.columns,
-        columns,
-        lines=[0.0] * len(columns),
-        bounds=(-1.0, 1.0),
-        number=lambda value: f"{value:+.0f}" if round(value) else "0",
-        label=f"differences to {contrast.against} with 95 % intervals",
-    )
-
-
-def _scale(
-    columns: Sequence[Sequence[Mark | None]], lines: Sequence[float], bounds: tuple[float, float]
-) -> tuple[float, int, list[int]]:
-    """What a tick is worth, how many steps each panel has, and at which tick each begins.
-
-    All panels are as wide as the widest needs; what the others do not need is on both sides of theirs.
-    """
-    least, most = bounds
-    lows = [min([line, *(mark[0] for mark in marks if mark)]) for line, marks in zip(lines, columns, strict=True)]
-    highs = [max([line, *(mark[2] for mark in marks if mark)]) for line, marks in zip(lines, columns, strict=True)]
-    spans = [(max(least, low), min(most, high)) for low, high in zip(lows, highs, strict=True)]
-    widest = max(high - low for low, high in spans)
-    step = next((s for s in _STEPS if widest / s <= 8), _STEPS[-1])
-    ends = [(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)) for low, high in spans]
-    steps = min(max(1, *(last - first for first, last in ends)), round((most - least) / step))
-    starts = [first - (steps - (last - first)) // 2 for first, last in ends]
-    return step, steps, [max(round(least / step), min(start, round(most / step) - steps)) for start in starts]
-
-
-def _panels(
-    names: Sequence[str],
-    hollow: Sequence[bool],
-    titles: Sequence[str],
-    columns: Sequence[Sequence[Mark | None]],
-    *,
-    lines: Sequence[float],
-    bounds: tuple[float, float],
-    number: Callable[[float], str],
-    label: str,
-) -> Markup:
-    across = min(_ACROSS, len(columns))
-    panel = (WIDTH - _NAMES - 12) / across - _GAP
-    step, steps, starts = _scale(columns, lines, bounds)
-    every = math.ceil(steps * 30 / panel)  # so many ticks share one number
-    height = _HEAD + _LINE * len(names) + _FOOT
-    bands = math.ceil(len(columns) / across)
-    parts = [opening(WIDTH, WIDTH, bands * height, label)]
-    for band in range(bands):
-        for i, name in enumerate(distinct(names, int(_NAMES / CHARACTER))):
-            parts.append(text(_NAMES, band * height + _HEAD + _LINE * (i + 0.5) + 4, name, "end", whole=names[i]))
-    for j, (title, marks, start) in enumerate(zip(titles, columns, starts, strict=True)):
-        top, left = (j // across) * height, _NAMES + _GAP + (j % across) * (panel + _GAP)
-        bottom = top + height - _FOOT
-
-        def place(value: float, left: float = left, start: int = start) -> float:
-            return left + min(max((value / step - start) / steps, 0), 1) * panel
-
-        parts.append(text(left, top + 16, title, "start", "strong", most=int(panel / STRONG)))
-        for k in range(steps + 1):
-            at = left + k / steps * panel
-            parts.append(path("rule", f"M{at:.1f} {top + 26}V{bottom}"))
-            if (start + k) % every == 0:
-                parts.append(text(at, bottom + 18, number(100 * (start + k) * step), "middle", "small"))
-        parts.append(path("reference", f"M{place(lines[j]):.1f} {top + 26}V{bottom}"))
-        for i, mark in enumerate(marks):
-            if mark is None:
-                continue
-            y = top + _HEAD + _LINE * (i + 0.5)
-            a, middle, b = map(place, mark)
-            said = f"{names[i]}, {title}: " + "{1} ({0} to {2})".format(*(f"{100 * value:.1f}" for value in mark))
-            parts.append(path("interval", f"M{a:.1f} {y}H{b:.1f}M{a:.1f} {y - 4}v8M{b:.1f} {y - 4}v8"))
-            parts.append(square("control", middle, y, 9, said) if hollow[i] else dot("point", middle, y, 5, said))
-    return Markup("".join(parts) + "</svg>")
+    ends = [(100 * min(column), 100 * max(column)) for column in values]
+    span = min(max(2.0, *(1.06 * (high - low) for low, high in ends)), 100 - least)
+    starts = [float(np.clip((low + high - span) / 2, least, 100 - span)) for low, high in ends]
+    return [(start, start + span) for start in starts]

@@ -1,75 +1,120 @@
-"""The pieces that a page's drawings are made of: SVG text whose colours and fonts are the page's, light or dark."""
+"""What the charts share: matplotlib figures that become SVG elements in the page's colours and fonts, light or dark."""
 
+import io
+import re
 from collections.abc import Sequence
+from typing import Any
 
-from markupsafe import escape
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 
 WIDTH = 1060
-"""Of a drawing that fills the page, in its own units; the page shows a unit as a pixel where it has room."""
-CHARACTER = 7.4
-"""Wide enough for a character of a drawing's ordinary text (13 px) in every font that the page may get."""
-STRONG = 8.2
-"""The same of its headings."""
+"""Width in pixels of a chart that fills the page."""
+
+# matplotlib knows fixed colours only: it draws with these, which the SVG then replaces by the page's variables.
+INK, MUTED, LINE, ACCENT, MISTAKE, SURFACE = "#010203", "#020304", "#030405", "#040506", "#050607", "#060708"
+_VARIABLES = {INK: "currentColor", MUTED: "var(--muted)", LINE: "var(--line)", ACCENT: "var(--accent)",
+              MISTAKE: "var(--mistake)", SURFACE: "var(--surface)"}  # fmt: skip
+_TOOLTIP = "tooltip:"
+
+STYLE: Any = {  # matplotlib's stubs want the literal type of every known key
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9.75,  # 13 px
+    "axes.titlesize": 9.75,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "legend.fontsize": 9.0,
+    "text.color": INK,
+    "axes.titlecolor": INK,
+    "axes.labelcolor": MUTED,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "axes.edgecolor": LINE,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.75,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
 
 
-def opening(shown: int | float, width: int | float, height: int | float, label: str) -> str:
-    """The tag that a drawing begins with; `label` is what it says to whoever does not see it."""
-    wide = ' class="wide"' if shown > 1000 else ""  # a tablet scrolls it rather than shrinking its text
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in pixels, with transparent background."""
+    figure = Figure(figsize=(width / 96, height / 96))
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def margins(figure: Figure, left: float, right: float, top: float, bottom: float, **spaces: float) -> dict[str, float]:
+    """Margins in pixels as the arguments that `Figure.subplots(gridspec_kw=...)` wants."""
+    width, height = figure.get_size_inches() * 96
+    edges = {"left": left / width, "right": 1 - right / width, "top": 1 - top / height, "bottom": bottom / height}
+    return edges | spaces
+
+
+def grid_only(axes: Axes, axis: Any = "both") -> None:
+    """Draw grid lines and no frame or tick marks."""
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.grid(axis=axis)
+
+
+def tooltip(artist: Artist, words: str) -> None:
+    """Show words when somebody points at an artist."""
+    artist.set_gid(_TOOLTIP + words)
+
+
+def to_svg(figure: Figure, label: str) -> Markup:
+    """A figure as an SVG element of a page.
+
+    Args:
+        figure: drawn under `STYLE`.
+        label: alternative text, different for every figure of a page.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": label}):  # ids differ between figures and are the same every time
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # no metadata, no style that would hold for the whole page, no comments, namespaces or unused ids
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(rf'<g id="{_TOOLTIP}([^"]*)">', r"<g><title>\1</title>", svg)
+    svg = re.sub(r'\sid="[\w.]+_\d+"', "", svg)
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
+    svg = re.sub(r"font: ((?:bold |\d+ )?)([\d.]+px) [^;\"]+", r"font-weight: \1; font-size: \2", svg)
+    svg = re.sub(r"font-family: [^;\"]+; ?", "", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    svg = re.sub(r"\n\s*", "\n", svg)
+    width, height = figure.get_size_inches()
+    return Markup(opening(96 * width, 72 * width, 72 * height, label) + svg[svg.index(">") + 1 :])
+
+
+def opening(shown: float, width: float, height: float, label: str) -> str:
+    """The start tag of a chart that is `shown` pixels wide; `label` is its alternative text."""
+    wide = ' class="wide"' if shown > 1000 else ""  # on a tablet it scrolls rather than shrinking its text
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" style="width:{shown:.0f}px"'
     return f'<svg{wide} {size} role="img" aria-label="{escape(label)}">'
 
 
-def text(
-    x: int | float,
-    y: int | float,
-    words: str,
-    anchor: str = "start",
-    kind: str = "",
-    *,
-    most: int = 60,
-    whole: str | None = None,
-) -> str:
-    """One line; of a long one the beginning, and the whole when pointed at. `whole` is what `words` stand for."""
-    style = f' class="{kind}"' if kind else ""
-    short, whole = shortened([words], most)[0], words if whole is None else whole
-    told = f"{escape(short)}{_title(whole if short != whole else '')}"
-    return f'<text{style} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{told}</text>'
-
-
-def path(kind: str, data: str, title: str = "") -> str:
-    """A line or an area in one of the page's styles."""
-    return f'<path class="{kind}" d="{data}">{_title(title)}</path>' if title else f'<path class="{kind}" d="{data}"/>'
-
-
-def dot(kind: str, x: float, y: float, radius: float, title: str = "") -> str:
-    """A round mark."""
-    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">{_title(title)}</circle>'
-
-
-def box(kind: str, x: float, y: float, width: float, height: float, title: str = "") -> str:
-    """A rectangle."""
-    where = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-    return f'<rect class="{kind}" {where}>{_title(title)}</rect>'
-
-
-def square(kind: str, x: float, y: float, side: float, title: str = "") -> str:
-    """A square mark around a point."""
-    return box(kind, x - side / 2, y - side / 2, side, side, title)
-
-
-def shortened(names: Sequence[str], most: int) -> list[str]:
-    """Names of at most so many characters, the last of them an ellipsis where something is left out."""
-    return [name if len(name) <= most else name[: most - 1].rstrip() + "…" for name in names]
-
-
-def distinct(names: Sequence[str], most: int) -> list[str]:
-    """Shortened names that stay apart: those that begin alike show how they end."""
-    short = shortened(names, most)
+def shorten(names: Sequence[str], most: int) -> list[str]:
+    """Names of at most `most` characters with an ellipsis; names that begin alike keep their ends, too."""
+    short = [name if len(name) <= most else name[: most - 1].rstrip() + "…" for name in names]
     if len(set(short)) == len(set(names)):
         return short
     tail = most // 2
     return [n if len(n) <= most else n[: most - tail - 1].rstrip() + "…" + n[-tail:].lstrip() for n in names]
-
-
-def _title(words: str) -> str:
-    return f"<title>{escape(words)}</title>" if words else ""
