@@ -9,6 +9,7 @@ import torch
 from small_run import FRAMES, QUICK, SETTINGS
 
 from stabn.cli import train as verbs
+from stabn.data.clip_batch import collate
 from stabn.data.dataset import FrameScores, VideoDataset
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.sampling import Sampling
@@ -24,6 +25,14 @@ FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engin
     "optimizer": OptimizerRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=1, batch_size=4),
     "gamma": 5.0,
 }
+
+
+def dataset_of(run, count=1, **options) -> VideoDataset:
+    """The first training clips of a run; `options` hold scores and boxes of the first one."""
+    table = run.source.table()
+    samples = table.of_split("train")[:count]
+    per_clip = {name: {samples[0].clip_id: options.pop(name)} for name in ("scores", "boxes") if name in options}
+    return VideoDataset(samples, SETTINGS["preprocessing"], class_names=table.class_names, **per_clip, **options)
 
 
 def test_the_cross_entropy_form_computed_by_hand():
@@ -70,25 +79,13 @@ def test_scores_of_other_frames_lie_on_the_line_between_edited_ones():
 
 
 def test_a_repeated_last_frame_keeps_a_score_of_its_own_for_each_repetition(run):
-    table = run.source.table()
-    sample = table.of_split("train")[0]
     scored = FrameScores((0, 1, 2, 3, 4, 5, 5, 5), (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.0))
-    item = VideoDataset(
-        [sample],
-        network_preprocessing(run.model(), "run"),
-        class_names=table.class_names,
-        scores={sample.clip_id: scored},
-    )[0]
-    assert item.scores[0].tolist() == list(scored.scores)
+    assert dataset_of(run, scores=scored)[0].scores[0].tolist() == list(scored.scores)
 
 
-def test_edited_clips_may_be_seen_at_varied_frames(tabletop, run):
-    table = run.source.table()
-    preprocessing = network_preprocessing(run.model(), "run")
-    sample = table.of_split("train")[0]
+def test_edited_clips_may_be_seen_at_varied_frames(run):
     scored = FrameScores(tuple(range(0, 24, 3)), (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
-    common = {"class_names": table.class_names, "scores": {sample.clip_id: scored}}
-    varied = VideoDataset([sample], preprocessing, augmentation=SETTINGS["augmentation"], vary_scored=True, **common)
+    varied = dataset_of(run, scores=scored, augmentation=SETTINGS["augmentation"], vary_scored=True)
     items = [varied.with_epoch(epoch)[0] for epoch in range(3)]
     assert len({tuple(item.frame_indices[0].tolist()) for item in items}) == 3
     for item in items:
@@ -96,23 +93,13 @@ def test_edited_clips_may_be_seen_at_varied_frames(tabletop, run):
         expected = np.interp(item.frame_indices[0], scored.frame_indices, scored.scores)
         np.testing.assert_allclose(item.scores[0], expected, atol=1e-6)
     with pytest.raises(ValueError, match="vary_scored"):
-        VideoDataset([sample], preprocessing, vary_scored=True, **common)
-
-
-def batch_of(run):
-    table = run.source.table()
-    samples = table.of_split("train")[:2]
-    scores = {samples[0].clip_id: FrameScores(tuple(range(FRAMES)), (1.0,) + (0.0,) * (FRAMES - 1))}
-    dataset = VideoDataset(
-        samples, network_preprocessing(run.model(), "run"), class_names=table.class_names, scores=scores
-    )
-    from stabn.data.clip_batch import collate
-
-    return collate([dataset[0], dataset[1]])
+        dataset_of(run, scores=scored, vary_scored=True)
 
 
 def test_a_guided_clip_is_perceived_through_its_edit_and_the_attention_stays_the_networks_own(run):
-    model, batch = run.model(), batch_of(run)
+    model = run.model()
+    scores = FrameScores(tuple(range(FRAMES)), (1.0,) + (0.0,) * (FRAMES - 1))
+    batch = collate(list(map(dataset_of(run, 2, scores=scores).__getitem__, range(2))))
     module = TrainingModule(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=CorrectionRecipe(guided=1.0))
     model.eval()
     with torch.no_grad():
@@ -167,9 +154,13 @@ def test_edits_take_part_from_the_start_and_who_has_no_control_is_told(run, proj
     assert (tmp_path / "after" / "curves.json").read_text().count("train_temporal_loss") == 1
 
 
-def test_starting_anew_with_a_frozen_extractor_is_refused():
-    with pytest.raises(UserError, match=r"correction\.freeze"):
-        CorrectionRecipe(init="scratch")
+@pytest.mark.parametrize(
+    ("fields", "pattern"),
+    [({"init": "scratch"}, r"correction\.freeze"), ({"guided": 1.5}, r"correction\.guided: got 1\.5")],
+)
+def test_impossible_corrections_are_refused(fields, pattern):
+    with pytest.raises(UserError, match=pattern):
+        CorrectionRecipe(**fields)
 
 
 def test_starting_a_fine_tuned_run_anew_is_refused(run, project, tmp_path):
@@ -192,23 +183,14 @@ def test_varied_views_of_densely_sampled_clips_are_refused(run, project, tmp_pat
     assert not (tmp_path / "after").exists()
 
 
-def test_a_share_of_guided_clips_beyond_one_is_refused():
-    with pytest.raises(UserError, match=r"correction\.guided: got 1\.5"):
-        CorrectionRecipe(guided=1.5)
-
-
 def test_boxes_become_maps_of_what_the_view_shows_of_them(run):
-    table = run.source.table()
-    preprocessing = network_preprocessing(run.model(), "run")
-    sample = table.of_split("train")[0]
-    boxes = {sample.clip_id: [None] * 3 + [(64, 0, 128, 128)] * 60}
-    common = {"class_names": table.class_names, "boxes": boxes, "grid": 2}
-    item = VideoDataset([sample], preprocessing, **common)[0]
+    options = {"boxes": [None] * 3 + [(64, 0, 128, 128)] * 60, "grid": 2}
+    item = dataset_of(run, **options)[0]
     assert item.has_maps[0].tolist() == [index >= 3 for index in item.frame_indices[0].tolist()]
     assert item.maps[0, -1].tolist() == [[0, 1], [0, 1]]
     assert not item.maps[0, ~item.has_maps[0]].any()
     augmentation = replace(SETTINGS["augmentation"], flip=True)
-    varied = VideoDataset([sample], preprocessing, augmentation=augmentation, **common)
+    varied = dataset_of(run, augmentation=augmentation, **options)
     sides = set()
     for epoch in range(12):
         left, right = varied.with_epoch(epoch)[0].maps[0, -1].mean(0).tolist()
@@ -238,11 +220,8 @@ def test_fine_tuning_on_boxes_moves_the_maps_towards_them(run, project, tmp_path
 
 @pytest.mark.parametrize("form", ["squared", "balanced", "cross-entropy"])
 def test_edits_of_where_count_in_the_form_that_the_recipe_names(run, form):
-    table, model = run.source.table(), run.model()
-    sample = table.of_split("train")[0]
-    boxes = {sample.clip_id: [(64, 0, 128, 64)] * 60}
-    common = {"class_names": table.class_names, "boxes": boxes, "grid": 4}
-    batch = VideoDataset([sample], network_preprocessing(model, "run"), **common)[0]
+    model = run.model()
+    batch = dataset_of(run, boxes=[(64, 0, 128, 64)] * 60, grid=4)[0]
     recipe = CorrectionRecipe(loss=form, gamma_where=7.0)
     module = TrainingModule(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=recipe)
     seen = torch.full_like(batch.maps, 0.25)

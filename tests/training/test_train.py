@@ -20,6 +20,8 @@ from stabn.training.module import TrainingModule
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
 from stabn.training.train import fit_network, train
 
+ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **SETTINGS}
+
 
 def test_a_run_is_a_folder_that_recognises_by_itself(trained):
     model = STABN.from_pretrained(trained)
@@ -56,49 +58,45 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_curves(
 ):
     # 7 steps an epoch: 3 and 9 are inside the first and the second epoch, 7 is between them.
     monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
-    arguments = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **SETTINGS}
     power_is_back = power_fails_at(monkeypatch, interrupted_at)
     with pytest.raises(PowerError):
-        train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
+        train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS)
     with pytest.raises(UserError, match=str(tmp_path / "run")):
         open_run(tmp_path / "run")
     power_is_back()
-    train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
+    train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS)
     expected, got = (load_pretrained(folder).state_dict() for folder in (trained, tmp_path / "run"))
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     assert (tmp_path / "run" / "curves.json").read_bytes() == (trained / "curves.json").read_bytes()
 
 
 def test_the_same_command_twice_at_once_is_refused_once(tabletop, trained, monkeypatch, tmp_path):
-    arguments = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **SETTINGS}
     power_is_back = power_fails_at(monkeypatch, 3)
     with pytest.raises(PowerError):
-        train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
+        train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS)
     power_is_back()
     with FileLock(tmp_path / "run" / ".lock"), pytest.raises(UserError, match=str(tmp_path / "run")):
-        train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
-    train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
+        train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS)
+    train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS)
     assert {file.name for file in (tmp_path / "run").iterdir()} == {file.name for file in trained.iterdir()}
 
 
 def test_another_seed_gives_other_weights(tabletop, trained, tmp_path):
-    arguments = {"network": NetworkRecipe("tiny"), "optimizer": replace(QUICK, epochs=1), **SETTINGS, "seed": 4}
-    train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
+    train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS | {"optimizer": replace(QUICK, epochs=1), "seed": 4})
     assert not torch.equal(load_pretrained(trained).fc.weight, load_pretrained(tmp_path / "run").fc.weight)
 
 
 def test_a_run_folder_with_another_recipe_or_another_purpose_is_left_alone(tabletop, run, tmp_path):
-    arguments = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **SETTINGS}
     with pytest.raises(UserError, match=str(run.folder)):
-        train(run.folder, DataSource(str(tabletop)), **arguments)
+        train(run.folder, DataSource(str(tabletop)), **ARGUMENTS)
     value = json.loads((run.folder / "run.json").read_text())
     (run.folder / "run.json").write_text(json.dumps(value | {"complete": False}))
     with pytest.raises(UserError, match=r"seed = 3.* 4"):
-        train(run.folder, DataSource(str(tabletop)), **arguments | {"seed": 4})
+        train(run.folder, DataSource(str(tabletop)), **ARGUMENTS | {"seed": 4})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match=str(tmp_path / "mine")):
-        train(tmp_path / "mine", DataSource(str(tabletop)), **arguments)
+        train(tmp_path / "mine", DataSource(str(tabletop)), **ARGUMENTS)
 
 
 def test_a_resumed_loader_gives_exactly_the_batches_that_are_left(tabletop):
@@ -253,7 +251,7 @@ def test_fit_writes_nothing_but_the_run_and_a_finished_fit_is_not_repeated(table
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_a_training_stopped_during_validation_goes_on_as_if_it_had_not(tabletop, tmp_path, monkeypatch, epochs):
     monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
-    arguments = {"network": NetworkRecipe("tiny"), "optimizer": replace(QUICK, epochs=epochs), **SETTINGS}
+    arguments = ARGUMENTS | {"optimizer": replace(QUICK, epochs=epochs)}
     train(tmp_path / "whole", DataSource(str(tabletop)), **arguments)
     validate = TrainingModule.validation_step
 

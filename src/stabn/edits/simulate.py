@@ -154,11 +154,11 @@ def simulated_scores(
 
 
 def has_truth(clip: ProjectClip, truth: Mapping[str, ClipTruth]) -> bool:
-    """Whether it is known when something happens in a clip; an interval has to meet a frame that the network saw."""
-    if clip.clip_id not in truth or not truth[clip.clip_id].has_timing:
+    """Whether a clip's truth is relevance by frame, or an interval that contains one of the network's frames."""
+    clip_truth = truth.get(clip.clip_id)
+    if clip_truth is None or not clip_truth.has_timing:
         return False
-    known = truth[clip.clip_id]
-    return known.relevance is not None or bool(known.scores(clip.frame_indices).any())
+    return clip_truth.relevance is not None or bool(clip_truth.scores(clip.frame_indices).any())
 
 
 def stratified_order(labels: Sequence[str], rng: np.random.Generator) -> list[int]:

@@ -112,7 +112,7 @@ def profile_context(data_module: ClipDataModule, engine: EngineRecipe) -> Profil
         memory_gib=memory,
         device_gib=torch.cuda.get_device_properties(device).total_memory / 2**30 if on_gpu else memory,
         engine=engine,
-        precision=engine.chosen_precision(),
+        precision=engine.resolved_precision(),
         bf16=bf16_is_faster(device),
     )
 

@@ -11,7 +11,7 @@ import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from stabn.data.dataset import ClipBatch, SkippedClip
+from stabn.data.clip_batch import ClipBatch, SkippedClip
 from stabn.data.quality.unreadable import SkipCounter
 from stabn.errors import NotFiniteError, UserError
 from stabn.files import write_json

@@ -11,7 +11,8 @@ import numpy as np
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Sampler
 
-from stabn.data.dataset import ClipBatch, VideoDataset, collate
+from stabn.data.clip_batch import ClipBatch, collate
+from stabn.data.dataset import VideoDataset
 from stabn.data.quality.unreadable import SkipUnreadable
 from stabn.data.video.reader import Reader, init_reader_process
 from stabn.engine.device import core_count
@@ -55,7 +56,7 @@ def steps_per_epoch(length: int, batch_size: int) -> int:
 
 
 class ResumableLoader(DataLoader[ClipBatch]):
-    """A loader of one epoch after another, whose state is the number of batches given in the current epoch.
+    """A loader of one epoch after another, whose state is the position in the current epoch.
 
     Lightning saves and restores the state. Worker processes persist from epoch to epoch.
     """
@@ -65,10 +66,10 @@ class ResumableLoader(DataLoader[ClipBatch]):
         super().__init__(
             SkipUnreadable(dataset),
             batch_sampler=self.batches,
-            persistent_workers=workers > 0,
+            persistent_workers=workers > 0,  # their readers remember which files are intact
             **loader_options(workers, trainer),
         )
-        self.given = 0
+        self.position = 0
 
     def at_epoch(self, epoch: int) -> "ResumableLoader":
         """This loader, at the beginning of an epoch."""
@@ -76,15 +77,15 @@ class ResumableLoader(DataLoader[ClipBatch]):
         return self
 
     def __iter__(self) -> Any:
-        self.given = self.batches.skip
+        self.position = self.batches.skip
         for batch in super().__iter__():
-            self.given += 1
+            self.position += 1
             yield batch
         self.batches.skip = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The number of batches given."""
-        return {"given": self.given}
+        """The number of batches that the epoch has yielded."""
+        return {"given": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue after as many batches."""
@@ -110,7 +111,7 @@ class ClipDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self._reader = Reader(loader.timeout, loader.decoder)
-        self.training_set, self.validation_set = (s.read_by(self._reader) for s in (training_set, validation_set))
+        self.training_set, self.validation_set = (s.with_reader(self._reader) for s in (training_set, validation_set))
         self.batch_size = batch_size
         self.loader = loader
         self._training: ResumableLoader | None = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 from torchmetrics.classification import MulticlassAccuracy
 
-from stabn.data.dataset import ClipBatch
+from stabn.data.clip_batch import ClipBatch
 from stabn.engine.config import EngineRecipe
 from stabn.nn import STABN, Output, ResNet3D, recognition_loss, spatial_loss, temporal_loss
 from stabn.training.distributed import BatchShard, ShardedDropout, process_count, shard_of_batch, sum_over_processes

@@ -110,7 +110,7 @@ def time_step(module: TrainingModule, data_module: ClipDataModule, engine: Engin
         _fill_cache(data_module, WARM_UP + steps)
     profiler = _StepProfiler(device, steps, max(WARM_UP, module.optimizer.accumulate))
     module.configure_engine(engine)
-    engine.announce()
+    engine.log_settings()
     with silence_lightning(), TemporaryDirectory() as folder:
         trainer = build_trainer(
             engine,
@@ -201,7 +201,7 @@ def time_clips(dataset: VideoDataset, loader: LoaderRecipe) -> ClipTime:
     reading, fitting, infos, frames = [], [], [], []
     with closing(Reader(loader.timeout, loader.decoder)) as reader:
         timed_reader = _TimedReader(reader)
-        timed = dataset.read_by(timed_reader)
+        timed = dataset.with_reader(timed_reader)
         for row in tqdm(rows, desc="reading clips", unit="clip", disable=None, leave=False):
             sample = dataset.samples[row]
             timed_reader.seconds, start = 0.0, time.perf_counter()

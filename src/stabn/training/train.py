@@ -79,7 +79,7 @@ def train(
     if keep and (previous_run := read_run(out)) is not None and previous_run["complete"]:
         _check_same_training(out, previous_run, data, recipe)
         return {}
-    table = data.table() if class_names is None else data.table().numbered(class_names)
+    table = data.table() if class_names is None else data.table().with_class_names(class_names)
     if len(table.class_names) < 2:
         raise UserError(f"{data.annotations}: has {len(table.class_names)} class, expected at least 2 to tell apart")
     tracking.check()
@@ -252,7 +252,7 @@ def fit_network(
         *progress_bar(),
     ]
     module.configure_engine(engine)
-    engine.announce()
+    engine.log_settings()
     if engine.precision == "64-true":
         module.double()  # Lightning does this only after it has read the checkpoint, whose weights would be rounded
     with silence_lightning():
