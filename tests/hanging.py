@@ -1,4 +1,4 @@
-"""Video files of which some hang or crash their decoder; no torch, so that a guard's process can load it."""
+"""Video files of which some hang or crash their decoder; no torch, so that a process that decodes can load it."""
 
 import ctypes
 import os
@@ -12,13 +12,13 @@ from stabn.data.video.backends import VideoFiles
 class HangsOnSome(VideoFiles):
     """Video files of which those named hang-*.mp4 hang their decoder, and those named crash-*.mp4 crash it."""
 
-    def sampled(self, path: object) -> Generator:
+    def sampled_frames(self, path: object) -> Generator:
         stumble(path)
-        return super().sampled(path)
+        return super().sampled_frames(path)
 
-    def chunks(self, path: object, size: int) -> Generator:
+    def frame_chunks(self, path: object, size: int) -> Generator:
         stumble(path)
-        return super().chunks(path, size)
+        return super().frame_chunks(path, size)
 
 
 class HangingInspector(Inspector):

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.faults.plain import Plain
-from benchmarks.settings import command_of, machine
+from benchmarks.settings import describe_machine, reproducing_command
 from benchmarks.tables import write_rows
 from stabn.data.video.backends import VideoFiles
 from stabn.data.video.reader import TIMEOUT, Reader
@@ -100,18 +100,18 @@ def copies(
             yield kind, copy, original
 
 
-def shown(guard: WorkerProcess, path: Path) -> np.ndarray:
+def shown(worker: WorkerProcess, path: Path) -> np.ndarray:
     """(T, H, W, 3) uint8: what this library reads."""
-    return np.stack([p.pixels for chunk in guard.stream("frame_chunks", path, 64) for p in chunk])
+    return np.stack([p.pixels for chunk in worker.stream("frame_chunks", path, 64) for p in chunk])
 
 
 def outcomes(asked: argparse.Namespace, files: dict[str, list[Path]]) -> dict[str, Any]:
     """By codec and kind of damage what became of the copies."""
     found: dict[str, Any] = {}
     rng = np.random.default_rng(SEED)
-    with closing(WorkerProcess(VideoFiles("pyav"), 20)) as guard, closing(WorkerProcess(Plain(), 20)) as plain:
+    with closing(WorkerProcess(VideoFiles("pyav"), 20)) as worker, closing(WorkerProcess(Plain(), 20)) as plain:
         for codec, paths in files.items():
-            right = {path: shown(guard, path) for path in paths}
+            right = {path: shown(worker, path) for path in paths}
             plainly_right = {path: plain.call("frames", path) for path in paths}
             per_kind = asked.copies if codec == REAL else max(asked.copies * 2 // 5, 1)
             counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -121,7 +121,7 @@ def outcomes(asked: argparse.Namespace, files: dict[str, list[Path]]) -> dict[st
                 copies(paths, asked.out, per_kind, rng), total=total, desc=codec, disable=None
             ):
                 try:
-                    frames = shown(guard, copy)
+                    frames = shown(worker, copy)
                     expected = right[original]
                     if np.array_equal(frames, expected):
                         outcome = "right frames"
@@ -246,8 +246,8 @@ if __name__ == "__main__":
     asked.out.mkdir(parents=True, exist_ok=True)
     files = originals(asked.out / "originals", asked.videos, asked.copies)
     found = {"damaged copies": outcomes(asked, files), "reading": reading(asked, files[REAL])}
-    command = command_of(__file__, OUT=asked.out, VIDEOS=asked.videos)
-    write_rows(Path(__file__).with_name("results.json"), {"command": command, "machine": machine(), **found})
+    command = reproducing_command(__file__, OUT=asked.out, VIDEOS=asked.videos)
+    write_rows(Path(__file__).with_name("results.json"), {"command": command, "machine": describe_machine(), **found})
     shutil.rmtree(asked.out / "originals")
     for codec, told in found["damaged copies"].items():
         print(f"{codec:20}", *(f"{outcome} {told['all'].get(outcome, 0)};" for outcome in OUTCOMES))

@@ -14,6 +14,7 @@ is: colours varied, numbers made of bytes.
 """
 
 import argparse
+import json
 import os
 import random
 import time
@@ -28,7 +29,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
-from benchmarks.settings import command_of, machine
+from benchmarks.settings import describe_machine, reproducing_command
 from benchmarks.tables import write_rows
 from stabn.data.dataset import Sample, VideoDataset
 from stabn.data.sampling import Sampling
@@ -41,34 +42,34 @@ JITTER = 0.2
 CRF = {"mp4": 23, "webm": 33}
 
 
-def drawn(seed: int) -> list[np.ndarray]:
+def draw_clip_frames(seed: int) -> list[np.ndarray]:
     """The frames of one clip, (240, 426, 3) uint8."""
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
 
     def soft(height: int, width: int, waves: tuple[int, ...]) -> torch.Tensor:
-        layers = (torch.randn(1, 3, n, 2 * n, generator=chance) / n for n in waves)
+        layers = (torch.randn(1, 3, n, 2 * n, generator=generator) / n for n in waves)
         noise = torch.stack([F.interpolate(layer, (height, width), mode="bicubic")[0] for layer in layers]).sum(0)
         return (noise / noise.std() * 45 + 120).clamp(0, 255)
 
     background, thing = soft(HEIGHT + 80, WIDTH + 160, (4, 12, 40, 120)), soft(60, 60, (3, 12, 30))
-    down, right = (2 * torch.rand(2, generator=chance)).tolist()
+    down, right = (2 * torch.rand(2, generator=generator)).tolist()
     frames = []
     for t in range(LONG):
         frame = background[:, int(down * t) :, int(right * t) :][:, :HEIGHT, :WIDTH].clone()
         top, left = int(90 + 60 * np.sin(t / 7 + seed)), int(170 + 120 * np.cos(t / 9 + seed))
         frame[:, top : top + 60, left : left + 60] = thing
-        frame += 2 * torch.randn(frame.shape, generator=chance)
+        frame += 2 * torch.randn(frame.shape, generator=generator)
         frames.append(frame.clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy())
     return frames
 
 
-def made(out: Path, clips: int) -> None:
+def make_clips(out: Path, clips: int) -> None:
     """The clips as videos and as folders of pictures, if they are not there."""
     for number in range(clips):
         folder = out / "jpeg" / str(number)
         if (folder / f"{LONG - 1:05}.jpg").exists():
             continue
-        frames = drawn(number)
+        frames = draw_clip_frames(number)
         for kind, crf in CRF.items():
             (out / kind).mkdir(parents=True, exist_ok=True)
             write_video(out / kind / f"{number}.{kind}", frames, 12, crf=crf)
@@ -101,20 +102,22 @@ def from_pictures(folder: Path, resize: int) -> torch.Tensor:
 def arms(out: Path, clips: int, resize: int) -> dict[str, Callable[[], Any]]:
     """By name, what prepares all clips once."""
     preprocessing = Preprocessing(Sampling("uniform", READ), resize=resize, crop=SIDE)
-    found: dict[str, Callable[[], Any]] = {
+    works: dict[str, Callable[[], Any]] = {
         "JPEG files": lambda: [from_pictures(out / "jpeg" / str(number), resize) for number in range(clips)]
     }
     for kind in CRF:
         samples = [Sample(str(n), out / kind / f"{n}.{kind}", 0, "train") for n in range(clips)]
-        here = VideoDataset(samples, preprocessing, class_names=["a"], augmentation=Augmentation(JITTER, flip=True))
-        apart = here.read_by(Reader())
-        for name, dataset in ((kind, apart), (f"{kind}, decoded in the same process", here)):
-            found[name] = lambda dataset=dataset: [dataset[row] for row in range(clips)]
-        found[f"{kind}, ready"] = lambda dataset=apart: [dataset[row].clips for row in range(clips)]
-    return found
+        in_process = VideoDataset(
+            samples, preprocessing, class_names=["a"], augmentation=Augmentation(JITTER, flip=True)
+        )
+        own_process = in_process.with_reader(Reader())
+        for name, dataset in ((kind, own_process), (f"{kind}, decoded in the same process", in_process)):
+            works[name] = lambda dataset=dataset: [dataset[row] for row in range(clips)]
+        works[f"{kind}, ready"] = lambda dataset=own_process: [dataset[row].clips for row in range(clips)]
+    return works
 
 
-def measured(out: Path, clips: int, resize: int, repetitions: int) -> dict[str, Any]:
+def measure(out: Path, clips: int, resize: int, repetitions: int) -> dict[str, Any]:
     """Milliseconds per clip by arm, medians, and ratios to the first."""
     works = arms(out, clips, resize)
     rounds: dict[str, list[float]] = {name: [] for name in works}
@@ -130,7 +133,7 @@ def measured(out: Path, clips: int, resize: int, repetitions: int) -> dict[str, 
             "ms per clip": round(median(spent), 2),
             "clips/s": round(1000 / median(spent), 1),
             "times as fast": round(plain / median(spent), 2),
-            "all": [round(one, 2) for one in spent],
+            "ms, least and most": [round(min(spent), 2), round(max(spent), 2)],
         }
         for name, spent in rounds.items()
     }
@@ -141,18 +144,21 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips")
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=7)
-    asked = parser.parse_args()
-    made(asked.out, asked.clips)
+    options = parser.parse_args()
+    make_clips(options.out, options.clips)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # of this process and of those it starts
     torch.set_num_threads(1)
     init_reader_process()
     random.seed(0)
-    found = {
-        f"shorter side {resize}": measured(asked.out, asked.clips, resize, asked.repetitions) for resize in (240, 256)
+    results_by_size = {
+        f"shorter side {resize}": measure(options.out, options.clips, resize, options.repetitions)
+        for resize in (240, 256)
     }
-    command = command_of(__file__, OUT=asked.out)
-    write_rows(Path(__file__).with_name("results.json"), {"command": command, "machine": machine(), **found})
-    for resize, by_arm in found.items():
-        for name, told in by_arm.items():
-            print(f"{resize}  {name:36}  {told['ms per clip']:7.1f} ms  {told['times as fast']:5.2f} times")
+    command = reproducing_command(__file__, OUT=options.out)
+    results = Path(__file__).with_name("results.json")
+    earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    write_rows(results, earlier | {"command": command, "machine": describe_machine(), **results_by_size})
+    for resize, by_arm in results_by_size.items():
+        for name, result in by_arm.items():
+            print(f"{resize}  {name:36}  {result['ms per clip']:7.1f} ms  {result['times as fast']:5.2f} times")

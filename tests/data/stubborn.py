@@ -1,4 +1,4 @@
-"""What decoders do to a process, for tests of what becomes of it; no torch, so that a guard's process can load it."""
+"""What decoders do to a process, for tests of its end; no torch, so that a process that decodes can load it."""
 
 import ctypes
 import os

@@ -111,7 +111,7 @@ def test_a_region_survives_json_and_its_absence_is_not_written():
 
 @pytest.mark.parametrize("region", [(0.5, 0, 0.5, 1), (0, 0, 1), (0, 0.2, 1, 1.5), "left", 3, (0, "a", 1, 1)])
 def test_a_wrong_region_is_refused(region):
-    with pytest.raises(UserError, match="region: got"):
+    with pytest.raises(UserError, match="region"):
         Preprocessing.from_json(PREPROCESSING.as_json() | {"region": region})
 
 
@@ -125,12 +125,12 @@ def test_preprocessing_survives_json():
     [
         ({"crop": None}, "crop: missing"),
         ({"zoom": 2}, "zoom: unknown"),
-        ({"crop": 200}, "crop: got 200, expected at most resize = 36"),
+        ({"crop": 200}, "crop: got 200"),
         ({"crop": 3.5}, "crop: got 3.5"),
-        ({"std": [1, 1, 0]}, r"std: got \(1\.0, 1\.0, 0\.0\), expected three numbers above 0"),
+        ({"std": [1, 1, 0]}, "std: got"),
         ({"mean": 0.5}, "mean: got 0.5"),
-        ({"mean": [0.5, 0.5]}, "expected three numbers"),
-        ({"sampling": 3}, "sampling: got 3, expected an object"),
+        ({"mean": [0.5, 0.5]}, "mean: got"),
+        ({"sampling": 3}, "sampling: got 3"),
         ({"sampling": {"mode": "dense", "frames": 4}}, "sampling.stride: missing"),
         ({"sampling": {"mode": "dense", "frames": 0, "stride": 1}}, "frames: got 0"),
     ],
@@ -144,9 +144,9 @@ def test_wrong_preprocessing_in_a_file_is_refused_in_one_line(change, message):
 
 
 def test_a_crop_larger_than_the_frame_is_refused():
-    with pytest.raises(ValueError, match="expected at most resize"):
+    with pytest.raises(ValueError, match="crop: got 33"):
         Preprocessing(Sampling("dense", 4), resize=32, crop=33)
-    with pytest.raises(ValueError, match="got 30x40 pixels, expected at least 32x32"):
+    with pytest.raises(ValueError, match=r"30x40.*32x32"):
         Augmentation().training_view(random_frames(30, 40), PREPROCESSING, generator())
 
 

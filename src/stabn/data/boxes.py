@@ -1,4 +1,4 @@
-"""From boxes in a video's pixels to maps on the grid of a network's features."""
+"""Convert boxes in a video's pixels to maps on the grid of a network's features."""
 
 import torch
 from jaxtyping import Float32
@@ -10,14 +10,14 @@ Box = tuple[float, float, float, float]
 def box_map(
     box: Box | None, crop: tuple[float, float, float, float], size: tuple[int, int], height: int, width: int
 ) -> Float32[Tensor, "h w"]:
-    """How much of each cell of a view a box covers: the spatial attention M'_s of a person who drew the box.
+    """The share of each cell of a view that a box covers: the spatial attention M'_s of a person who drew the box.
 
     A mirrored view has the mirrored map: `box_map(...).flip(-1)`.
 
     Args:
         box: (left, top, right, bottom) in pixels of the source frame, fractional, right and bottom exclusive; it may
-            reach beyond the view. None: nothing is there.
-        crop: what the view shows, (left, top, right, bottom) as fractions of the source frame, as from
+            reach beyond the view. None for a map of zeros.
+        crop: the part that the view shows, (left, top, right, bottom) as fractions of the source frame, as from
             `Preprocessing.crop_box`.
         size: (height, width) of the source frame in pixels.
         height, width: h and w, the cells.

@@ -1,4 +1,4 @@
-"""When, and where, the labelled thing happens in a clip, for data that says so."""
+"""Ground truth: when and where the labelled action happens in a clip, for data sets that annotate it."""
 
 import json
 import math
@@ -16,18 +16,18 @@ from stabn.errors import UserError
 
 @dataclass(frozen=True)
 class ClipTruth:
-    """What is known of one clip; at least one of the three.
+    """The ground truth of one clip, with at least one of the three attributes.
 
     Attributes:
-        relevance: one value in 0..1 per source frame: 1.0 decisive, 0.5 may matter, 0.0 irrelevant; goes before
-            `interval` where both are given.
+        relevance: one value in 0..1 per source frame: 1.0 decisive, 0.5 may matter, 0.0 irrelevant; it has precedence
+            over `interval`.
         interval: (start, end) in source frames counted from 0, start inclusive, end exclusive, fractional; it may
             reach beyond the end of the video.
         boxes: per source frame (left, top, right, bottom) in pixels of the source, fractional, or None where there is
             nothing.
 
     Raises:
-        ValueError: nothing is known, or a value is out of its range.
+        ValueError: all are None, or a value is out of its range.
     """
 
     relevance: tuple[float, ...] | None = None
@@ -49,12 +49,12 @@ class ClipTruth:
                 raise ValueError(f"boxes: got {box}, expected left < right and top < bottom")
 
     @property
-    def says_when(self) -> bool:
-        """Whether there is more than boxes, so that `scores` can be asked for."""
+    def has_timing(self) -> bool:
+        """Whether there is relevance or an interval, so that `scores` can be computed."""
         return self.relevance is not None or self.interval is not None
 
     def scores(self, frame_indices: Sequence[int] | np.ndarray) -> Float64[np.ndarray, " t"]:
-        """What a careful editor who knows the truth would give to sampled frames.
+        """The temporal scores that sampled frames should have.
 
         Args:
             frame_indices: T source frames, counted from 0.
@@ -64,7 +64,7 @@ class ClipTruth:
             less does, 0.0 outside.
 
         Raises:
-            ValueError: a negative frame, relevance of fewer frames than asked for, or nothing but boxes is known.
+            ValueError: a negative frame, a frame beyond the relevance, or neither relevance nor an interval.
         """
         frames = np.asarray(frame_indices, dtype=np.int64)
         if frames.size and frames.min() < 0:
@@ -74,21 +74,21 @@ class ClipTruth:
                 raise ValueError(f"truth has {len(self.relevance)} frames, expected over {frames.max()}")
             return np.array(self.relevance, dtype=np.float64)[frames]
         if self.interval is None:
-            raise ValueError("truth says only where, expected relevance or an interval")
+            raise ValueError("truth: got only boxes, expected relevance or an interval")
         start, end = self.interval
         inside = np.minimum(end, frames + 1.0) - np.maximum(start, frames)
         return np.select([inside >= 0.5, inside > 0], [1.0, 0.5], 0.0)
 
 
 def read_truth(path: Path | str) -> dict[str, ClipTruth]:
-    """The truth by clip id, from JSON lines like those of Tabletop's truth.jsonl.
+    """Read the ground truth by clip id from JSON lines, as in Tabletop's truth.jsonl.
 
     Each line is an object with "id", and "relevance" (a number per source frame), "interval" ([start, end]) or "boxes"
     ([left, top, right, bottom] or null per source frame); other fields are ignored.
 
     Raises:
-        UserError: the file cannot be read, or a line is wrong or of a clip that was there before; file and line are
-            named.
+        UserError: the file cannot be read, or a line is wrong or of the same clip as an earlier one; file and line
+            are named.
     """
     path = Path(path)
     try:
@@ -102,18 +102,42 @@ def read_truth(path: Path | str) -> dict[str, ClipTruth]:
         if not line.strip():
             continue
         try:
-            clip_id, known = _entry(json.loads(line))
+            clip_id, clip_truth = _parse_entry(json.loads(line))
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: {error}; correct the line") from None
         if clip_id in truth:
-            raise UserError(f"{path}, line {number}: clip {clip_id!r} is there twice; remove one of the lines")
-        truth[clip_id] = known
+            raise UserError(
+                f"{path}, line {number}: got clip {clip_id!r} twice, expected one line per clip; remove one"
+            )
+        truth[clip_id] = clip_truth
     return truth
 
 
-def unused(truth: Mapping[str, ClipTruth], clip_ids: Iterable[str]) -> str | None:
-    """What to tell where nothing could be measured in time, though it is known when things happen; else None."""
-    count = sum(clip_id in truth and truth[clip_id].says_when for clip_id in clip_ids)
+def read_truth_for(path: Path, clip_ids: Iterable[str]) -> dict[str, ClipTruth]:
+    """As `read_truth`, checked to be about these clips.
+
+    Raises:
+        UserError: as `read_truth` and `check_truth_ids`.
+    """
+    truth = read_truth(path)
+    check_truth_ids(path, truth, clip_ids)
+    return truth
+
+
+def check_truth_ids(path: Path, truth: Mapping[str, ClipTruth], clip_ids: Iterable[str]) -> None:
+    """Check that the truth from a file is about at least one of these clips.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not any(clip_id in truth for clip_id in clip_ids):
+        problem = f"names no clip of this data, for instance {min(truth)!r}" if truth else "is empty"
+        raise UserError(f"--truth: {path} {problem}; give the truth of these clips")
+
+
+def unused_truth_message(truth: Mapping[str, ClipTruth], clip_ids: Iterable[str]) -> str | None:
+    """The message where the timing of clips is known but could not be used for a measure; None if none is known."""
+    count = sum(clip_id in truth and truth[clip_id].has_timing for clip_id in clip_ids)
     if not count:
         return None
     return (
@@ -122,33 +146,11 @@ def unused(truth: Mapping[str, ClipTruth], clip_ids: Iterable[str]) -> str | Non
     )
 
 
-def truth_of(path: Path, clip_ids: Iterable[str]) -> dict[str, ClipTruth]:
-    """As `read_truth`, for the clips that are meant.
+def _parse_entry(value: Any) -> tuple[str, ClipTruth]:
+    """Clip id and truth from one line of a truth file.
 
     Raises:
-        UserError: as `read_truth`, or the file says nothing of any of these clips.
-    """
-    truth = read_truth(path)
-    check_meant(path, truth, clip_ids)
-    return truth
-
-
-def check_meant(path: Path, truth: Mapping[str, ClipTruth], clip_ids: Iterable[str]) -> None:
-    """Find out whether what a file said is about these clips.
-
-    Raises:
-        UserError: it is about none of them.
-    """
-    if not any(clip_id in truth for clip_id in clip_ids):
-        told = f"names no clip of this data, for instance {min(truth)!r}" if truth else "is empty"
-        raise UserError(f"--truth: {path} {told}; give the truth of these clips")
-
-
-def _entry(value: Any) -> tuple[str, ClipTruth]:
-    """One line of a truth file.
-
-    Raises:
-        ValueError: it is no truth.
+        ValueError: the line is not as `read_truth` describes.
     """
     if not isinstance(value, dict) or isinstance(value.get("id"), bool) or not isinstance(value.get("id"), int | str):
         raise ValueError("has no id; expected an object with id and relevance, interval or boxes")
@@ -165,8 +167,8 @@ def _entry(value: Any) -> tuple[str, ClipTruth]:
 
 
 def _numbers(name: str, value: Any, length: int | None = None) -> tuple[Any, ...]:
-    numbers = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-    if not numbers or (length is not None and len(value) != length) or not all(map(math.isfinite, value)):
-        wanted = "a list of numbers" if length is None else f"{length} numbers"
-        raise ValueError(f"{name}: got {str(value)[:80]}, expected {wanted}")
+    is_list = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    if not is_list or (length is not None and len(value) != length) or not all(map(math.isfinite, value)):
+        expected = "a list of numbers" if length is None else f"{length} numbers"
+        raise ValueError(f"{name}: got {str(value)[:80]}, expected {expected}")
     return tuple(float(v) for v in value)

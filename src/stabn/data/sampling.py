@@ -1,8 +1,8 @@
-"""Which frames of a video the network sees: integer arithmetic only, nothing is decoded here.
+"""Choose the frames of a video that the network sees, as indices; nothing is decoded here.
 
 Every function returns `length` indices, ascending and within 0..num_frames-1. A video with fewer frames than `length`
 gives all of its frames and then repeats the last one: a still ending is closer to what the video shows than a still
-beginning, and the order of time stays intact.
+beginning, and the frames stay in order.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ def dense(num_frames: int, length: int, start: int, stride: int = 1) -> tuple[in
     if not 0 <= start < num_frames:
         raise ValueError(f"start: got {start}, expected 0..{num_frames - 1}")
     if num_frames < length:
-        return _all_then_last(num_frames, length)
+        return _repeat_last(num_frames, length)
     return tuple(min(start + i * stride, num_frames - 1) for i in range(length))
 
 
@@ -49,7 +49,7 @@ def uniform(num_frames: int, length: int, clip: int = 0, clips: int = 1) -> tupl
     if not 0 <= clip < clips:
         raise ValueError(f"clip: got {clip}, expected 0..{clips - 1}")
     if num_frames < length:
-        return _all_then_last(num_frames, length)
+        return _repeat_last(num_frames, length)
     return tuple(((2 * clips * i + 2 * clip + 1) * num_frames) // (2 * clips * length) for i in range(length))
 
 
@@ -61,7 +61,7 @@ def uniform_jittered(num_frames: int, length: int, rng: np.random.Generator) -> 
     """
     _check(num_frames=num_frames, length=length)
     if num_frames < length:
-        return _all_then_last(num_frames, length)
+        return _repeat_last(num_frames, length)
     borders = np.arange(length + 1) * num_frames // length
     return tuple(int(i) for i in rng.integers(borders[:-1], borders[1:]))
 
@@ -73,7 +73,7 @@ class Sampling:
     Attributes:
         mode: "dense" takes neighbouring frames (the official code), "uniform" spreads them over the whole video.
         frames: T, the number of frames of a clip.
-        stride: distance between neighbouring frames of a dense clip; 1 in uniform mode, which has no use for it.
+        stride: distance between neighbouring frames of a dense clip; 1 in uniform mode, which does not use it.
     """
 
     mode: Literal["dense", "uniform"]
@@ -117,5 +117,5 @@ def _last_start(num_frames: int, length: int, stride: int) -> int:
     return max(num_frames - ((length - 1) * stride + 1), 0)
 
 
-def _all_then_last(num_frames: int, length: int) -> tuple[int, ...]:
+def _repeat_last(num_frames: int, length: int) -> tuple[int, ...]:
     return tuple(min(i, num_frames - 1) for i in range(length))

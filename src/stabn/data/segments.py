@@ -1,4 +1,4 @@
-"""Which part of its source a clip is: a long recording may hold many."""
+"""Segments: the part of a long recording that is one clip."""
 
 import math
 from bisect import bisect_left
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stabn.data.video.clip import probe
-from stabn.data.video.decode import VideoInfo
+from stabn.data.video.reader import probe
+from stabn.data.video.scan import VideoInfo
 from stabn.errors import UserError
 
 Unit = Literal["seconds", "frames"]
@@ -16,7 +16,7 @@ Unit = Literal["seconds", "frames"]
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a video file or frame folder, start inclusive and end exclusive.
+    """A part of a video file or folder of frames, start inclusive and end exclusive.
 
     Attributes:
         start: from 0.
@@ -44,18 +44,18 @@ class Segment:
 
     def __str__(self) -> str:
         """As in "seconds 3.5 to 7"."""
-        start, end = (None if value is None else plain(value) for value in (self.start, self.end))
+        start, end = (None if value is None else format_number(value) for value in (self.start, self.end))
         return f"{self.unit} {start} to {end or 'the end'}"
 
     def frames(self, timestamps: Sequence[float]) -> range:
-        """The source's frames in the segment; empty where there is none.
+        """The frames of the source that lie in the segment, maybe none.
 
         Args:
             timestamps: when each frame of the source is shown, in seconds since the first, ascending.
 
         Returns:
-            Indices of `timestamps`. In seconds, those of the frames that appear at or after the start and before the
-            end: a frame that is on show since before the start does not belong.
+            Indices of `timestamps`. For a segment in seconds those of the frames that appear at or after the start and
+            before the end: a frame that is on show since before the start does not belong.
         """
         count = len(timestamps)
         if self.unit == "frames":
@@ -65,24 +65,24 @@ class Segment:
         return range(first, count if self.end is None else bisect_left(timestamps, self.end))
 
 
-def plain(value: float) -> str:
-    """A number as people write it, with all of its digits: 7 for 7.0."""
+def format_number(value: float) -> str:
+    """A number with all of its digits, and without a trailing ".0"."""
     return str(int(value)) if value == int(value) else repr(value)
 
 
-def frames_of(
+def segment_frames(
     path: Path | str,
     segment: Segment | None,
     clip_id: str,
     probe: Callable[[Path | str], VideoInfo] = probe,
 ) -> range:
-    """The frames of a source that belong to a clip; the source is decoded to time them, see `probe`.
+    """The frames of a source that belong to a clip; the source is decoded to time them.
 
     Args:
-        path: a video file or frame folder.
+        path: a video file or folder of frames.
         segment: which part; None for all of it.
         clip_id: for the message.
-        probe: how to count and time the frames of the source.
+        probe: counts and times the frames of the source.
 
     Returns:
         Frames counted from 0 in the source; at least one.
@@ -93,10 +93,10 @@ def frames_of(
     info = probe(path)
     if segment is None:
         return range(info.num_frames)
-    found = segment.frames(info.timestamps)
-    if not found:
+    frames = segment.frames(info.timestamps)
+    if not frames:
         raise UserError(
             f"{path}: has no frame in {segment}, which is clip {clip_id!r}; it has {info.num_frames} frames and the "
             f"last appears at {info.timestamps[-1]:.2f} s; correct the segment"
         )
-    return found
+    return frames

@@ -1,4 +1,4 @@
-"""From frames of any size to what the network reads: resize, crop, colour, mirror, normalise.
+"""Turn frames of any size into the network's input: resize, crop, vary colours, mirror, normalise.
 
 Shapes: t frames, c = 3 channels (RGB), h and w pixels, s the side of the network's square view.
 """
@@ -24,14 +24,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Everything a network must be told to see a new video as it saw its training videos.
+    """How a network sees a video: the same for new videos as for its training videos.
 
     Attributes:
         sampling: which frames.
         resize: the shorter side of a frame after resizing, in pixels.
         crop: S, the side of the square that the network reads, in pixels; at most `resize`.
-        region: (left, top, right, bottom), the part of every frame that matters, as fractions of its width and height,
-            such as a mouth or one place of a production line; cut out before resizing. None for the whole frame.
+        region: (left, top, right, bottom), the part of every frame to use, as fractions of its width and height, such
+            as a mouth or one place of a production line; cut out before resizing. None for the whole frame.
         mean: of R, G and B in 0..1, subtracted.
         std: of R, G and B in 0..1, divided by.
     """
@@ -62,7 +62,7 @@ class Preprocessing:
                 raise ValueError(f"region: got {self.region!r}, expected left < right and top < bottom, all in 0..1")
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON values; `from_json` reads them back. `region` is there only if there is one."""
+        """The fields as JSON values; `from_json` reads them back. Without a region there is no "region"."""
         value = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
         region = value.pop("region")
         return value if region is None else value | {"region": list(region)}
@@ -78,23 +78,15 @@ class Preprocessing:
         Raises:
             UserError: a key is missing or unknown, or a value is out of range.
         """
-        remedy = "give the values that the network was trained with"
         try:
-            outer = _exactly(cls, {"region": None, **value} if isinstance(value, Mapping) else value)
-            inner = _exactly(Sampling, outer.pop("sampling"), "sampling.")
-            for name in ("mean", "std"):
-                numbers = outer[name] if isinstance(outer[name], list | tuple) else ()
-                if [type(v) in (int, float) for v in numbers] != [True] * 3:
-                    raise ValueError(f"{name}: got {outer[name]!r}, expected three numbers")
-                outer[name] = tuple(float(v) for v in numbers)
-            if outer["region"] is not None:
-                sides = outer["region"] if isinstance(outer["region"], list | tuple) else ()
-                if [type(v) in (int, float) for v in sides] != [True] * 4:
-                    raise ValueError(f"region: got {outer['region']!r}, expected four numbers")
-                outer["region"] = tuple(float(v) for v in sides)
+            outer = _exact_fields(cls, {"region": None, **value} if isinstance(value, Mapping) else value)
+            inner = _exact_fields(Sampling, outer.pop("sampling"), "sampling.")
+            for name, count in (("mean", 3), ("std", 3), ("region", 4)):
+                if name != "region" or outer[name] is not None:
+                    outer[name] = _numbers(name, outer[name], count)
             return cls(sampling=Sampling(**inner), **outer)
         except ValueError as error:
-            raise UserError(f"{source}: {error}; {remedy}") from None
+            raise UserError(f"{source}: {error}; give the values that the network was trained with") from None
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of a frame after `resized`; the longer side is rounded down, as torchvision does."""
@@ -132,9 +124,9 @@ class Preprocessing:
         return resized_tchw[..., top : top + self.crop, left : left + self.crop]
 
     def test_squares(self, resized_tchw: UInt8[Tensor, "t 3 h w"], crops: int) -> list[UInt8[Tensor, "t 3 s s"]]:
-        """What a test shows of frames that `resized` gave: `centre_square` for 1 crop, or 3 of the shorter side.
+        """The views of resized frames in a test: the centre square, or three squares of the shorter side.
 
-        These lie at the beginning, in the middle and at the end of the longer side and so leave nothing out, as in
+        The three lie at the beginning, in the middle and at the end of the longer side and so leave nothing out, as in
         Wang et al., Non-local Neural Networks (arXiv 1711.07971, section 4.1).
 
         Returns:
@@ -157,15 +149,15 @@ class Preprocessing:
         return self.network_clips(frames_tchw.transpose(0, 1)[None])[0]
 
     def network_clips(
-        self, pixels_bcthw: UInt8[Tensor, "b 3 t s s"], colours: "Sequence[Colours]" = ()
+        self, pixels_bcthw: UInt8[Tensor, "b 3 t s s"], colours: "Sequence[ColorFactors]" = ()
     ) -> Float32[Tensor, "b 3 t s s"]:
-        """A batch of clips for the network, on the device of the pixels: (pixels / 255, varied, - mean) / std.
+        """The network's input of a batch of clips, on the pixels' device: colours varied, then (x / 255 - mean) / std.
 
         Args:
             pixels_bcthw: RGB.
-            colours: B, how the colours of each clip are varied; none to leave all as they are.
+            colours: B, how the colours of each clip are varied; empty to leave all as they are.
         """
-        # numbers, not tensors, are given to every operation: a GPU does not have to wait for them
+        # every operation takes Python numbers, not tensors, so that a GPU does not wait for them
         clips_bcthw = pixels_bcthw.contiguous().to(torch.float32).div_(255)
         if colours:
             for clip_cthw, factors in zip(clips_bcthw, colours, strict=True):
@@ -175,7 +167,7 @@ class Preprocessing:
         return clips_bcthw
 
     def crop_box(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """What `test_view` shows of a source frame of this size in pixels.
+        """The part of a source frame of this size in pixels that `test_view` shows.
 
         Returns:
             (left, top, right, bottom), fractions of the source frame's width and height.
@@ -183,7 +175,7 @@ class Preprocessing:
         return self.view_box(height, width, _centre(*self.resized_size(height, width), self.crop))
 
     def view_box(self, height: int, width: int, corner: tuple[int, int]) -> tuple[float, float, float, float]:
-        """As `crop_box`, but of the square at a corner: (top, left) in pixels of the resized frame."""
+        """As `crop_box`, of the square at a corner: (top, left) in pixels of the resized frame."""
         rows, columns = self.resized_size(height, width)
         left, top, right, bottom = self._region_pixels(height, width)
         across, down = (right - left) / columns, (bottom - top) / rows  # source pixels per resized pixel
@@ -199,19 +191,17 @@ class Preprocessing:
         """The region in whole pixels of a source frame, at least one in each direction."""
         if self.region is None:
             return 0, 0, width, height
-        left, top = (
-            min(int(share * side), side - 1) for share, side in zip(self.region[:2], (width, height), strict=True)
-        )
-        right, bottom = (round(share * side) for share, side in zip(self.region[2:], (width, height), strict=True))
+        left, top = min(int(self.region[0] * width), width - 1), min(int(self.region[1] * height), height - 1)
+        right, bottom = round(self.region[2] * width), round(self.region[3] * height)
         return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-_CACHED = 2**20
-"""Bytes of frames that a core's cache holds besides what is made of them."""
+_CACHE_BYTES = 2**20
+"""Size of frames that fit into a core's cache together with their results."""
 
 
-class Colours(NamedTuple):
-    """How the colours of all frames of a clip are varied, one after the other; torchvision's words and ranges.
+class ColorFactors(NamedTuple):
+    """Factors by which the colours of all frames of a clip are varied, in this order, as torchvision defines them.
 
     Attributes:
         brightness: factor from 0.
@@ -229,9 +219,9 @@ class Colours(NamedTuple):
         """Change a clip in 0..1 in place, on its device."""
         from torchvision.transforms.v2 import functional as tv  # takes seconds to load
 
-        # a few frames stay in a core's cache from one change to the next: half the time of all at once
-        few = max(1, _CACHED // clip_cthw[0, 0].nbytes // 3) if clip_cthw.is_cpu else clip_cthw.shape[1]
-        for part_cthw in clip_cthw.split(few, dim=1):
+        # few frames at a time stay in a core's cache between the changes, which halves the time
+        count = max(1, _CACHE_BYTES // clip_cthw[0, 0].nbytes // 3) if clip_cthw.is_cpu else clip_cthw.shape[1]
+        for part_cthw in clip_cthw.split(count, dim=1):
             frames_tchw = part_cthw.transpose(0, 1)
             frames_tchw = tv.adjust_brightness(frames_tchw, self.brightness)
             frames_tchw = tv.adjust_contrast(frames_tchw, self.contrast)
@@ -242,29 +232,29 @@ class Colours(NamedTuple):
 
 
 class TrainingView(NamedTuple):
-    """An augmented clip, and whether it shows the mirror image.
+    """An augmented clip.
 
     Attributes:
         pixels: (T, 3, S, S) uint8, RGB, mirrored already.
-        colours: how they are to be varied where the network is; None to leave them as they are.
-        flipped: left and right are swapped, so the class may be another one.
+        colours: how the colours are to be varied on the network's device; None to leave them as they are.
+        flipped: whether left and right are swapped, so that the class may be another one.
         corner: (top, left) of the square in pixels of the resized frames, before any swap.
     """
 
     pixels: Tensor
-    colours: Colours | None
+    colours: ColorFactors | None
     flipped: bool
     corner: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training clips are varied, besides their random crop; every frame of a clip alike.
+    """How training clips are varied besides their random crop; all frames of a clip alike.
 
     Attributes:
-        jitter: strength of changes of brightness, contrast and saturation, factors in max(0, 1 - jitter)..1 + jitter.
+        jitter: strength of changes of brightness, contrast and saturation: factors in max(0, 1 - jitter)..1 + jitter.
         hue: strength of the change of hue, in 0..0.5 turns of the colour circle; it costs more time than all the rest.
-        flip: show every second clip in the mirror, where the class allows it.
+        flip: mirror half of the clips, where their class has a mirror image.
     """
 
     jitter: float = 0.0
@@ -290,7 +280,7 @@ class Augmentation:
         Args:
             resized_tchw: frames that `preprocessing.resized` gave.
             preprocessing: gives the crop.
-            rng: the only source of chance.
+            rng: the only source of randomness.
             may_flip: False for a clip whose class has no mirror image.
 
         Raises:
@@ -300,14 +290,14 @@ class Augmentation:
         height, width = resized_tchw.shape[-2:]
         if min(height, width) < side:
             raise ValueError(f"resized_tchw: got {height}x{width} pixels, expected at least {side}x{side}")
-        # the same draws whatever the settings are, so that two settings can be compared on the same crops
+        # the same draws for all settings, so that two settings can be compared on the same crops
         top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
         flipped = bool(rng.random() < 0.5) and self.flip and may_flip
         brightness, contrast, saturation = (max(1 + self.jitter * u, 0.0) for u in rng.uniform(-1, 1, 3))
         hue = self.hue * float(rng.uniform(-1, 1))
 
         crop = resized_tchw[..., top : top + side, left : left + side]
-        colours = Colours(brightness, contrast, saturation, hue) if self.jitter > 0 or self.hue > 0 else None
+        colours = ColorFactors(brightness, contrast, saturation, hue) if self.jitter > 0 or self.hue > 0 else None
         return TrainingView(crop.flip(-1) if flipped else crop, colours, flipped, (top, left))
 
 
@@ -321,19 +311,19 @@ def mirrored_classes(class_names: Sequence[str]) -> tuple[int | None, ...]:
         One class index per class; None where the mirror image is none of the classes, or not a single one, so that a
         clip must not be flipped.
     """
-    owners: dict[str, list[int]] = {}
-    for index, name in enumerate(class_names):
-        owners.setdefault(_sides_marked(name), []).append(index)
-    mirrored: list[int | None] = []
-    for index, name in enumerate(class_names):
-        marked = _sides_marked(name)
-        swapped = marked.translate(_SWAP)
-        if swapped == marked:
-            mirrored.append(index)
-            continue
-        partners = owners.get(swapped, [])
-        mirrored.append(partners[0] if len(partners) == 1 and len(owners[marked]) == 1 else None)
-    return tuple(mirrored)
+    marked_names = [_mark_sides(name) for name in class_names]
+    classes: dict[str, list[int]] = {}
+    for index, name in enumerate(marked_names):
+        classes.setdefault(name, []).append(index)
+
+    def mirror(index: int, name: str) -> int | None:
+        swapped = name.translate(_SWAP)
+        if swapped == name:
+            return index
+        partners = classes.get(swapped, [])
+        return partners[0] if len(partners) == 1 and len(classes[name]) == 1 else None
+
+    return tuple(mirror(index, name) for index, name in enumerate(marked_names))
 
 
 # Control characters stand for the sides, so that they cannot be confused with a class name's own text.
@@ -346,11 +336,11 @@ _SIDES = re.compile(
 )
 
 
-def _sides_marked(name: str) -> str:
-    def mark(found: re.Match[str]) -> str:
-        if found["side"]:
-            return (_LEFT if found["side"] == "left" else _RIGHT) + (found["ending"] or "")
-        return _COUNTER if found["counter"] else _CLOCKWISE
+def _mark_sides(name: str) -> str:
+    def mark(match: re.Match[str]) -> str:
+        if match["side"]:
+            return (_LEFT if match["side"] == "left" else _RIGHT) + (match["ending"] or "")
+        return _COUNTER if match["counter"] else _CLOCKWISE
 
     return _SIDES.sub(mark, name.lower())
 
@@ -360,7 +350,7 @@ def _centre(height: int, width: int, side: int) -> tuple[int, int]:
     return round((height - side) / 2), round((width - side) / 2)
 
 
-def _exactly(cls: type[Preprocessing | Sampling], value: Any, prefix: str = "") -> dict[str, Any]:
+def _exact_fields(cls: type[Preprocessing | Sampling], value: Any, prefix: str = "") -> dict[str, Any]:
     """The fields of a JSON object that has all fields of a dataclass and no others."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{prefix.rstrip('.') or 'value'}: got {value!r}, expected an object")
@@ -374,3 +364,10 @@ def _exactly(cls: type[Preprocessing | Sampling], value: Any, prefix: str = "") 
         if name not in types:
             raise ValueError(f"{prefix}{name}: unknown")
     return dict(value)
+
+
+def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:
+    """A JSON list of numbers as floats."""
+    if not isinstance(value, list | tuple) or [type(v) in (int, float) for v in value] != [True] * count:
+        raise ValueError(f"{name}: got {value!r}, expected {'three' if count == 3 else 'four'} numbers")
+    return tuple(float(v) for v in value)

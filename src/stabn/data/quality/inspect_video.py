@@ -1,4 +1,4 @@
-"""Statistics of one video from reading all of it. Imports no torch, as it runs in decoding processes."""
+"""Inspect one video file by decoding all of it. Imports no torch, as it runs in processes that decode."""
 
 import hashlib
 import statistics
@@ -9,32 +9,31 @@ from typing import Any
 
 from av.video.reformatter import VideoReformatter
 
-from stabn.data.video.decode import decode, file_status, upright_size
+from stabn.data.video.decode import decode, upright_size
+from stabn.data.video.file_check import file_status
 
-_THUMBNAIL = 32  # pixels a side; what is equal in all of them is the same film
-_STEADY = 0.1  # of the usual step from frame to frame, and at least what Matroska's milliseconds make of it
-_ROUNDED = 0.0015
+_THUMBNAIL = 32  # pixels a side; videos whose thumbnails are all equal have the same content
+_STEADY = 0.1  # largest deviation of a step from the median one, as a share of it
+_ROUNDED = 0.0015  # seconds; deviations up to here come from Matroska's milliseconds
 
 
 class Inspector:
-    """Reads video files from beginning to end."""
+    """Inspects video files; the process that decodes holds one."""
 
     def inspect(self, path: Path | str) -> dict[str, Any]:
-        """What a file is.
+        """Decode a file from beginning to end and describe it.
 
         Returns:
-            {"bytes": SHA-256 of the file, "pictures": of its frames reduced to thumbnails, which copies into another
-            container share, "frames", "announced": frames that the container speaks of or None, "width", "height",
-            "seconds": when the last frame appears, "times": when each does if they do so at no steady rate, else None}.
+            {"bytes": SHA-256 of the file, "pictures": SHA-256 of its frames as thumbnails, equal for a copy in another
+            container, "frames", "announced": number of frames in the container's header or None, "width", "height",
+            "seconds": time of the last frame, "times": times of all frames if their rate is variable, else None}.
 
         Raises:
             UserError: it cannot be read.
         """
-        path = Path(path)
-        file_status(path)
         pictures, times, reformatter = hashlib.sha256(), [], VideoReformatter()
-        with closing(decode(path)) as shown:
-            for item in shown:
+        with closing(decode(path)) as frames:
+            for item in frames:
                 times.append(item.seconds)
                 small = reformatter.reformat(
                     item.frame, _THUMBNAIL, _THUMBNAIL, "gray", interpolation="AREA", threads=1
@@ -45,11 +44,11 @@ class Inspector:
             "bytes": self.digest(path),
             "pictures": pictures.hexdigest(),
             "frames": len(times),
-            "announced": item.announced.frames or None,
+            "announced": item.frames or None,
             "width": width,
             "height": height,
             "seconds": round(times[-1], 6),
-            "times": [round(time, 6) for time in times] if is_variable(times) else None,
+            "times": [round(time, 6) for time in times] if has_variable_rate(times) else None,
         }
 
     def digest(self, path: Path | str) -> str:
@@ -58,13 +57,13 @@ class Inspector:
         Raises:
             UserError: it cannot be read.
         """
-        file_status(Path(path))
+        file_status(path)
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_variable(times: list[float]) -> bool:
-    """Whether some frames are on show longer than others, by more than a tenth and more than rounding does.
+def has_variable_rate(times: list[float]) -> bool:
+    """Whether the steps between frames differ by more than a tenth of the median step, and by more than rounding.
 
     Args:
         times: when each frame appears, in seconds, ascending.
@@ -72,5 +71,5 @@ def is_variable(times: list[float]) -> bool:
     steps = [after - before for before, after in pairwise(times)]
     if not steps:
         return False
-    usual = statistics.median(steps)
-    return max(abs(step - usual) for step in steps) > max(_STEADY * usual, _ROUNDED)
+    median = statistics.median(steps)
+    return max(abs(step - median) for step in steps) > max(_STEADY * median, _ROUNDED)

@@ -1,39 +1,42 @@
-"""Broken clips among many: each is left out and named; too many of them end the work.
+"""Leave out clips that cannot be read: each is named, and too many of them are an error.
 
 Nothing takes the place of a clip that is left out: batches become smaller.
 """
 
-import sys
+import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from stabn.data.dataset import ClipBatch, Skipped, VideoDataset
-from stabn.data.video.decode import NoSuchFrameError
+from stabn.data.clip_batch import ClipBatch, SkippedClip
+from stabn.data.dataset import VideoDataset
+from stabn.data.video.rgb_frames import NoSuchFrameError
 from stabn.data.video.subprocess_worker import StoppedError
-from stabn.errors import UserError, first_of
+from stabn.errors import UserError, join_names
 
 SHARE = 0.01
-"""Of a split's clips, how many may be broken where nothing else is said."""
+"""The share of a split's clips that may be unreadable by default."""
 FEW = 10
-"""So many may be in small splits, too, as long as half of the clips are left."""
+"""How many may be unreadable in small splits by default, as long as half of the clips are left."""
+
+_LOGGER = logging.getLogger(__name__)
 
 
-class Tolerant(Dataset[ClipBatch]):
-    """A data set whose item is an empty batch with the reason in `skipped` where the clip cannot be read.
+class SkipUnreadable(Dataset[ClipBatch]):
+    """A data set whose item is an empty batch, with the reason in `skipped`, where the clip cannot be read.
 
     A file that took too long or crashed its decoder is not tried again.
 
     Args:
-        dataset: whose videos these are.
+        dataset: the clips.
     """
 
     def __init__(self, dataset: VideoDataset) -> None:
         self.dataset = dataset
-        self._stopped: dict[str, Skipped] = {}
+        self._stopped: dict[str, SkippedClip] = {}
 
     def __len__(self) -> int:
         """How many videos."""
@@ -46,7 +49,7 @@ class Tolerant(Dataset[ClipBatch]):
             index: of the video, or (epoch, index).
 
         Raises:
-            UserError: the video can be read but lacks a scored frame, so that the scores are of another video.
+            NoSuchFrameError: the video can be read but lacks a scored frame, so that the scores are of another video.
         """
         dataset = self.dataset
         if isinstance(index, tuple):
@@ -60,7 +63,7 @@ class Tolerant(Dataset[ClipBatch]):
             except NoSuchFrameError:
                 raise
             except UserError as error:
-                skipped = Skipped(sample.clip_id, legible(str(sample.path)), legible(str(error)))
+                skipped = SkippedClip(sample.clip_id, printable_line(str(sample.path)), printable_line(str(error)))
                 if isinstance(error, StoppedError):
                     self._stopped[sample.clip_id] = skipped
         frames, side = dataset.preprocessing.sampling.frames, dataset.preprocessing.crop
@@ -77,24 +80,27 @@ class Tolerant(Dataset[ClipBatch]):
         )
 
 
-def legible(text: str) -> str:
-    """One line of UTF-8, whatever the names of files are made of."""
+def printable_line(text: str) -> str:
+    """Text as one line of valid UTF-8; names of files may hold other bytes and line breaks."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
 
 
 @dataclass
 class _Case:
-    skipped: Skipped
+    skipped: SkippedClip
     times: int = 0
 
 
-class Tally:
-    """Who was left out, how often, and whether these are too many.
+class SkipCounter:
+    """Counts the clips of each split that were left out, and raises an error when there are too many.
 
     Args:
         clips: how many clips each split has.
-        share: of a split's clips that may be broken, 0 to 1; None for a hundredth, or ten where half of the clips are
-            left. With a share above 0 one broken clip is never too many, unless it is the only one.
+        share: of a split's clips that may be unreadable, 0 to 1; None for a hundredth, or ten where half of the clips
+            are left. With a share above 0 one such clip is never too many, unless it is the only one.
+
+    Attributes:
+        cases: what was skipped, by (split, clip id).
     """
 
     def __init__(self, clips: Mapping[str, int], share: float | None = None) -> None:
@@ -107,30 +113,35 @@ class Tally:
         return len(self.cases)
 
     def allowed(self, split: str) -> int:
-        """How many clips of a split may be broken."""
+        """How many clips of a split may be unreadable."""
         count = self.clips[split]
         if self.share is None:
             return max(int(count * SHARE), min(FEW, count // 2))
         return min(max(int(count * self.share), int(self.share > 0)), count - 1)
 
-    def add(self, split: str, skipped: Iterable[Skipped], *, tell: bool = True) -> None:
-        """Count clips that were left out, and name on stderr those that had not been before.
+    def add(self, split: str, skipped: Iterable[SkippedClip], *, tell: bool = True) -> None:
+        """Count clips that were left out, and log those that had not been before.
+
+        Args:
+            split: of the clips.
+            skipped: the clips.
+            tell: whether to log.
 
         Raises:
             UserError: there are too many.
         """
-        for one in skipped:
-            key = (split, one.clip_id)
+        for clip in skipped:
+            key = (split, clip.clip_id)
             if key not in self.cases:
-                self.cases[key] = _Case(one)
+                self.cases[key] = _Case(clip)
                 if tell:
-                    print(f"skipped, {split}: {one.reason}", file=sys.stderr, flush=True)
+                    _LOGGER.warning("skipped, %s: %s", split, clip.reason)
             self.cases[key].times += 1
-        broken = [case.skipped for (of, _), case in self.cases.items() if of == split]
-        if len(broken) > self.allowed(split):
-            first = first_of([one.path for one in broken], 3)
+        paths = [case.skipped.path for (case_split, _), case in self.cases.items() if case_split == split]
+        if len(paths) > self.allowed(split):
+            names = join_names(paths, 3)
             raise UserError(
-                f"split {split}: {len(broken)} of {self.clips[split]} clips cannot be read ({first}), and "
+                f"split {split}: {len(paths)} of {self.clips[split]} clips cannot be read ({names}), and "
                 f"{self.allowed(split)} may be; find all of them with `stabn check-data` and leave them out with "
                 "--data.exclude, or allow more with --loader.broken"
             )
@@ -138,18 +149,12 @@ class Tally:
     def as_json(self) -> list[dict[str, Any]]:
         """[{"clip_id", "path", "split", "reason", "times"}, ...] in the order of their discovery."""
         return [
-            {
-                "clip_id": clip_id,
-                "path": case.skipped.path,
-                "split": split,
-                "reason": case.skipped.reason,
-                "times": case.times,
-            }
-            for (split, clip_id), case in self.cases.items()
+            {**asdict(case.skipped), "split": split, "times": case.times} for (split, _), case in self.cases.items()
         ]
 
     def load(self, values: Iterable[Mapping[str, Any]]) -> None:
-        """Go on from what `as_json` gave."""
+        """Restore the counts that `as_json` gave."""
         self.cases = {
-            (v["split"], v["clip_id"]): _Case(Skipped(v["clip_id"], v["path"], v["reason"]), v["times"]) for v in values
+            (v["split"], v["clip_id"]): _Case(SkippedClip(v["clip_id"], v["path"], v["reason"]), v["times"])
+            for v in values
         }

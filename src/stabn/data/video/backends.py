@@ -1,136 +1,139 @@
-"""Which library decodes: PyAV always, and torchcodec, where it loads, for what PyAV has found to be sound.
+"""Read RGB frames of video files by PyAV, or by torchcodec where it loads and PyAV has found a file intact.
 
 Both give the same frames of usual files, bit by bit; of others (rotated, interlaced, more than 8 bits, odd sizes, a
-variable rate) they were seen to give different ones, and those are left to PyAV. torchcodec seeks, so that it is faster
-where few frames of many are wanted, but it shows damaged files as if nothing were wrong. So PyAV decodes every file
-first, from its beginning to its end, and torchcodec takes over when the same unchanged file is read again.
+variable rate) torchcodec was seen to give different ones, and it shows damaged files as if nothing were wrong. So PyAV
+decodes every file first, from its beginning to its end. When the same unchanged file is read again only what is needed
+is decoded: usual files from the key frame before the first wanted frame on, by torchcodec if it loads, others from
+their beginning to the last wanted frame.
 
 Nothing here loads torch before torchcodec is used.
 """
 
 import os
-from collections import OrderedDict
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from stabn.data.video import decode as decoding
-from stabn.data.video.decode import Picture, Sampled, VideoInfo
+from stabn.data.video.decode import DecodedFrame, RgbConverter
+from stabn.data.video.file_check import REMEMBERED_FILES, file_status
+from stabn.data.video.rgb_frames import FrameSource, RgbFrame, no_such_frame, read_frames, seek_frames
+from stabn.data.video.scan import SteadyRate, VideoInfo, cached_scan, scan_video
 from stabn.errors import UserError
 
 Decoder = Literal["auto", "pyav", "torchcodec", "cuda"]
 """auto is torchcodec where it loads, and else PyAV alone; cuda is torchcodec on the GPU, whose colours are rounded
 otherwise; torchcodec and cuda refuse to work without it."""
 
-_REMEMBERED = 2**18
-"""Files of which is known that they are sound, some 50 MB of them; those used longest ago are forgotten."""
-
 
 @dataclass(frozen=True, slots=True)
-class _Sound:
-    """A usual file of a steady rate that PyAV has decoded without a complaint."""
+class _IntactFile:
+    """A file that PyAV has decoded to its end without an error."""
 
     size: int
     mtime_ns: int
     count: int
-    step: float  # seconds from frame to frame
+    rate: SteadyRate | None  # None: it cannot be sought
 
 
-class VideoFiles:
-    """Video files as pictures, read in this process.
+class VideoFiles(FrameSource):
+    """RGB frames of video files, decoded in this process, which remembers the files that are intact.
 
     Args:
         decoder: which library.
 
     Raises:
-        UserError: torchcodec is asked for and does not load.
+        UserError: torchcodec is requested and does not load.
     """
 
     def __init__(self, decoder: Decoder = "auto") -> None:
         self.decoder = decoder
-        self._sound: OrderedDict[str, _Sound] = OrderedDict()
-        self._seeks = decoder != "pyav" and find_spec("torchcodec") is not None
+        self._intact: dict[str, _IntactFile] = {}
+        self._torchcodec = decoder != "pyav" and find_spec("torchcodec") is not None
         if decoder in ("torchcodec", "cuda"):
             fault = torchcodec_fault()
             if fault is not None:
                 raise UserError(f"--loader.decoder: got {decoder}, but {fault}; give auto, `stabn doctor` tells more")
 
-    def probe(self, path: Path | str) -> VideoInfo:
-        """As `stabn.data.video.decode.probe`."""
-        return decoding.probe(path)
+    def probe(self, path: Path | str, most_pixels: int | None = None) -> VideoInfo:
+        """Number, times and size of the frames, as `stabn.data.video.scan.cached_scan`."""
+        info = cached_scan(path, most_pixels)
+        self._remember(path, info)
+        return info
 
-    def pictures(self, path: Path | str, indices: Sequence[int]) -> list[Picture]:
-        """The frames of these numbers, each once.
+    def stream_frames(self, path: Path | str, indices: Sequence[int] | None = None) -> Generator[RgbFrame]:
+        """As `FrameSource.stream_frames`."""
+        intact = self._find_intact(path)
+        if indices is None or intact is None:
+            yield from read_frames(path, indices)
+            return
+        missing = sorted(set(indices))
+        if missing[-1] >= intact.count:
+            raise no_such_frame(path, indices, intact.count)
+        for frame in self._seek(path, missing, intact):
+            yield frame
+            missing = missing[1:]
+        if missing:
+            yield from read_frames(path, missing)
+
+    def sampled_frames(self, path: Path | str) -> Generator[int | list[RgbFrame], Sequence[int], None]:
+        """Choose frames by their number: yields how many frames there are, then those whose indices were sent.
 
         Raises:
-            UserError: as `stabn.data.video.decode.pictures`.
+            UserError: as `stabn.data.video.scan.scan_video` and `FrameSource.stream_frames`.
         """
-        known = self._known(path)
-        found = None if known is None else self._sought(path, known, indices)
-        return list(decoding.pictures(path, indices)) if found is None else found
-
-    def sampled(self, path: Path | str) -> Generator[int | list[Picture], Sequence[int], None]:
-        """In two steps: yields how many frames there are, then those whose numbers were sent.
-
-        Raises:
-            UserError: as `stabn.data.video.decode.Sampled`.
-        """
-        known = self._known(path)
-        if known is not None:
-            indices = yield known.count
-            found = self._sought(path, known, indices)
-            # PyAV, too, reads no further than to the last of them
-            yield list(decoding.pictures(path, indices)) if found is None else found
+        intact = self._find_intact(path)
+        held: list[DecodedFrame] = []
+        if intact is None:
+            info = scan_video(path, held=held)
+            self._remember(path, info)
+        indices = yield info.num_frames if intact is None else intact.count
+        if not held or max(indices) >= len(held):
+            yield self.frames(path, indices)
             return
-        sampled = Sampled(path)
-        self._remember(path, sampled)
-        indices = yield sampled.count
-        yield sampled.pictures(indices)
+        convert = RgbConverter(path)
+        yield [RgbFrame(i, convert(held[i].frame), held[i].seconds) for i in sorted(set(indices))]
 
-    def chunks(self, path: Path | str, size: int) -> Generator[list[Picture]]:
-        """As `stabn.data.video.decode.chunks`."""
-        return decoding.chunks(path, size)
-
-    def _known(self, path: Path | str) -> _Sound | None:
-        known = self._sound.get(os.fspath(path))
-        if known is None:
+    def _find_intact(self, path: Path | str) -> _IntactFile | None:
+        intact = self._intact.get(os.fspath(path))
+        if intact is None:
             return None
-        status = decoding.file_status(Path(path))
-        return known if (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns) else None
+        status = file_status(path)
+        return intact if (status.st_size, status.st_mtime_ns) == (intact.size, intact.mtime_ns) else None
 
-    def _remember(self, path: Path | str, sampled: Sampled) -> None:
-        steps = np.diff(sampled.seconds)
-        if not sampled.usual or not len(steps) or steps.min() < 0.9 * steps.max():
+    def _remember(self, path: Path | str, info: VideoInfo) -> None:
+        status = file_status(path)
+        self._intact[os.fspath(path)] = _IntactFile(status.st_size, status.st_mtime_ns, info.num_frames, info.rate)
+        if len(self._intact) > REMEMBERED_FILES:
+            del self._intact[next(iter(self._intact))]
+
+    def _seek(self, path: Path | str, indices: Sequence[int], intact: _IntactFile) -> Generator[RgbFrame]:
+        """The first of these frames that can be sought, maybe none; after a failure the file is not sought again."""
+        if intact.rate is None:
             return
-        status = decoding.file_status(Path(path))
-        step = float(sampled.seconds[-1]) / len(steps)
-        self._sound[os.fspath(path)] = _Sound(status.st_size, status.st_mtime_ns, sampled.count, step)
-        if len(self._sound) > _REMEMBERED:
-            self._sound.popitem(last=False)
-
-    def _sought(self, path: Path | str, known: _Sound, indices: Sequence[int]) -> list[Picture] | None:
-        """What torchcodec gives; None, and never again for this file, where it is not what PyAV has found."""
-        wanted = sorted(set(indices))
-        if wanted[-1] >= known.count:
-            raise decoding.out_of_range(path, indices, known.count)
-        if not self._seeks:
-            return None
+        count = 0
         try:
-            pixels, seconds, count = torchcodec_frames(path, wanted, "cuda" if self.decoder == "cuda" else "cpu")
-        except Exception:  # noqa: BLE001 -- whatever it cannot do, PyAV has done already
-            count, seconds = -1, np.empty(0)
-        if count != known.count or np.abs(seconds - known.step * np.array(wanted)).max() > known.step / 2:
-            del self._sound[os.fspath(path)]
-            return None
-        return [Picture(*each) for each in zip(wanted, pixels, seconds.tolist(), strict=True)]
+            if self._torchcodec:
+                device = "cuda" if self.decoder == "cuda" else "cpu"
+                frames = torchcodec_frames(path, indices, intact.rate, intact.count, device)
+            else:
+                frames = seek_frames(path, indices, intact.rate)
+            with closing(frames):
+                for frame in frames:
+                    yield frame
+                    count += 1
+        except Exception:  # noqa: BLE001 -- whatever cannot be sought is then read from the beginning
+            pass
+        if count < len(indices):
+            self._intact[os.fspath(path)] = replace(intact, rate=None)
 
 
 def torchcodec_fault() -> str | None:
-    """Why torchcodec cannot be used here, in a few words; None where it can."""
+    """Why torchcodec cannot be used, in a few words; None where it can."""
     if find_spec("torchcodec") is None:
         return "torchcodec is not installed"
     try:
@@ -141,20 +144,24 @@ def torchcodec_fault() -> str | None:
     return None
 
 
-def torchcodec_frames(path: Path | str, indices: Sequence[int], device: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Some frames by torchcodec, sought with the exact positions of all of them.
+def torchcodec_frames(
+    path: Path | str, indices: Sequence[int], rate: SteadyRate, count: int, device: str
+) -> Generator[RgbFrame]:
+    """Some frames by torchcodec; none where it finds another number of frames or other times than PyAV.
 
     Args:
         path: a video file.
-        indices: T ascending frames.
+        indices: T ascending frame numbers.
+        rate: the file's timing.
+        count: the file's number of frames.
         device: cpu or cuda.
-
-    Returns:
-        (T, H, W, 3) uint8 RGB; (T,) float64, seconds since the first frame; and how many frames the file has.
     """
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(os.fspath(path), dimension_order="NHWC", device=device, seek_mode="exact")
-    found = decoder.get_frames_at(list(indices))
-    seconds = found.pts_seconds.cpu().numpy() - float(decoder.metadata.begin_stream_seconds)
-    return found.data.cpu().numpy(), seconds, int(decoder.metadata.num_frames)
+    batch = decoder.get_frames_at(list(indices))
+    seconds = batch.pts_seconds.cpu().numpy() - float(decoder.metadata.begin_stream_seconds)
+    if decoder.metadata.num_frames != count or np.abs(seconds - rate.step * np.array(indices)).max() > rate.step / 2:
+        return
+    for frame in zip(indices, batch.data.cpu().numpy(), seconds.tolist(), strict=True):
+        yield RgbFrame(*frame)

@@ -1,4 +1,4 @@
-"""A folder of numbered images in place of a video file, as Something-Something v1, TSM and MMAction2 keep videos.
+"""Read folders of numbered images in place of video files, as Something-Something v1, TSM and MMAction2 keep videos.
 
 The images' numbers give the order: img_2.jpg comes before img_10.jpg, whatever the number that the first one has.
 Frames are counted from 0 in that order.
@@ -6,25 +6,23 @@ Frames are counted from 0 in that order.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
+from stabn.data.video.rgb_frames import FrameSource, RgbFrame, no_such_frame
+from stabn.data.video.scan import VideoInfo
 from stabn.errors import UserError
 
 FPS = 25
-"""Frames per second of every folder: images do not tell it, and 25 is what FFmpeg takes for images, too."""
+"""Frames per second of every folder: images hold no rate, and 25 is FFmpeg's own default for images."""
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 _FLOW = re.compile(r"(flow_)?[xy]_|flow_")
-"""What stands before the number in images of optical flow, which MMAction2 keeps in the same folder."""
+"""What precedes the number in the names of optical flow images, which MMAction2 keeps in the same folder."""
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _ORIENTATION = 0x0112
 
@@ -50,9 +48,9 @@ def frame_numbers(path: Path | str) -> dict[int, str]:
         if name.startswith(".") or suffix.lower() not in SUFFIXES or not numbered:
             continue
         images = series.setdefault((numbered[1], numbered[3]), {})
-        former = images.setdefault(int(numbered[2]), name)
-        if former != name:
-            raise UserError(f"{path}: holds {former} and {name}, both of them image {int(numbered[2])}; remove one")
+        other = images.setdefault(int(numbered[2]), name)
+        if other != name:
+            raise UserError(f"{path}: holds {other} and {name}, both of them image {int(numbered[2])}; remove one")
     if len(series) > 1:
         series = {kind: images for kind, images in series.items() if not _FLOW.fullmatch(kind[0])}
     if len(series) > 1:
@@ -61,74 +59,59 @@ def frame_numbers(path: Path | str) -> dict[int, str]:
     return dict(sorted(next(iter(series.values()), {}).items()))
 
 
-@dataclass(frozen=True)
-class FrameFolder:
-    """A folder of frames as `open_frames` found it.
+class FrameFolders(FrameSource):
+    """RGB frames of folders of images, with the methods of `stabn.data.video.backends.VideoFiles`."""
 
-    Attributes:
-        path: the folder.
-        names: the images' names, in the order of time.
-        width, height: pixels, of the first image and so of all.
-    """
-
-    path: Path
-    names: tuple[str, ...]
-    width: int
-    height: int
-
-    def __post_init__(self) -> None:
-        if not self.names:
-            raise ValueError("names: got none, expected at least one image")
-
-    def __len__(self) -> int:
-        """How many frames."""
-        return len(self.names)
-
-    def seconds(self, index: int) -> float:
-        """When a frame is shown, in seconds since the first one, at `FPS`."""
-        return index / FPS
-
-    def pixels(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """One frame, RGB and upright.
+    def probe(self, path: Path | str, most_pixels: int | None = None) -> VideoInfo:
+        """Number, times and size of the frames: the folder is listed, and the first image's header read.
 
         Raises:
-            UserError: the image is damaged, is none, has another size than the first one or more than 8 bits a colour.
+            UserError: there is no numbered image, the images are several series, or the first one is no image.
         """
-        file = self.path / self.names[index]
-        with _opened(file) as image:
-            if image.mode.startswith(("I", "F")):
-                raise UserError(f"{file}: has more than 8 bits per colour; convert it to 8 bits")
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-        if upright.size != (self.width, self.height):
+        path = Path(path)
+        names = list(frame_numbers(path).values())
+        if not names:
             raise UserError(
-                f"{file}: is {upright.width}x{upright.height} and {self.names[0]} {self.width}x{self.height}; "
-                "all frames of a folder need the same size"
+                f"{path}: is a directory without numbered images such as img_00001.jpg; give a video file or a folder "
+                "of frames"
             )
-        return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+        with _open_image(path / names[0]) as image:
+            turned = image.getexif().get(_ORIENTATION) in _TURNED
+            width, height = reversed(image.size) if turned else image.size
+        return VideoInfo(len(names), tuple(index / FPS for index in range(len(names))), width, height, FPS)
 
+    def stream_frames(self, path: Path | str, indices: Sequence[int] | None = None) -> Generator[RgbFrame]:
+        """As `FrameSource.stream_frames`.
 
-def open_frames(path: Path | str) -> FrameFolder:
-    """The frames of a folder: it is listed, and the first image's header read.
+        Raises:
+            UserError: as `probe`; or there are fewer frames, or an image is damaged, is none, has another size than the
+                first one or more than 8 bits a colour.
+        """
+        info, names = self.probe(path), list(frame_numbers(path).values())
+        indices = range(len(names)) if indices is None else indices
+        if max(indices) >= len(names):
+            raise no_such_frame(path, indices, len(names))
+        for index in sorted(set(indices)):
+            file = Path(path) / names[index]
+            with _open_image(file) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise UserError(f"{file}: has more than 8 bits per colour; convert it to 8 bits")
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+            if upright.size != (info.width, info.height):
+                raise UserError(
+                    f"{file}: is {upright.width}x{upright.height} and {names[0]} {info.width}x{info.height}; "
+                    "all frames of a folder need the same size"
+                )
+            yield RgbFrame(index, np.array(upright), index / FPS)
 
-    Raises:
-        UserError: there is no numbered image, the images are several series, or the first one is no image.
-    """
-    path = Path(path)
-    names = tuple(frame_numbers(path).values())
-    if not names:
-        raise UserError(
-            f"{path}: is a directory without numbered images such as img_00001.jpg; give a video file or a folder of "
-            "frames"
-        )
-    with _opened(path / names[0]) as image:
-        turned = image.getexif().get(_ORIENTATION) in _TURNED
-        width, height = reversed(image.size) if turned else image.size
-    return FrameFolder(path, names, width, height)
+    def sampled_frames(self, path: Path | str) -> Generator[int | list[RgbFrame], Sequence[int], None]:
+        """Choose frames by their number: yields how many frames there are, then those whose indices were sent."""
+        yield self.frames(path, (yield self.probe(path).num_frames))
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
-    """An image of which only the header is read yet; what goes wrong with it in the block is the user's to mend."""
+def _open_image(file: Path) -> Iterator[Image.Image]:
+    """Open an image, its header read; whatever is raised in the block becomes a UserError that names the file."""
     try:
         with Image.open(file) as image:
             yield image
@@ -143,5 +126,5 @@ def _opened(file: Path) -> Iterator[Image.Image]:
 
 
 def _damaged(file: Path, error: Exception) -> UserError:
-    told = "is not an image" if isinstance(error, UnidentifiedImageError) else f"cannot be decoded ({error})"
-    return UserError(f"{file}: {told}; extract or copy this frame again")
+    problem = "is not an image" if isinstance(error, UnidentifiedImageError) else f"cannot be decoded ({error})"
+    return UserError(f"{file}: {problem}; extract or copy this frame again")

@@ -1,8 +1,8 @@
-"""Is a video file all there? Its container announces its length, and a cut file is shorter than that.
+"""Detect video files that are cut short, by the length in their container, and damaged Matroska structure.
 
 FFmpeg plays a cut file up to the cut and ends without an error, so an interrupted download would train a network on
-half an action. Comparing announced frames with decoded ones does not help: WebM announces none, and MP4 edit lists
-hide frames rightfully. In Matroska it passes over what it cannot parse, and the frames in there are gone.
+half an action. Comparing the header's number of frames with the decoded ones does not help: WebM has none there, and
+MP4 edit lists hide frames. In Matroska FFmpeg skips what it cannot parse, and the frames in there are lost.
 
 Matroska: RFC 9559; its elements, and the CRC-32 of some: RFC 8794.
 """
@@ -33,7 +33,7 @@ _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
 
 
 def missing_bytes(path: Path) -> int:
-    """How many bytes an MP4, MOV, WebM or Matroska file lacks at its end; 0 if none, or if the format cannot tell."""
+    """How many bytes an MP4, MOV, WebM or Matroska file lacks at its end; 0 for none and for other formats."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -46,7 +46,7 @@ def missing_bytes(path: Path) -> int:
 
 
 def _mp4_end(file: BinaryIO, size: int) -> int:
-    """Where the last of the top-level boxes ends."""
+    """The end of the last top-level box; 0 if it is unknown."""
     position = 0
     while position < size:
         file.seek(position)
@@ -57,16 +57,16 @@ def _mp4_end(file: BinaryIO, size: int) -> int:
         if length == 1:
             length = int.from_bytes(header[8:16], "big")
         if length < 8 or not header[4:8].isalnum():
-            return 0  # "until the end of the file", or something that is no box: nothing is announced
+            return 0  # "until the end of the file", or something that is no box: the length is unknown
         position += length
     return position
 
 
 def damaged_cluster(path: Path) -> int | None:
-    """Where a part of a Matroska or WebM file begins that does not fit, or whose checksum is wrong.
+    """The position of the first part of a Matroska or WebM file that does not fit, or whose checksum is wrong.
 
-    None if there is none, and from there on where elements do not tell their lengths, as in live recordings. Other
-    formats have neither such a structure around their frames nor checksums.
+    None if there is none. What follows an element of unknown length, as in live recordings, is not examined, nor are
+    other formats, which have neither such a structure around their frames nor checksums.
     """
     with path.open("rb") as file:
         if file.read(4) != _EBML:
@@ -81,7 +81,7 @@ def damaged_cluster(path: Path) -> int | None:
 
 
 def _is_whole(file: BinaryIO, start: int, end: int) -> bool:
-    """Whether elements fill a cluster or a group of blocks exactly; a checksum is of all that follows it."""
+    """Whether elements fill a cluster or group of blocks exactly, and match its checksum, which covers all after it."""
     for name, first, stop in _elements(file, start, end):
         if stop is None:
             return True
@@ -95,7 +95,7 @@ def _is_whole(file: BinaryIO, start: int, end: int) -> bool:
 
 
 def _elements(file: BinaryIO, position: int, end: int) -> Iterator[tuple[bytes, int, int | None]]:
-    """Name, start and end of what elements hold; where there is none it ends behind the end."""
+    """Name, start and end of the content of each element; something that is no element ends beyond `end`."""
     while position < end:
         file.seek(position)
         name = file.read(1)
@@ -110,15 +110,15 @@ def _elements(file: BinaryIO, position: int, end: int) -> Iterator[tuple[bytes, 
 
 
 def _crc32(file: BinaryIO, length: int) -> int:
-    found = 0
+    checksum = 0
     while length > 0 and (chunk := file.read(min(length, 2**20))):
-        found = zlib.crc32(chunk, found)
+        checksum = zlib.crc32(chunk, checksum)
         length -= len(chunk)
-    return found
+    return checksum
 
 
 def _matroska_end(file: BinaryIO) -> int:
-    """Where the segment ends, which holds everything after the EBML header."""
+    """The end of the segment, which holds everything after the EBML header; 0 if it is unknown."""
     file.seek(4)
     length, _ = _vint(file)
     if length is None:

@@ -1,0 +1,107 @@
+"""RGB frames of a video file by their numbers, read from its beginning or from the key frame before them."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from stabn.data.video.decode import RgbConverter, decode
+from stabn.data.video.scan import SteadyRate
+from stabn.errors import UserError
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RgbFrame:
+    """An upright RGB frame.
+
+    Attributes:
+        index: counted from 0.
+        pixels: (H, W, 3) uint8 RGB.
+        seconds: since the first frame of the file.
+    """
+
+    index: int
+    pixels: np.ndarray
+    seconds: float
+
+
+class NoSuchFrameError(UserError):
+    """A frame was requested beyond the end of an intact file: the request was meant for another file."""
+
+
+def no_such_frame(path: Path | str, indices: Sequence[int], count: int) -> NoSuchFrameError:
+    """The error for frame numbers of which the largest is not in 0..count-1."""
+    return NoSuchFrameError(f"{path}: has no frame {max(indices)}, only 0..{count - 1}; choose frames in that range")
+
+
+class FrameSource:
+    """What can be read of any source of frames, in terms of `stream_frames`."""
+
+    def stream_frames(self, path: Path | str, indices: Sequence[int] | None = None) -> Generator[RgbFrame]:
+        """Some frames in order, each once and as soon as it is decoded.
+
+        Args:
+            path: the source.
+            indices: frames counted from 0, at least one; None for all frames.
+
+        Raises:
+            UserError: a frame cannot be read or does not exist; the frames before it have been yielded by then.
+        """
+        raise NotImplementedError
+
+    def frames(self, path: Path | str, indices: Sequence[int]) -> list[RgbFrame]:
+        """As `stream_frames`, all at once."""
+        return list(self.stream_frames(path, indices))
+
+    def frame_chunks(self, path: Path | str, size: int) -> Generator[list[RgbFrame]]:
+        """All frames in order, `size` at a time and a shorter last chunk."""
+        with closing(self.stream_frames(path)) as frames:
+            while chunk := list(islice(frames, size)):
+                yield chunk
+
+
+def read_frames(path: Path | str, indices: Sequence[int] | None = None) -> Generator[RgbFrame]:
+    """Frames of a video file decoded from its beginning, as `FrameSource.stream_frames`."""
+    missing = None if indices is None else set(indices)
+    convert, count = RgbConverter(path), 0
+    with closing(decode(path)) as frames:
+        for index, item in enumerate(frames):
+            count = index + 1
+            if missing is None or index in missing:
+                yield RgbFrame(index, convert(item.frame), item.seconds)
+            if missing is not None:
+                missing.discard(index)
+                if not missing:
+                    return
+    if indices is not None:
+        raise no_such_frame(path, indices, count)
+
+
+def seek_frames(path: Path | str, indices: Sequence[int], rate: SteadyRate) -> Generator[RgbFrame]:
+    """Some frames, decoded from the last key frame before the first of them.
+
+    It ends early, with fewer frames than requested, where the file cannot be sought or shows frames at other times
+    than `rate` says.
+
+    Args:
+        path: a video file that `scan_video` has decoded without an error.
+        indices: ascending frame numbers.
+        rate: the timing from that scan.
+
+    Raises:
+        UserError: the file cannot be decoded.
+    """
+    missing, convert = list(indices), RgbConverter(path)
+    with closing(decode(path, start=(rate.first_pts, (missing[0] - 0.25) * rate.step))) as frames:
+        for item in frames:
+            index = rate.index(item.seconds)
+            if index is None or index > missing[0]:
+                return
+            if index == missing[0]:
+                yield RgbFrame(index, convert(item.frame), item.seconds)
+                del missing[0]
+            if not missing:
+                return
