@@ -1,4 +1,4 @@
-"""Does ST-ABN's temporal attention tell more than CAM and Grad-CAM of the same network? Before and after the edits.
+"""Is temporal attention a better explanation than CAM and Grad-CAM of the same network? Before and after edits.
 
     python -m benchmarks.faithfulness --data words --table clips.csv --word colour --out runs/evidence
     python -m benchmarks.faithfulness --data tabletop --out runs/evidence
@@ -7,7 +7,7 @@ On those networks of benchmarks.human_knowledge, benchmarks.attention ("gated") 
 trained into the same --out; --runs says which of them. Areas under deletion and insertion curves over frames, and frame
 average precision; per network the difference attention minus the other method, with t intervals over seeds. The other
 method looks into the same network, or, where it is among --runs, into the plain 3D ResNet: what one has without ST-ABN.
-Areas of two networks are compared beyond what random has in each, because the surer one has larger areas anyway.
+Areas of two networks are compared minus those of random explanations, because a more confident network has larger ones.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import ENGINE, SETTINGS, arguments, per_seed, report
+from benchmarks.settings import ENGINE, SETTINGS, build_parser, run_seeds, write_report
 from benchmarks.tables import BEYOND_RANDOM
 from stabn.evaluation.attribution import methods_of
 from stabn.evaluation.faithfulness import run_faithfulness
@@ -38,18 +38,18 @@ METHODS = ("attention", "cam", "grad-cam", "random")
 BASELINES = ("blur", "freeze")
 
 
-def looked(asked: argparse.Namespace, run: Path) -> dict[str, dict[str, float]]:
-    """Method -> measure -> value of one network."""
-    file = run / f"faithfulness-{asked.split}-{asked.perturbed}.json"
+def measure_run(args: argparse.Namespace, run: Path) -> dict[str, dict[str, float]]:
+    """Measures of one network by method; read from its folder if they were measured before."""
+    file = run / f"faithfulness-{args.split}-{args.perturbed}.json"
     if not file.exists():
         opened = open_run(run)
         found = run_faithfulness(
             opened,
-            asked.split,
+            args.split,
             methods=[method for method in METHODS if method in methods_of(opened.model())],
             baselines=BASELINES,
             steps=8,
-            max_clips=asked.perturbed,
+            max_clips=args.perturbed,
             engine=ENGINE,
         )
         values: dict[str, dict[str, float]] = {}
@@ -66,14 +66,14 @@ def looked(asked: argparse.Namespace, run: Path) -> dict[str, dict[str, float]]:
     return read_json(file, remedy="remove it")
 
 
-def one_seed(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def measure_seed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found = {}
-    for name in asked.runs:
-        run = folder / RUNS[name].format(architecture=SETTINGS[asked.data].architecture)
+    for name in args.runs:
+        run = folder / RUNS[name].format(architecture=SETTINGS[args.data].architecture)
         if not is_finished(run):
-            print(f"{run}: {name} left out, is not trained", file=sys.stderr)
+            print(f"{run}: {name} left out, not trained", file=sys.stderr)
             continue
-        for method, values in looked(asked, run).items():
+        for method, values in measure_run(args, run).items():
             found[f"{name}, {method}"] = values
     return {"methods": found}
 
@@ -86,16 +86,16 @@ def compared(trained: set[str], other: str, network: str | None = None) -> dict[
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__)
-    parser.add_argument("--perturbed", type=int, default=40, help="so many clips are taken away and put back")
+    parser = build_parser(__doc__)
+    parser.add_argument("--perturbed", type=int, default=40, help="number of clips that are perturbed")
     for option in ("--epochs", "--folds"):
         parser.add_argument(option, type=int, help="what benchmarks.from_start was given")
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="only these networks")
-    asked = parser.parse_args()
-    results = per_seed(asked, lambda folder, seed: one_seed(asked, folder))
+    args = parser.parse_args()
+    results = run_seeds(args, lambda folder, seed: measure_seed(args, folder))
     trained = {name for result in results for name in result["methods"]}
     against = {f"against {other}": compared(trained, other) for other in METHODS[1:]}
     for other in ("cam", "grad-cam"):
         for of in (f"against {other} of the 3D ResNet", f"against {other} of the 3D ResNet{BEYOND_RANDOM}"):
             against[of] = compared(trained, other, PLAIN)
-    report(asked, __file__, results, {title: rows for title, rows in against.items() if rows})
+    write_report(args, __file__, results, {title: rows for title, rows in against.items() if rows})

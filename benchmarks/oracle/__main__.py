@@ -1,8 +1,8 @@
-"""Is time what the perception branch lacks? Top-1 with the truth, and with nothing, in place of the temporal attention.
+"""Upper bound of better temporal attention: top-1 with the truth, and with the mean, in place of it.
 
     python -m benchmarks.oracle --data words --table clips.csv --word colour --out runs/evidence
 
-On the networks of benchmarks.human_knowledge, which must have been trained into the same --out. "truth" shows the
+On the networks of benchmarks.human_knowledge, which must have been trained into the same --out. "truth" gives the
 perception branch the scores of a perfect editor of the clip, "uniform" the mean of the network's own in every frame. If
 not even the truth raises top-1, better attention alone cannot.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.settings import arguments, per_seed, report
+from benchmarks.settings import build_parser, run_seeds, write_report
 from stabn.data.dataset import VideoDataset
 from stabn.files import read_json, write_json
 from stabn.nn import STABN, Attention
@@ -24,8 +24,8 @@ from stabn.runs import network_preprocessing, open_run
 RUNS = ("before", "control", "edited", "whole-network-control", "whole-network-edited")
 
 
-def asked_with(folder: Path, split: str) -> dict[str, float]:
-    """Top-1 in % of a run with its own temporal attention, the truth and none."""
+def top1_by_attention(folder: Path, split: str) -> dict[str, float]:
+    """Top-1 in % of a run with its own temporal attention, the truth and its mean."""
     file = folder / f"oracle-{split}.json"
     if file.exists():
         return read_json(file, remedy="remove it")
@@ -36,11 +36,11 @@ def asked_with(folder: Path, split: str) -> dict[str, float]:
     dataset = VideoDataset(
         table.of_split(split), network_preprocessing(model, str(folder)), class_names=table.class_names
     )
-    right: dict[str, list[bool]] = {"own": [], "truth": [], "uniform": []}
+    correct: dict[str, list[bool]] = {"own": [], "truth": [], "uniform": []}
     for item in (dataset[i] for i in range(len(dataset))):
-        known = table.truth[item.clip_ids[0]].scores(item.frame_indices[0].numpy())
-        truth = torch.from_numpy(known).float()[None]
-        shown: dict[str, Callable[[Attention], Attention]] = {
+        scores = table.truth[item.clip_ids[0]].scores(item.frame_indices[0].numpy())
+        truth = torch.from_numpy(scores).float()[None]
+        replacements: dict[str, Callable[[Attention], Attention]] = {
             "own": lambda attention: attention,
             "truth": lambda attention, truth=truth: replace(attention, temporal=truth),
             "uniform": Attention.uniform_temporal,
@@ -48,18 +48,18 @@ def asked_with(folder: Path, split: str) -> dict[str, float]:
         with torch.inference_mode():
             features = model.encode(item.clips)
             attention, _ = model.attend(features)
-            for name, change in shown.items():
-                answer = int(model.perceive(features, change(attention)).argmax())
-                right[name].append(answer == int(item.labels[0]))
-    found = {name: 100 * float(np.mean(values)) for name, values in right.items()}
-    write_json(file, found)
-    return found
+            for name, change in replacements.items():
+                predicted = int(model.perceive(features, change(attention)).argmax())
+                correct[name].append(predicted == int(item.labels[0]))
+    top1 = {name: 100 * float(np.mean(values)) for name, values in correct.items()}
+    write_json(file, top1)
+    return top1
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__)
-    asked: argparse.Namespace = parser.parse_args()
-    results = per_seed(
-        asked, lambda folder, seed: {"methods": {run: asked_with(folder / run, asked.split) for run in RUNS}}
+    parser = build_parser(__doc__)
+    args: argparse.Namespace = parser.parse_args()
+    results = run_seeds(
+        args, lambda folder, seed: {"methods": {run: top1_by_attention(folder / run, args.split) for run in RUNS}}
     )
-    report(asked, __file__, results, {})
+    write_report(args, __file__, results, {})

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stabn.data.boxes import Box
-from stabn.data.dataset import ClipBatch, Sample, VideoDataset
+from stabn.data.clip_batch import ClipBatch
+from stabn.data.dataset import Sample, VideoDataset
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing

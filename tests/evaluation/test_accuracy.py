@@ -36,7 +36,7 @@ def network(trained):
 
     def make(folder=trained, count=None, **options):
         model, _, dataset = split_dataset(open_run(folder), "validation", **options)
-        return model, dataset.only(dataset.samples[:count])
+        return model, dataset.subset(dataset.samples[:count])
 
     return make
 

@@ -35,7 +35,7 @@ def square_videos(monkeypatch):
 
 def validation(run: Path, count: int, **options) -> tuple[STABN, VideoDataset]:
     model, _, dataset = split_dataset(open_run(run), "validation", **options)
-    return model, dataset.only(dataset.samples[:count])
+    return model, dataset.subset(dataset.samples[:count])
 
 
 def looked(model, data, **options):
@@ -93,7 +93,7 @@ def test_shuffled_windows_are_those_of_the_same_place_in_the_other_clip(trained)
 def test_a_single_clip_that_can_be_read_has_nobody_to_exchange_attention_with(trained):
     model, data = validation(trained, 2)
     first, second = data.samples
-    data = data.only((first, replace(second, path=Path("gone.mp4"))))
+    data = data.subset((first, replace(second, path=Path("gone.mp4"))))
     found = predict_each(model, data, ("as-is", "shuffled-temporal", "inverse-spatial"))
     assert list(found) == ["as-is", "inverse-spatial"]
     assert all(answers.clip_ids == (first.clip_id,) for answers in found.values())

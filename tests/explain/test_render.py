@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from stabn.data.video.clip import Clip, probe, read_clip
+from stabn.data.video.clip import Clip
+from stabn.data.video.reader import probe, read_clip
 from stabn.explain.drawing import attention_colour, fit_text, font, wrap_text
 from stabn.explain.heatmap import overlay, readable_size, shown_range
 from stabn.explain.render import contact_sheet, write_comparison, write_explanation
@@ -109,11 +110,11 @@ def test_a_constant_map_is_not_stretched():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"frames": torch.zeros((1, 3, 4, 4))}, "uint8"),
-        ({"spatial": np.zeros((2, 3, 3))}, r"expected \(1, h, w\)"),
-        ({"spatial": np.full((1, 3, 3), 1.5)}, r"expected 0\.\.1"),
-        ({"spatial": np.full((1, 3, 3), np.nan)}, r"expected 0\.\.1"),
-        ({"crop": (0.5, 0.0, 0.5, 1.0)}, "left < right"),
+        ({"frames": torch.zeros((1, 3, 4, 4))}, "frames: got torch.float32"),
+        ({"spatial": np.zeros((2, 3, 3))}, r"spatial: .*\(1, h, w\)"),
+        ({"spatial": np.full((1, 3, 3), 1.5)}, r"spatial: .*1\.5"),
+        ({"spatial": np.full((1, 3, 3), np.nan)}, "spatial: got values in nan"),
+        ({"crop": (0.5, 0.0, 0.5, 1.0)}, r"crop: got \(0\.5"),
         ({"opacity": 1.5}, "opacity"),
     ],
 )
@@ -158,7 +159,7 @@ def test_a_sheet_tells_right_from_wrong_without_colour():
 def test_a_sheet_of_other_frames_is_refused():
     record, _ = explained([0, 1, 2])
     _, clip = explained([0, 1, 3])
-    with pytest.raises(ValueError, match=r"\[0, 1, 3\], expected the record's \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"\[0, 1, 3\].*\[0, 1, 2\]"):
         contact_sheet(record, clip)
 
 
@@ -194,7 +195,7 @@ def test_the_mark_in_a_film_moves_on_with_time(tmp_path: Path):
 
 
 def test_a_film_refuses_frames_that_run_backwards(tmp_path: Path):
-    with pytest.raises(ValueError, match="ascending"):
+    with pytest.raises(ValueError, match=r"frame_indices: got \[3, 2, 1\]"):
         write_explanation(tmp_path / "film.mp4", *explained([3, 2, 1]))
     assert not (tmp_path / "film.mp4").exists()
 
@@ -211,7 +212,8 @@ def test_a_comparison_sets_networks_side_by_side(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("relevance", "message"), [([0.0], "got 1 values, expected 2"), ([0.0, 1.5], r"expected values in 0\.\.1")]
+    ("relevance", "message"),
+    [([0.0], "relevance: got 1 values, expected 2"), ([0.0, 1.5], r"relevance: got \[0\.0, 1\.5\]")],
 )
 def test_a_comparison_refuses_a_relevance_that_does_not_fit(tmp_path: Path, relevance, message):
     record, clip = explained([0, 1])
@@ -220,7 +222,7 @@ def test_a_comparison_refuses_a_relevance_that_does_not_fit(tmp_path: Path, rele
 
 
 def test_a_comparison_of_nothing_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="records: got none"):
+    with pytest.raises(ValueError, match="records"):
         write_comparison(tmp_path / "film.mp4", [], explained([0])[1])
 
 

@@ -68,7 +68,7 @@ def test_repetitions_are_judged_by_method_and_seed_by_seed(stubborn, tmp_path, c
     assert [method["runs"] for method in found["methods"]] == [list(map(str, runs[:2])), list(map(str, runs[2:]))]
     assert found["difference"]["all"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "values": [0.0, 0.0]}
     assert found["methods"][1]["formerly right"]["values"] == [0.0, 0.0]
-    assert "2 seeds cannot tell <two> from one" in capsys.readouterr().out
+    assert found["verdict"] in capsys.readouterr().out
     html = page.read_text()
     assert "Methods over seeds" in html
     assert "&lt;two&gt;" in html
@@ -109,7 +109,7 @@ def test_edits_of_other_classes_are_told(stubborn, capsys, tmp_path):
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["edited_classes"] == ["Dropping something"]
     (note,) = found["notes"]
-    assert "was fine-tuned on edits of other classes" in note
+    assert str(one) in note
     assert f"Note: {note}" in capsys.readouterr().out
     assert note in (tmp_path / "c.html").read_text()
 
@@ -151,11 +151,11 @@ class TestMistakesEndInOneLine:
         other = stubborn("other", 0)
         config = json.loads((other / "config.json").read_text())
         names = config["class_names"]
-        for changed, told in ((["Zapping", *names[1:]], "class "), (names[::-1], "order")):
+        for changed, named in ((["Zapping", *names[1:]], "'"), (names[::-1], "order")):
             (other / "config.json").write_text(json.dumps(config | {"class_names": changed}))
-            answered = one_line("compare", trained, other)
-            assert told in answered
-            assert str(other) in answered
+            message = one_line("compare", trained, other)
+            assert named in message
+            assert str(other) in message
 
     def test_splits_that_are_not_there(self, one_line, trained, plain):
         assert "test" in one_line("compare", trained, plain, "--split", "test")
@@ -164,12 +164,12 @@ class TestMistakesEndInOneLine:
         copied = shutil.copytree(tabletop, tmp_path / "copied")
         source = {"annotations": str(copied), "videos": None}
         elsewhere = [stubborn(name, label, data=source) for name, label in (("one", 0), ("two", 1))]
-        assert "to compare them" in one_line("compare", trained, elsewhere[0])
+        assert str(elsewhere[0]) in one_line("compare", trained, elsewhere[0])
         here = [stubborn(name, label) for name, label in (("three", 0), ("four", 1))]
         runs = [str(run) for pair in zip(here, elsewhere, strict=True) for run in pair]
         main(["compare", *runs, "--methods", "a,a,b,b"])
-        told = one_line("compare", *here, *elsewhere, "--methods", "a,a,b,b")
-        assert "to compare them" in told
+        message = one_line("compare", *here, *elsewhere, "--methods", "a,a,b,b")
+        assert any(str(run) in message for run in elsewhere)
 
 
 class TestReportsOfRunsThatDoNotBelongTogether:
@@ -182,23 +182,23 @@ class TestReportsOfRunsThatDoNotBelongTogether:
         return make
 
     def test_a_run_of_another_origin_is_refused(self, one_line, trained, plain, after, tmp_path):
-        told = one_line("report", trained, after(plain), "--out", tmp_path / "r.html")
-        assert f"was fine-tuned from {plain} and not from {trained}" in told
+        message = one_line("report", trained, after(plain), "--out", tmp_path / "r.html")
+        assert all(str(folder) in message for folder in (plain, trained, tmp_path / "after"))
         assert not (tmp_path / "r.html").exists()
 
     def test_a_run_that_was_not_fine_tuned_is_refused(self, one_line, trained, after, tmp_path):
-        assert "was not fine-tuned" in one_line("report", trained, after(None), "--out", tmp_path / "r.html")
+        assert str(tmp_path / "after") in one_line("report", trained, after(None), "--out", tmp_path / "r.html")
 
     def test_a_run_that_was_moved_is_reported_and_the_page_says_so(self, trained, after, tmp_path):
         moved = after(tmp_path / "gone")
         main(["report", str(trained), str(moved), "--out", str(tmp_path / "r.html"), "--examples", "0"])
-        assert (
-            f"fine-tuned names as its origin {tmp_path / 'gone'}, which is no longer there"
-            in (tmp_path / "r.html").read_text()
-        )
+        caveats = (tmp_path / "r.html").read_text().split('id="caveats"')[1]
+        assert str(tmp_path / "gone") in caveats
 
     def test_its_own_origin_is_known_through_links_and_needs_no_note(self, trained, after, tmp_path):
         (tmp_path / "link").symlink_to(trained)
         fine = after(trained.resolve())
         main(["report", str(tmp_path / "link"), str(fine), "--out", str(tmp_path / "r.html"), "--examples", "0"])
-        assert "no longer there" not in (tmp_path / "r.html").read_text()
+        assert (
+            str(trained.resolve()) not in (tmp_path / "r.html").read_text().split('id="caveats"')[1].split("</ul>")[0]
+        )

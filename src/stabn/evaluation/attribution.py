@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from stabn.data.dataset import ClipBatch, VideoDataset, collate
+from stabn.data.clip_batch import ClipBatch, collate
+from stabn.data.dataset import VideoDataset
 from stabn.data.video.reader import init_reader_process
 from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_predictor, silence_lightning

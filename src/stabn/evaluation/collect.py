@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stabn.data.video.clip import probe
+from stabn.data.video.reader import probe
 from stabn.edits.project import check_vacant, write_project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError

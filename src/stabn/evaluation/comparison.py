@@ -52,7 +52,7 @@ def frame_precisions(predictions: Predictions, truth: Mapping[str, ClipTruth]) -
     if predictions.temporal is None or predictions.frame_indices is None:
         return values
     for row, clip_id in enumerate(predictions.clip_ids):
-        if clip_id in truth and truth[clip_id].says_when:
+        if clip_id in truth and truth[clip_id].has_timing:
             decisive = decisive_frames(clip_id, truth[clip_id], predictions.frame_indices[row])
             if 0 < decisive.sum() < len(decisive):
                 values[row] = average_precision(predictions.temporal[row], decisive)

@@ -85,7 +85,7 @@ def faithfulness(
     replacements = (*ATTENTIONS, *SHUFFLED) if isinstance(model, STABN) and len(dataset) > 1 else ("as-is",)
     predictions = predict_each(model, dataset, replacements, engine=engine, **common)
     own = predictions["as-is"]
-    dataset = dataset.only(own.samples(dataset.samples))
+    dataset = dataset.subset(own.samples(dataset.samples))
     network = ExplainedNetwork.of(model, engine)
     clip_ids = [sample.clip_id for sample in dataset.samples]
     perturbed = _choose(len(dataset), max_clips, seed)

@@ -15,7 +15,7 @@ from stabn.data.boxes import Box, box_map
 from stabn.data.dataset import Sample, VideoDataset
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.transforms import Preprocessing
-from stabn.data.video.clip import probe
+from stabn.data.video.reader import probe
 from stabn.errors import UserError
 from stabn.evaluation.attribution import ExplainedNetwork, attribute_clips, clip_batches
 from stabn.evaluation.intervals import summarise_clips
@@ -30,7 +30,7 @@ def decisive_frames(clip_id: str, truth: ClipTruth, frame_indices: np.ndarray) -
     Raises:
         UserError: the truth has fewer frames than the clip.
     """
-    if not truth.says_when:
+    if not truth.has_timing:
         return np.ones(len(frame_indices), dtype=bool)
     try:
         return truth.scores(frame_indices) >= 1
@@ -135,7 +135,7 @@ def measure_localisation(
             indices = batch.frame_indices[position].numpy()
             decisive_t = decisive_frames(clip_id, truth[clip_id], indices)
             covers = _covers(next(samples), truth[clip_id], indices, decisive_t, dataset.preprocessing, size)
-            is_timed = truth[clip_id].says_when and bool(decisive_t.any() and not decisive_t.all())
+            is_timed = truth[clip_id].has_timing and bool(decisive_t.any() and not decisive_t.all())
             timed += [clip_id] * is_timed
             boxed += [clip_id] * bool(covers)
             for method, attention in attentions.items():

@@ -11,7 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from stabn.data.dataset import ClipBatch, Sample, SkippedClip, Table, VideoDataset, collate
+from stabn.data.clip_batch import ClipBatch, SkippedClip, collate
+from stabn.data.dataset import Sample, Table, VideoDataset
 from stabn.data.quality.unreadable import SkipUnreadable
 from stabn.data.video.reader import Reader, init_reader_process
 from stabn.engine.config import EngineRecipe
@@ -221,7 +222,7 @@ def predict_each(
         return _run_predictor(_Predictor(predictor, attentions, **options), clips, batch_size, workers, trainer)
 
     reader = Reader()
-    clips: Dataset[ClipBatch] = SkipUnreadable(dataset.read_by(reader))
+    clips: Dataset[ClipBatch] = SkipUnreadable(dataset.with_reader(reader))
     others: Attention | None = None
     skipped: tuple[SkippedClip, ...] = ()
     own_only = tuple(attention for attention in attentions if attention not in SHUFFLED)

@@ -11,7 +11,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stabn.data.dataset import ClipBatch, VideoDataset
+from stabn.data.clip_batch import ClipBatch
+from stabn.data.dataset import VideoDataset
 from stabn.evaluation.attribution import ExplainedNetwork, attribute_clips, clip_batches
 from stabn.evaluation.intervals import bootstrap_interval
 from stabn.nn import STABN, ResNet3D

@@ -1,1 +1,1 @@
-"""Where and when a network looked, for people and for programs."""
+"""Explanations of single videos: records, heat maps, contact sheets and films."""

@@ -1,4 +1,4 @@
-"""What every picture is made of: the colour scale, text that fits, and bars. Pillow only, nothing about networks."""
+"""Drawing with Pillow: the colour scale of attention, fonts, text that fits, and bars."""
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -14,7 +14,7 @@ PAPER, INK, MUTED, TRACK, EDGE = (255, 255, 255), (26, 30, 36), (92, 101, 113), 
 RIGHT, WRONG = (0, 110, 84), (176, 32, 40)
 
 # ColorBrewer's RdYlBu reversed, with more colour in it because half of it is lost in the blend with a video. Blue is 0
-# and red is 1 as in the paper. Beside "jet" and "turbo" over the same frames it left the scene visible: its lightness
+# and red is 1 as in the paper. Unlike "jet" and "turbo" over the same frames it leaves the scene visible: its lightness
 # has a single peak, so that no false edges show, and it has no green that a colour-blind reader would take for red.
 _STOPS = (
     (0.00, (34, 56, 176)),
@@ -29,36 +29,36 @@ _STOPS = (
 
 
 def attention_colour(values: np.ndarray | int | float) -> UInt8[np.ndarray, "*shape 3"]:
-    """The colours of attention values, from blue (0) over pale yellow to red (1).
+    """Colours of attention values, from blue (0) over pale yellow to red (1).
 
     Args:
-        values: numbers in 0..1 of any shape; what lies outside takes the end's colour.
+        values: numbers of any shape; those outside of 0..1 take the colour of the nearer end.
 
     Returns:
         uint8 RGB with one more axis of length 3.
     """
-    places, stops = zip(*_STOPS, strict=True)
-    channels = [np.interp(np.asarray(values, np.float64), places, channel) for channel in zip(*stops, strict=True)]
+    positions, colours = zip(*_STOPS, strict=True)
+    channels = [np.interp(np.asarray(values, np.float64), positions, channel) for channel in zip(*colours, strict=True)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def attention_rgb(value: int | float) -> tuple[int, int, int]:
-    """`attention_colour` of one value, as Pillow wants it."""
+    """`attention_colour` of one value as a tuple of integers, as Pillow needs it."""
     red, green, blue = (int(channel) for channel in attention_colour(value))
     return red, green, blue
 
 
 @lru_cache(maxsize=64)
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans at a size in pixels; matplotlib brings it along, so that machines without fonts draw the same."""
+    """DejaVu Sans at a size in pixels, from matplotlib's package, so that pictures are the same on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    # Importing it takes 0.15 s, and `stabn explain` has to answer at once.
+    # found without importing matplotlib, which takes 0.15 s
     file = distribution("matplotlib").locate_file(f"matplotlib/mpl-data/fonts/ttf/{name}")
     return ImageFont.truetype(str(file), size)
 
 
 def fit_text(text: str, face: ImageFont.FreeTypeFont, width: int | float) -> str:
-    """The text, or its beginning and an ellipsis if it is wider than `width` pixels."""
+    """The text, shortened with an ellipsis if it is wider than `width` pixels."""
     text = " ".join(text.split())
     if face.getlength(text) <= width:
         return text
@@ -68,7 +68,7 @@ def fit_text(text: str, face: ImageFont.FreeTypeFont, width: int | float) -> str
 
 
 def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: int | float, most: int) -> list[str]:
-    """The text broken at spaces into at most `most` lines of `width` pixels; what does not fit ends in an ellipsis."""
+    """The text in at most `most` lines of `width` pixels, broken at spaces; the last line may end in an ellipsis."""
     words, lines = text.split(), list[str]()
     while words and len(lines) < most - 1:
         count = 1
@@ -87,14 +87,14 @@ def draw_bars(
     *,
     plain: bool = False,
 ) -> None:
-    """Draw one bar per score on a common scale 0..1, blue to red, and a dark frame and pointer at the current ones.
+    """Draw one bar per score on a common scale 0..1, blue to red, with a dark frame and pointer at the current ones.
 
     Args:
-        draw: where.
+        draw: of the image.
         box: (left, top, right, bottom) in pixels; the pointer needs 9 pixels more below it.
         scores: values in 0..1, in time order.
         current: positions to mark.
-        plain: dark grey instead of the attention's colours, for what people say and no network computed.
+        plain: dark grey instead of the colour scale, for scores that do not come from a network.
     """
     left, top, right, bottom = box
     gap = 3 if (right - left) / len(scores) >= 14 else 1

@@ -1,4 +1,4 @@
-"""A video file becomes a record of what the network answered and where and when it looked."""
+"""From a video file to a record of prediction and attention, and to the files of an explanation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,11 +28,11 @@ def explain_video(
     label: int | None = None,
     segment: Segment | None = None,
 ) -> tuple[Record, Clip]:
-    """One window of a video, as the network saw it.
+    """Run a network on one window of a video and record its prediction and attention.
 
     Args:
         model: a network with attention, in evaluation mode.
-        preprocessing: how videos are prepared for it.
+        preprocessing: of the network's input.
         path: the video, or the folder of its frames.
         class_names: K names.
         window, windows: which of how many evenly placed windows.
@@ -40,7 +40,7 @@ def explain_video(
         segment: the part of the video that the window is taken from; None for all of it.
 
     Returns:
-        The record, and the sampled frames at the size of the source.
+        The record, and the sampled frames at source resolution.
 
     Raises:
         UserError: the video cannot be read, or the network's frames are not the preprocessing's.
@@ -110,14 +110,14 @@ def _numbers(value: torch.Tensor) -> np.ndarray:
 
 
 def distinct_file_names(videos: list[Path]) -> dict[str, Path]:
-    """A file name for each video, numbered where two have the same."""
-    named: dict[str, Path] = {}
+    """File names without suffix for the videos, numbered where two have the same name."""
+    names: dict[str, Path] = {}
     for video in videos:
         name, number = video.stem, 2
-        while name in named:
+        while name in names:
             name, number = f"{video.stem}-copy{number}", number + 1
-        named[name] = video
-    return named
+        names[name] = video
+    return names
 
 
 def write_record_files(stem: Path, record: Record, clip: Clip) -> None:

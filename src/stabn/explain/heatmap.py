@@ -10,13 +10,13 @@ from stabn.data.video.clip import Clip
 from stabn.explain.drawing import attention_colour
 from stabn.records import Record
 
-_FLAT = 1e-6  # a map with a smaller range has nothing to stretch
+_FLAT = 1e-6  # a map with a smaller range counts as constant
 
 
 def readable_size(width: int, height: int) -> tuple[int, int]:
-    """The (width, height) at which a video is drawn: small ones enlarged by a whole factor, big ones reduced.
+    """The (width, height) at which a video is drawn: small videos enlarged by a whole factor, large ones reduced.
 
-    The shorter side ends between 240 and 480 pixels, and at 360 if it was longer than that.
+    The shorter side becomes 240 to 480 pixels, and 360 if it was longer than that.
     """
     shorter = min(width, height)
     if shorter <= 360:
@@ -26,9 +26,9 @@ def readable_size(width: int, height: int) -> tuple[int, int]:
 
 
 def shown_range(spatial: np.ndarray, *, stretch: bool) -> tuple[float, float]:
-    """The values that are drawn in the scale's blue and red end: (0, 1), or with `stretch` the map's own range.
+    """The values at the blue and red end of the scale: (0, 1), or with `stretch` the range of the map.
 
-    A constant map has no range to stretch and keeps (0, 1).
+    A constant map is not stretched.
     """
     low, high = float(spatial.min()), float(spatial.max())
     return (low, high) if stretch and high - low > _FLAT else (0.0, 1.0)
@@ -42,15 +42,15 @@ def overlay(
     *,
     stretch: bool = True,
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Lay spatial attention as a heat map over the part of each frame that the network saw.
+    """Blend spatial attention as a heat map over the part of each frame that was the network's input.
 
     Args:
         frames: (T, 3, H, W) uint8 RGB, source frames.
         spatial: (T, h, w) floats in 0..1, interpolated bilinearly onto the crop.
-        crop: (left, top, right, bottom) of the network's view as fractions of width and height. Outside it the frame
-            is grey and dim.
+        crop: (left, top, right, bottom) of the network's input as fractions of width and height. Outside of it the
+            frame is grey and dim.
         opacity: of the heat map, 0..1.
-        stretch: draw the clip's smallest value blue and its greatest red (see `shown_range`); otherwise 0 and 1.
+        stretch: draw the smallest value of the clip blue and the largest red (see `shown_range`); otherwise 0 and 1.
 
     Returns:
         (T, H, W, 3) uint8 RGB.
@@ -71,13 +71,13 @@ def overlay(
     relative = torch.from_numpy(np.ascontiguousarray((spatial - low) / (high - low), dtype=np.float32))
     pictures = np.empty((len(frames), *frames.shape[2:], 3), np.uint8)
     for picture, frame, small in zip(pictures, frames.permute(0, 2, 3, 1).numpy(), relative, strict=True):
-        # what the network did not see: grey, and half way to paper-dark, so that no colour competes with the heat map
+        # outside of the crop: dim grey, so that no colour competes with the heat map
         grey = frame @ np.array([0.299, 0.587, 0.114], np.float32)
         picture[:] = (0.4 * grey + 20).round().astype(np.uint8)[..., None]
         size = (bottom - top, right - left)
         heat = torch.nn.functional.interpolate(small[None, None], size, mode="bilinear", align_corners=False)[0, 0]
-        seen = frame[top:bottom, left:right]
-        blend = (1 - opacity) * seen + opacity * attention_colour(heat.numpy()).astype(np.float32)
+        inside = frame[top:bottom, left:right]
+        blend = (1 - opacity) * inside + opacity * attention_colour(heat.numpy()).astype(np.float32)
         picture[top:bottom, left:right] = blend.round().astype(np.uint8)
     return pictures
 
@@ -85,7 +85,7 @@ def overlay(
 def overlay_record(record: Record, clip: Clip, size: tuple[int, int], *, stretch: bool) -> np.ndarray:
     """`overlay` of a record on its clip, drawn at a size (width, height).
 
-    Frames are resized before the maps are laid over them, so that enlarged pictures have smooth maps.
+    Frames are resized before the maps are blended in, so that enlarged pictures have smooth maps.
 
     Raises:
         ValueError: the clip's frames are not the record's.
@@ -103,7 +103,7 @@ def overlay_record(record: Record, clip: Clip, size: tuple[int, int], *, stretch
 
 
 def _pixels(crop: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
-    """The crop in whole pixels, at least one wide and high."""
+    """The crop in whole pixels, at least one pixel wide and high."""
     left, top, right, bottom = crop
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise ValueError(f"crop: got {crop}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1")

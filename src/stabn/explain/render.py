@@ -1,8 +1,8 @@
-"""A record as something to look at: heat maps over frames, one sheet of all frames, and films at true speed.
+"""Pictures of records: contact sheets of all frames, and films at true speed.
 
-In every picture the temporal attention is drawn on the absolute scale 0..1, so that bars of different clips compare.
-Spatial maps are usually almost constant numbers (0.45..0.55), in which the eye finds nothing; they are stretched over
-their clip's range unless the caller says otherwise, and the picture then prints that range.
+Temporal attention is always drawn on the absolute scale 0..1, so that bars of different clips can be compared. Spatial
+maps are usually almost constant (0.45..0.55); they are stretched over the range of their clip unless the caller says
+otherwise, and the picture then prints that range.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,21 +31,21 @@ from stabn.explain.drawing import (
 from stabn.explain.heatmap import overlay_record, readable_size, shown_range
 from stabn.records import Record
 
-_HOLD = 1 / 3  # seconds that a film rests on its last frame
+_HOLD = 1 / 3  # seconds that a film shows its last frame
 _PAD = 20
 _COLUMNS = 8
 
 
 def contact_sheet(record: Record, clip: Clip, *, stretch: bool = True) -> Image.Image:
-    """One picture of everything: predictions, and all T frames with their heat maps and temporal scores.
+    """One picture of a record: predictions, and all T frames with their heat maps and temporal scores.
 
     Frames run left to right, eight to a row. Above each stands its temporal score as a bar 0..1 with the number, below
     it the frame's index in the source and its time in seconds.
 
     Args:
-        record: what the network answered.
+        record: to draw.
         clip: the record's frames.
-        stretch: as in `overlay`.
+        stretch: as in `stabn.explain.heatmap.overlay`.
 
     Raises:
         ValueError: the clip's frames are not the record's.
@@ -93,14 +93,14 @@ def write_explanation(path: Path | str, record: Record, clip: Clip, *, stretch: 
 
     Args:
         path: .mp4 or .webm.
-        record: what the network answered; its frames ascend.
+        record: to draw; its frames ascend.
         clip: the record's frames.
         stretch: as in `overlay`.
 
     Raises:
         ValueError: the clip's frames are not the record's or do not ascend, or another suffix.
     """
-    _write_film(path, (("", record),), clip, None, "", stretch=stretch)
+    write_comparison(path, [("", record)], clip, stretch=stretch)
 
 
 def write_comparison(
@@ -112,15 +112,15 @@ def write_comparison(
     relevance_name: str = "Marked by people",
     stretch: bool = True,
 ) -> None:
-    """Write a film like `write_explanation` of one clip as several networks saw it, side by side.
+    """Write a film like `write_explanation` of several records of one clip, side by side.
 
     Args:
         path: .mp4 or .webm.
         records: at least one (name, record), such as before and after an edit, all of the clip's frames.
         clip: the records' frames.
-        relevance: T values in 0..1 that each network's bars are compared with: the edited scores, or the truth.
-        relevance_name: what to call them.
-        stretch: as in `overlay`, each record over its own range.
+        relevance: T values in 0..1 to draw below each record's temporal attention: edited scores, or the truth.
+        relevance_name: their label.
+        stretch: as in `stabn.explain.heatmap.overlay`, each record over its own range.
 
     Raises:
         ValueError: no record, records of other frames, frames that do not ascend, a relevance that is not T values in
@@ -134,45 +134,6 @@ def write_comparison(
             raise ValueError(f"relevance: got {len(relevance)} values, expected {frames}, one per frame")
         if not all(0 <= value <= 1 for value in relevance):
             raise ValueError(f"relevance: got {list(relevance)}, expected values in 0..1")
-    _write_film(path, records, clip, relevance, relevance_name, stretch=stretch)
-
-
-@dataclass(frozen=True)
-class _Moment:
-    """One picture of a film: positions first..last of the T frames show the same source frame."""
-
-    first: int
-    last: int
-    seconds: float
-
-    @property
-    def positions(self) -> range:
-        return range(self.first, self.last + 1)
-
-
-def _moments(record: Record) -> list[_Moment]:
-    moments = list[_Moment]()
-    for i, (index, time) in enumerate(zip(record.frame_indices, record.timestamps, strict=True)):
-        if i and index < record.frame_indices[i - 1]:
-            raise ValueError(f"frame_indices: got {record.frame_indices.tolist()}, expected ascending order")
-        if i and index == record.frame_indices[i - 1]:
-            moments[-1] = _Moment(moments[-1].first, i, moments[-1].seconds)
-        else:
-            # some files give two frames one time; a millisecond apart both can be shown
-            earliest = moments[-1].seconds + 0.001 if moments else 0.0
-            moments.append(_Moment(i, i, max(float(time - record.timestamps[0]), earliest)))
-    return moments
-
-
-def _write_film(
-    path: Path | str,
-    records: Sequence[tuple[str, Record]],
-    clip: Clip,
-    relevance: Sequence[int | float] | None,
-    relevance_name: str,
-    *,
-    stretch: bool,
-) -> None:
     size = readable_size(clip.frames.shape[3], clip.frames.shape[2])
     moments = _moments(records[0][1])
     pictures = [overlay_record(record, clip, size, stretch=stretch) for _, record in records]
@@ -197,6 +158,33 @@ def _write_film(
     write_video(path, film(), fps, timestamps=[*times, times[-1] + _HOLD])
 
 
+@dataclass(frozen=True)
+class _Moment:
+    """One frame of a film: positions first..last of the T frames are the same source frame, shown at `seconds`."""
+
+    first: int
+    last: int
+    seconds: float
+
+    @property
+    def positions(self) -> range:
+        return range(self.first, self.last + 1)
+
+
+def _moments(record: Record) -> list[_Moment]:
+    moments = list[_Moment]()
+    for i, (index, time) in enumerate(zip(record.frame_indices, record.timestamps, strict=True)):
+        if i and index < record.frame_indices[i - 1]:
+            raise ValueError(f"frame_indices: got {record.frame_indices.tolist()}, expected ascending order")
+        if i and index == record.frame_indices[i - 1]:
+            moments[-1] = _Moment(moments[-1].first, i, moments[-1].seconds)
+        else:
+            # some files give two frames one time; a millisecond apart both can be shown
+            earliest = moments[-1].seconds + 0.001 if moments else 0.0
+            moments.append(_Moment(i, i, max(float(time - record.timestamps[0]), earliest)))
+    return moments
+
+
 def _name_lines(record: Record, width: int) -> list[str]:
     return wrap_text(record.class_names[record.predicted], font(17, bold=True), width - 72, 2)
 
@@ -212,7 +200,7 @@ def _panel(
     *,
     stretch: bool,
 ) -> Image.Image:
-    """Prediction, frame, timelines and legend, below one another."""
+    """Prediction, frame, timeline and legend of one record, below one another."""
     head = (24 if name else 0) + lines * 22 + (0 if record.label is None else 26) + 8
     bars_top = head + len(picture) + 32
     strip = 0 if marked is None else 54
@@ -249,7 +237,7 @@ def _panel(
 
 
 def _draw_verdict(draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, record: Record) -> None:
-    """Right or wrong in a sign, a word and a colour; for a wrong answer also the true class."""
+    """Draw right or wrong as a sign, a word and a colour; for a wrong prediction also the true class."""
     assert record.label is not None
     right = record.predicted == record.label
     sign = "✓ right" if right else "✗ wrong"
@@ -262,7 +250,7 @@ def _draw_verdict(draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, re
 
 
 def _draw_legend(image: Image.Image, at: tuple[int, int], width: int, record: Record, *, stretch: bool) -> int:
-    """The colour scale between the values that its ends stand for in the heat maps; gives its right end."""
+    """Draw the colour scale of the heat maps with the values at its ends; returns its right edge in pixels."""
     low, high = shown_range(record.spatial, stretch=stretch)
     digits = 0 if (low, high) == (0.0, 1.0) else 3 if high - low >= 0.01 else 6
     low_text, high_text = f"{low:.{digits}f}", f"{high:.{digits}f}"
@@ -284,7 +272,7 @@ def _draw_legend(image: Image.Image, at: tuple[int, int], width: int, record: Re
 
 
 def _sheet_heading(record: Record, width: int, *, stretch: bool) -> Image.Image:
-    """The clip's name and verdict, the most probable classes, and how to read the colours."""
+    """Name and verdict, the most probable classes, and the legend."""
     top = record.top(min(3, len(record.class_names)))
     image = Image.new("RGB", (width, 62 + 24 * len(top) + 24), PAPER)
     draw = ImageDraw.Draw(image)

@@ -135,10 +135,10 @@ def comparison_table(
             titles[method["name"]],
             tuple(_share(method[column]) for column in present),
             "" if descriptions is None else descriptions[method["name"]],
-            () if descriptions is None else _extra_columns(method),
+            () if descriptions is None else _extra_columns(method, is_first=number == 0),
             control=method["name"] == control,
         )
-        for method in methods
+        for number, method in enumerate(methods)
     )
     return EstimateTable(title, tuple(_TITLES.get(column, column) for column in present), rows)
 
@@ -155,7 +155,7 @@ def _difference(value: Mapping[str, Any] | None) -> Estimate | None:
     return Estimate.clamped(value["points"] if "points" in value else value["mean"], value["low"], value["high"])
 
 
-def _extra_columns(method: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _extra_columns(method: Mapping[str, Any], *, is_first: bool) -> tuple[tuple[str, str], ...]:
     """A method's further columns, of one run or over seeds."""
     columns: list[tuple[str, str]] = []
     if "calibration_error" not in method:  # over seeds
@@ -166,8 +166,8 @@ def _extra_columns(method: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             columns.append(("frame AP", f"{precision['mean']:.3f} ± {half:.3f}"))
         return tuple(columns)
     for title, key, group in (("mended", "mended", FORMER_GROUPS[0]), ("newly wrong", "newly_wrong", FORMER_GROUPS[1])):
-        if method[group] is not None:
-            columns.append((title, f"{method[key]} of {method[group]['count']}"))
+        if not is_first:
+            columns.append((title, str(method[key]) + (f" of {method[group]['count']}" if method[group] else "")))
     error, interval = method["calibration_error"], method["frame_average_precision_interval"]
     columns.append(("calibration error", _error_in_words(error)))
     if interval is not None:

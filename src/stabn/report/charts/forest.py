@@ -25,7 +25,7 @@ def forest_svg(table: EstimateTable) -> Markup:
     bands = math.ceil(len(table.columns) / across)
     rows = len(table.rows)
     figure = svg.new_figure(svg.WIDTH, bands * (30 * rows + 58))
-    space = svg.margins(figure, 296, 14, 26, 28, wspace=0.14, hspace=58 / (30 * rows))
+    space = svg.margins(figure, 296, 14, 26, 28, wspace=0.2, hspace=58 / (30 * rows))
     panels = figure.subplots(bands, across, squeeze=False, gridspec_kw=space).ravel()
     limits = _limits(table)
     names = [
@@ -50,11 +50,12 @@ def _draw_panel(axes: Axes, table: EstimateTable, number: int, names: list[str])
     title = axes.set_title(svg.shorten([column], 30)[0])
     svg.tooltip(title, column)
     svg.grid_only(axes, "x")
+    axes.tick_params(axis="y", pad=12)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     sign = "+" if table.is_difference else ""
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:{sign if value else ''}.3g}".replace("-", "−"))
-    axes.axvline(100 * table.reference[number], color=svg.MUTED, linestyle=(0, (1.3, 2.6)), linewidth=1.1)
+    axes.axvline(100 * table.reference[number], color=svg.MUTED, linestyle=svg.DOTTED, linewidth=1.1, clip_on=False)
     for i, row in enumerate(table.rows):
         cell = row.cells[number]
         if cell is None:

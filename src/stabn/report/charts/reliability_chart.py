@@ -36,7 +36,7 @@ def reliability_svg(networks: Sequence[Reliability]) -> Markup:
         svg.grid_only(axes)
         axes.grid(which="minor")
         axes.tick_params(which="minor", length=0)
-        axes.plot((0, 100), (0, 100), color=svg.MUTED, linestyle=(0, (1.3, 2.6)), linewidth=1.1)
+        axes.plot((0, 100), (0, 100), color=svg.MUTED, linestyle=svg.DOTTED, linewidth=1.1)
         clips = sum(b.count for b in network.bins)
         for b in network.bins:
             x, y = 100 * b.confidence, 100 * b.accuracy

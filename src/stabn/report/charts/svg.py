@@ -19,6 +19,7 @@ WIDTH = 1060
 INK, MUTED, LINE, ACCENT, MISTAKE, SURFACE = "#010203", "#020304", "#030405", "#040506", "#050607", "#060708"
 _VARIABLES = {INK: "currentColor", MUTED: "var(--muted)", LINE: "var(--line)", ACCENT: "var(--accent)",
               MISTAKE: "var(--mistake)", SURFACE: "var(--surface)"}  # fmt: skip
+DOTTED = (0, (1.3, 2.6))
 _TOOLTIP = "tooltip:"
 
 STYLE: Any = {  # matplotlib's stubs want the literal type of every known key
