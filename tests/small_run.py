@@ -9,8 +9,8 @@ import pytest
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
-from stabn.training.recipes import LoaderRecipe, OptimizerRecipe
 from stabn.training.module import TrainingModule
+from stabn.training.recipes import LoaderRecipe, OptimizerRecipe
 
 FRAMES = 8
 QUICK = OptimizerRecipe(name="adamw", learning_rate=0.002, schedule="one-cycle", epochs=2, batch_size=4)
@@ -42,3 +42,9 @@ def power_fails_at(monkeypatch: pytest.MonkeyPatch, interrupted_at: int) -> Call
 
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", str(FRAMES),
+        "--preprocessing.resize", "36", "--preprocessing.crop", "32",
+        "--optimizer.epochs", "1", "--optimizer.batch_size", "4"]  # fmt: skip
+"""Options of `stabn train` for a network as small; the last four also fit `stabn finetune`."""

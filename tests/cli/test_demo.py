@@ -54,4 +54,5 @@ def test_the_demo_runs_the_commands_that_it_prints_and_repeats_none_that_is_done
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     main(words)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == stamps
+    capsys.readouterr()
     assert f"{out}: " in one_line(*words[:-1], "2")

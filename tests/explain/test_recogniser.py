@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,3 +203,22 @@ def test_windows_and_precision_are_those_asked_for(trained, video):
     first, second = (net.explain(video, window=window, windows=2).record for window in (0, 1))
     assert first.frame_indices[0] < second.frame_indices[0]
     assert net.explain(video).temporal == pytest.approx(stabn.load(trained).explain(video).temporal, abs=1e-4)
+
+
+def test_the_notebook_in_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    notebook = json.loads((Path(__file__).parents[2] / "docs" / "explain.ipynb").read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for cell in cells:
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    assert sorted(path.name for path in Path("notebook").iterdir()) == [
+        "edits.jsonl", "film.mp4", "numbers.json", "predictions.csv", "run", "sheet.png", "tabletop",
+    ]  # fmt: skip
+    assert [row.error is None for row in names["table"]] == [True, True, True, False]
+    assert set(names["edit"].scores) == {0.0, 1.0}
+    assert names["what_if"].sum().item() == pytest.approx(1, abs=1e-5)
+    assert len(capsys.readouterr().out.splitlines()[-1].split("->")) == 2

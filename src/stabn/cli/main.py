@@ -101,11 +101,11 @@ class _Recipe(ActionConfigFile):
         for key in keys:
             if (message := _renamed(key)) is not None:
                 parser.error(f"{values}: {message}")
-        known = {action.dest for action in parser._actions}
-        single = {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
+        names = {action.dest for action in parser._actions}
+        leaves = {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
         for key in keys:
-            if key not in known and not any(key.startswith(f"{name}.") for name in single):
-                similar = get_close_matches(key, single, 1)
+            if key not in names and not any(key.startswith(f"{leaf}.") for leaf in leaves):
+                similar = get_close_matches(key, leaves, 1)
                 remedy = f"did you mean {similar[0]}?" if similar else "remove it"
                 parser.error(f"{values}: {key} is no option of this verb; {remedy}")
         super().__call__(parser, cfg, values if Path(values).is_file() else text, option_string)  # a pipe is empty now
@@ -202,7 +202,7 @@ def _verb_parser(verb: str) -> _Parser:
 
 
 def _usage(verb: str, parser: _Parser) -> str:
-    """One line with what has to be given; all options would fill a screen."""
+    """The required options in one line; all options would fill a screen."""
     words = ["stabn", verb, "[options]"]
     for action in parser._actions:
         metavar = (action.dest.rpartition(".")[2]).upper()
