@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import names
 from PIL import Image
 from pyarrow import parquet
 from pyarrow import table as arrow_table
@@ -24,10 +25,12 @@ from stabn.data.dataset import VideoDataset
 from stabn.data.sampling import Sampling, uniform
 from stabn.data.segments import Segment, segment_frames
 from stabn.data.transforms import Preprocessing
-from stabn.data.video.clip import read_chunks, write_video
+from stabn.data.video.clip import write_video
+from stabn.data.video.reader import read_chunks
 from stabn.errors import UserError
 from stabn.explain.explain_video import explain_video
 from stabn.runs import network_class_names, network_preprocessing, open_run
+from stabn.studio.catalogue import CatalogueClip
 from stabn.studio.viewer import Viewer
 
 TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", "8", "--preprocessing.resize", "36",
@@ -49,13 +52,12 @@ def prepared(tmp_path, capsys):
 
 @pytest.fixture
 def refused(tmp_path):
-    """The message, one line, with which preparing ends."""
+    """Prepares, which ends with one line that names some values."""
 
-    def call(*sources, out=tmp_path / "out" / "table.csv", **options):
-        with pytest.raises(UserError) as caught:
-            prepare_command(list(sources), out, **options)
+    def call(*values, sources, out=tmp_path / "out" / "table.csv", **options):
+        with pytest.raises(UserError, match=names(*values)) as caught:
+            prepare_command(sources, out, **options)
         assert "\n" not in str(caught.value)
-        return str(caught.value)
 
     return call
 
@@ -232,7 +234,8 @@ def test_training_explaining_and_collecting_see_the_segment_alone(truth, tmp_pat
     assert record.frame_indices.tolist() == expected == clip.frame_indices.tolist()
     viewer = Viewer(model, preprocessing)
     try:
-        assert viewer.open("x", sample.path, segment=sample.segment).prediction.frame_indices.tolist() == expected
+        clip = CatalogueClip("x", "x", sample.path, None, None, "data", sample.segment)
+        assert viewer.open(clip).prediction.frame_indices.tolist() == expected
     finally:
         viewer.close()
     main(["collect", str(run), "--out", str(tmp_path / "edits"), "--bound", "1.0"])
@@ -257,7 +260,7 @@ def test_a_mistake_is_one_line_and_status_2(truth, tmp_path, one_line):
     videos_list(tmp_path / "source", truth)
     (tmp_path / "source" / "my videos" / "1 .mp4").unlink()
     told = one_line("prepare", tmp_path / "source", "--out", tmp_path / "t.csv")
-    assert "1 of 42 clips cannot be used: 1 missing video (my videos/1 .mp4); mend them, or add --missing skip" in told
+    assert re.search(names("1 of 42", "my videos/1 .mp4", "--missing skip"), told)
 
 
 def test_paths_are_relative_below_the_tables_folder_and_absolute_elsewhere(truth, tmp_path, monkeypatch):
@@ -283,10 +286,8 @@ def test_what_cannot_be_used_fails_unless_it_is_to_be_left_out_and_named(truth, 
     (root / "my videos" / "1 .mp4").unlink()
     with (root / "validation.txt").open("a") as file:
         file.write("my videos/2 .mp4\nmy videos/none.mp4 3\nmy videos/3 .mp4 77\n")
-    told = refused(root)
-    assert "4 of 45 clips cannot be used: 2 missing video (my videos/1 .mp4, my videos/none.mp4); 1 no class" in told
-    assert "1 unknown class (my videos/3 .mp4)" in told
-    assert "--missing skip" in told
+    missing = "2 missing video (my videos/1 .mp4, my videos/none.mp4)"
+    refused("4 of 45", missing, "1 no class", "1 unknown class (my videos/3 .mp4)", "--missing skip", sources=[root])
     assert not (tmp_path / "out").exists()
     report, printed, table = prepared(root, missing="skip")
     assert report["left_out"] == {"missing video": 2, "no class": 1, "unknown class": 1}
@@ -325,64 +326,60 @@ def test_nothing_of_the_users_is_overwritten(truth, tmp_path, refused):
     root = tmp_path / "source"
     videos_list(root, truth)
     (root / "mine.csv").write_text("path,label,split\na,b,c\n")
-    assert "exists and is not a table that prepare wrote" in refused(root, out=root / "mine.csv")
+    refused("--out", "mine.csv", sources=[root], out=root / "mine.csv")
     pyslowfast(tmp_path / "p", truth)
     lists = [tmp_path / "p" / "train.csv", tmp_path / "p" / "val.csv"]
-    assert "which is the source" in refused(*lists, out=lists[0])
-    assert "ends with .csv" in refused(root, out=root / "table.txt")
-    assert "which is a folder" in refused(root, out=write(root / "d.csv" / "x", [""]).parent)
+    refused("--out", lists[0], sources=lists, out=lists[0])
+    refused("--out", "table.txt", ".csv", sources=[root], out=root / "table.txt")
+    refused("--out", "d.csv", sources=[root], out=write(root / "d.csv" / "x", [""]).parent)
 
 
 def test_a_source_without_splits_needs_one_word(truth, tmp_path, prepared, refused):
     root = tmp_path / "source"
     for sample in truth.samples:
         link(sample.path, root / truth.class_names[sample.label] / f"{sample.clip_id}.mp4")
-    told = refused(root)
-    assert "42 of 42 clips have no split; add --validation-share 0.1 to draw one, or --split NAME" in told
+    refused("42 of 42", "--validation-share", "--split", sources=[root])
     report, _, table = prepared(root, validation_share=0.3)
     assert report["splits"] == {"train": 28, "validation": 14}
     assert {s.label for s in table.of_split("validation")} == set(range(14))
     assert prepared(root, split="val")[0]["splits"] == {"validation": 42}
-    assert "expected a share above 0 and below 1" in refused(root, validation_share=1)
+    refused("--validation-share", "got 1", sources=[root], validation_share=1)
     videos_list(tmp_path / "split", truth)
-    assert "some clips are for validation already" in refused(tmp_path / "split", validation_share=0.1)
+    refused("--validation-share", sources=[tmp_path / "split"], validation_share=0.1)
 
 
 def test_missing_videos_altogether_mean_another_folder(truth, tmp_path, prepared, refused):
     root = tmp_path / "source"
     frames_list(root, truth)
     os.rename(root / "clips", tmp_path / "clips")
-    told = refused(root)
-    assert "none of the 42 clips was found" in told
-    assert "give the folder of the videos with --videos" in told
-    assert "correct --videos" in refused(root, videos=tmp_path / "nowhere", missing="skip")
+    refused("none of the 42", "--videos", sources=[root])
+    refused("none of the 42", "--videos", sources=[root], videos=tmp_path / "nowhere", missing="skip")
     assert len(prepared(root, videos=tmp_path)[2].samples) == 42
 
 
 def test_ambiguous_and_unknown_sources_are_one_line_with_the_option_that_decides(truth, tmp_path, refused):
-    write(tmp_path / "odd" / "x.csv", ["video_name,kind", "a.mp4,waving"])
-    told = refused(tmp_path / "odd" / "x.csv")
-    assert "none of its columns (video_name, kind) is 'path' or 'label'" in told
-    assert "--columns.path and --columns.label" in told
-    assert "holds neither a list that we know nor a folder" in refused(tmp_path / "odd")
-    write(tmp_path / "odd" / "text.txt", ["dear reader, this is a text", "of two lines"])
-    told = refused(tmp_path / "odd" / "text.txt")
-    assert "--format" in told
-    both = tmp_path / "both"
-    write(both / "clips.csv", ["path,label,split", "a.mp4,x,train"])
-    write(both / "train.txt", ["a.mp4 1"])
-    assert "may be several data sets (table: clips.csv; list: train.txt)" in refused(both)
-    write(tmp_path / "two" / "train_split_1.txt", ["a.mp4 1"])
-    write(tmp_path / "two" / "train_split_2.txt", ["a.mp4 1"])
-    assert "train_split_1.txt and train_split_2.txt are both of train" in refused(tmp_path / "two")
-    write(tmp_path / "half" / "train.txt", ["a.mp4 1"])
-    write(tmp_path / "half" / "val.txt", ["these are", "words"])
-    assert "val.txt: has the name of a list, but is of another form than train.txt" in refused(tmp_path / "half")
-    assert "of different formats" in refused(both / "clips.csv", both / "train.txt")
-    assert "is a folder beside other sources" in refused(both, both / "train.txt")
-    assert "--classes: is for lists" in refused(both / "clips.csv", classes=both / "train.txt")
-    assert "--columns: is for tables" in refused(both / "train.txt", columns=Columns(label="x"))
-    assert "holds no file of format kinetics" in refused(both, format="kinetics")
+    odd, both, two, half = (tmp_path / name for name in ("odd", "both", "two", "half"))
+    table = write(odd / "x.csv", ["video_name,kind", "a.mp4,waving"])
+    refused("video_name, kind", "--columns.path", "--columns.label", sources=[table])
+    refused(odd, sources=[odd])
+    refused("text.txt", "--format", sources=[write(odd / "text.txt", ["dear reader, this is a text", "of two lines"])])
+    clips, train = (
+        write(both / "clips.csv", ["path,label,split", "a.mp4,x,train"]),
+        write(both / "train.txt", ["a.mp4 1"]),
+    )
+    refused("table: clips.csv", "list: train.txt", "--format", sources=[both])
+    refused("clips.csv (table)", "train.txt (list)", "--format", sources=[clips, train])
+    refused(both, sources=[both, train])
+    refused("--classes", "table", sources=[clips], classes=train)
+    refused("--first-frame", "table", sources=[clips], first_frame=1)
+    refused("--columns", "list", sources=[train], columns=Columns(label="x"))
+    refused("kinetics", "--format", sources=[both], format="kinetics")
+    for name in ("train_split_1.txt", "train_split_2.txt"):
+        write(two / name, ["a.mp4 1"])
+    refused("train_split_1.txt", "train_split_2.txt", "of train", sources=[two])
+    write(half / "train.txt", ["a.mp4 1"])
+    write(half / "val.txt", ["these are", "words"])
+    refused("val.txt", "train.txt", sources=[half])
 
 
 def test_suspicions_are_told(tmp_path, truth, prepared):
@@ -393,9 +390,8 @@ def test_suspicions_are_told(tmp_path, truth, prepared):
         link(truth.samples[number].path, root / f"{number}.mp4")
         rows.append(f"{number}.mp4,{name},{'test' if name == 'bowing' else 'train'}")
     report, printed, _ = prepared(write(root / "clips.csv", rows))
-    assert any("no clip is for validation" in note for note in report["notes"])
-    assert any("1 classes have no clip to learn from: bowing" in note for note in report["notes"])
-    assert any("differ only in capitals, spaces or underscores: Waving, waving" in note for note in report["notes"])
+    for named in ("--validation-share", "1 classes have no clip to learn from: bowing", "underscores: Waving, waving"):
+        assert any(named in note for note in report["notes"])
     assert all(f"note: {note}" in printed for note in report["notes"])
 
 
@@ -437,10 +433,10 @@ def test_parquet_is_read(tmp_path, truth, prepared, refused):
     assert report["left_out"] == {"no class": 1}
     assert found.class_names == tuple(sorted({str(s.label) for s in truth.samples[1:]}))
     assert str(found.samples[0].segment) == "frames 2 to 9"
-    with pytest.raises(UserError, match=r"clips\.parquet, row 1: label is empty"):
+    with pytest.raises(UserError, match=names("clips.parquet, row 1", "label")):
         DataSource(str(file)).table()
     file.write_bytes(file.read_bytes()[:-30])
-    assert "cannot be read as Parquet" in refused(file)
+    refused("clips.parquet", "Parquet", sources=[file])
 
 
 TEXT = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()

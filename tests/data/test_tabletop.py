@@ -1,4 +1,5 @@
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -79,13 +80,13 @@ def test_an_interrupted_generation_is_completed_and_a_finished_one_left_alone(ta
 
 
 def test_wrong_requests_are_refused(tabletop, tmp_path):
-    with pytest.raises(UserError, match="holds another Tabletop"):
+    with pytest.raises(UserError, match="tabletop"):
         generate_tabletop(tabletop, train=28, validation=14, seed=6)
-    with pytest.raises(UserError, match="expected at least 14"):
+    with pytest.raises(UserError, match="train: got 13"):
         generate_tabletop(tmp_path / "t", train=13, validation=14)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "full"))):
         generate_tabletop(tmp_path / "full", train=14, validation=14)
 
 
@@ -299,14 +300,14 @@ def test_wrong_shortcuts_are_refused(planted, tmp_path, one_line):
     where, folder = planted
     sizes = {"train": 28, "validation": 14, "seed": 5}
     for other in (None, Shortcut(where, 0.5), Shortcut("space" if where == "time" else "time")):
-        with pytest.raises(UserError, match="holds another Tabletop"):
+        with pytest.raises(UserError, match=re.escape(str(folder))):
             generate_tabletop(folder, **sizes, shortcut=other)
-    with pytest.raises(ValueError, match=r"strength: got 1\.5, expected a number in 0\.\.1"):
+    with pytest.raises(ValueError, match=r"strength: got 1\.5"):
         Shortcut("time", 1.5)
     out = tmp_path / "t"
-    assert "Got value: both" in one_line("tabletop", out, "--shortcut", "both")
+    assert "both" in one_line("tabletop", out, "--shortcut", "both")
     assert "--shortcut_strength" in one_line("tabletop", out, "--shortcut", "time", "--shortcut-strength", -1)
-    assert "add --shortcut" in one_line("tabletop", out, "--shortcut-strength", 0.5)
+    assert "--shortcut" in one_line("tabletop", out, "--shortcut-strength", 0.5)
     assert not out.exists()
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from made_sets import clips, problems, put, write
+from messages import names
 
 from stabn.data.annotations.class_folders import read_class_folders
 from stabn.data.annotations.columns import Columns
@@ -54,8 +55,8 @@ def test_whole_kinetics_videos_are_cut_by_their_times_in_seconds(tmp_path):
         "abc_000020_000029": ("abc.mp4", Segment(20, 29.5)),
         "both_000003_000013": ("both_000003_000013.mp4", None),
     }
-    assert any("2 clips are cut out of whole videos" in note for note in got.notes)
-    assert any("1 videos are in more than one split" in note and "abc.mp4" in note for note in got.notes)
+    assert any(note.startswith("2 clips") for note in got.notes)
+    assert any(note.startswith("1 videos") and "abc.mp4" in note for note in got.notes)
 
 
 def test_kinetics_clips_that_cannot_be_used_are_told(tmp_path):
@@ -89,8 +90,8 @@ def test_kinetics_test_lists_have_no_labels_and_other_lists_no_split(tmp_path):
     ]
     got = read_kinetics(files, tmp_path)
     assert clips(got) == {"a_000001_000011": ("waving", "validation")}
-    assert "test.csv has no labels and is left out" in got.notes
-    with pytest.raises(UserError, match=r"x\.csv: lacks one of the columns"):
+    assert any("test.csv" in note for note in got.notes)
+    with pytest.raises(UserError, match=names("x.csv", "youtube_id, time_start, time_end")):
         read_kinetics([(write(tmp_path / "x.csv", "label,id"), "train")], tmp_path)
 
 
@@ -141,19 +142,21 @@ def test_version_1_has_frame_folders_semicolons_and_an_order_of_classes(v1, end,
         "7": (V1_CLASSES[0], "validation"),
     }
     assert (got.problems, got.frame_folders) == ((), 3)
-    assert "something-something-v1-test.csv has no labels and is left out" in got.notes
+    assert any("something-something-v1-test.csv" in note for note in got.notes)
     assert got.table.samples[0].path.name == "100218"
 
 
 def test_version_1_clips_that_cannot_be_used_are_told(v1):
-    got = read_something_v1(v1(train=("100218;Eating something", "24413", "3;Holding something", "7;Holding something")))
+    got = read_something_v1(
+        v1(train=("100218;Eating something", "24413", "3;Holding something", "7;Holding something"))
+    )
     assert problems(got) == {
         "100218": "unknown class",
         "24413": "no class",
         "3": "missing video",
         "7": "listed twice",
     }
-    with pytest.raises(UserError, match=r"labels\.csv: holds a class twice"):
+    with pytest.raises(UserError, match=r"something-something-v1-labels\.csv"):
         read_something_v1(v1(labels=("a", "b", "a")))
 
 
@@ -222,10 +225,10 @@ def test_folders_of_splits_are_recognised_and_a_class_may_be_called_like_one(tmp
 
 def test_folders_without_classes_or_videos_are_refused(tmp_path):
     put(tmp_path / "flat", "1.mp4", frames={"2": 3})
-    with pytest.raises(UserError, match=r"holds 2 clips such as 1\.mp4, but no folders for classes"):
+    with pytest.raises(UserError, match=names(tmp_path / "flat", "2 clips", "1.mp4")):
         read_class_folders(tmp_path / "flat")
     put(tmp_path / "texts", "a/1.txt")
-    with pytest.raises(UserError, match="holds no videos and no folders of frames"):
+    with pytest.raises(UserError, match=names(tmp_path / "texts")):
         read_class_folders(tmp_path / "texts")
 
 
@@ -293,9 +296,9 @@ def test_rows_that_cannot_be_used_are_told_and_the_others_read(tmp_path):
 
 def test_a_lacking_column_is_told_with_the_option_of_prepare(tmp_path):
     file = write(tmp_path / "x.csv", "path,label", "a.mp4,x")
-    with pytest.raises(UserError, match=r"no column 'word'.*say with --columns\.label which"):
+    with pytest.raises(UserError, match=names("'word'", "--columns.label")):
         read_named_columns([(file, "train")], None, Columns(label="word"))
-    with pytest.raises(UserError, match=r"no column 'part'.*--columns\.split"):
+    with pytest.raises(UserError, match=names("'part'", "--columns.split")):
         read_named_columns([(file, "train")], None, Columns(split="part"))
 
 

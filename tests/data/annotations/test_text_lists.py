@@ -2,6 +2,7 @@
 
 import pytest
 from made_sets import clips, problems, put, write
+from messages import names
 
 from stabn.data.annotations.class_names import read_class_numbers
 from stabn.data.annotations.text_lists import read_text_lists
@@ -30,7 +31,7 @@ def test_rawframe_lists_have_folder_number_of_frames_and_class(tmp_path, end, ma
     assert got.table.samples[2].path == tmp_path / "some/take 3 24"
     assert all(sample.segment is None for sample in got.table.samples)
     assert got.frame_folders == 3
-    assert "images are numbered from 1; we count frames from 0" in got.notes
+    assert any("numbered from 1;" in note for note in got.notes)
 
 
 def test_video_lists_have_path_and_class_and_paths_with_spaces_and_numbers(tmp_path):
@@ -70,7 +71,7 @@ def test_starts_that_count_from_1_are_suspected_and_read_on_demand(tmp_path):
     lines = ["a 1 10 0", "b 1 20 1", "b 11 10 0"]
     got = read(tmp_path, *lines)
     assert set(problems(got).values()) == {"wrong frame count"}
-    assert any("begin at 1" in note and "--first-frame 1" in note for note in got.notes)
+    assert any("--first-frame 1" in note for note in got.notes)
     got = read(tmp_path, *lines, first_frame=1)
     assert [s.segment for s in got.table.samples] == [
         Segment(0, 10, "frames"),
@@ -88,10 +89,10 @@ def test_folders_with_another_number_of_frames_than_the_list_says_are_told(tmp_p
         "none": "unusable frames",
         "absent": "missing video",
     }
-    assert "is listed with 5 frames, but" in got.problems[1].message
+    assert "5 frames" in got.problems[1].message
     assert got.problems[1].where == "train.txt, line 1"
     assert {s.clip_id: s.segment for s in got.table.samples} == {"more": Segment(0, 5, "frames"), "right": None}
-    assert any("1 frame folders hold more images than the list says" in note and "more" in note for note in got.notes)
+    assert any(note.startswith("1 frame folders") and note.endswith(": more") for note in got.notes)
 
 
 def test_images_that_lack_numbers_or_are_two_series_are_told(tmp_path):
@@ -100,12 +101,12 @@ def test_images_that_lack_numbers_or_are_two_series_are_told(tmp_path):
     put(tmp_path, "two/left_00001.jpg")
     got = read(tmp_path, "whole 5 0", "gap 4 1", "two 5 1")
     assert problems(got) == {"two": "unusable frames"}
-    assert any("1 frame folders lack numbers" in note and "gap" in note for note in got.notes)
+    assert any(note.startswith("1 frame folders") and note.endswith(": gap") for note in got.notes)
 
 
 def test_one_file_may_be_of_one_layout_only_as_what_exists_decides(tmp_path):
     put(tmp_path, frames={"takes/clip": 12, "takes/clip 12": 5})
-    with pytest.raises(UserError, match=r"may be .* or .*say with --format videos-list or frames-list"):
+    with pytest.raises(UserError, match=names("train.txt", "--format", "videos-list", "frames-list")):
         read(tmp_path, "takes/clip 12 5")
     assert list(clips(read(tmp_path, "takes/clip 12 5", layout="frames-list"))) == ["takes/clip"]
     assert list(clips(read(tmp_path, "takes/clip 12 5", layout="videos-list"))) == ["takes/clip 12"]
@@ -157,7 +158,7 @@ def test_numbers_of_classes_keep_their_order_and_their_gaps(tmp_path):
     assert [s.label for s in got.table.samples] == [n for n in range(12) if n != 5]
     got = read(tmp_path, "1.mp4 1", "2.mp4 2", "3.mp4 10")
     assert got.table.class_names == ("1", "2", "10")
-    assert any("counts classes from 1" in note for note in got.notes)
+    assert any("class 0" in note for note in got.notes)
 
 
 def test_classes_have_their_names_from_a_file_beside_the_list_or_one_that_is_given(tmp_path):
@@ -168,19 +169,19 @@ def test_classes_have_their_names_from_a_file_beside_the_list_or_one_that_is_giv
     assert got.ordered
     assert clips(got)["b.mp4"] == ("Bowing, slowly", "train")
     assert problems(got) == {"c.mp4": "unknown class"}
-    assert "classes have their names and order from category.txt" in got.notes
+    assert any("category.txt" in note for note in got.notes)
     other = write(tmp_path / "sub" / "classInd.txt", "1 Archery", "2 Bowling")
     got = read(tmp_path, "a.mp4 1", "b.mp4 2", classes=other)
     assert clips(got) == {"a.mp4": ("Archery", "train"), "b.mp4": ("Bowling", "train")}
     write(tmp_path / "labels.txt", "x", "y")
-    with pytest.raises(UserError, match=r"names from category\.txt or labels\.txt; say which with --classes"):
+    with pytest.raises(UserError, match=names("category.txt", "labels.txt", "--classes")):
         read(tmp_path, "a.mp4 0")
 
 
 def test_a_list_that_counts_classes_from_1_and_a_file_that_does_not_are_suspected(tmp_path):
     put(tmp_path, "a.mp4", "b.mp4")
     write(tmp_path / "classes.txt", "x", "y", "z")
-    assert any("one off" in note for note in read(tmp_path, "a.mp4 1", "b.mp4 2").notes)
+    assert any("class 0" in note and "--classes" in note for note in read(tmp_path, "a.mp4 1", "b.mp4 2").notes)
 
 
 def test_labels_that_are_words_are_names(tmp_path):
@@ -199,10 +200,10 @@ def test_paths_from_windows_are_found(tmp_path):
 
 
 def test_empty_lists_and_wrong_bytes_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"train\.txt: is empty"):
+    with pytest.raises(UserError, match=r"train\.txt"):
         read(tmp_path, "", " ")
     (tmp_path / "train.txt").write_bytes(b"\xff\xfea\0")
-    with pytest.raises(UserError, match=r"train\.txt: is not UTF-8"):
+    with pytest.raises(UserError, match=names("train.txt", "UTF-8")):
         read_text_lists([(tmp_path / "train.txt", "train")])
 
 
@@ -228,11 +229,10 @@ def test_files_of_class_names_have_many_forms(tmp_path, lines, expected):
     assert list(read_class_numbers(file)) == sorted(expected)
 
 
-def test_a_class_name_that_is_there_twice_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"c\.txt: has a number or a name twice"):
-        read_class_numbers(write(tmp_path / "c.txt", "a", "b", "a"))
-    with pytest.raises(UserError, match=r"c\.txt: holds no class name"):
-        read_class_numbers(write(tmp_path / "c.txt", ""))
+def test_a_file_with_a_class_name_twice_or_without_any_is_refused(tmp_path):
+    for lines in (["a", "b", "a"], [""]):
+        with pytest.raises(UserError, match=r"c\.txt"):
+            read_class_numbers(write(tmp_path / "c.txt", *lines))
 
 
 def test_lists_of_mmaction2_whose_paths_begin_in_folders_beside_them_are_found(tmp_path):
@@ -243,7 +243,7 @@ def test_lists_of_mmaction2_whose_paths_begin_in_folders_beside_them_are_found(t
     got = read_text_lists([(train, "train"), (val, "validation")])
     assert got.problems == ()
     assert [s.path for s in got.table.samples][2] == tmp_path / "videos_val/abseiling/c.mp4"
-    assert f"val_list_videos.txt: paths begin in {tmp_path}/videos_val" in got.notes
+    assert any("val_list_videos.txt" in note and f"{tmp_path}/videos_val" in note for note in got.notes)
     put(tmp_path / "videos_val_small", "abseiling/c.mp4")
     assert problems(read_text_lists([(val, "validation")])) == {"abseiling/c.mp4": "missing video"}, "nobody could know"
 
@@ -270,5 +270,5 @@ def test_one_video_under_two_ways_to_write_its_path_is_noted(tmp_path):
     val = write(tmp_path / "val.txt", f"{tmp_path}/b.mp4 1")
     train = write(tmp_path / "train.txt", "a.mp4 0", "./a.mp4 0", "b.mp4 1")
     notes = read_text_lists([(train, "train"), (val, "validation")]).notes
-    assert any("1 videos are in more than one split" in note and "b.mp4" in note for note in notes)
-    assert any("1 clips are the same part of the same video" in note and "./a.mp4" in note for note in notes)
+    assert any(note.startswith("1 videos") and note.endswith(": b.mp4") for note in notes)
+    assert any(note.startswith("1 clips") and note.endswith(": ./a.mp4") for note in notes)
