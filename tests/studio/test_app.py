@@ -11,7 +11,7 @@ from PIL import Image
 from small_run import FRAMES
 from studio_client import Client, change, check_refused, queue, uncollected
 
-from stabn.data.video.clip import read_clip
+from stabn.data.video.reader import read_clip
 from stabn.edits.agreement import krippendorff_alpha
 from stabn.edits.project import open_project
 from stabn.explain.explain_video import explain_video
@@ -104,8 +104,8 @@ def test_what_if_gives_what_a_whole_forward_with_that_attention_gives(shared: Cl
         attention, _ = model.attend(features)
         changed = type(attention)(1 - attention.spatial, scores[None])
         expected = model.perceive(features, changed)[0].softmax(0).numpy()
-    asked = {"id": clip["id"], "temporal": "edited", "scores": scores.tolist(), "spatial": "inverse"}
-    answer = shared.post("/api/what-if", json=asked).json()
+    request = {"id": clip["id"], "temporal": "edited", "scores": scores.tolist(), "spatial": "inverse"}
+    answer = shared.post("/api/what-if", json=request).json()
     np.testing.assert_allclose(answer["probabilities"], expected, atol=2e-5)
     assert not np.allclose(answer["probabilities"], clip["probabilities"], atol=1e-4)
 
@@ -123,8 +123,8 @@ def test_what_if_gives_what_a_whole_forward_with_that_attention_gives(shared: Cl
     ],
 )
 def test_what_if_refuses_nonsense_in_one_line(shared: Client, wrong: dict) -> None:
-    asked = {"id": queue(shared)[0]["id"], "temporal": "original", "spatial": "original", **wrong}
-    check_refused(shared.post("/api/what-if", json=asked), 422)
+    request = {"id": queue(shared)[0]["id"], "temporal": "original", "spatial": "original", **wrong}
+    check_refused(shared.post("/api/what-if", json=request), 422)
 
 
 def test_an_edit_reaches_the_file_that_every_other_verb_reads(client: Client) -> None:
@@ -147,7 +147,7 @@ def test_undo_survives_and_a_retried_request_counts_once(client: Client) -> None
     assert history["undone"] == [HALF]
 
 
-def test_two_people_are_both_kept_and_their_agreement_is_told(client: Client) -> None:
+def test_two_people_are_both_kept_and_their_agreement_is_reported(client: Client) -> None:
     clip_id = queue(client)[0]["id"]
     rising = [j / (FRAMES - 1) for j in range(FRAMES)]
     change(client, clip_id, rising, "request-1")
@@ -241,7 +241,7 @@ def test_uploads_that_are_no_videos_are_refused_by_decoding_and_removed(shared: 
     assert list(shared.studio.uploads.iterdir()) == []
 
 
-def test_a_missing_video_is_told_and_does_not_stop_the_studio(client: Client) -> None:
+def test_a_missing_video_is_reported_and_does_not_stop_the_studio(client: Client) -> None:
     clip_id = uncollected(client, "validation")
     path = client.studio.catalogue.clip(clip_id).path
     away = path.rename(path.with_suffix(".away"))

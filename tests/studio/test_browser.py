@@ -233,9 +233,7 @@ def test_a_finger_paints_too(browser, site) -> None:
         saved(page)
 
 
-def test_nothing_is_lost_when_the_server_is_away_and_the_tab_is_closed(
-    browser, trained: Path, collected: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_lost_when_the_server_is_away_and_the_tab_is_closed(browser, trained, collected, tmp_path):
     project = shutil.copytree(collected, tmp_path / "edits")
     context = browser.new_context(viewport={"width": 1280, "height": 720})
     context.set_default_timeout(WAIT)

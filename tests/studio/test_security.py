@@ -77,9 +77,7 @@ def test_names_of_this_machine_are_let_in_whatever_the_port(shared: Client, host
         ("DELETE", "/api/uploads"),
     ],
 )
-def test_changes_asked_for_by_other_pages_are_refused(
-    shared: Client, method: str, path: str, headers: dict[str, str]
-) -> None:
+def test_changes_asked_for_by_other_pages_are_refused(shared, method, path, headers):
     assert shared.request(method, path, headers=headers).status_code == 403
 
 

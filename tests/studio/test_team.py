@@ -15,9 +15,7 @@ from stabn.studio.serve import open_studio
 ONES, HALF = [1.0] * FRAMES, [0.5] * FRAMES
 
 
-def test_colleagues_see_each_others_edits_also_of_clips_that_one_of_them_added(
-    trained: Path, collected: Path, tmp_path: Path, database: str
-) -> None:
+def test_colleagues_see_each_others_edits_also_of_clips_that_one_of_them_added(trained, collected, tmp_path, database):
     mine, yours = (shutil.copytree(collected, tmp_path / name) for name in ("mine", "yours"))
     with serving(trained, mine, database=database) as ann, serving(trained, yours, database=database) as bo:
         collected_clip, added_clip = queue(ann)[0]["id"], uncollected(ann, "train")
@@ -36,9 +34,7 @@ def test_colleagues_see_each_others_edits_also_of_clips_that_one_of_them_added(
     assert open_project(yours).edits("mean")[added_clip].scores == (0.75,) * FRAMES
 
 
-def test_a_colleague_who_starts_later_gets_everything(
-    trained: Path, collected: Path, tmp_path: Path, database: str
-) -> None:
+def test_a_colleague_who_starts_later_gets_everything(trained, collected, tmp_path, database):
     mine, yours = (shutil.copytree(collected, tmp_path / name) for name in ("mine", "yours"))
     with serving(trained, mine, database=database) as ann:
         added_clip = uncollected(ann, "train")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,9 +24,12 @@ from studio_client import Client, change, check_refused, queue, serving, uncolle
 from stabn.edits import project as projects
 from stabn.errors import UserError
 from stabn.runs import open_run
+from stabn.studio.catalogue import CatalogueClip
 from stabn.studio.routes import clips as clip_routes
 from stabn.studio.serve import open_studio
 from stabn.studio.viewer import Viewer
+
+NO_VIDEO = CatalogueClip("upload:1", "nothing", Path("nothing.mp4"), None, None, "upload")
 
 
 def fewer_rows(file: Path) -> None:
@@ -51,14 +53,7 @@ def replace_in(file: Path, old: str, new: str) -> None:
     ],
     ids=["truncated", "missing", "fewer rows", "no arrays", "unknown class", "half a line"],
 )
-def test_a_damaged_project_is_reported_once_in_one_line(
-    trained: Path,
-    project: Path,
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    damage: Callable[[Path], None],
-    words: str,
-) -> None:
+def test_a_damaged_project_is_reported_once_in_one_line(trained, project, capsys, name, damage, words):
     damage(project / name)
     with pytest.raises(UserError, match=re.escape(words)) as caught, open_studio(open_run(trained), project):
         pass
@@ -111,7 +106,7 @@ def test_pictures_and_huge_frames_are_refused(shared: Client, side: int, words: 
     assert list(shared.studio.uploads.iterdir()) == []
 
 
-def test_edits_of_clips_whose_video_cannot_be_read_here_are_told_and_stop_nothing(
+def test_edits_of_clips_whose_video_cannot_be_read_here_are_reported_and_stop_nothing(
     trained: Path, collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, yours = (shutil.copytree(collected, tmp_path / name) for name in ("mine", "yours"))
@@ -128,7 +123,7 @@ def test_edits_of_clips_whose_video_cannot_be_read_here_are_told_and_stop_nothin
         assert bo.get("/api/people").status_code == 200
 
 
-def test_a_full_disk_is_told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -136,7 +131,7 @@ def test_a_full_disk_is_told(client: Client, monkeypatch: pytest.MonkeyPatch) ->
     check_refused(client.post("/api/uploads", content=b"x"), 507, "No space left")
 
 
-def test_a_disk_too_full_for_another_clip_is_told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_full_for_another_clip_is_reported(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise SafetensorError("I/O error: No space left on device")
 
@@ -147,26 +142,24 @@ def test_a_disk_too_full_for_another_clip_is_told(client: Client, monkeypatch: p
     assert client.studio.store.current() == ()
 
 
-def test_who_waits_for_a_removed_clip_is_told(shared: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_a_removed_clip_is_reported(shared: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     viewer = shared.studio.viewer
     monkeypatch.setattr(viewer, "_requests", type(viewer._requests)())  # nobody opens it
-    view = viewer.open("upload:1", Path("nothing.mp4"))
-    threading.Timer(0.1, viewer.forget, ["upload:1"]).start()
+    clip = viewer.open(NO_VIDEO)
+    threading.Timer(0.1, viewer.forget, [NO_VIDEO.clip_id]).start()
     with pytest.raises(UserError, match="removed"):
-        view.picture(0)
+        clip.picture(0)
 
 
 def test_a_closed_studio_lets_nobody_wait(shared: Client) -> None:
     viewer = Viewer(shared.studio.viewer.model, shared.studio.viewer.preprocessing)
     viewer.close()
     with pytest.raises(UserError, match="closing"):
-        viewer.open("1", Path("nothing.mp4")).picture(0)
+        viewer.open(NO_VIDEO).picture(0)
 
 
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_the_studio_removes_uploads_and_ends_well(
-    trained: Path, project: Path, film: bytes, word: signal.Signals
-) -> None:
+def test_asked_to_stop_the_studio_removes_uploads_and_ends_well(trained, project, film, word):
     command = [sys.executable, "-m", "stabn.cli", "studio", str(trained), "--edits", str(project), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None

@@ -15,12 +15,34 @@ from stabn.edits.project import ARRAYS, Project, ProjectClip, add_clip
 from stabn.errors import UserError
 from stabn.records import Record
 from stabn.studio.not_found import NotFoundError
-from stabn.studio.viewer import ClipPrediction
 
 ORDER = (
     "Confident mistakes first: the more the network preferred its wrong answer to the true class, the more there is "
     "to correct."
 )
+
+
+@dataclass(frozen=True, eq=False)
+class ClipPrediction:
+    """What the network answers for one clip with its own attention.
+
+    Attributes:
+        probabilities: (K,) float32, softmax of the perception branch.
+        attention_probabilities: (K,) float32 likewise of the attention branch; None where that was not recorded.
+        temporal: (T,) float32 in 0..1.
+        spatial: (T, h, w) float32 in 0..1, over the crop.
+        frame_indices: (T,) int64, counted from 0 in the source file.
+        timestamps: (T,) float64, seconds since the first frame of the file.
+        crop: (left, top, right, bottom) of the network's view, fractions of the frame.
+    """
+
+    probabilities: np.ndarray
+    attention_probabilities: np.ndarray | None
+    temporal: np.ndarray
+    spatial: np.ndarray
+    frame_indices: np.ndarray
+    timestamps: np.ndarray
+    crop: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)

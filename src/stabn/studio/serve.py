@@ -74,7 +74,9 @@ def open_studio(
             lambda: {clip_id: clip.frame_indices for clip_id, clip in catalogue.project_clips.items()},
         )
         stack.callback(edits_file.close)
-        viewer = Viewer(model, network_preprocessing(model, str(run.folder)), memory=memory)
+        viewer = Viewer(
+            model, network_preprocessing(model, str(run.folder)), catalogue.recorded_prediction, memory=memory
+        )
         stack.callback(viewer.close)
         studio = Studio(
             run=run,

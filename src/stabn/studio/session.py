@@ -12,7 +12,7 @@ from stabn.studio.jobs.manager import JobManager
 from stabn.studio.storage.edits_file import EditsFile
 from stabn.studio.storage.events import Store
 from stabn.studio.thumbnails import Thumbnails
-from stabn.studio.viewer import OpenClip, Viewer
+from stabn.studio.viewer import Viewer
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,6 @@ class Studio:
     uploads: Path
     max_upload: int
 
-    def open(self, clip: CatalogueClip) -> OpenClip:
-        """Open a clip, unless it is open already; returns at once."""
-        recorded = self.catalogue.recorded_prediction
-        return self.viewer.open(clip.clip_id, clip.path, lambda: recorded(clip.clip_id), clip.segment)
-
     def ensure_queued(self, clip: CatalogueClip) -> None:
         """Add the clip to the queue unless it is there, so that its edits are kept.
 
@@ -55,7 +50,7 @@ class Studio:
         if clip.read_only_reason is not None:
             raise UserError(f"{clip.name}: {clip.read_only_reason}")
         if clip.clip_id not in self.catalogue.project_clips:
-            self.catalogue.add_to_queue(clip, self.open(clip).prediction)
+            self.catalogue.add_to_queue(clip, self.viewer.open(clip).prediction)
 
     def edits(self) -> tuple[Edit, ...]:
         """Everybody's current edits of clips in the queue and their frames, in the order of their last change."""

@@ -4,7 +4,7 @@ import threading
 from functools import lru_cache
 
 from stabn.data.segments import segment_frames
-from stabn.data.video.clip import stream_clip
+from stabn.data.video.reader import stream_clip
 from stabn.studio.catalogue import Catalogue
 from stabn.studio.viewer import encode_png
 

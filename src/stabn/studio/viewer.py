@@ -10,8 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,58 +18,32 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stabn.data.segments import Segment, segment_frames
+from stabn.data.segments import segment_frames
 from stabn.data.transforms import Preprocessing
-from stabn.data.video.clip import stream_clip
+from stabn.data.video.reader import stream_clip
 from stabn.engine.device import device_of
 from stabn.errors import UserError
 from stabn.evaluation.predict import ATTENTIONS
 from stabn.nn import STABN, Attention, Perceiver
 from stabn.nn.fast_inference import for_inference
+from stabn.studio.catalogue import CatalogueClip, ClipPrediction
 from stabn.studio.not_found import NotFoundError
 
 SHORT_SIDE = 480
 """Pixels of a picture's shorter side at most; smaller videos are sent at their own size."""
 
 
-@dataclass(frozen=True, eq=False)
-class ClipPrediction:
-    """What the network answers for one clip with its own attention.
-
-    Attributes:
-        probabilities: (K,) float32, softmax of the perception branch.
-        attention_probabilities: (K,) float32 likewise of the attention branch; None where that was not recorded.
-        temporal: (T,) float32 in 0..1.
-        spatial: (T, h, w) float32 in 0..1, over the crop.
-        frame_indices: (T,) int64, counted from 0 in the source file.
-        timestamps: (T,) float64, seconds since the first frame of the file.
-        crop: (left, top, right, bottom) of the network's view, fractions of the frame.
-    """
-
-    probabilities: np.ndarray
-    attention_probabilities: np.ndarray | None
-    temporal: np.ndarray
-    spatial: np.ndarray
-    frame_indices: np.ndarray
-    timestamps: np.ndarray
-    crop: tuple[float, float, float, float]
-
-
 class OpenClip:
     """One clip that is being opened or is open. Reading a part waits until it is ready, or raises its error.
 
     Args:
-        path: the video.
+        clip: which.
         frames: T.
         recorded: what the network answered earlier, if that was recorded.
-        segment: the part of the video that is the clip; None for all of it.
     """
 
-    def __init__(
-        self, path: Path, frames: int, recorded: ClipPrediction | None = None, segment: Segment | None = None
-    ) -> None:
-        self.path = path
-        self.segment = segment
+    def __init__(self, clip: CatalogueClip, frames: int, recorded: ClipPrediction | None) -> None:
+        self.clip = clip
         self.recorded = recorded
         self._prediction: Future[ClipPrediction] = Future()
         self._perceiver: Future[Perceiver] = Future()
@@ -103,15 +76,10 @@ class OpenClip:
             raise NotFoundError(f"position: got {position}, expected 0..{len(self._pictures) - 1}")
         return self._pictures[position].result()
 
-    @property
-    def done(self) -> bool:
-        """Whether opening has finished or failed."""
-        return self._perceiver.done()
-
     def size(self) -> int:
-        """Bytes that the finished parts take."""
-        pictures = {id(picture): len(picture.result()) for picture in self._pictures if _succeeded(picture)}
-        return sum(pictures.values()) + (self._perceiver.result().nbytes if _succeeded(self._perceiver) else 0)
+        """Bytes of the parts that are ready."""
+        pictures = sum(len(picture.result()) for picture in self._pictures if _succeeded(picture))
+        return pictures + (self._perceiver.result().nbytes if _succeeded(self._perceiver) else 0)
 
     def fail(self, error: BaseException) -> None:
         """Raise this error for everybody who waits for a part that is not ready."""
@@ -131,52 +99,49 @@ class Viewer:
     Args:
         model: a copy of it for inference is used, on a GPU if there is one.
         preprocessing: how videos are prepared for it.
+        recorded: returns what the network answered earlier for a clip's id, if that was recorded; the same frames are
+            shown then. It is called once when a clip is opened.
         memory: bytes that opened clips may take; the least recently used one is dropped first.
     """
 
     WORKERS = 2
 
-    def __init__(self, model: STABN, preprocessing: Preprocessing, *, memory: int = 2**30) -> None:
+    def __init__(
+        self,
+        model: STABN,
+        preprocessing: Preprocessing,
+        recorded: Callable[[str], ClipPrediction | None] = lambda clip_id: None,
+        *,
+        memory: int = 2**30,
+    ) -> None:
         device = device_of("auto")
         # float32 everywhere: the page shows these numbers beside results that were measured in float32
         self.model = for_inference(model, "32-true", device).to(device)
         self.preprocessing = preprocessing
+        self.recorded = recorded
         self.memory = memory
         self._clips: OrderedDict[str, OpenClip] = OrderedDict()
-        self._requests: queue.LifoQueue[tuple[str, OpenClip] | None] = queue.LifoQueue()
+        self._requests: queue.LifoQueue[OpenClip | None] = queue.LifoQueue()
         self._lock = threading.Lock()
         self._closed = False
         self._encoder_lock = threading.Lock()  # two encodings at once would take twice the memory and no less time
         for _ in range(self.WORKERS):
             threading.Thread(target=self._process_requests, daemon=True, name="opening clips").start()
 
-    def open(
-        self,
-        clip_id: str,
-        path: Path,
-        recorded: Callable[[], ClipPrediction | None] = lambda: None,
-        segment: Segment | None = None,
-    ) -> OpenClip:
-        """Open a clip, unless it is open already; returns at once.
-
-        Args:
-            clip_id: its key.
-            path: the video.
-            recorded: returns what the network answered earlier, if that was recorded; the same frames are shown then.
-                It is called only when the clip is opened.
-            segment: the part of the video that is the clip; None for all of it.
-        """
+    def open(self, clip: CatalogueClip) -> OpenClip:
+        """Open a clip, unless it is open already; returns at once."""
         with self._lock:
-            clip = self._clips.get(clip_id)
-            if clip is not None:
-                self._clips.move_to_end(clip_id)
-                return clip
-            clip = self._clips[clip_id] = OpenClip(path, self.model.frames, recorded(), segment)
+            opened = self._clips.get(clip.clip_id)
+            if opened is not None:
+                self._clips.move_to_end(clip.clip_id)
+                return opened
+            opened = OpenClip(clip, self.model.frames, self.recorded(clip.clip_id))
+            self._clips[clip.clip_id] = opened
             if self._closed:
-                clip.fail(_closing_error())
+                opened.fail(_closing_error())
             else:
-                self._requests.put((clip_id, clip))
-        return clip
+                self._requests.put(opened)
+        return opened
 
     def forget(self, clip_id: str) -> None:
         """Drop a clip from memory; waiting for a part of it raises UserError."""
@@ -223,26 +188,25 @@ class Viewer:
                 clip.fail(_closing_error())
 
     def _process_requests(self) -> None:
-        while (request := self._requests.get()) is not None:
-            clip_id, clip = request
+        while (opened := self._requests.get()) is not None:
             try:
-                self._read_and_predict(clip)
+                self._read_and_predict(opened)
             except Exception as error:  # noqa: BLE001 -- raised where the clip is used; this thread goes on
-                clip.fail(error)
-                self.forget(clip_id)  # so that it can be opened again once the file is repaired
+                opened.fail(error)
+                self.forget(opened.clip.clip_id)  # so that it can be opened again once the file is repaired
             self._free_memory()
 
-    def _read_and_predict(self, clip: OpenClip) -> None:
-        indices = self._choose_frames(clip)
+    def _read_and_predict(self, opened: OpenClip) -> None:
+        indices = self._choose_frames(opened)
         frames: dict[int, Tensor] = {}
         times: dict[int, float] = {}
-        for frame in stream_clip(clip.path, indices):
+        for frame in stream_clip(opened.clip.path, indices):
             index = int(frame.frame_indices)
             frames[index] = self.preprocessing.resized(frame.frames)
             times[index] = float(frame.timestamps)
             height, width = frame.frames.shape[2:]
             picture = encode_png(frame.frames[0])
-            for part, wanted in zip(clip._pictures, indices, strict=True):
+            for part, wanted in zip(opened._pictures, indices, strict=True):
                 if wanted == index:
                     part.set_result(picture)
         view = self.preprocessing.centre_view(torch.cat([frames[index] for index in indices]))[None]
@@ -250,7 +214,7 @@ class Viewer:
         with self._encoder_lock, torch.inference_mode():
             features = self.model.encode(view.to(parameter.device, parameter.dtype))
             perceiver = self.model.perceiver(features)
-            if clip.recorded is None:
+            if opened.recorded is None:
                 attention, attention_logits_bk = self.model.attend(features)
                 prediction = ClipPrediction(
                     probabilities=_to_numpy(perceiver(attention).softmax(1)),
@@ -261,18 +225,18 @@ class Viewer:
                     timestamps=np.array([times[index] for index in indices]),
                     crop=self.preprocessing.crop_box(height, width),
                 )
-                clip._prediction.set_result(prediction)
-        clip._perceiver.set_result(perceiver)
+                opened._prediction.set_result(prediction)
+        opened._perceiver.set_result(perceiver)
 
-    def _choose_frames(self, clip: OpenClip) -> list[int]:
-        if clip.recorded is not None:
-            return [int(index) for index in clip.recorded.frame_indices]
-        frames = segment_frames(clip.path, clip.segment, clip.path.stem)
+    def _choose_frames(self, opened: OpenClip) -> list[int]:
+        if opened.recorded is not None:
+            return [int(index) for index in opened.recorded.frame_indices]
+        frames = segment_frames(opened.clip.path, opened.clip.segment, opened.clip.clip_id)
         return [frames[i] for i in self.preprocessing.sampling.for_testing(len(frames), 1)[0]]
 
     def _free_memory(self) -> None:
         with self._lock:
-            sizes = {clip_id: clip.size() for clip_id, clip in self._clips.items() if clip.done}
+            sizes = {clip_id: clip.size() for clip_id, clip in self._clips.items() if clip._perceiver.done()}
             newest = next(reversed(self._clips), None)
             excess = sum(sizes.values()) - self.memory
             for clip_id, size in sizes.items():

@@ -128,22 +128,22 @@ def test_the_outcome_is_what_the_networks_themselves_answer(jobs, trained, proje
                 right[name].add(sample.clip_id)
 
     folder = jobs.find_done(finished_job["id"])
-    found = read_outcome(folder)
-    assert found["split"] == "validation"
-    assert [m["name"] for m in found["methods"]] == ["before", "control", "fine-tuned"]
-    for method in found["methods"]:
+    outcome_json = read_outcome(folder)
+    assert outcome_json["split"] == "validation"
+    assert [m["name"] for m in outcome_json["methods"]] == ["before", "control", "fine-tuned"]
+    for method in outcome_json["methods"]:
         assert method["top1"] == pytest.approx(len(right[method["name"]]) / len(measured), abs=1e-6)
         assert method["low"] <= method["top1"] <= method["high"]
         assert method["edited"]["count"] + method["other"]["count"] == method["count"] == len(measured)
     points = (len(right["fine-tuned"]) - len(right["control"])) / len(measured)
-    assert found["difference"]["points"] == pytest.approx(points, abs=1e-6)
-    assert found["difference"]["against"] == "control"
-    assert "control" in found["difference"]["verdict"]
-    assert {row["id"] for row in found["mended"]} == right["fine-tuned"] - right["before"]
-    assert {row["id"] for row in found["newly_wrong"]} == right["before"] - right["fine-tuned"]
-    assert [row["id"] for row in found["edited_clips"]] == [clip.clip_id for clip in project.clips]
+    assert outcome_json["difference"]["points"] == pytest.approx(points, abs=1e-6)
+    assert outcome_json["difference"]["against"] == "control"
+    assert "control" in outcome_json["difference"]["verdict"]
+    assert {row["id"] for row in outcome_json["mended"]} == right["fine-tuned"] - right["before"]
+    assert {row["id"] for row in outcome_json["newly_wrong"]} == right["before"] - right["fine-tuned"]
+    assert [row["id"] for row in outcome_json["edited_clips"]] == [clip.clip_id for clip in project.clips]
 
-    for row in [*found["mended"], *found["newly_wrong"], found["edited_clips"][0]]:
+    for row in [*outcome_json["mended"], *outcome_json["newly_wrong"], outcome_json["edited_clips"][0]]:
         clip, outputs = read_clip_outcome(folder, row["id"]), answers(row["id"])
         for side, name in (("before", "before"), ("after", "fine-tuned"), ("control", "control")):
             probabilities = outputs[name].logits[0].softmax(0).numpy()
@@ -208,9 +208,9 @@ def test_a_killed_and_a_cancelled_job_go_on_and_end_as_if_nothing_had_happened(
     assert resumed["curves"]["fine-tuned"] == finished_job["curves"]["fine-tuned"]
     weights = [(open_run(job["run"]).folder / "model.safetensors").read_bytes() for job in (resumed, finished_job)]
     assert weights[0] == weights[1]
-    found = read_outcome(jobs.find_done(job_id))
-    assert found["difference"] is None  # without a control nothing is claimed
-    assert all(row["control"] is None for row in found["edited_clips"])
+    outcome_json = read_outcome(jobs.find_done(job_id))
+    assert outcome_json["difference"] is None  # without a control nothing is claimed
+    assert all(row["control"] is None for row in outcome_json["edited_clips"])
     with pytest.raises(UserError, match=job_id):
         jobs.resume(job_id)
     assert [job["id"] for job in jobs.list()] == [job_id, finished_job["id"]]

@@ -43,21 +43,21 @@ def test_mended_and_newly_wrong_clips_are_those_of_the_class_given_up_and_of_the
     assert not has_outcome(tmp_path)
     measure_outcome(tmp_path, runs, {edited.clip_id: edit})
     assert has_outcome(tmp_path)
-    found = read_outcome(tmp_path)
-    assert [row["id"] for row in found["mended"]] == clips[5]
-    assert [row["id"] for row in found["newly_wrong"]] == clips[3]
-    assert found["newly_wrong"][0] == {
+    outcome_json = read_outcome(tmp_path)
+    assert [row["id"] for row in outcome_json["mended"]] == clips[5]
+    assert [row["id"] for row in outcome_json["newly_wrong"]] == clips[3]
+    assert outcome_json["newly_wrong"][0] == {
         "id": clips[3][0],
         "label": table.class_names[3],
         "before": {"predicted": table.class_names[3], "confidence": 1.0},
         "after": {"predicted": table.class_names[5], "confidence": 1.0},
         "control": None,
     }
-    before, after = found["methods"]
+    before, after = outcome_json["methods"]
     assert (before["mended"], before["newly_wrong"]) == (0, 0)
     assert (after["mended"], after["newly_wrong"]) == (len(clips[5]), len(clips[3]))
     assert after["top1"] == pytest.approx(len(clips[5]) / 14, abs=1e-6)
-    assert found["difference"] is None
+    assert outcome_json["difference"] is None
     clip = read_clip_outcome(tmp_path, edited.clip_id)
     assert clip["frame_indices"] == list(frames)
     assert clip["edited"] == [0.25] * 8
@@ -71,21 +71,21 @@ def test_of_many_changed_clips_those_that_changed_most_are_kept_and_all_are_coun
     table = runs["before"].source.table()
     answers = {name: predictions(row) for name, row in ANSWERS.items()}
     ids = tuple(sample.clip_id for sample in table.of_split("validation"))
-    answers = {name: replace(given, clip_ids=ids[: len(given.clip_ids)]) for name, given in answers.items()}
+    answers = {name: replace(answer, clip_ids=ids[: len(answer.clip_ids)]) for name, answer in answers.items()}
     monkeypatch.setattr(outcome, "predict_split", lambda run, split: (answers[run.folder.name], ()))
     edited = table.of_split("train")[:2]
     edits = {s.clip_id: Edit(s.clip_id, tuple(range(8)), (0.0,) * 8, (1.0,) * 8, "Ann", TIME) for s in edited}
     measure_outcome(tmp_path, runs, edits)
-    found = read_outcome(tmp_path)
+    outcome_json = read_outcome(tmp_path)
     validation = table.of_split("validation")
     # Of clips 0 and 1, which are mended, 1 gained more; of 2 and 3, which are newly wrong, 2 lost more.
-    assert [row["id"] for row in found["mended"]] == [validation[1].clip_id]
-    assert [row["id"] for row in found["newly_wrong"]] == [validation[2].clip_id]
-    assert [row["id"] for row in found["edited_clips"]] == [edited[0].clip_id]
-    assert (found["methods"][2]["mended"], found["methods"][2]["newly_wrong"]) == (2, 2)
+    assert [row["id"] for row in outcome_json["mended"]] == [validation[1].clip_id]
+    assert [row["id"] for row in outcome_json["newly_wrong"]] == [validation[2].clip_id]
+    assert [row["id"] for row in outcome_json["edited_clips"]] == [edited[0].clip_id]
+    assert (outcome_json["methods"][2]["mended"], outcome_json["methods"][2]["newly_wrong"]) == (2, 2)
     # The control mended the same two and broke none: 4 of 5 right, and fine-tuned 2 of 5.
-    assert found["difference"]["points"] == pytest.approx(-0.4)
-    assert found["difference"]["verdict"].startswith("This run cannot tell fine-tuned from control")
+    assert outcome_json["difference"]["points"] == pytest.approx(-0.4)
+    assert outcome_json["difference"]["verdict"].startswith("This run cannot tell fine-tuned from control")
 
 
 TIME = "2026-01-31T09:30:00+00:00"

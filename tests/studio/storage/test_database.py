@@ -47,7 +47,7 @@ def test_postgresql_without_its_driver_names_what_to_install(monkeypatch: pytest
         Store("postgresql://ann:secret@127.0.0.1:1/db", "project")
 
 
-def test_a_postgresql_that_cannot_be_used_is_told(postgres: str):
+def test_a_postgresql_that_cannot_be_used_is_reported(postgres: str):
     with postgres_database(postgres) as url:
         Store(url, "project").close()
         mark = "&" if "?" in url else "?"
@@ -71,7 +71,7 @@ def test_connections_that_the_server_dropped_are_made_anew(postgres: str):
         store.close()
 
 
-def test_files_that_are_no_writable_database_are_told(tmp_path: Path):
+def test_files_that_are_no_writable_database_are_reported(tmp_path: Path):
     with pytest.raises(UserError, match=r"none/studio\.db: unable to open"):
         Store(f"sqlite:///{tmp_path}/none/studio.db", "project")
     with pytest.raises(UserError, match="unable to open"):
@@ -96,7 +96,7 @@ LOCKS = {
 }
 
 
-def test_a_locked_database_is_told_and_works_once_it_is_free(database: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_locked_database_is_reported_and_works_once_it_is_free(database: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(database_module, "LOCK_TIMEOUT", 0.1)
     store, other = Store(database, "project"), Store(database, "project")
     with other._database.read_session() as session:
@@ -147,9 +147,9 @@ def test_servers_that_start_at_once_make_one_database(database: str, capfd: pyte
 def test_sqlite_is_set_up_to_survive_the_loss_of_power(tmp_path: Path):
     store = Store(f"sqlite:///{tmp_path / 'studio.db'}", "project")
     with store._database.read_session() as session:
-        asked = {
+        settings = {
             name: session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "busy_timeout")
         }
-    assert asked == {"journal_mode": "wal", "synchronous": 2, "busy_timeout": 30_000}
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "busy_timeout": 30_000}
     store.close()
     assert sqlite3.connect(tmp_path / "studio.db").execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -105,9 +105,7 @@ def test_what_another_program_adds_while_we_write_is_kept(path: Path, store: Sto
     assert set(read_edits(path)) == {ANN, BO}
 
 
-def test_a_withdrawn_edit_does_not_come_back_from_a_file_that_was_not_written(
-    path: Path, store: Store, file: EditsFile
-):
+def test_a_withdrawn_edit_does_not_come_back_from_a_file_that_was_not_written(path, store, file):
     keep(store, ANN)
     file.push()
     keep(store, ANN, "undo", withdrawn=True)  # and now the server is killed
@@ -137,9 +135,7 @@ def test_an_unchanged_file_is_not_written_again(path: Path, store: Store, file: 
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_edits_of_clips_or_frames_that_the_project_does_not_know_are_left_out(
-    path: Path, store: Store, file: EditsFile
-):
+def test_edits_of_clips_or_frames_that_the_project_does_not_know_are_left_out(path, store, file):
     strange = replace(ANN, clip_id="99")
     other_frames = replace(ANN, frame_indices=(1, 5), author="Bo")
     for edit in (strange, ANN, other_frames):
@@ -174,7 +170,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_told_and_never_overwritten(path: Path, store: Store, file: EditsFile, damage: str):
+def test_a_damaged_file_is_reported_and_never_overwritten(path: Path, store: Store, file: EditsFile, damage: str):
     keep(store, ANN)
     content = f"{json.dumps(BO.as_json())}\n{damage}\n".encode(errors="surrogateescape")
     path.write_bytes(content)
@@ -199,7 +195,9 @@ def test_the_background_goes_on_once_a_damaged_file_is_mended(path: Path, store:
     assert set(read_edits(path)) == {ANN, BO}
 
 
-def test_a_file_that_cannot_be_read_or_written_is_told(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_cannot_be_read_or_written_is_reported(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+):
     file = EditsFile(tmp_path, store, lambda: CLIPS)
     with pytest.raises(UserError, match="Is a directory"):
         file.push()
@@ -220,10 +218,10 @@ def test_a_file_that_cannot_be_read_or_written_is_told(tmp_path: Path, store: St
 def test_changes_reach_the_file_within_half_a_second_or_when_it_is_closed(path: Path, store: Store):
     file = EditsFile(path, store, lambda: CLIPS)
     keep(store, ANN)
-    asked = time.monotonic()
+    requested = time.monotonic()
     file.request_push()
     wait_until(lambda: path.read_text() != "")
-    assert 0.3 < time.monotonic() - asked < 5  # slow machines may be slow
+    assert 0.3 < time.monotonic() - requested < 5  # slow machines may be slow
     assert read_edits(path) == (ANN,)
     keep(store, BO)
     file.close()  # writes the rest

@@ -84,7 +84,7 @@ def test_projects_in_one_database_do_not_see_each_other(database: str):
     theirs.close()
 
 
-def test_what_changed_since_a_version_is_told(store: Store):
+def test_what_changed_since_a_version_is_reported(store: Store):
     assert (store.version(), store.changed_clips(0)) == (0, ())
     first = store.append(change("request-1", clip_id="b"))
     store.append(change("request-2", clip_id="a"))
@@ -254,19 +254,19 @@ def test_every_acknowledged_change_is_there_after_a_kill(database: str):
         [sys.executable, "-c", APPENDING, database, TIME], stdout=subprocess.PIPE, text=True, bufsize=1
     )
     assert child.stdout is not None
-    told = [child.stdout.readline() for _ in range(60)]
+    acknowledged = [child.stdout.readline() for _ in range(60)]
     child.send_signal(signal.SIGKILL)
-    told += child.stdout.readlines()
+    acknowledged += child.stdout.readlines()
     child.stdout.close()
     assert child.wait() == -signal.SIGKILL
     store = Store(database, "project")
     kept = {event.number for event in store.events("17")}
-    for line in told:
+    for line in acknowledged:
         if line.endswith("\n"):
             request, number = line.split()
             assert int(number) in kept
             assert store.append(change(request)) == int(number)  # the client that asks again gets the same answer
-    assert len(kept) - len(told) in (0, 1)  # one may be kept and not yet told
+    assert len(kept) - len(acknowledged) in (0, 1)  # one may be kept and not yet acknowledged
     store.close()
 
 

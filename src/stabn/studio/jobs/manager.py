@@ -56,7 +56,7 @@ class JobManager:
             project: whose clips were edited.
             edits: of any people.
             use: what to make of several people's edits of a clip, as in `stabn.edits.merge.merge_edits`.
-            control: train the control too; without it the effect of the edits cannot be told.
+            control: train the control too; without it the effect of the edits cannot be measured.
             author: who starts the job.
             options: epochs and gamma, if not the defaults of `JobSpec`.
 

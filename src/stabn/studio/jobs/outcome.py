@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from stabn.data.dataset import FrameScores, Sample, VideoDataset
 from stabn.data.transforms import Preprocessing
-from stabn.data.video.clip import probe
+from stabn.data.video.reader import probe
 from stabn.evaluation.comparison import NamedPredictions, compare_predictions
 from stabn.evaluation.predict import Predictions, predict, predict_split
 from stabn.files import atomic_write, read_json, write_json

@@ -21,10 +21,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -52,7 +51,36 @@ log = logging.getLogger("stabn.studio.jobs.process")  # __name__ is "__main__" i
 
 
 @dataclass(frozen=True)
-class JobSpec:
+class _JobFile:
+    """A dataclass that is stored as JSON in a job's folder."""
+
+    FILE: ClassVar[str]
+
+    def write(self, folder: Path) -> None:
+        """Write the job's file."""
+        write_json(folder / self.FILE, {"format": JOB_FORMAT, **asdict(self)})
+
+    @classmethod
+    def read(cls, folder: Path) -> Any:
+        """Read the job's file.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        file = folder / cls.FILE
+        value = read_json(file, remedy=REMEDY)
+        if not isinstance(value, dict) or value.pop("format", None) != JOB_FORMAT:
+            raise UserError(f"{file}: is not of format {JOB_FORMAT!r}; {REMEDY}")
+        if "data" in value:
+            value["data"] = DataSource.from_json(value["data"])
+        try:
+            return cls(**value)
+        except TypeError as error:
+            raise UserError(f"{file}: has a missing or unknown field ({error}); {REMEDY}") from None
+
+
+@dataclass(frozen=True)
+class JobSpec(_JobFile):
     """What was requested.
 
     Attributes:
@@ -69,6 +97,9 @@ class JobSpec:
     Raises:
         UserError: epochs or gamma is out of range.
     """
+
+    FILE = "job.json"
+    """Its existence makes a folder a job."""
 
     run: str
     data: DataSource
@@ -109,22 +140,9 @@ class JobSpec:
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return shlex.join(["stabn", "finetune", self.run, *words])
 
-    def write(self, folder: Path) -> None:
-        """Write job.json, which makes the folder a job."""
-        write_json(folder / "job.json", {"format": JOB_FORMAT, **asdict(self)})
-
-    @classmethod
-    def read(cls, folder: Path) -> "JobSpec":
-        """Read job.json.
-
-        Raises:
-            UserError: it is missing or damaged.
-        """
-        return _read(folder / "job.json", lambda data, **rest: cls(data=DataSource.from_json(data), **rest))
-
 
 @dataclass(frozen=True)
-class JobState:
+class JobState(_JobFile):
     """How far a job is.
 
     Attributes:
@@ -133,32 +151,11 @@ class JobState:
         error: one line if it failed.
     """
 
+    FILE = "state.json"
+
     stage: str | None = None
     ended: str | None = None
     error: str | None = None
-
-    def write(self, folder: Path) -> None:
-        """Write state.json."""
-        write_json(folder / "state.json", {"format": JOB_FORMAT, **asdict(self)})
-
-    @classmethod
-    def read(cls, folder: Path) -> "JobState":
-        """Read state.json.
-
-        Raises:
-            UserError: it is missing or damaged.
-        """
-        return _read(folder / "state.json", cls)
-
-
-def _read(file: Path, make: Callable[..., Any]) -> Any:
-    value = read_json(file, remedy=REMEDY)
-    if not isinstance(value, dict) or value.pop("format", None) != JOB_FORMAT:
-        raise UserError(f"{file}: is not of format {JOB_FORMAT!r}; {REMEDY}")
-    try:
-        return make(**value)
-    except TypeError as error:
-        raise UserError(f"{file}: has a missing or unknown field ({error}); {REMEDY}") from None
 
 
 def job_lock(folder: Path) -> FileLock:

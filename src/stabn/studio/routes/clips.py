@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from stabn.data.video.clip import probe
+from stabn.data.video.reader import probe
 from stabn.edits.agreement import krippendorff_alpha
 from stabn.errors import UserError
 from stabn.records import Edit
@@ -135,7 +135,7 @@ def clip_routes(studio: Studio) -> APIRouter:
     @routes.get("/clip")
     def clip(clip_id: ClipId, author: Annotated[str, Query(max_length=80)] = "") -> dict[str, Any]:
         clip = catalogue.clip(clip_id)
-        prediction, version = studio.open(clip).prediction, store.version()
+        prediction, version = viewer.open(clip).prediction, store.version()
         edits = store.current(clip_id)
         return {
             "id": clip.clip_id,
@@ -160,7 +160,7 @@ def clip_routes(studio: Studio) -> APIRouter:
 
     @routes.get("/frame")
     def frame(request: Request, clip_id: ClipId, position: int) -> Response:
-        return _png_response(request, studio.open(catalogue.clip(clip_id)).picture(position))
+        return _png_response(request, viewer.open(catalogue.clip(clip_id)).picture(position))
 
     @routes.get("/thumbnail")
     def thumbnail(request: Request, clip_id: ClipId) -> Response:
@@ -168,12 +168,12 @@ def clip_routes(studio: Studio) -> APIRouter:
 
     @routes.post("/prefetch")
     def prefetch(request: ClipRequest) -> dict[str, Any]:
-        studio.open(catalogue.clip(request.id))
+        viewer.open(catalogue.clip(request.id))
         return {}
 
     @routes.post("/what-if")
     def what_if(request: WhatIfRequest) -> dict[str, Any]:
-        clip = studio.open(catalogue.clip(request.id))
+        clip = viewer.open(catalogue.clip(request.id))
         temporal: str | list[float] = request.temporal
         if temporal == "edited":
             temporal = request.scores or []
@@ -236,9 +236,9 @@ def _check_video(path: Path, name: str) -> None:
         raise HTTPException(422, f"{name}: is a picture, not a video; give a video file")
 
 
-async def _run_in_daemon_thread(call: Callable[..., None], *arguments: Any) -> None:
+async def _run_in_daemon_thread(call: Callable[..., Any], *arguments: Any) -> Any:
     """Await a call that may take minutes; its thread does not keep the process from ending."""
-    future: Future[None] = Future()
+    future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
 
     def run() -> None:
@@ -248,7 +248,7 @@ async def _run_in_daemon_thread(call: Callable[..., None], *arguments: Any) -> N
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="checking an upload").start()
-    await asyncio.wrap_future(future)
+    return await asyncio.wrap_future(future)
 
 
 def _png_response(request: Request, content: bytes) -> Response:
