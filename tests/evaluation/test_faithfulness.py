@@ -19,7 +19,8 @@ from stabn.evaluation import localisation
 from stabn.evaluation.attribution import METHODS
 from stabn.evaluation.faithfulness import explanation_differences, faithfulness
 from stabn.evaluation.perturbation import BASELINES, SCOPES
-from stabn.evaluation.predict import predict, predict_each, random_derangement, split_dataset
+from stabn.evaluation.predict import predict, predict_each, split_dataset
+from stabn.evaluation.replaced_attention import random_derangement
 from stabn.nn import STABN, ResNet3D
 from stabn.runs import open_run
 

@@ -14,8 +14,9 @@ from stabn.evaluation.attribution import ExplainedNetwork, check_methods, method
 from stabn.evaluation.intervals import paired_interval, summarise_clips
 from stabn.evaluation.localisation import measure_localisation
 from stabn.evaluation.perturbation import BASELINES, measure_perturbation
-from stabn.evaluation.predict import ATTENTIONS, SHUFFLED, Predictions, predict_each, split_dataset
+from stabn.evaluation.predict import Predictions, predict_each, split_dataset
 from stabn.evaluation.randomisation import measure_randomisation
+from stabn.evaluation.replaced_attention import ATTENTIONS, SHUFFLED
 from stabn.nn import STABN, ResNet3D
 from stabn.runs import Run
 

@@ -1,7 +1,7 @@
 """Predictions of a network for a whole split."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,43 +18,12 @@ from stabn.data.video.reader import Reader, init_reader_process
 from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_predictor, progress_bar, shard_indices, silence_lightning
 from stabn.errors import NotFiniteError, UserError
+from stabn.evaluation.replaced_attention import ATTENTIONS, SHUFFLED, random_derangement
 from stabn.nn import STABN, Attention, Output, ResNet3D
 from stabn.records import Record
 from stabn.runs import Run, network_preprocessing
 
 logger = logging.getLogger(__name__)
-
-ATTENTIONS: dict[str, Callable[[Attention], Attention]] = {
-    "as-is": lambda attention: attention,
-    "inverse-spatial": Attention.inverse_spatial,
-    "inverse-temporal": Attention.inverse_temporal,
-    "uniform-spatial": Attention.uniform_spatial,
-    "uniform-temporal": Attention.uniform_temporal,
-}
-"""Replacements for the network's own attention before the perception branch (Eq. 7 and its relatives)."""
-
-SHUFFLED: dict[str, Callable[[Attention, Attention], Attention]] = {
-    "shuffled-spatial": Attention.with_spatial_of,
-    "shuffled-temporal": Attention.with_temporal_of,
-}
-"""Replacements by the attention of another clip of the data set, which `random_derangement` chooses."""
-
-
-def random_derangement(count: int, seed: int = 0) -> np.ndarray:
-    """A random permutation of `count` clips that leaves none in its place (a single cycle).
-
-    Returns:
-        (count,) int64; no element is its own position.
-
-    Raises:
-        UserError: fewer than two clips.
-    """
-    if count < 2:
-        raise UserError(f"attention: got {count} clip, expected at least two to exchange attention; take more clips")
-    order = np.random.default_rng(seed).permutation(count)
-    permutation = np.empty(count, dtype=np.int64)
-    permutation[order] = np.roll(order, 1)
-    return permutation
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,14 +232,8 @@ def _run_predictor(
     with silence_lightning():
         shard = shard_indices(trainer, len(clips))  # type: ignore[arg-type]
         predictor.rows_done = shard.start * predictor.windows
-        loader = DataLoader(
-            clips,
-            batch_size,
-            sampler=shard,
-            num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=init_reader_process,
-        )
+        processes: dict[str, Any] = {"num_workers": workers, "worker_init_fn": init_reader_process}
+        loader = DataLoader(clips, batch_size, sampler=shard, collate_fn=collate, **processes)
         try:
             batches: Any = trainer.predict(predictor, loader)
         except NotFiniteError as error:

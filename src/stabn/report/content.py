@@ -29,7 +29,7 @@ class Estimate:
 
     def __post_init__(self) -> None:
         for name in ("value", "low", "high"):
-            _check_number(name, getattr(self, name), 1.0, least=-1.0 if self.count is None else 0.0)
+            _check_range(name, getattr(self, name), 1.0, least=-1.0 if self.count is None else 0.0)
         if not self.low <= self.value <= self.high:
             raise ValueError(f"value: got {self.value}, expected it within its interval {self.low}..{self.high}")
         if self.count is not None and self.count < 1:
@@ -89,10 +89,9 @@ class EstimateTable:
         _check_text("title", self.title)
         if not self.rows or not self.columns:
             raise ValueError("rows, columns: got none, expected at least one of each")
-        values = [*((row.name, row.cells) for row in self.rows), *([("chance", self.chance)] if self.chance else [])]
-        for name, of_columns in values:
-            if len(of_columns) != len(self.columns):
-                raise ValueError(f"{name}: got {len(of_columns)} values, expected {len(self.columns)}, one per column")
+        for name, values in (("chance", self.chance or self.columns), *((row.name, row.cells) for row in self.rows)):
+            if len(values) != len(self.columns):
+                raise ValueError(f"{name}: got {len(values)} values, expected {len(self.columns)}, one per column")
 
     @property
     def is_difference(self) -> bool:
@@ -102,9 +101,9 @@ class EstimateTable:
     @property
     def reference(self) -> tuple[float, ...]:
         """A value per column to read the rows against: no difference, chance, or the first row's."""
-        if self.chance or self.is_difference:
-            return self.chance or (0.0,) * len(self.columns)
-        return tuple(0.0 if cell is None else cell.value for cell in self.rows[0].cells)
+        if self.is_difference:
+            return (0.0,) * len(self.columns)
+        return self.chance or tuple(0.0 if cell is None else cell.value for cell in self.rows[0].cells)
 
     @property
     def extra_columns(self) -> tuple[str, ...]:
@@ -137,9 +136,9 @@ class Curve:
                 raise ValueError(f"epochs: got epoch {epoch!r} after {last}, expected rising integers")
             last = epoch
             for metric in METRICS:
+                most = math.inf if metric.endswith("loss") else 1.0
                 if entry.get(metric) is not None:
-                    most = math.inf if metric.endswith("loss") else 1.0
-                    _check_number(f"epoch {epoch}: {metric}", entry[metric], most)
+                    _check_range(f"epoch {epoch}: {metric}", entry[metric], most)
         if all(entry.get(metric) is None for entry in self.epochs for metric in METRICS):
             raise ValueError(f"epochs: got none of {', '.join(METRICS)}")
 
@@ -298,7 +297,7 @@ class CurvePair:
             got = f"{len(self.deletion)} and {len(self.insertion)}"
             raise ValueError(f"curves: got {got} points, expected the same number of each, from two")
         for value in (*self.deletion, *self.insertion, self.deletion_area, self.insertion_area):
-            _check_number("curves", value, 1.0)
+            _check_range("curves", value, 1.0)
 
 
 @dataclass(frozen=True)
@@ -395,7 +394,7 @@ def _check_text(name: str, value: str) -> None:
         raise ValueError(f"{name}: got an empty string, expected text")
 
 
-def _check_number(name: str, value: Any, most: float, least: float = 0.0) -> None:
+def _check_range(name: str, value: Any, most: float, least: float = 0.0) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{name}: got {value!r}, expected a finite number")
     if not least <= value <= most:
