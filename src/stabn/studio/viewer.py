@@ -23,7 +23,7 @@ from stabn.data.transforms import Preprocessing
 from stabn.data.video.reader import stream_clip
 from stabn.engine.device import device_of
 from stabn.errors import UserError
-from stabn.evaluation.predict import ATTENTIONS
+from stabn.evaluation.replaced_attention import ATTENTIONS
 from stabn.nn import STABN, Attention, Perceiver
 from stabn.nn.fast_inference import for_inference
 from stabn.studio.catalogue import CatalogueClip, ClipPrediction
