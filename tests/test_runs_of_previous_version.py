@@ -56,7 +56,7 @@ def test_runs_are_compared_and_reported(legacy, tmp_path):
     report_command(legacy / "run", legacy / "finetuned", tmp_path / "report.html", edits=legacy / "edits")
     assert "fine-tuned" in (tmp_path / "report.html").read_text()
     compared = compare_command([legacy / "run", legacy / "anew"])
-    assert len(compared["networks"]) == 2
+    assert len(compared["methods"]) == 2
 
 
 def test_a_run_is_fine_tuned_and_is_the_control_of_its_own_retraining(legacy, tmp_path):

@@ -62,7 +62,7 @@ def break_clips(folder: Path, *names: str) -> DataSource:
 
 
 def skipped_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [line for line in caplog.messages if line.startswith("skipped, ")]
+    return [line for line in caplog.messages if line.startswith("skipped")]
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
-from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from lightning.pytorch.profilers import Profiler
@@ -243,20 +243,20 @@ class _TimedReader(Reader):
         finally:
             self.seconds += time.perf_counter() - start
 
-    def probe(self, path: Path | str) -> VideoInfo:
+    def probe(self, *arguments: Any, **options: Any) -> VideoInfo:
         with self._timed():
-            return self.reader.probe(path)
+            return self.reader.probe(*arguments, **options)
 
-    def read_clip(self, path: Path | str, frame_indices: Sequence[int]) -> Clip:
+    def read_clip(self, *arguments: Any, **options: Any) -> Clip:
         with self._timed():
-            return self.reader.read_clip(path, frame_indices)
+            return self.reader.read_clip(*arguments, **options)
 
-    def read_sampled(self, path: Path | str, choose: Callable[[int], Sequence[int]]) -> Clip:
+    def read_sampled(self, *arguments: Any, **options: Any) -> Clip:
         with self._timed():
-            return self.reader.read_sampled(path, choose)
+            return self.reader.read_sampled(*arguments, **options)
 
-    def read_chunks(self, path: Path | str, size: int = 64) -> Iterator[Clip]:
-        chunks = self.reader.read_chunks(path, size)
+    def read_chunks(self, *arguments: Any, **options: Any) -> Iterator[Clip]:
+        chunks = self.reader.read_chunks(*arguments, **options)
         while True:
             with self._timed():
                 chunk = next(chunks, None)
