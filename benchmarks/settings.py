@@ -42,7 +42,7 @@ from stabn.evaluation.localisation import measure_localisation
 from stabn.evaluation.predict import predict_each
 from stabn.files import read_json, write_json, write_text
 from stabn.nn import STABN
-from stabn.runs import Run, is_finished, network_preprocessing, open_run
+from stabn.runs import Run, is_finished_run, network_preprocessing, open_run
 from stabn.training.recipes import (
     SMALL_AUGMENTATION,
     SMALL_FINETUNING,
@@ -196,7 +196,7 @@ def draw_segments(rows: Sequence[dict[str, Any]], word: str, frames: int) -> Non
 
 def get_trained_run(setting: Setting, out: Path, source: DataSource, seed: int, **network: Any) -> Path:
     """A run by the setting's recipe; trained if it is not there."""
-    if not is_finished(out):
+    if not is_finished_run(out):
         verbs.train_command(
             out,
             source,
@@ -261,7 +261,7 @@ def get_finetuned_run(
     setting: Setting, run: Path, project: Project, out: Path, seed: int, optimizer: OptimizerRecipe, **how: Any
 ) -> Path:
     """A run that is fine-tuned on a project's edits; trained if it is not there."""
-    if not is_finished(out):
+    if not is_finished_run(out):
         verbs.finetune_command(
             run,
             project.folder,

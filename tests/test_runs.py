@@ -6,7 +6,7 @@ import pytest
 
 from stabn.data.annotations.source import DataSource
 from stabn.errors import UserError
-from stabn.runs import is_finished, read_run, write_run
+from stabn.runs import is_finished_run, read_run, write_run
 
 
 def write(folder: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_folder_is_new_begun_or_somebody_elses(tmp_path):
     begun = read_run(tmp_path / "run")
     assert begun is not None
     assert not begun["complete"]
-    assert not is_finished(tmp_path / "run")
+    assert not is_finished_run(tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "holiday.jpg").touch()
     for folder in (tmp_path / "other", tmp_path / "other" / "holiday.jpg"):

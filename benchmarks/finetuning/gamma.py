@@ -24,7 +24,7 @@ from stabn.cli import evaluate as measuring_verbs
 from stabn.cli import train as verbs
 from stabn.data.annotations.source import DataSource
 from stabn.evaluation.intervals import seed_interval
-from stabn.runs import is_finished
+from stabn.runs import is_finished_run
 from stabn.training.recipes import LoaderRecipe
 
 GAMMAS = (1.0, 5.0, 30.0)
@@ -33,14 +33,14 @@ GAMMAS = (1.0, 5.0, 30.0)
 def one_seed(folder: Path, seed: int) -> dict[str, Any]:
     table, before, edits, cached = folder / "tabletop", folder / "before", folder / "edits", LoaderRecipe(cache=True)
     data_verbs.tabletop_command(table, seed=seed)
-    if not is_finished(before):
+    if not is_finished_run(before):
         verbs.train_command(before, DataSource(str(table)), loader=cached, seed=seed)
     if not (edits / "project.json").exists():
         edit_verbs.collect_command(before, edits)
     edit_verbs.simulate_edits_command(edits, table / "truth.jsonl")
     runs = {"control": folder / "control"} | {f"gamma {gamma:g}": folder / f"gamma-{gamma:g}" for gamma in GAMMAS}
     for name, out in runs.items():
-        if not is_finished(out):
+        if not is_finished_run(out):
             gamma = GAMMAS[0] if name == "control" else float(name.split()[1])
             verbs.finetune_command(
                 before,

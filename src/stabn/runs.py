@@ -173,7 +173,7 @@ def _is_half_written(entry: Path) -> bool:
     return entry.name.startswith(".run-") and entry.suffix == ".json"
 
 
-def is_finished(folder: Path) -> bool:
+def is_finished_run(folder: Path) -> bool:
     """Whether a folder holds a run whose training is complete.
 
     Raises:
