@@ -90,6 +90,14 @@ def test_the_readme_names_every_package():
     assert named >= PACKAGES
 
 
+def test_documents_results_and_pictures_can_be_opened_in_a_review():
+    for file in (*(ROOT / "docs").iterdir(), *(ROOT / "benchmarks").glob("*/*.json")):
+        if file.suffix == ".png":
+            assert file.stat().st_size < 200_000, file.name
+        elif file.is_file():
+            assert len(file.read_text(encoding="utf-8").splitlines()) < 1000, file
+
+
 def test_no_file_names_a_registry():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:

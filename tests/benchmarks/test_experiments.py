@@ -14,7 +14,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from benchmarks.settings import GRID_FRAMES, arguments, boxes_of, cut_out, per_seed, report, source_of
+from benchmarks.settings import (
+    GRID_FRAMES,
+    build_parser,
+    build_source,
+    draw_segments,
+    run_seeds,
+    write_boxes,
+    write_report,
+)
 from benchmarks.tables import beyond_random, cell, over_seeds, summaries, write_rows
 from stabn.data.video.clip import write_video
 from stabn.edits.project import Project
@@ -100,7 +108,7 @@ def test_boxes_are_taken_of_edited_clips_alone(tmp_path):
     lines = [json.dumps({"id": name, "boxes": [[0, 0, 4, 4]]}) + "\n" for name in ("1", "2", "3")]
     (tmp_path / "truth.jsonl").write_text("".join(lines))
     project = SimpleNamespace(folder=tmp_path, edits=lambda: {"3": None, "1": None})
-    where = boxes_of(cast(Project, project), tmp_path)
+    where = write_boxes(cast(Project, project), tmp_path)
     assert where.read_text() == lines[0] + lines[2]
 
 
@@ -109,7 +117,7 @@ def test_a_seed_draws_its_training_clips_and_leaves_the_other_splits_alone(table
 
     def drawn(seed: int, folder: str) -> dict[str, list[str]]:
         (tmp_path / folder).mkdir()
-        source_of(asked, tmp_path / folder, seed)
+        build_source(asked, tmp_path / folder, seed)
         with (tmp_path / folder / "clips.csv").open(newline="") as handle:
             rows = list(csv.DictReader(handle))
         return {split: [row["id"] for row in rows if row["split"] == split] for split in SPLITS}
@@ -124,7 +132,7 @@ def test_a_seed_draws_its_training_clips_and_leaves_the_other_splits_alone(table
 
 def test_a_clip_that_is_cut_out_holds_the_whole_word_and_lies_in_its_video():
     rows = [{"w_start": start, "w_end": start + 5.5} for start in np.linspace(0, GRID_FRAMES - 5.5, 200)]
-    cut_out(rows, "w", 48)
+    draw_segments(rows, "w", 48)
     for row in rows:
         first, end = row["segment_start_frames"], row["segment_end_frames"]
         assert end - first == 48
@@ -156,9 +164,9 @@ def test_other_seeds_are_added_to_those_that_the_results_have(tmp_path, monkeypa
     def run(*given: str) -> dict[str, Any]:
         words = ["--data", "tabletop", "--out", str(tmp_path), "--results", str(tmp_path / "found.json"), *given]
         monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "made_up" / "__main__.py"), *words])
-        asked = arguments(None).parse_args()
-        results = per_seed(asked, lambda _folder, seed: {"methods": {"a": {"all": float(seed)}}})
-        report(asked, "benchmarks/made_up/__main__.py", results, {})
+        asked = build_parser(None).parse_args()
+        results = run_seeds(asked, lambda _folder, seed: {"methods": {"a": {"all": float(seed)}}})
+        write_report(asked, "benchmarks/made_up/__main__.py", results, {})
         return read_json(tmp_path / "found.json", remedy="-")["tabletop"]
 
     def seeds(entry: dict[str, Any]) -> list[int]:
