@@ -87,7 +87,7 @@ def test_missing_videos_are_reported_and_may_be_left_out(clips, tmp_path):
     assert [sample.clip_id for sample in source.table().samples] == [
         f"{n}.mp4" for n in range(10) if f"{n}.mp4" not in ("0.mp4", *BROKEN)
     ]
-    assert len(source.everything().samples) == 10
+    assert len(source.full_table().samples) == 10
 
 
 @pytest.mark.parametrize(

@@ -463,5 +463,5 @@ def test_the_examples_in_the_documentation_are_read_as_they_say(format, tmp_path
     assert source.format == ("list" if "list" in format else format)
     listing = read_detected(source, None, Columns())
     assert format not in DESCRIPTIONS or DESCRIPTIONS[format] in listing.format
-    assert {problem.kind for problem in listing.problems} <= {"missing video"}
+    assert {problem.problem_kind for problem in listing.problems} <= {"missing video"}
     assert len(listing.table.samples) + len(listing.problems) == 3 - (format == "kinetics")

@@ -30,4 +30,4 @@ def clips(listing) -> dict[str, tuple[str, str]]:
 
 def problems(listing) -> dict[str, str]:
     """By id: what kind of problem the others have."""
-    return {problem.clip: problem.kind for problem in listing.problems}
+    return {problem.clip_id: problem.problem_kind for problem in listing.problems}

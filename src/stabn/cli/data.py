@@ -80,7 +80,7 @@ def prepare_command(
         "frame_folders": listing.frame_folders,
         "segments": sum(sample.segment is not None for sample in samples),
         "notes": list(listing.notes),
-        "left_out": Counter(problem.kind for problem in listing.problems),
+        "left_out": Counter(clip.problem_kind for clip in listing.problems),
     }
 
 

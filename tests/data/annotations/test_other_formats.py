@@ -71,7 +71,7 @@ def test_kinetics_clips_that_cannot_be_used_are_told(tmp_path):
         "waving,,1,11,train,0",
         "waving,a,1,11,train,0",
     )
-    assert [(p.where, p.kind) for p in got.problems] == [
+    assert [(p.where, p.problem_kind) for p in got.problems] == [
         ("train.csv, line 3", "no class"),
         ("train.csv, line 4", "missing video"),
         ("train.csv, line 5", "unreadable line"),
@@ -283,7 +283,7 @@ def test_rows_that_cannot_be_used_are_told_and_the_others_read(tmp_path):
         ("f#3-6", ("waving", "train")),
         ("b.mp4#1-2", ("waving", "unsplit")),
     ]
-    assert [(p.where.split()[-1], p.kind) for p in got.problems] == [
+    assert [(p.where.split()[-1], p.problem_kind) for p in got.problems] == [
         ("3", "no class"),
         ("4", "unreadable line"),
         ("5", "missing video"),

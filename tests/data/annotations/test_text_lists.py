@@ -89,7 +89,7 @@ def test_folders_with_another_number_of_frames_than_the_list_says_are_told(tmp_p
         "none": "unusable frames",
         "absent": "missing video",
     }
-    assert "5 frames" in got.problems[1].message
+    assert "5 frames" in got.problems[1].problem
     assert got.problems[1].where == "train.txt, line 1"
     assert {s.clip_id: s.segment for s in got.table.samples} == {"more": Segment(0, 5, "frames"), "right": None}
     assert any(note.startswith("1 frame folders") and note.endswith(": more") for note in got.notes)
@@ -124,7 +124,7 @@ def test_one_file_may_be_of_one_layout_only_as_what_exists_decides(tmp_path):
 def test_where_no_video_is_there_the_form_decides_and_all_are_missing(tmp_path, lines, words):
     got = read(tmp_path, *lines)
     assert words in got.format
-    assert [problem.kind for problem in got.problems] == ["missing video"] * 2
+    assert [problem.problem_kind for problem in got.problems] == ["missing video"] * 2
     assert got.table.samples == ()
 
 
@@ -134,7 +134,7 @@ def test_lines_without_a_class_or_with_words_for_numbers_are_told(tmp_path):
     assert problems(got) == {"b 5": "no class", "c many 1": "unreadable line", "b five": "missing video"}
     put(tmp_path, frames={"take 1": 5, "take 2": 5, "take 3": 5})
     got = read(tmp_path, "take 1 5 0", "take 3 5 0", "take 2 5", "take 2")
-    assert [(problem.clip, problem.kind) for problem in got.problems] == [("take 2", "no class")] * 2
+    assert [(problem.clip_id, problem.problem_kind) for problem in got.problems] == [("take 2", "no class")] * 2
     assert got.table.class_names == ("0",)
     videos = put(tmp_path / "ucf", "v_Archery_g01_c01.avi", "v_Archery_g01 c02.avi")
     got = read(videos, "v_Archery_g01_c01.avi 1", "v_Archery_g01 c02.avi")
@@ -147,7 +147,7 @@ def test_a_clip_that_is_listed_twice_is_told(tmp_path):
     got = read_text_lists([(train, "train"), (val, "validation")])
     assert problems(got) == {"a.mp4": "listed twice"}
     assert got.problems[0].where == "val.txt, line 1"
-    assert "train.txt, line 1 (train)" in got.problems[0].message
+    assert "train.txt, line 1 (train)" in got.problems[0].problem
 
 
 def test_numbers_of_classes_keep_their_order_and_their_gaps(tmp_path):

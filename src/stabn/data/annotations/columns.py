@@ -156,7 +156,7 @@ def clips_in_rows(table: Rows, columns: Columns, file: Path, videos: Path | None
             truth = _truth(row, columns, table.decimal_sign)
         except ValueError as error:
             problem = problem or str(error)
-        path = _FIELD.sub(lambda field, row=row: row[field[1]], columns.path)  # type: ignore[misc]
+        path = _FIELD.sub(lambda field, row=row: row[field[1]], columns.path)
         yield ListedClip(
             where=f"{file.name}, {line}",
             clip_id=(row[columns.id] if columns.id else "") or default_clip_id(path, segment) or line,

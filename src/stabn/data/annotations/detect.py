@@ -13,7 +13,7 @@ from stabn.data.annotations.columns import Columns
 from stabn.data.annotations.kinetics import is_kinetics, read_kinetics
 from stabn.data.annotations.listing import LEFT_OUT, Listing
 from stabn.data.annotations.named_columns import read_named_columns
-from stabn.data.annotations.rows import JSON_LINES, PARQUET, csv_lines, read_rows
+from stabn.data.annotations.rows import JSON_LINES, PARQUET, csv_lines, read_rows, read_text
 from stabn.data.annotations.something_something import (
     V1,
     is_something_v1,
@@ -27,16 +27,9 @@ from stabn.data.annotations.text_lists import LAYOUTS, looks_like_list, read_tex
 from stabn.errors import UserError
 
 Format = Literal[
-    "auto",
-    "something-v1",
-    "something-v2",
-    "videos-list",
-    "frames-list",
-    "segments-list",
-    "kinetics",
-    "class-folders",
+    "auto", "something-v1", "something-v2", "videos-list", "frames-list", "segments-list", "kinetics", "class-folders",
     "table",
-]
+]  # fmt: skip
 FORMATS: tuple[str, ...] = get_args(Format)[1:]
 _ANNOTATION_FOLDERS = ("annotations", "labels", "annotation")
 """Folders in which data sets keep their lists, beside the videos."""
@@ -198,18 +191,7 @@ def _heading(file: Path) -> Sequence[str]:
 
 
 def _beginning(file: Path) -> str:
-    """The first lines of a text, all of them whole.
-
-    Raises:
-        UserError: it cannot be read, or is no UTF-8 text.
-    """
-    try:
-        with file.open("rb") as content:
-            return b"".join(content.readlines(2**16)).decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: is not UTF-8 text ({error}); save the list or table as UTF-8") from None
+    return read_text(file, "give a list or table", size=2**16)
 
 
 def _unknown_format(file: Path, columns: Columns) -> str:

@@ -36,7 +36,8 @@ class ListedClip:
         segment: the part of the source that is the clip.
         num_frames: how many images its folder should hold, or its segment.
         truth: when the labelled thing happens.
-        problem: why it cannot be used, if that shows in the list already.
+        problem: why it cannot be used; None where nothing is known against it.
+        problem_kind: the kind of problem, one of a few words, to count by.
     """
 
     where: str
@@ -48,23 +49,7 @@ class ListedClip:
     num_frames: int | None = None
     truth: ClipTruth | None = None
     problem: str | None = None
-
-
-@dataclass(frozen=True)
-class ClipProblem:
-    """Why a listed clip cannot be used.
-
-    Attributes:
-        kind: what is wrong, one of a few words, to count by.
-        message: what exactly is wrong.
-        clip: its name.
-        where: file and line, or folder.
-    """
-
-    kind: str
-    message: str
-    clip: str
-    where: str
+    problem_kind: str = "unreadable line"
 
 
 @dataclass(frozen=True)
@@ -82,7 +67,7 @@ class Listing:
 
     format: str
     table: Table
-    problems: tuple[ClipProblem, ...]
+    problems: tuple[ListedClip, ...]
     notes: tuple[str, ...]
     ordered: bool
     frame_folders: int
@@ -136,14 +121,14 @@ def make_listing(
         notes: what a person should know.
     """
     finder = PathFinder()
-    problems: list[ClipProblem] = []
+    problems: list[ListedClip] = []
     existing: dict[str, ListedClip] = {}
     known_classes = None if class_names is None else frozenset(class_names)
     for clip in tqdm(clips, desc="looking for videos", unit=" clips", delay=2, leave=False):
         path = finder.find(clip.path) if clip.problem is None else None
         problem = _list_problem(clip, path, known_classes, existing)
         if problem is not None:
-            problems.append(ClipProblem(*problem, clip.clip_id, clip.where))
+            problems.append(replace(clip, problem_kind=problem[0], problem=problem[1]))
         else:
             existing[clip.clip_id] = replace(clip, path=path or clip.path)
     images = dict(zip(existing, _count_images([clip.path for clip in existing.values()]), strict=True))
@@ -151,7 +136,7 @@ def make_listing(
     for clip_id, clip in existing.items():
         problem = _frame_problem(clip, images[clip_id])
         if problem is not None:
-            problems.append(ClipProblem(*problem, clip_id, clip.where))
+            problems.append(replace(clip, problem_kind=problem[0], problem=problem[1]))
         else:
             usable[clip_id] = clip
     longer = [clip_id for clip_id, clip in usable.items() if _is_longer(clip, images[clip_id])]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stabn.data.annotations.columns import Columns
 from stabn.data.annotations.detect import Format, detect_format, read_detected
-from stabn.data.annotations.listing import LEFT_OUT, ClipProblem, Listing
+from stabn.data.annotations.listing import LEFT_OUT, ListedClip, Listing
 from stabn.data.annotations.splits import UNSPLIT, normalise_split, with_split, with_validation
 from stabn.data.annotations.table import HEADING, write_table
 from stabn.data.dataset import Table
@@ -113,9 +113,9 @@ def write_data_set(listing: Listing, out: Path, *, skip: bool, videos: Path | No
     kinds = problems_by_kind(problems)
     if set(kinds) == {"missing video"} and not samples:
         remedy = "correct --videos" if videos is not None else "give the folder of the videos with --videos"
-        raise UserError(f"none of the {total} clips was found: {problems[0].message}; {remedy}")
+        raise UserError(f"none of the {total} clips was found: {problems[0].problem}; {remedy}")
     if problems and not (skip and samples):
-        counts = "; ".join(f"{len(of)} {kind} ({join_names([p.clip for p in of])})" for kind, of in kinds.items())
+        counts = "; ".join(f"{len(of)} {kind} ({join_names([p.clip_id for p in of])})" for kind, of in kinds.items())
         remedy = "mend them, or add --missing skip to leave them out" if samples else "mend them"
         raise UserError(f"{len(problems)} of {total} clips cannot be used: {counts}; {remedy}")
     unsplit = sum(sample.split == UNSPLIT for sample in samples)
@@ -132,13 +132,13 @@ def write_data_set(listing: Listing, out: Path, *, skip: bool, videos: Path | No
     with atomic_write(left_out) as file, file.open("w", encoding="utf-8", errors="replace", newline="") as content:
         writer = csv.writer(content, lineterminator="\n")
         writer.writerow(("clip", "problem", "where", "told"))
-        writer.writerows((problem.clip, problem.kind, problem.where, problem.message) for problem in problems)
+        writer.writerows((clip.clip_id, clip.problem_kind, clip.where, clip.problem) for clip in problems)
     return left_out
 
 
-def problems_by_kind(problems: Sequence[ClipProblem]) -> Mapping[str, Sequence[ClipProblem]]:
+def problems_by_kind(problems: Sequence[ListedClip]) -> Mapping[str, Sequence[ListedClip]]:
     """The problems by kind, in the order in which the kinds first occur."""
-    kinds: dict[str, list[ClipProblem]] = {}
+    kinds: dict[str, list[ListedClip]] = {}
     for problem in problems:
-        kinds.setdefault(problem.kind, []).append(problem)
+        kinds.setdefault(problem.problem_kind, []).append(problem)
     return kinds

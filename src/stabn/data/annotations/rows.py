@@ -47,14 +47,20 @@ def read_rows(file: Path) -> Rows:
     return _read_json(file) if suffix in JSON_LINES else _read_csv(file)
 
 
-def read_text(file: Path, remedy: str) -> str:
+def read_text(file: Path, remedy: str, *, size: int = -1) -> str:
     """The text of a UTF-8 file with or without byte order mark; line ends stay as they are.
 
+    Args:
+        file: which.
+        remedy: how the message ends if it cannot be read.
+        size: bytes after which no further line is read; -1 for all lines.
+
     Raises:
-        UserError: it cannot be read, or is no such text; the message ends with `remedy`.
+        UserError: it cannot be read, or is no such text.
     """
     try:
-        return file.read_bytes().decode("utf-8-sig")
+        with file.open("rb") as content:
+            return b"".join(content.readlines(size)).decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); {remedy}") from None
     except UnicodeDecodeError as error:

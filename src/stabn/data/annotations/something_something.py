@@ -172,9 +172,11 @@ def read_something_v2(folder: Path, videos: Path | None = None) -> Listing:
     return make_listing("Something-Something v2", clips, classes, _test_notes(annotation_file(folder, "test")))
 
 
-def _with_truth(clips: Sequence[ListedClip], folder: Path) -> Sequence[ListedClip]:
+def _with_truth(clips: list[ListedClip], folder: Path) -> list[ListedClip]:
     file = folder / "truth.jsonl"
-    truth = read_truth(file) if file.exists() else {}
+    if not file.exists():
+        return clips
+    truth = read_truth(file)
     return [replace(clip, truth=truth.get(clip.clip_id)) for clip in clips]
 
 

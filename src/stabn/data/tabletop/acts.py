@@ -68,8 +68,7 @@ def _path(*points: tuple[float, ...]) -> list[Key]:
 def _fading(*points: tuple[float, ...], last: bool = True) -> list[Key]:
     """As `_path`, but transparent at the act's first moment and, where `last` says so, at its last."""
     keys = _path(*points)
-    _, *first_pose, _ = keys[0]
-    _, *last_pose, _ = keys[-1]
+    first_pose, last_pose = keys[0][1:4], keys[-1][1:4]
     keys = [(0.0, *first_pose, 0.0), (0.12, *first_pose, 1.0), *[key for key in keys if key[0] > 0.12]]
     if last:
         keys = [*[key for key in keys if key[0] < 0.88], (0.88, *last_pose, 1.0), (1.0, *last_pose, 0.0)]
