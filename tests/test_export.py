@@ -14,10 +14,10 @@ from stabn.cli.main import main
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
-from stabn.explain.video import explain
-from stabn.export import Deployed, export
+from stabn.explain.explain_video import explain_video
+from stabn.export import ExportableNetwork, export
 from stabn.nn import STABN, load_pretrained
-from stabn.runs import class_names_of, preprocessing_of
+from stabn.runs import network_class_names, network_preprocessing
 
 DOCS = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
 OUTPUTS = ["logits", "attention_logits", "temporal_attention", "spatial_attention"]
@@ -28,7 +28,7 @@ def session_of(file: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
-def told(output) -> list[np.ndarray]:
+def named(output) -> list[np.ndarray]:
     """A network's own answer in the order of the exported outputs."""
     values = [output.logits]
     if output.attention is not None:
@@ -49,7 +49,7 @@ def test_the_documented_program_recognises_a_video_as_stabn_does(
 ):
     model = load_pretrained(trained)
     video = tabletop / "videos" / "3.mp4"
-    record, _ = explain(model, preprocessing_of(model, "run"), video, class_names_of(model))
+    record, _ = explain_video(model, network_preprocessing(model, "run"), video, network_class_names(model))
     shutil.copy(frames_onnx, tmp_path)
     shutil.copy(video, tmp_path / "video.mp4")
     monkeypatch.chdir(tmp_path)
@@ -88,11 +88,11 @@ def test_the_report_says_how_far_the_file_is_from_the_network(frames_onnx, table
 
 def test_onnx_runtime_answers_any_number_of_clips_as_the_network_does(frames_onnx, trained):
     model, session = load_pretrained(trained), session_of(frames_onnx)
-    preprocessing = preprocessing_of(model, "run")
+    preprocessing = network_preprocessing(model, "run")
     frames = np.random.default_rng(1).integers(0, 256, (5, 8, 32, 32, 3), dtype=np.uint8)
     clips = torch.stack([preprocessing.normalised(torch.from_numpy(one).permute(0, 3, 1, 2)) for one in frames])
     with torch.inference_mode():
-        expected = told(model(clips))
+        expected = named(model(clips))
     for rows in (slice(0, 1), slice(0, 5)):
         for got, right in zip(session.run(None, {"frames": frames[rows]}), expected, strict=True):
             assert np.allclose(got, right[rows], atol=1e-4)
@@ -108,7 +108,7 @@ def test_the_documented_pytorch_program_runs(trained, tmp_path, monkeypatch, cap
     assert capsys.readouterr().out.split(" tensor")[0] in load_pretrained(trained).class_names
     clips = torch.randn(4, 3, 8, 32, 32)
     with torch.inference_mode():
-        expected = told(load_pretrained(trained)(clips))
+        expected = named(load_pretrained(trained)(clips))
         answers = names["network"](clips)
     assert list(answers) == OUTPUTS
     for got, right in zip(answers.values(), expected, strict=True):
@@ -127,7 +127,7 @@ def test_a_gated_network_of_another_shape_is_exported_for_a_fixed_number_of_clip
     assert session.get_modelmeta().custom_metadata_map["mechanism"] == "gated"
     clips = torch.randn(2, 3, 4, 24, 24)
     with torch.inference_mode():
-        expected = told(model(clips))
+        expected = named(model(clips))
     for got, right in zip(session.run(None, {"clips": clips.numpy()}), expected, strict=True):
         assert np.allclose(got, right, atol=1e-4)
 
@@ -151,20 +151,22 @@ def small():
 
 @pytest.mark.parametrize("change", [1.0, float("nan")])
 def test_a_file_that_answers_otherwise_is_not_kept(small, tmp_path, monkeypatch, change):
-    deployed = Deployed(small, preprocessing_of(small, "it"), "float32")
+    exportable = ExportableNetwork(small, network_preprocessing(small, "it"), "float32")
 
-    def opened(path):
+    def loaded(path):
         def answer(batch):
             with torch.inference_mode():
-                answers = deployed(batch)
+                answers = exportable(batch)
             return answers | {"temporal_attention": answers["temporal_attention"] + change}
 
         return answer
 
-    monkeypatch.setattr(exporting, "_write_pt2", lambda deployed, example, path, about, dynamic: path.write_text("x"))
-    monkeypatch.setattr(exporting, "_opened", opened)
+    monkeypatch.setattr(
+        exporting, "_write_pt2", lambda exportable, example, path, metadata, dynamic: path.write_text("x")
+    )
+    monkeypatch.setattr(exporting, "_load", loaded)
     out = tmp_path / "network.pt2"
-    with pytest.raises(UserError, match=r"temporal_attention: differs by .* no file was written"):
+    with pytest.raises(UserError, match="temporal_attention: "):
         export(small, out, source="it")
     assert list(tmp_path.iterdir()) == []
     out.write_text("of before")
@@ -174,10 +176,10 @@ def test_a_file_that_answers_otherwise_is_not_kept(small, tmp_path, monkeypatch,
 
 
 def test_a_network_in_double_precision_is_exported_in_single(small):
-    deployed = Deployed(small.double(), preprocessing_of(small, "it"), "float32")
+    exportable = ExportableNetwork(small.double(), network_preprocessing(small, "it"), "float32")
     clips = torch.randn(2, 3, 4, 16, 16)
     with torch.inference_mode():
-        answers, expected = deployed(clips), told(small(clips.double()))
+        answers, expected = exportable(clips), named(small(clips.double()))
     for got, right in zip(answers.values(), expected, strict=True):
         assert got.dtype == torch.float32
         assert np.allclose(got.numpy(), right, atol=1e-4)
@@ -189,26 +191,26 @@ def test_clips_are_random_where_the_runs_videos_are_gone(run, tmp_path):
     (run.folder / "run.json").write_text(json.dumps(value))
     from stabn.runs import open_run
 
-    pictures, told = exporting._pictures(open_run(run.folder), preprocessing_of(run.model(), "run"))
-    assert told == "3 random clips"
+    pictures, description = exporting._pictures(open_run(run.folder), network_preprocessing(run.model(), "run"))
+    assert description == "3 random clips"
     assert pictures.shape == (3, 8, 32, 32, 3)
 
 
 def test_mistakes_are_said_in_one_line_before_any_work(trained, tmp_path, one_line, monkeypatch):
-    assert "expected a file that ends in .onnx or .pt2" in one_line("export", trained, "--out", tmp_path / "x.pt")
+    assert "--out: got" in one_line("export", trained, "--out", tmp_path / "x.pt")
     assert "--batch: got 0" in one_line("export", trained, "--out", tmp_path / "x.pt2", "--batch", "0")
-    assert "no such folder" in one_line("export", tmp_path / "nowhere", "--out", tmp_path / "x.pt2")
+    assert str(tmp_path / "nowhere") in one_line("export", tmp_path / "nowhere", "--out", tmp_path / "x.pt2")
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxruntime" else "there")
     message = one_line("export", trained, "--out", tmp_path / "x.onnx")
-    assert "onnxruntime is not installed; pip install 'stabn[export]'" in message
+    assert "pip install 'stabn[export]'" in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_must_say_how_clips_are_prepared(small, tmp_path):
     other = small.preprocessing | {"sampling": {"mode": "uniform", "frames": 8, "stride": 1}}
     small.preprocessing = other
-    with pytest.raises(UserError, match="has 8 frames, but the network reads 4"):
+    with pytest.raises(UserError, match=r"has 8 frames.* 4"):
         export(small, tmp_path / "x.pt2", source="it")
     small.preprocessing = None
-    with pytest.raises(UserError, match="has no preprocessing"):
+    with pytest.raises(UserError, match=r"config\.json: .*preprocessing"):
         export(small, tmp_path / "x.pt2", source="it")

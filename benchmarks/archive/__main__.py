@@ -13,7 +13,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import command_of, machine
+from benchmarks.settings import describe_machine, reproducing_command
 from benchmarks.tables import write_rows
 from stabn.batch.clips import list_clips
 from stabn.batch.explain_batch import explain_archive
@@ -40,8 +40,8 @@ def write_table(folder: Path, clips: int) -> Path:
 
 
 def measured(asked: argparse.Namespace, table: Path, run: Path, workers: int, out: Path) -> dict[str, Any]:
-    means = BatchOptions(asked.batch_size, workers, engine=EngineRecipe(asked.accelerator))
-    told = explain_archive(run, table, out, means=means, price_per_hour=asked.price_per_hour)
+    options = BatchOptions(asked.batch_size, workers, engine=EngineRecipe(asked.accelerator))
+    told = explain_archive(run, table, out, options=options, price_per_hour=asked.price_per_hour)
     return {"workers": workers, "errors": told["errors"], **told["speed"]}
 
 
@@ -69,8 +69,8 @@ if __name__ == "__main__":
     ]
     info = probe(videos / "videos" / "1.mp4")
     found = {
-        "command": command_of(__file__, OUT=asked.out),
-        "machine": machine() | ({"note": asked.note} if asked.note else {}),
+        "command": reproducing_command(__file__, OUT=asked.out),
+        "machine": describe_machine() | ({"note": asked.note} if asked.note else {}),
         "videos": f"{info.width} x {info.height} pixels, {info.num_frames} frames",
         "network": "small, 16 frames, 56 x 56 pixels",
         "runs": runs,

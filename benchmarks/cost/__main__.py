@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.settings import machine
+from benchmarks.settings import describe_machine
 from benchmarks.tables import write_rows
 from stabn.nn import STABN, ResNet3D, recognition_loss
 
@@ -97,7 +97,7 @@ if __name__ == "__main__":
             Path(__file__).with_name("results.json"),
             {
                 "command": shlex.join(["python", "-m", "benchmarks.cost", *sys.argv[1:]]),
-                "machine": machine(),
+                "machine": describe_machine(),
                 "repetitions": REPETITIONS,
                 **found,
             },

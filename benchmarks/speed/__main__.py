@@ -291,7 +291,10 @@ def main() -> None:
     if asked.child:
         name, work, arm, architecture, classes = json.loads(asked.child)
         return serve(name, Work(**work), Arm(**arm), architecture, classes)
-    from benchmarks.settings import command_of, machine  # only here, for the children need not know all verbs
+    from benchmarks.settings import (
+        describe_machine,
+        reproducing_command,
+    )  # only here, for the children need not know all verbs
     from benchmarks.tables import write_rows
 
     known = read_json(asked.out, remedy="remove it") if asked.out.exists() else {}
@@ -306,8 +309,8 @@ def main() -> None:
         found["ceiling gflop/s"] = {dtype: max(before[dtype], after[dtype]) for dtype in before}
         for arm, figures in found["arms"].items():
             figures["share of ceiling"] = round(figures["gflop/s"] / found["ceiling gflop/s"][arms[arm].dtype], 2)
-        command = command_of(__file__, OUT=asked.out)
-        where = {"machine": machine(), "device": _device(), "threads": torch.get_num_threads()}
+        command = reproducing_command(__file__, OUT=asked.out)
+        where = {"machine": describe_machine(), "device": _device(), "threads": torch.get_num_threads()}
         unlike = "".join(f", {option} {value}" for option, value in changed.items() if option != "repetitions")
         unlike += f", architecture {asked.architecture}" * (asked.architecture != "resnet50")
         unlike += ", compiled" * asked.compiled

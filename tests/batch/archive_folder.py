@@ -8,21 +8,15 @@ import pyarrow.dataset
 from PIL import Image
 
 from stabn.batch.explain_batch import explain_archive
-from stabn.batch.worker import Means
-from stabn.data.video.clip import read_chunks
+from stabn.batch.worker import BatchOptions
+from stabn.data.video.reader import read_chunks
 from stabn.engine.config import EngineRecipe
 
 CPU = EngineRecipe(accelerator="cpu", precision="32-true")
-MEANS = Means(batch_size=3, workers=2, timeout=20, engine=CPU)
+OPTIONS = BatchOptions(batch_size=3, workers=2, timeout=20, engine=CPU)
 PART = 4
-BROKEN = {
-    "cut": "missing at its end",
-    "text": "is a text",
-    "nothing": "is empty",
-    "absent": "no such file",
-    "late": "has no frame in seconds 100 to the end",
-}
-"""Clip -> what its error says."""
+BROKEN = {"cut": "end", "text": "text", "nothing": "empty", "absent": "no such", "late": "100"}
+"""Clip -> a word of its error."""
 
 
 def make_archive(folder: Path, videos: Path) -> Path:
@@ -65,7 +59,7 @@ def write_rows(file: Path, heading: tuple[str, ...], rows: list[tuple[str, ...]]
 
 
 def explained(run: Path, table: Path, out: Path, **options) -> dict:
-    return explain_archive(run, table, out, **{"part_clips": PART, "means": MEANS, **options})
+    return explain_archive(run, table, out, **{"part_clips": PART, "options": OPTIONS, **options})
 
 
 def rows_of(out: Path) -> list[dict]:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archive_folder import BROKEN, MEANS, PART, explained, maps_of, rows_of, write_rows
+from archive_folder import BROKEN, OPTIONS, PART, explained, maps_of, rows_of, write_rows
 from pyarrow import parquet
 
-from stabn.batch.manifest import Job
-from stabn.batch.parquet import SCHEMA, compressed
+from stabn.batch.manifest import ArchiveJob
+from stabn.batch.parquet import SCHEMA, quantised_maps
 from stabn.data.segments import Segment
 from stabn.engine.config import EngineRecipe
-from stabn.explain.video import explain
+from stabn.explain.explain_video import explain_video
 from stabn.nn import load_pretrained
-from stabn.runs import class_names_of, preprocessing_of
+from stabn.runs import network_class_names, network_preprocessing
 
 DOCS = (Path(__file__).parents[2] / "docs" / "archive.md").read_text()
 
@@ -36,12 +36,12 @@ def test_every_clip_has_one_row_and_a_broken_one_says_why(answered, archive):
 
 def test_answers_are_those_of_explaining_each_clip_alone(answered, trained):
     model = load_pretrained(trained)
-    preprocessing, names = preprocessing_of(model, "run"), class_names_of(model)
+    preprocessing, names = network_preprocessing(model, "run"), network_class_names(model)
     for row in rows_of(answered):
         if row["error"] is not None:
             continue
         segment = Segment(0.5) if row["id"] == "part" else None
-        record, _ = explain(model, preprocessing, Path(row["path"]), names, segment=segment)
+        record, _ = explain_video(model, preprocessing, Path(row["path"]), names, segment=segment)
         assert np.allclose(row["probabilities"], record.probabilities, atol=1e-5)
         assert row["predicted"] == names[row["predicted_index"]] == record.top(1)[0][0]
         assert row["probability"] == pytest.approx(record.probabilities.max(), abs=1e-5)
@@ -57,10 +57,10 @@ def test_answers_are_those_of_explaining_each_clip_alone(answered, trained):
 
 def test_a_map_is_wrong_by_half_a_step_at_most_and_keeps_its_ends():
     maps = np.linspace(0, 1, 2 * 3 * 5, dtype=np.float32).reshape(2, 3, 5)
-    found = np.frombuffer(compressed(maps), np.uint8).reshape(2, 3, 5) / 255
+    found = np.frombuffer(quantised_maps(maps), np.uint8).reshape(2, 3, 5) / 255
     assert np.abs(found - maps).max() <= 1 / 510 + 1e-7
     assert (found.min(), found.max()) == (0, 1)
-    assert compressed(maps)[5] == round(255 * float(maps[0, 1, 0]))
+    assert quantised_maps(maps)[5] == round(255 * float(maps[0, 1, 0]))
 
 
 def test_the_files_say_what_they_are_and_have_the_documented_columns(answered, trained):
@@ -122,8 +122,8 @@ def test_a_plain_network_answers_without_attention(plain, archive, tmp_path):
 
 
 def test_batches_and_processes_change_no_answer(answered, trained, archive, tmp_path):
-    means = replace(MEANS, batch_size=16, workers=1, timeout=0)
-    explained(trained, archive, tmp_path / "out", means=means, part_clips=100)
+    options = replace(OPTIONS, batch_size=16, workers=1, timeout=0)
+    explained(trained, archive, tmp_path / "out", options=options, part_clips=100)
     for one, other in zip(rows_of(answered), rows_of(tmp_path / "out"), strict=True):
         assert one["predicted"] == other["predicted"]
         assert (one["error"] is None) == (other["error"] is None)
@@ -134,7 +134,7 @@ def test_batches_and_processes_change_no_answer(answered, trained, archive, tmp_
 @pytest.mark.parametrize(("precision", "off"), [("64-true", 1e-5), ("bf16-mixed", 0.05)])
 def test_the_engines_precision_is_used(precision, off, answered, trained, archive, tmp_path):
     engine = EngineRecipe(accelerator="cpu", precision=precision)
-    explained(trained, archive, tmp_path / "out", means=replace(MEANS, engine=engine))
+    explained(trained, archive, tmp_path / "out", options=replace(OPTIONS, engine=engine))
     for one, other in zip(rows_of(answered), rows_of(tmp_path / "out"), strict=True):
         if one["error"] is None:
             assert one["probabilities"] != other["probabilities"]
@@ -164,6 +164,6 @@ def test_names_that_are_no_text_can_be_written(trained, tabletop, tmp_path):
 
 def test_a_job_is_the_same_wherever_its_folders_lie(trained, tmp_path):
     model = load_pretrained(trained)
-    one, other = (Job.of(trained, model, "32-true", tmp_path / name, PART) for name in ("a", "b"))
+    one, other = (ArchiveJob.create(trained, model, "32-true", tmp_path / name, PART) for name in ("a", "b"))
     assert one.id == other.id
-    assert one.id != Job.of(trained, model, "bf16-mixed", tmp_path / "a", PART).id
+    assert one.id != ArchiveJob.create(trained, model, "bf16-mixed", tmp_path / "a", PART).id

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from archive_folder import BROKEN, CPU, assert_same, explained, rows_of, write_rows
 
-from stabn.batch.worker import Means
+from stabn.batch.worker import BatchOptions
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own are not ours to mend
-MEANS = Means(batch_size=3, workers=2, timeout=20, engine=CPU)
+OPTIONS = BatchOptions(batch_size=3, workers=2, timeout=20, engine=CPU)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,14 +27,14 @@ def cluster():
 
 
 def test_ray_writes_the_same_files(trained, archive, answered, tmp_path):
-    told = explained(trained, archive, tmp_path / "out", ray=True, means=MEANS)
+    told = explained(trained, archive, tmp_path / "out", ray=True, options=OPTIONS)
     assert (told["clips"], told["errors"]) == (14, len(BROKEN))
     assert_same(rows_of(tmp_path / "out"), rows_of(answered))
 
 
 def test_what_was_begun_with_ray_is_finished_without(trained, archive, answered, tmp_path):
     out = tmp_path / "out"
-    explained(trained, archive, out, ray=True, means=MEANS)
+    explained(trained, archive, out, ray=True, options=OPTIONS)
     for name in ("part-00000.parquet", "part-00002.parquet"):
         (out / "clips" / name).unlink()
     explained(trained, archive, out)
@@ -57,7 +57,7 @@ def test_a_killed_worker_of_ray_loses_nothing(trained, tabletop, tmp_path):
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    explained(trained, table, out, ray=True, means=MEANS)
+    explained(trained, table, out, ray=True, options=OPTIONS)
     killer.join()
     assert killed
     assert killed[0] < 30
@@ -66,9 +66,9 @@ def test_a_killed_worker_of_ray_loses_nothing(trained, tabletop, tmp_path):
 
 
 def test_a_mistake_is_told_in_one_line(trained, archive, tmp_path):
-    with pytest.raises(UserError, match="more than the cores of any machine"):
-        explained(trained, archive, tmp_path / "out", ray=True, means=Means(workers=100_000, engine=CPU))
-    means = Means(workers=1, engine=EngineRecipe(accelerator="mps"))
+    with pytest.raises(UserError, match="--workers: got 100000"):
+        explained(trained, archive, tmp_path / "out", ray=True, options=BatchOptions(workers=100_000, engine=CPU))
+    options = BatchOptions(workers=1, engine=EngineRecipe(accelerator="mps"))
     with pytest.raises(UserError, match="engine: got") as stopped:
-        explained(trained, archive, tmp_path / "out", ray=True, means=means)
+        explained(trained, archive, tmp_path / "out", ray=True, options=options)
     assert "\n" not in str(stopped.value)

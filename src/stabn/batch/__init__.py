@@ -1,1 +1,1 @@
-"""A whole archive of videos becomes Parquet files with what a network answered, and when and where it looked."""
+"""Predictions and attention for whole archives of videos, as Parquet files."""

@@ -1,5 +1,6 @@
-"""From a run and a table of clips to a folder of answers, on this machine or on a cluster, from where it was left."""
+"""Explaining a whole archive, on this machine or on a Ray cluster, continuing where it was interrupted."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -10,13 +11,15 @@ from typing import Any
 from tqdm import tqdm
 
 from stabn.batch.clips import ArchiveSource, list_clips
-from stabn.batch.manifest import PART_CLIPS, Job, Part, claimed, parts
-from stabn.batch.parquet import found_answers
+from stabn.batch.manifest import PART_CLIPS, ArchiveJob, ArchivePart, locked_output, split_into_parts
+from stabn.batch.parquet import is_finished
 from stabn.batch.ray_cluster import write_on_ray
-from stabn.batch.summary import count, former_effort, write_summary
-from stabn.batch.worker import Effort, Means, Worker
+from stabn.batch.summary import count_predictions, previous_times, write_summary
+from stabn.batch.worker import ArchiveWorker, BatchOptions, ProcessingTimes
 from stabn.errors import UserError
 from stabn.nn import load_pretrained
+
+log = logging.getLogger(__name__)
 
 
 def explain_archive(
@@ -27,85 +30,75 @@ def explain_archive(
     source: ArchiveSource = ArchiveSource(),  # noqa: B008
     split: str | None = None,
     part_clips: int = PART_CLIPS,
-    means: Means = Means(),  # noqa: B008
+    options: BatchOptions = BatchOptions(),  # noqa: B008
     ray: bool = False,
     ray_address: str | None = None,
     price_per_hour: float | None = None,
 ) -> dict[str, Any]:
-    """Ask a network about every clip of an archive; given again after an interruption, only what is missing.
+    """Write a network's predictions and attention for every clip of an archive; after an interruption, the rest.
 
     Args:
         run: a run, or any folder with config.json and model.safetensors.
         table: the clips, as for `list_clips`.
-        out: folder for the answers.
-        source: what the table does not say itself.
+        out: output folder.
+        source: how to read the table.
         split: only the clips of this split.
-        part_clips: clips in a file, which is what a killed process has to do again.
-        means: what it is done with.
-        ray: on a cluster of Ray.
-        ray_address: which; by default one on this machine.
+        part_clips: clips per file, the work that is lost when a process is killed.
+        options: of the computation.
+        ray: whether to use a Ray cluster.
+        ray_address: of the cluster; None starts one on this machine.
         price_per_hour: of everything that works, in any currency.
 
     Returns:
-        What summary.json says.
+        The content of summary.json.
 
     Raises:
         UserError: the run or the table cannot be used, or `out` holds something else.
     """
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise UserError(f"--price-per-hour: got {price_per_hour}, expected a number from 0")
-    if means.engine.devices not in ("auto", "1") or means.engine.nodes != 1:
+    engine = options.engine
+    if engine.devices not in ("auto", "1") or engine.nodes != 1:
         raise UserError(
-            f"--engine.devices, --engine.nodes: got {means.engine.devices} and {means.engine.nodes}, but each network "
-            "has one device; --ray uses all GPUs of all machines"
+            f"--engine.devices, --engine.nodes: got {engine.devices} and {engine.nodes}, but each network has one "
+            "device; --ray uses all GPUs of all machines"
         )
-    means = replace(means, engine=means.engine.settled())
-    job = Job.of(run, load_pretrained(run), means.engine.precision, table, part_clips)
-    listed = list_clips(table, source, split)
-    for note in listed.notes:
-        print(f"note: {note}")
+    options = replace(options, engine=engine.with_resolved_precision())
+    job = ArchiveJob.create(run, load_pretrained(run), options.engine.precision, table, part_clips)
+    listing = list_clips(table, source, split)
+    for note in listing.notes:
+        log.info("note: %s", note)
     out = out.absolute()
-    with claimed(out, job, listed.clips):
-        cut = parts(listed.clips, part_clips)
-        left = _left(out, job, cut, means)
-        effort = former_effort(out)
-        for one in _measured(_efforts(out, job, means, left, ray, ray_address, len(listed.clips)), effort):
-            effort = one
-            write_summary(out, job, len(listed.clips), effort, price_per_hour)
-        return write_summary(out, job, len(listed.clips), effort, price_per_hour, count(out, job, cut))
+    with locked_output(out, job, listing.clips):
+        parts = split_into_parts(listing.clips, part_clips)
+        total = previous_times(out)
+        start = time.monotonic()
+        for times in _write_missing(out, job, options, parts, ray, ray_address):
+            now = time.monotonic()
+            total += replace(times, seconds=now - start)
+            start = now
+            write_summary(out, job, len(listing.clips), total, price_per_hour)
+        counts = count_predictions(out, job, parts)
+        return write_summary(out, job, len(listing.clips), total, price_per_hour, counts)
 
 
-def _left(out: Path, job: Job, cut: Sequence[Part], means: Means) -> list[Part]:
-    left = []
-    for part in tqdm(cut, desc="looking for answers", unit=" files", delay=2, leave=False):
-        found = found_answers(out, job, part)
-        if found is None or (means.again and found.errors):
-            left.append(part)
-    return left
-
-
-def _efforts(
-    out: Path, job: Job, means: Means, left: Sequence[Part], ray: bool, address: str | None, total: int
-) -> Iterator[Effort]:
-    """The effort for some more clips, each time that some are done."""
-    if not left:
+def _write_missing(
+    out: Path, job: ArchiveJob, options: BatchOptions, parts: Sequence[ArchivePart], ray: bool, ray_address: str | None
+) -> Iterator[ProcessingTimes]:
+    """Write the parts that are not finished; yields the times of some more clips whenever such are done."""
+    missing = [
+        part
+        for part in tqdm(parts, desc="reading existing parts", unit=" files", delay=2, leave=False)
+        if not is_finished(out, job, part, retry_errors=options.retry_errors)
+    ]
+    if not missing:
         return
-    initial = total - sum(len(part.clips) for part in left)
-    with tqdm(total=total, initial=initial, desc="explaining", unit=" clips", disable=None, leave=False) as bar:
+    total, left = (sum(len(part.clips) for part in some) for some in (parts, missing))
+    with tqdm(total=total, initial=total - left, desc="explaining", unit=" clips", disable=None, leave=False) as bar:
         if ray:
-            for effort in write_on_ray(out, job, means, left, address):
-                bar.update(effort.clips)
-                yield effort
+            for times in write_on_ray(out, job, options, missing, ray_address):
+                bar.update(times.clips)
+                yield times
         else:
-            with closing(Worker(out, job, means)) as worker:
-                yield from worker.write(left, bar.update)
-
-
-def _measured(efforts: Iterator[Effort], total: Effort) -> Iterator[Effort]:
-    """The sums with what was done before, and the time of the clock in them."""
-    begun = time.monotonic()
-    for effort in efforts:
-        now = time.monotonic()
-        total += replace(effort, seconds=now - begun)
-        begun = now
-        yield total
+            with closing(ArchiveWorker(out, job, options)) as worker:
+                yield from worker.write(missing, bar.update)

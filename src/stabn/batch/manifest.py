@@ -1,8 +1,8 @@
-"""What is asked of an archive: which network, which clips, cut into which parts; and the folder that takes the answers.
+"""The job of explaining an archive (network, clips, their division into parts), and its output folder.
 
-OUT/job.json               what was asked for; another job in the same folder is refused
-OUT/clips/part-00012.parquet   the answers for clips 12 N to 13 N - 1
-OUT/summary.json           how far it is, and in the end how many, how well, how fast
+OUT/job.json               the job; another job in the same folder is refused
+OUT/clips/part-00012.parquet   the predictions for clips 12 N to 13 N - 1
+OUT/summary.json           progress, and at the end counts, accuracy and speed
 """
 
 import hashlib
@@ -14,31 +14,31 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stabn.batch.clips import ArchiveClip, digest
+from stabn.batch.clips import ArchiveClip, clips_digest
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
-from stabn.files import alone, read_json, write_json
+from stabn.files import lock_folder, read_json, write_json
 from stabn.nn import ResNet3D
-from stabn.runs import class_names_of, preprocessing_of, weights_of
+from stabn.runs import network_class_names, network_preprocessing, weights_digest
 
 JOB_FORMAT = "stabn-archive/1"
 PART_CLIPS = 256
-"""Clips of a part: what a killed process has to do again."""
-_ELSEWHERE = "give another folder for --out"
+"""Clips of a part: the work that is lost when a process is killed."""
+_OTHER_FOLDER = "give another folder for --out"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the answers depend on, whatever computes them.
+class ArchiveJob:
+    """Everything that the predictions depend on but the clips.
 
     Attributes:
         run: the network's folder, absolute.
-        weights: a digest of its weights.
+        weights: SHA-256 of its weights.
         class_names: K names, in the order of its outputs.
-        preprocessing: how videos are prepared for it.
-        precision: with which it computes.
-        table: where the clips are listed, absolute.
-        part_clips: how many clips a part has; the last one may have fewer.
+        preprocessing: of its clips.
+        precision: Lightning's name of it, never auto.
+        table: the list of clips, absolute.
+        part_clips: clips per part; the last part may have fewer.
     """
 
     run: str
@@ -54,22 +54,24 @@ class Job:
             raise UserError(f"--part-clips: got {self.part_clips}, expected at least 1")
 
     @classmethod
-    def of(cls, run: Path, model: ResNet3D, precision: str, table: Path, part_clips: int = PART_CLIPS) -> "Job":
-        """The job of a network.
+    def create(
+        cls, run: Path, model: ResNet3D, precision: str, table: Path, part_clips: int = PART_CLIPS
+    ) -> "ArchiveJob":
+        """The job of a network and a table of clips.
 
         Raises:
             UserError: its config.json does not fit it.
         """
-        preprocessing = preprocessing_of(model, str(run))
+        preprocessing = network_preprocessing(model, str(run))
         if preprocessing.sampling.frames != model.frames:
             raise UserError(
                 f"preprocessing.sampling.frames: got {preprocessing.sampling.frames}, but the network reads "
                 f"{model.frames}; correct it in {run}/config.json"
             )
-        weights = weights_of(run)
+        weights = weights_digest(run)
         assert weights is not None
         where = (os.path.abspath(run), os.path.abspath(table))
-        return cls(where[0], weights, class_names_of(model), preprocessing, precision, where[1], part_clips)
+        return cls(where[0], weights, network_class_names(model), preprocessing, precision, where[1], part_clips)
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -82,82 +84,80 @@ class Job:
 
     @property
     def id(self) -> str:
-        """What tells jobs apart wherever their folders lie: a digest of all but the paths."""
-        told = {name: value for name, value in self.as_json().items() if name not in ("run", "table")}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+        """Identifies a job wherever its folders are: a digest of all fields but the paths."""
+        fields = {name: value for name, value in self.as_json().items() if name not in ("run", "table")}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
-class Part:
-    """The unit of work: some clips, whose answers are one file.
+class ArchivePart:
+    """The unit of work: consecutive clips whose predictions are one file.
 
     Attributes:
         number: from 0.
-        clips: neighbours in the archive.
+        clips: at least one.
+        digest: SHA-256 of the clips.
     """
 
     number: int
     clips: tuple[ArchiveClip, ...]
-    digest: str = field(init=False)
+    clips_digest: str = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.clips:
             raise ValueError("clips: got none, expected at least one")
-        object.__setattr__(self, "digest", digest(self.clips))
+        object.__setattr__(self, "digest", clips_digest(self.clips))
 
     def file(self, out: Path) -> Path:
-        """Where its answers are."""
+        """The file of its predictions."""
         return clips_folder(out) / f"part-{self.number:05}.parquet"
 
 
-def parts(clips: Sequence[ArchiveClip], size: int) -> list[Part]:
-    """An archive cut into parts."""
-    return [Part(i, tuple(clips[start : start + size])) for i, start in enumerate(range(0, len(clips), size))]
+def split_into_parts(clips: Sequence[ArchiveClip], size: int) -> list[ArchivePart]:
+    """Split an archive into parts of `size` clips."""
+    return [ArchivePart(i, tuple(clips[start : start + size])) for i, start in enumerate(range(0, len(clips), size))]
 
 
 def clips_folder(out: Path) -> Path:
-    """The folder of the Parquet files, which holds nothing else, so that programs can read all of it at once."""
+    """The folder of the Parquet files, which holds nothing else, so that programs read it as one table."""
     return out / "clips"
 
 
 @contextmanager
-def claimed(out: Path, job: Job, clips: Sequence[ArchiveClip]) -> Iterator[None]:
-    """Nobody else works in the folder within the block, and it holds this job or its beginning.
+def locked_output(out: Path, job: ArchiveJob, clips: Sequence[ArchiveClip]) -> Iterator[None]:
+    """Create the output folder or open that of the same job, and lock it for the block.
 
-    A table may have grown at its end since the last time; then only what is new is done.
+    Clips may have been appended to the table since the last time.
 
     Raises:
-        UserError: the folder holds something else, or another process is at work in it.
+        UserError: the folder holds something else, or another process has locked it.
     """
     _check(out, job, clips)
     out.mkdir(parents=True, exist_ok=True)
-    with alone(out, remedy=_ELSEWHERE):
-        write_json(out / "job.json", {**job.as_json(), "clips": len(clips), "clips_digest": digest(clips)})
-        for left in clips_folder(out).glob(".part-*"):  # by a process that was killed while it wrote
-            left.unlink(missing_ok=True)
+    with lock_folder(out, remedy=_OTHER_FOLDER):
+        write_json(out / "job.json", {**job.as_json(), "clips": len(clips), "clips_digest": clips_digest(clips)})
+        for unfinished in clips_folder(out).glob(".part-*"):  # by a process that was killed while it wrote
+            unfinished.unlink(missing_ok=True)
         yield
 
 
-def _check(out: Path, job: Job, clips: Sequence[ArchiveClip]) -> None:
+def _check(out: Path, job: ArchiveJob, clips: Sequence[ArchiveClip]) -> None:
     file = out / "job.json"
     if not file.exists():
         if out.exists() and (not out.is_dir() or any(path.name != ".lock" for path in out.iterdir())):
-            raise UserError(f"{out}: exists and holds no explained archive; {_ELSEWHERE}")
+            raise UserError(f"{out}: exists and holds no explained archive; {_OTHER_FOLDER}")
         return
-    former = read_json(file, remedy=_ELSEWHERE)
-    if not isinstance(former, dict) or former.get("format") != JOB_FORMAT:
-        raise UserError(f"{file}: is not of format {JOB_FORMAT!r}; {_ELSEWHERE}")
-    wanted = job.as_json()
+    previous = read_json(file, remedy=_OTHER_FOLDER)
+    if not isinstance(previous, dict) or previous.get("format") != JOB_FORMAT:
+        raise UserError(f"{file}: is not of format {JOB_FORMAT!r}; {_OTHER_FOLDER}")
+    fields = job.as_json()
     for name in ("weights", "class_names", "preprocessing", "precision", "part_clips"):
-        if former.get(name) != wanted[name]:
-            values = f" ({former.get(name)}, now {wanted[name]})" if name in ("precision", "part_clips") else ""
-            raise UserError(
-                f"{out}: holds the answers of another job: its {name} differ from those of this one{values}; "
-                f"{_ELSEWHERE}"
-            )
-    count = former.get("clips")
-    if not isinstance(count, int) or digest(clips[:count]) != former.get("clips_digest"):
+        if previous.get(name) != fields[name]:
+            values = f" ({previous.get(name)}, now {fields[name]})" if name in ("precision", "part_clips") else ""
+            raise UserError(f"{out}: holds another job, with other {name}{values}; {_OTHER_FOLDER}")
+    count = previous.get("clips")
+    if not isinstance(count, int) or clips_digest(clips[:count]) != previous.get("clips_digest"):
         raise UserError(
-            f"{out}: holds the answers for other clips ({count} of {former.get('table')}, now {len(clips)} of "
-            f"{job.table}); clips may be added at the end alone, or {_ELSEWHERE}"
+            f"{out}: holds other clips ({count} of {previous.get('table')}, now {len(clips)} of {job.table}); append "
+            f"clips only at the end of the table, or {_OTHER_FOLDER}"
         )

@@ -1,4 +1,4 @@
-"""The answers for some clips as a Parquet file; docs/archive.md describes its columns for other programs."""
+"""The Parquet files of an archive; docs/archive.md describes their columns."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from stabn.batch.clips import ArchiveClip
-from stabn.batch.manifest import JOB_FORMAT, Job, Part
+from stabn.batch.manifest import JOB_FORMAT, ArchiveJob, ArchivePart
 from stabn.errors import UserError
-from stabn.files import replacing
+from stabn.files import atomic_write
 
 SCHEMA = pa.schema(
     [
@@ -38,58 +38,54 @@ SCHEMA = pa.schema(
 )
 _STAMP = b"stabn"
 Row = dict[str, Any]
-"""Values by column; columns that are not there are null."""
+"""Values by column; missing columns are null."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the foot of a part's file says of it.
+class PartStatus:
+    """The footer of a part's file.
 
     Attributes:
-        clips: how many.
-        errors: how many of them could not be read.
+        clips: number of clips.
+        errors: number of clips without a prediction.
     """
 
     clips: int
     errors: int
 
 
-def compressed(maps: np.ndarray) -> bytes:
-    """(T, h, w) values in 0..1 as T h w bytes, the last index running fastest: round(255 x).
-
-    A byte over 255 is the value again, wrong by 1/510 at most.
-    """
+def quantised_maps(maps: np.ndarray) -> bytes:
+    """Quantise (T, h, w) values in 0..1 to T h w bytes in C order, round(255 x); the error is at most 1/510."""
     return np.rint(maps * 255).astype(np.uint8).tobytes()
 
 
-def row_of(clip: ArchiveClip, told: Mapping[str, Any]) -> Row:
-    """A clip's row, whose file names are readable text even where they are none."""
-    who = {"id": clip.clip_id, "path": clip.path, "label": clip.label, "split": clip.split}
-    row = {**who, **told}
+def clip_row(clip: ArchiveClip, prediction: Mapping[str, Any]) -> Row:
+    """A clip's row; file names that are not Unicode are escaped."""
+    row = {"id": clip.clip_id, "path": clip.path, "label": clip.label, "split": clip.split, **prediction}
     return {name: _text(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def write_answers(out: Path, job: Job, part: Part, rows: Sequence[Row]) -> Found:
-    """Write a part's file, whole or not at all; the same rows give the same bytes.
+def write_part(out: Path, job: ArchiveJob, part: ArchivePart, rows: Sequence[Row]) -> PartStatus:
+    """Write a part's file atomically; the same rows give the same bytes.
 
     Args:
-        out: the folder of the archive.
-        job: what was asked for; it is noted in the file.
-        part: which.
+        out: the output folder.
+        job: recorded in the file.
+        part: whose file.
         rows: one for each of its clips.
 
     Raises:
-        UserError: the disk does not take it.
+        UserError: it cannot be written.
     """
     if len(rows) != len(part.clips):
         raise ValueError(f"rows: got {len(rows)}, expected {len(part.clips)}, one per clip")
-    found = Found(len(rows), sum(row.get("error") is not None for row in rows))
+    status = PartStatus(len(rows), sum(row.get("error") is not None for row in rows))
     stamp = {
         "format": JOB_FORMAT,
         "job": job.id,
         "part": part.number,
         "clips": part.digest,
-        "errors": found.errors,
+        "errors": status.errors,
         "weights": job.weights,
         "class_names": list(job.class_names),
         "preprocessing": job.preprocessing.as_json(),
@@ -98,31 +94,39 @@ def write_answers(out: Path, job: Job, part: Part, rows: Sequence[Row]) -> Found
     table = pa.Table.from_pylist(list(rows), SCHEMA.with_metadata({_STAMP: json.dumps(stamp)}))
     file = part.file(out)
     try:
-        with replacing(file) as temporary:
+        with atomic_write(file) as temporary:
             parquet.write_table(table, temporary, compression="zstd")
     except OSError as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be written ({told}); make room and give the same command again") from None
-    return found
+        message = " ".join(str(error).split())
+        raise UserError(f"{file}: cannot be written ({message}); make room and give the same command again") from None
+    return status
 
 
-def found_answers(out: Path, job: Job, part: Part) -> Found | None:
-    """What is known of a part's file; None where there is none that is whole and of this job."""
+def part_status(out: Path, job: ArchiveJob, part: ArchivePart) -> PartStatus | None:
+    """The status of a part's file; None where there is no complete one of this job."""
     try:
-        foot = parquet.read_metadata(part.file(out))
-        stamp = json.loads((foot.metadata or {})[_STAMP])
+        footer = parquet.read_metadata(part.file(out))
+        stamp = json.loads((footer.metadata or {})[_STAMP])
         if (stamp["job"], stamp["part"], stamp["clips"]) != (job.id, part.number, part.digest):
             return None
-        return Found(foot.num_rows, stamp["errors"]) if foot.num_rows == len(part.clips) else None
+        return PartStatus(footer.num_rows, stamp["errors"]) if footer.num_rows == len(part.clips) else None
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
 
 
-def read_answers(out: Path, part: Part) -> list[Row]:
-    """The rows of a part's file."""
-    return parquet.read_table(part.file(out)).to_pylist()
+def is_finished(out: Path, job: ArchiveJob, part: ArchivePart, *, retry_errors: bool) -> bool:
+    """Whether a part's file is complete and, if errors are to be retried, without errors."""
+    status = part_status(out, job, part)
+    return status is not None and not (retry_errors and status.errors)
+
+
+def predicted_rows(out: Path, job: ArchiveJob, part: ArchivePart) -> list[Row | None]:
+    """The rows of a part's file; None for clips without a prediction, for all if there is no such file."""
+    if part_status(out, job, part) is None:
+        return [None] * len(part.clips)
+    return [row if row["error"] is None else None for row in parquet.read_table(part.file(out)).to_pylist()]
 
 
 def _text(value: str) -> str:
-    """Names of files need not be Unicode, but cells must."""
+    """Escape bytes of file names that are not Unicode, because cells must be."""
     return value.encode("utf-8", "backslashreplace").decode()

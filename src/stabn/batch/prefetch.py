@@ -1,9 +1,10 @@
-"""Clips are read ahead by several processes, each of which may die: what it was reading is tried again, once."""
+"""Reading clips ahead in several subprocesses; a clip whose subprocess dies is read once more."""
 
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 
 import torch
@@ -11,17 +12,17 @@ from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from stabn.batch.clips import ArchiveClip
-from stabn.data.segments import frames_of
+from stabn.data.segments import segment_frames
 from stabn.data.transforms import Preprocessing
 from stabn.data.video.reader import Reader
 from stabn.data.video.subprocess_worker import StoppedError
-from stabn.engine.device import cores
+from stabn.engine.device import core_count
 from stabn.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What the network will see of a clip.
+class ClipView:
+    """The frames of a clip for the network.
 
     Attributes:
         pixels: (T, 3, S, S) uint8 RGB, resized and cropped, not yet normalised.
@@ -37,20 +38,20 @@ class View:
 
 
 @dataclass(frozen=True)
-class Read:
-    """What became of a clip.
+class ClipRead:
+    """The result of reading a clip.
 
     Attributes:
-        seen: its view, or one line that says why there is none.
-        seconds: how long it took, the waiting for its turn not counted.
+        result: its view, or the error in one line.
+        seconds: how long reading took, without waiting for a free subprocess.
     """
 
-    seen: View | str
+    result: ClipView | str
     seconds: float
 
 
-def view_of(clip: ArchiveClip, reader: Reader, preprocessing: Preprocessing) -> View:
-    """The central window of a clip.
+def read_view(clip: ArchiveClip, reader: Reader, preprocessing: Preprocessing) -> ClipView:
+    """Read the central window of a clip.
 
     Raises:
         UserError: it cannot be read.
@@ -59,9 +60,9 @@ def view_of(clip: ArchiveClip, reader: Reader, preprocessing: Preprocessing) -> 
     if clip.segment is None:
         read = reader.read_sampled(clip.path, lambda num_frames: sampling.for_testing(num_frames)[0])
     else:
-        within = frames_of(clip.path, clip.segment, clip.clip_id, reader.probe)
+        within = segment_frames(clip.path, clip.segment, clip.clip_id, reader.probe)
         read = reader.read_clip(clip.path, [within[index] for index in sampling.for_testing(len(within))[0]])
-    return View(
+    return ClipView(
         pixels=preprocessing.centre_square(preprocessing.resized(read.frames)).clone(),
         frame_indices=read.frame_indices,
         timestamps=read.timestamps,
@@ -69,66 +70,60 @@ def view_of(clip: ArchiveClip, reader: Reader, preprocessing: Preprocessing) -> 
     )
 
 
-class Readers:
-    """Several processes that decode, and a thread for each.
+class ReaderPool:
+    """Subprocesses that decode, each with a thread of this process.
 
-    Threads, because they hand over frames without copying them and none of them can be killed alone.
+    Threads, because they pass frames on without a copy, and cannot be killed one by one like processes.
 
     Args:
-        preprocessing: how clips are prepared.
-        count: how many; by default one per core.
-        timeout: seconds that reading a clip may take; 0 for as long as it takes, without processes of their own.
+        preprocessing: of the clips.
+        count: number of subprocesses; by default one per core.
+        timeout: seconds that reading a clip may take; 0 for no limit, and then without subprocesses.
     """
 
     def __init__(self, preprocessing: Preprocessing, count: int | None = None, timeout: float = 0.0) -> None:
-        self.count = count or cores()
+        self.count = count or core_count()
         self._preprocessing = preprocessing
         self._readers = [Reader(timeout, "pyav") for _ in range(self.count)]
         self._idle: SimpleQueue[Reader] = SimpleQueue()
         for reader in self._readers:
             self._idle.put(reader)
         self._closed = False
-        self._threads = ThreadPoolExecutor(self.count, "reader", initializer=_alone)
+        # The number of PyTorch's threads is set for each thread that calls it; ours are many already.
+        self._threads = ThreadPoolExecutor(self.count, "reader", initializer=partial(torch.set_num_threads, 1))
 
-    def read(self, clips: Sequence[ArchiveClip]) -> list[Future[Read]]:
+    def read(self, clips: Sequence[ArchiveClip]) -> list[Future[ClipRead]]:
         """Begin to read clips, in their order."""
         return [self._threads.submit(self._read, clip) for clip in clips]
 
     def close(self) -> None:
-        """End the processes, whatever they are reading."""
+        """End the subprocesses, whatever they are reading."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for reader in self._readers:
             reader.close()
         self._threads.shutdown(wait=True)
 
-    def _read(self, clip: ArchiveClip) -> Read:
+    def _read(self, clip: ArchiveClip) -> ClipRead:
         reader = self._idle.get()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         try:
-            seen: View | str = self._view_of(clip, reader)
+            result: ClipView | str = self._read_with_retry(clip, reader)
         except UserError as error:
-            seen = _one_line(str(error))
+            result = str(error)
         except Exception as error:  # noqa: BLE001 -- no clip ends the work, whatever is wrong with it
-            seen = _one_line(f"{clip.path}: cannot be read ({type(error).__name__}: {error}); give another video")
+            result = f"{clip.path}: cannot be read ({type(error).__name__}: {error}); give another video"
         finally:
             self._idle.put(reader)
-        return Read(seen, time.perf_counter() - begun)
+        if isinstance(result, str):
+            result = " ".join(result.split())
+        return ClipRead(result, time.perf_counter() - start)
 
-    def _view_of(self, clip: ArchiveClip, reader: Reader) -> View:
+    def _read_with_retry(self, clip: ArchiveClip, reader: Reader) -> ClipView:
         try:
-            return view_of(clip, reader, self._preprocessing)
+            return read_view(clip, reader, self._preprocessing)
         except StoppedError:
             if self._closed:
                 raise
-            # maybe it was not the clip: somebody killed the process, or the machine was too busy
-            return view_of(clip, reader, self._preprocessing)
-
-
-def _alone() -> None:
-    # the threads are many already; this is for the thread that calls it
-    torch.set_num_threads(1)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+            # The cause may not be the clip: the process was killed, or the machine was too busy.
+            return read_view(clip, reader, self._preprocessing)

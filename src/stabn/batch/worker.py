@@ -1,4 +1,4 @@
-"""Parts become files: clips are read ahead while the network is busy, and everything is counted."""
+"""From parts to files: clips are read ahead while the network is busy, and times are measured."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 
-from stabn.batch.manifest import Job, Part
-from stabn.batch.parquet import Row, found_answers, read_answers, row_of, write_answers
-from stabn.batch.predictor import Network
-from stabn.batch.prefetch import Read, Readers, View
+from stabn.batch.manifest import ArchiveJob, ArchivePart
+from stabn.batch.parquet import Row, clip_row, is_finished, predicted_rows, write_part
+from stabn.batch.predictor import ArchivePredictor
+from stabn.batch.prefetch import ClipRead, ClipView, ReaderPool
 from stabn.data.video.reader import TIMEOUT
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
@@ -18,22 +18,22 @@ from stabn.nn import load_pretrained
 
 
 @dataclass(frozen=True)
-class Means:
-    """What the work is done with; the answers do not depend on it, but for rounding.
+class BatchOptions:
+    """Options of the computation, on which the predictions do not depend but for rounding.
 
     Attributes:
-        batch_size: clips that the network sees at once.
-        workers: processes that decode; None for one per core.
-        timeout: seconds that reading a clip may take; 0 for as long as it takes.
-        engine: on what the network runs; one device.
-        again: try clips once more that could not be read the last time.
+        batch_size: clips per forward pass.
+        workers: decoding processes; None for one per core.
+        timeout: seconds that reading a clip may take; 0 for no limit.
+        engine: device and precision; one device.
+        retry_errors: read those clips again that could not be read the last time.
     """
 
     batch_size: int = 16
     workers: int | None = None
     timeout: float = TIMEOUT
     engine: EngineRecipe = EngineRecipe()  # noqa: RUF009
-    again: bool = False
+    retry_errors: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -45,15 +45,15 @@ class Means:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """What was done and what it took, in seconds.
+class ProcessingTimes:
+    """Clips that were processed, and the seconds that it took.
 
     Attributes:
-        clips: how many were looked at.
-        seconds: of the clock; 0 where only parts of the work are told.
-        reading: of all processes that decode, together.
-        network: of all networks, with the way to their devices and back.
-        waiting: of all networks, for clips to be read.
+        clips: number of clips.
+        seconds: wall-clock time; 0 where it is measured elsewhere.
+        reading: of all decoding processes, summed.
+        network: of all networks, summed, with transfers to their devices and back.
+        waiting: of all networks, summed, for clips to be read.
     """
 
     clips: int = 0
@@ -62,118 +62,111 @@ class Effort:
     network: float = 0.0
     waiting: float = 0.0
 
-    def __add__(self, other: "Effort") -> "Effort":
-        return Effort(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+    def __add__(self, other: "ProcessingTimes") -> "ProcessingTimes":
+        return ProcessingTimes(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 @dataclass(eq=False)
-class _Open:
-    """A part that is not written yet.
+class _OpenPart:
+    """A part that is not written yet; `rows` has None for clips without a prediction so far."""
 
-    Attributes:
-        rows: one per clip; None where it is not known yet.
-    """
-
-    part: Part
+    part: ArchivePart
     rows: list[Row | None]
-    effort: Effort = field(default_factory=Effort)
+    times: ProcessingTimes = field(default_factory=ProcessingTimes)
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Clips of one part that the network will see at once.
+    """Clips of one part for a forward pass: their positions in the part, and their reads."""
 
-    Attributes:
-        places: where in the part.
-        reads: one per place.
-    """
-
-    of: _Open
-    places: Sequence[int]
-    reads: Sequence[Future[Read]]
+    open_part: _OpenPart
+    positions: Sequence[int]
+    reads: Sequence[Future[ClipRead]]
 
 
-class Worker:
+class ArchiveWorker:
     """A network and the processes that decode for it.
 
     Args:
-        out: the folder of the archive.
-        job: what is asked for.
-        means: what it is done with.
+        out: the output folder.
+        job: the job.
+        options: of the computation.
 
     Raises:
-        UserError: the network is not the job's, or the engine is not to be had here.
+        UserError: the network cannot be loaded, or this machine has no such engine.
     """
 
-    def __init__(self, out: Path, job: Job, means: Means) -> None:
-        self.out, self.job, self.means = out, job, means
-        self._network = Network(load_pretrained(job.run), job.preprocessing, job.class_names, means.engine)
-        self._readers = Readers(job.preprocessing, means.workers, means.timeout)
+    def __init__(self, out: Path, job: ArchiveJob, options: BatchOptions) -> None:
+        self.out, self.job, self.options = out, job, options
+        self._predictor = ArchivePredictor(load_pretrained(job.run), job.preprocessing, job.class_names, options.engine)
+        self._readers = ReaderPool(job.preprocessing, options.workers, options.timeout)
 
-    def write(self, parts: Iterable[Part], tell: Callable[[int], object] = lambda clips: None) -> Iterator[Effort]:
-        """Write the files of parts, those that are there already passed over.
+    def write(
+        self, parts: Iterable[ArchivePart], report: Callable[[int], object] = lambda clips: None
+    ) -> Iterator[ProcessingTimes]:
+        """Write the files of parts; finished ones are skipped.
 
-        Batches never hold clips of two parts, so that a file depends on its part alone, whatever was done before.
+        Batches never hold clips of two parts, so that a file depends on its part alone.
 
         Args:
-            parts: which.
-            tell: is called with the number of clips that were done.
+            parts: the parts.
+            report: called with the number of clips of each batch that is done.
 
         Yields:
-            The effort for each part, as soon as its file is there.
+            The times for each part, as soon as its file is written.
 
         Raises:
             UserError: a file cannot be written, or a batch does not fit into memory.
         """
         batches = self._batches(parts)
-        # each process is at work on a clip and knows the next one while the network is busy with a batch
-        ahead = 2 + -(-2 * self._readers.count // self.means.batch_size)
-        waiting = list(islice(batches, ahead))
-        while waiting:
-            begun = time.perf_counter()
-            batch = _first_read(waiting)
-            waited = time.perf_counter() - begun
-            waiting.remove(batch)
-            waiting += islice(batches, 1)
-            batch.of.effort += Effort(waiting=waited) + self._fill(batch)
-            tell(len(batch.places))
-            rows = [row for row in batch.of.rows if row is not None]
-            if len(rows) == len(batch.of.rows):
-                write_answers(self.out, self.job, batch.of.part, rows)
-                yield batch.of.effort
+        # While the network processes a batch, every decoding process has a clip to read and another one waiting.
+        ahead = 2 + -(-2 * self._readers.count // self.options.batch_size)
+        pending = list(islice(batches, ahead))
+        while pending:
+            start = time.perf_counter()
+            batch = _first_read(pending)
+            waited = time.perf_counter() - start
+            pending.remove(batch)
+            pending += islice(batches, 1)
+            open_part = batch.open_part
+            open_part.times += ProcessingTimes(waiting=waited) + self._predict(batch)
+            report(len(batch.positions))
+            rows = [row for row in open_part.rows if row is not None]
+            if len(rows) == len(open_part.rows):
+                write_part(self.out, self.job, open_part.part, rows)
+                yield open_part.times
 
     def close(self) -> None:
-        """End the processes."""
+        """End the decoding processes."""
         self._readers.close()
 
-    def _batches(self, parts: Iterable[Part]) -> Iterator[_Batch]:
+    def _batches(self, parts: Iterable[ArchivePart]) -> Iterator[_Batch]:
         for part in parts:
-            found = found_answers(self.out, self.job, part)
-            if found is not None and not (self.means.again and found.errors):
+            if is_finished(self.out, self.job, part, retry_errors=self.options.retry_errors):
                 continue
-            known = [{"error": ""} for _ in part.clips] if found is None else read_answers(self.out, part)
-            opened = _Open(part, [row if row["error"] is None else None for row in known])
-            places = [place for place, row in enumerate(opened.rows) if row is None]
-            for start in range(0, len(places), self.means.batch_size):
-                chosen = places[start : start + self.means.batch_size]
-                yield _Batch(opened, chosen, self._readers.read([part.clips[place] for place in chosen]))
+            open_part = _OpenPart(part, predicted_rows(self.out, self.job, part))
+            missing = [position for position, row in enumerate(open_part.rows) if row is None]
+            for start in range(0, len(missing), self.options.batch_size):
+                positions = missing[start : start + self.options.batch_size]
+                yield _Batch(open_part, positions, self._readers.read([part.clips[p] for p in positions]))
 
-    def _fill(self, batch: _Batch) -> Effort:
+    def _predict(self, batch: _Batch) -> ProcessingTimes:
+        """Fill the batch's rows of its part."""
         reads = [future.result() for future in batch.reads]
-        seen = {place: read.seen for place, read in zip(batch.places, reads, strict=True)}
-        views = {place: view for place, view in seen.items() if isinstance(view, View)}
-        told: dict[int, Row] = {place: {"error": why} for place, why in seen.items() if isinstance(why, str)}
-        begun = time.perf_counter()
+        results = {position: read.result for position, read in zip(batch.positions, reads, strict=True)}
+        views = {position: view for position, view in results.items() if isinstance(view, ClipView)}
+        rows: dict[int, Row] = {p: {"error": error} for p, error in results.items() if isinstance(error, str)}
+        start = time.perf_counter()
         if views:
-            told |= zip(views, self._network.rows(list(views.values())), strict=True)
-        spent = time.perf_counter() - begun
-        for place, row in told.items():
-            batch.of.rows[place] = row_of(batch.of.part.clips[place], row)
-        return Effort(len(reads), reading=sum(read.seconds for read in reads), network=spent)
+            rows |= zip(views, self._predictor.rows(list(views.values())), strict=True)
+        seconds = time.perf_counter() - start
+        for position, row in rows.items():
+            batch.open_part.rows[position] = clip_row(batch.open_part.part.clips[position], row)
+        return ProcessingTimes(len(reads), reading=sum(read.seconds for read in reads), network=seconds)
 
 
 def _first_read(batches: Sequence[_Batch]) -> _Batch:
-    """The first batch whose clips are all read; a clip that takes long holds up its own batch alone."""
+    """Wait for the first batch whose clips are all read; a clip that takes long delays its own batch alone."""
     while True:
         for batch in batches:
             if all(read.done() for read in batch.reads):

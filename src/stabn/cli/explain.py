@@ -76,7 +76,7 @@ def explain_command(
             source=data,
             split=split,
             part_clips=part_clips,
-            means=BatchOptions(batch_size, workers, timeout, engine, again=retry_errors),
+            options=BatchOptions(batch_size, workers, timeout, engine, retry_errors),
             ray=ray,
             ray_address=ray_address,
             price_per_hour=price_per_hour,

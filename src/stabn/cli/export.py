@@ -8,13 +8,13 @@ from stabn.data.annotations.class_names import read_class_names
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
-from stabn.export import EXPORT_FORMAT, Input, check_export, export
+from stabn.export import EXPORT_FORMAT, InputKind, check_export, export
 from stabn.nn import import_official, load_pretrained
 from stabn.runs import open_run
 
 
 def export_command(
-    run: Path, out: Path, input: Input = "float32", batch: Literal["dynamic"] | int = "dynamic"
+    run: Path, out: Path, input: InputKind = "float32", batch: Literal["dynamic"] | int = "dynamic"
 ) -> dict[str, Any]:
     """Write a run's network as one file for other programs, and compare its outputs with the network's own.
 
@@ -33,7 +33,7 @@ def export_command(
     check_export(out, clips)
     model = load_pretrained(run)
     opened = open_run(run) if (run / "run.json").exists() else None
-    result = export(model, out, source=str(run), wanted=input, batch=clips, run=opened)
+    result = export(model, out, source=str(run), input_kind=input, batch=clips, run=opened)
     print_export(result, input)
     return {
         "format": EXPORT_FORMAT,

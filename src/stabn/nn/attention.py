@@ -113,5 +113,6 @@ class Output:
                 f"attention_logits: got shape {tuple(self.attention_logits.shape)}, "
                 f"expected {tuple(self.logits.shape)} as in logits"
             )
-        if self.attention is not None and len(self.attention.temporal) != len(self.logits):
+        # shape[0] and not len, because torch.export takes a len for a constant
+        if self.attention is not None and self.attention.temporal.shape[0] != self.logits.shape[0]:
             raise ValueError(f"attention: got {len(self.attention.temporal)} clips, expected {len(self.logits)}")
