@@ -1,4 +1,4 @@
-"""Answers of networks that never were, for tests that count by hand."""
+"""Hand-made predictions, for tests whose results are computed by hand."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ NAMES = ("a", "b", "c")
 
 
 def predictions(labels, answers, **changes) -> Predictions:
-    """Clips "0", "1", ... of three classes, each answered with certainty."""
+    """Predictions with probability 1 for clips "0", "1", ... of three classes."""
     values = {
         "clip_ids": tuple(str(i) for i in range(len(labels))),
         "labels": np.array(labels),

@@ -1,4 +1,4 @@
-"""Mistakes of networks that have not seen the clips."""
+"""Predictions of networks that were not trained on the clips."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,16 +24,16 @@ def samples_of(labels: list[int]) -> list[Sample]:
     return [Sample(f"c{i}", Path(f"c{i}.mp4"), label, "train") for i, label in enumerate(labels)]
 
 
-def test_every_part_has_its_share_of_every_class():
+def test_every_fold_has_its_share_of_every_class():
     labels = np.repeat(np.arange(4), (10, 11, 3, 20))
-    parts = assign_folds(samples_of(labels.tolist()), 5, seed=3)
+    folds_of = assign_folds(samples_of(labels.tolist()), 5, seed=3)
     for label in range(4):
-        counts = np.bincount(parts[labels == label], minlength=5)
+        counts = np.bincount(folds_of[labels == label], minlength=5)
         assert counts.max() - counts.min() <= 1
-    assert np.bincount(parts).max() - np.bincount(parts).min() <= 1
+    assert np.bincount(folds_of).max() - np.bincount(folds_of).min() <= 1
 
 
-def test_the_parts_depend_on_the_seed_alone():
+def test_the_folds_depend_on_the_seed_alone():
     samples = samples_of([0, 1] * 20)
     assert (assign_folds(samples, 4, seed=1) == assign_folds(samples, 4, seed=1)).all()
     assert (assign_folds(samples, 4, seed=1) != assign_folds(samples, 4, seed=2)).any()
@@ -46,20 +46,22 @@ def collected(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_each_clip_is_answered_by_a_network_that_did_not_learn_it(trained, collected):
+def test_each_clip_is_predicted_by_a_network_that_was_not_trained_on_it(trained, collected):
     run, folds = open_run(trained), collected.with_name("edits-folds")
-    held_out = [set(read_json(folds / str(part) / "run.json", remedy="")["recipe"]["held_out"]) for part in range(2)]
+    held_out = [set(read_json(folds / str(fold) / "run.json", remedy="")["recipe"]["held_out"]) for fold in range(2)]
     ids = {sample.clip_id for sample in run.table(run.model()).of_split("train")}
     assert held_out[0] | held_out[1] == ids
     assert not held_out[0] & held_out[1]
-    answers = predict_out_of_fold(run, folds, folds=2)
-    assert set(answers.clip_ids) == ids
-    for part in range(2):
-        alone, _ = predict_split(open_run(folds / str(part)), "train")
-        for clip_id in sorted(held_out[part])[:4]:
-            ours, theirs = answers.clip_ids.index(clip_id), alone.clip_ids.index(clip_id)
-            np.testing.assert_allclose(answers.probabilities[ours], alone.probabilities[theirs], atol=1e-5)
-            assert answers.labels[ours] == alone.labels[theirs]
+    predictions = predict_out_of_fold(run, folds, folds=2)
+    assert set(predictions.clip_ids) == ids
+    for fold in range(2):
+        fold_predictions, _ = predict_split(open_run(folds / str(fold)), "train")
+        for clip_id in sorted(held_out[fold])[:4]:
+            ours, theirs = predictions.clip_ids.index(clip_id), fold_predictions.clip_ids.index(clip_id)
+            np.testing.assert_allclose(
+                predictions.probabilities[ours], fold_predictions.probabilities[theirs], atol=1e-5
+            )
+            assert predictions.labels[ours] == fold_predictions.labels[theirs]
 
 
 def test_the_project_holds_their_mistakes_and_says_so(trained, collected):
@@ -67,11 +69,11 @@ def test_the_project_holds_their_mistakes_and_says_so(trained, collected):
     assert project.clips
     assert all(clip.predicted != clip.label for clip in project.clips)
     assert read_json(collected / "project.json", remedy="")["folds"] == 2
-    answers = predict_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=2)
-    assert len(project.clips) <= (~answers.correct).sum()
+    predictions = predict_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=2)
+    assert len(project.clips) <= (~predictions.correct).sum()
 
 
-def test_networks_that_are_trained_are_not_trained_again(trained, collected, tmp_path):
+def test_finished_networks_are_not_trained_again(trained, collected, tmp_path):
     folds = collected.with_name("edits-folds")
     before = {file: file.stat().st_mtime_ns for file in folds.rglob("model.safetensors")}
     assert len(before) == 2
@@ -79,7 +81,7 @@ def test_networks_that_are_trained_are_not_trained_again(trained, collected, tmp
     assert {file: file.stat().st_mtime_ns for file in folds.rglob("model.safetensors")} == before
 
 
-def test_other_parts_than_those_of_before_are_refused(trained, collected):
+def test_networks_of_other_folds_are_refused(trained, collected):
     with pytest.raises(UserError, match=r"edits-folds/0: .*--out"):
         predict_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=3)
 
@@ -104,28 +106,28 @@ def listed(folder: Path, table: Table, classes: int) -> DataSource:
 
 
 @pytest.mark.parametrize("classes", [14, 6])
-def test_a_table_that_numbers_its_classes_otherwise_or_lacks_some_is_answered_in_the_runs_classes(
-    trained, tmp_path, classes
-):
+def test_a_table_with_other_class_numbers_or_fewer_classes_is_predicted_in_the_runs_classes(trained, tmp_path, classes):
     first = open_run(trained)
     known = first.table(first.model())
     source = listed(tmp_path, known, classes)
     assert source.table().class_names != known.class_names[:classes]
     run = open_run(trained, source)
-    answers = predict_out_of_fold(run, tmp_path / "folds", folds=2)
-    assert answers.probabilities.shape == (2 * classes, 14)
+    predictions = predict_out_of_fold(run, tmp_path / "folds", folds=2)
+    assert predictions.probabilities.shape == (2 * classes, 14)
     truth = {sample.path.stem: sample.label for sample in known.samples}
     samples = run.table(run.model()).of_split("train")
     paths = {sample.clip_id: sample.path.stem for sample in samples}
-    assert answers.labels.tolist() == [truth[paths[clip_id]] for clip_id in answers.clip_ids]
-    for part in range(2):
-        trained_on = open_run(tmp_path / "folds" / str(part))
+    assert predictions.labels.tolist() == [truth[paths[clip_id]] for clip_id in predictions.clip_ids]
+    for fold in range(2):
+        trained_on = open_run(tmp_path / "folds" / str(fold))
         assert trained_on.model().class_names == known.class_names
-        alone, _ = predict_split(trained_on, "train")
+        fold_predictions, _ = predict_split(trained_on, "train")
         for clip_id in trained_on.recipe["held_out"]:
-            ours, theirs = answers.clip_ids.index(clip_id), alone.clip_ids.index(clip_id)
-            assert answers.correct[ours] == alone.correct[theirs]
-            np.testing.assert_allclose(answers.probabilities[ours], alone.probabilities[theirs], atol=1e-5)
+            ours, theirs = predictions.clip_ids.index(clip_id), fold_predictions.clip_ids.index(clip_id)
+            assert predictions.correct[ours] == fold_predictions.correct[theirs]
+            np.testing.assert_allclose(
+                predictions.probabilities[ours], fold_predictions.probabilities[theirs], atol=1e-5
+            )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_a_table_that_numbers_its_classes_otherwise_or_lacks_some_is_answered_in
         (("--batch_size", 0), "batch_size, workers: got 0"),
     ],
 )
-def test_a_mistake_is_told_before_networks_are_trained(trained, tmp_path, one_line, options, pattern):
+def test_a_wrong_option_is_refused_before_networks_are_trained(trained, tmp_path, one_line, options, pattern):
     assert pattern in one_line("collect", trained, "--out", tmp_path / "edits", "--folds", 2, *options)
     assert list(tmp_path.iterdir()) == []
 
@@ -148,7 +150,7 @@ def test_the_plain_network_is_refused_before_networks_are_trained(plain, tmp_pat
 
 
 @pytest.mark.parametrize("folds", [1, -2, 15])
-def test_a_wrong_number_of_parts_is_refused(trained, tmp_path, one_line, folds):
+def test_a_wrong_number_of_folds_is_refused(trained, tmp_path, one_line, folds):
     message = one_line("collect", trained, "--out", tmp_path / "edits", "--folds", folds)
     assert message.startswith(f"stabn collect: error: --folds: got {folds}")
     assert not (tmp_path / "edits").exists()

@@ -1,4 +1,4 @@
-"""The other ways in which corrections may enter a network, beside the paper's."""
+"""Fine-tuning with other options than those of the paper."""
 
 import math
 from dataclasses import replace
@@ -122,7 +122,7 @@ def test_the_control_is_never_guided(run, project, tmp_path, monkeypatch):
         finetune(run, project, tmp_path / "after", control=False, correction=recipe, **FINETUNING)
 
 
-def test_a_network_of_which_nothing_is_frozen_learns_everywhere(run, project, tmp_path):
+def test_without_frozen_modules_all_weights_learn(run, project, tmp_path):
     recipe = CorrectionRecipe(freeze="none", loss="cross-entropy", views="any", guided=0.5)
     finetune(run, project, tmp_path / "after", control=False, correction=recipe, **FINETUNING)
     before, after = load_pretrained(run.folder), load_pretrained(tmp_path / "after")
@@ -131,7 +131,7 @@ def test_a_network_of_which_nothing_is_frozen_learns_everywhere(run, project, tm
     assert not torch.equal(before.bn1.running_mean, after.bn1.running_mean)
 
 
-def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run_again(run, project, tmp_path):
+def test_a_retraining_without_l_temp_by_the_runs_own_recipe_is_that_run_again(run, project, tmp_path):
     """So the run itself is the control."""
     recipe = CorrectionRecipe(init="scratch", freeze="none", views="any")
     again = {**FINETUNING, "optimizer": QUICK, "seed": run.recipe["seed"]}
@@ -143,7 +143,7 @@ def test_starting_anew_without_the_edits_loss_by_the_runs_own_recipe_is_that_run
     assert all(torch.equal(before[name], control[name]) for name in before)
 
 
-def test_edits_take_part_from_the_start_and_who_has_no_control_is_told(run, project, tmp_path, capsys):
+def test_a_retraining_with_edits_names_how_it_differs_from_its_run(run, project, tmp_path, capsys):
     recipe = CorrectionRecipe(init="scratch", freeze="none", views="any", mechanism="gated")
     other = {**FINETUNING, "seed": run.recipe["seed"] + 1}
     verbs.finetune_command(run.folder, project.folder, tmp_path / "after", correction=recipe, **other)
@@ -163,7 +163,7 @@ def test_impossible_corrections_are_refused(fields, pattern):
         CorrectionRecipe(**fields)
 
 
-def test_starting_a_fine_tuned_run_anew_is_refused(run, project, tmp_path):
+def test_a_fine_tuned_run_cannot_be_retrained_from_scratch(run, project, tmp_path):
     finetune(run, project, tmp_path / "after", control=False, **FINETUNING)
     recipe = CorrectionRecipe(init="scratch", freeze="none")
     with pytest.raises(UserError, match=r"--correction\.init"):
@@ -219,7 +219,7 @@ def test_fine_tuning_on_boxes_moves_the_maps_towards_them(run, project, tmp_path
 
 
 @pytest.mark.parametrize("form", ["squared", "balanced", "cross-entropy"])
-def test_edits_of_where_count_in_the_form_that_the_recipe_names(run, form):
+def test_the_spatial_loss_has_the_form_of_the_recipe(run, form):
     model = run.model()
     batch = dataset_of(run, boxes=[(64, 0, 128, 64)] * 60, grid=4)[0]
     recipe = CorrectionRecipe(loss=form, gamma_where=7.0)

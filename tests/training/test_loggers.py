@@ -41,7 +41,7 @@ def scalars_of(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.fixture(scope="module")
 def tracked(tabletop, tmp_path_factory):
-    """A training without a break."""
+    """An uninterrupted training."""
     folder = tmp_path_factory.mktemp("runs") / "tracked"
     train(folder, DataSource(str(tabletop)), tracking=TrackingRecipe(every=1), **ARGUMENTS)
     return folder
@@ -59,7 +59,7 @@ def test_tensorboard_shows_every_step_and_all_that_the_curves_have(tracked):
     assert set(scalars) == {"step_loss", "learning_rate", *epochs[0]}
 
 
-def test_a_table_program_reads_the_same_numbers(tracked):
+def test_the_csv_file_has_the_same_numbers(tracked):
     from pyarrow.csv import read_csv
 
     table = read_csv(tracked / "logs" / "csv" / "metrics.csv").to_pylist()
@@ -83,14 +83,14 @@ def test_the_recipe_is_beside_the_figures(tracked):
     assert "learning_rate: 0.002" in text
 
 
-def test_tracking_changes_nothing_that_is_learnt(tracked, trained):
+def test_tracking_does_not_change_the_weights(tracked, trained):
     expected, got = (load_pretrained(folder).state_dict() for folder in (trained, tracked))
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     assert (tracked / "curves.json").read_bytes() == (trained / "curves.json").read_bytes()
     assert not (trained / "logs").exists()
 
 
-def test_a_training_that_goes_on_has_every_step_once_in_the_same_files(tabletop, tracked, tmp_path, monkeypatch):
+def test_a_resumed_training_has_every_step_once_in_the_same_files(tabletop, tracked, tmp_path, monkeypatch):
     # A checkpoint every two steps: what came after the last one is done, and written, again.
     monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
     saved = fitting.TimedCheckpoint.on_train_batch_end
@@ -115,7 +115,7 @@ def test_a_training_that_goes_on_has_every_step_once_in_the_same_files(tabletop,
     assert sorted(p.name for p in (run / "logs" / "csv").iterdir()) == ["hparams.yaml", "metrics.csv"]
 
 
-def test_whom_is_told_may_change_on_the_way(tabletop, tmp_path, monkeypatch):
+def test_a_resumed_training_may_have_other_loggers(tabletop, tmp_path, monkeypatch):
     run, data, short = tmp_path / "run", DataSource(str(tabletop)), replace(QUICK, epochs=1)
     arguments = ARGUMENTS | {"optimizer": short}
     mended = power_fails_at(monkeypatch, 2)
@@ -219,7 +219,7 @@ def servers(monkeypatch):
 SHORT = ARGUMENTS | {"optimizer": replace(QUICK, epochs=1)}
 
 
-def test_mlflow_and_weights_and_biases_are_told_the_same_and_go_on_with_the_same_run(
+def test_mlflow_and_weights_and_biases_get_the_same_metrics_and_resume_the_same_run(
     tabletop, tmp_path, monkeypatch, servers
 ):
     run, data = tmp_path / "run", DataSource(str(tabletop))
@@ -244,7 +244,7 @@ def test_mlflow_and_weights_and_biases_are_told_the_same_and_go_on_with_the_same
     assert [step for step, _ in servers.metrics["step_loss"]] == [2, 2, 4, 6]
 
 
-def test_a_server_that_goes_away_does_not_end_the_training(tabletop, tmp_path, caplog, servers):
+def test_a_server_that_fails_does_not_end_the_training(tabletop, tmp_path, caplog, servers):
     servers.fails_from = 3
     run = tmp_path / "run"
     train(run, DataSource(str(tabletop)), tracking=TrackingRecipe(kind="wandb,csv", every=1), **SHORT)
@@ -254,7 +254,7 @@ def test_a_server_that_goes_away_does_not_end_the_training(tabletop, tmp_path, c
     assert [row["step"] for row in rows_of(run)] == [*"1234567", "7"]
 
 
-def test_a_server_that_was_never_there_is_said_in_one_line(tabletop, tmp_path, monkeypatch, servers):
+def test_an_unreachable_server_is_an_error_that_names_it(tabletop, tmp_path, monkeypatch, servers):
     def refused(**options):
         raise ConnectionError("no API key configured")
 

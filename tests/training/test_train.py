@@ -23,7 +23,7 @@ from stabn.training.train import fit_network, train
 ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **SETTINGS}
 
 
-def test_a_run_is_a_folder_that_recognises_by_itself(trained):
+def test_a_run_is_a_folder_with_a_usable_network(trained):
     model = STABN.from_pretrained(trained)
     assert model.frames == FRAMES
     assert len(model.class_names) == 14
@@ -175,7 +175,7 @@ def test_the_control_sees_the_same_clips_and_frames(run, project, tmp_path, monk
     assert shown
 
 
-def test_fine_tuning_refuses_what_it_cannot_learn_from(run, plain, project, tabletop, tmp_path):
+def test_fine_tuning_refuses_wrong_runs_and_edits(run, plain, project, tabletop, tmp_path):
     good = {"gamma": 5.0, "control": False, **FINETUNING}
     with pytest.raises(UserError, match="gamma"):
         finetune(run, project, tmp_path / "after", **good | {"gamma": 0.0})
@@ -284,7 +284,7 @@ def test_an_interrupted_fine_tuning_does_not_go_on_with_other_edits(run, project
 
 
 @pytest.mark.parametrize("attention", [True, False])
-def test_a_training_that_diverges_says_so(tabletop, tmp_path, one_line, attention):
+def test_a_diverging_training_ends_with_an_error_that_names_the_epoch(tabletop, tmp_path, one_line, attention):
     options = ("--optimizer.name", "sgd", "--optimizer.learning_rate", "1e30", "--optimizer.epochs", 2)
     network = ("--network.architecture", "tiny", "--network.attention", str(attention).lower())
     small = ("--preprocessing.resize", 36, "--preprocessing.crop", 32, "--preprocessing.sampling.frames", FRAMES)
