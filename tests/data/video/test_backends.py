@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from data_videos import encode, numbered_frame, numbers_in
 
+from stabn.data.video import backends, file_check, rgb_frames
 from stabn.data.video.backends import VideoFiles, torchcodec_fault
+from stabn.data.video.decode import decode
 from stabn.data.video.reader import probe, read_clip
 from stabn.data.video.rgb_frames import read_frames
 from stabn.errors import UserError
@@ -125,6 +127,49 @@ def test_seeking_shows_the_same_frames_bit_by_bit(made, name):
             assert (ours.index, ours.seconds) == (expected.index, expected.seconds)
             assert np.array_equal(ours.pixels, expected.pixels)
     assert can_seek(files, path) == (name not in UNTRUSTED and name.partition(".")[0] not in ("mpeg4", "mjpeg"))
+
+
+def test_a_file_is_checked_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    checked = []
+    check = file_check.missing_bytes
+    monkeypatch.setattr(file_check, "missing_bytes", lambda path: checked.append(path) or check(path))
+    path = encode(tmp_path / "clip.mkv", [numbered_frame(i) for i in range(6)])
+    files = VideoFiles("pyav")
+    for _ in range(3):
+        assert [frame.index for frame in answers(files, path, [1, 4])] == [1, 4]
+    assert checked == [path]
+    encode(path, [numbered_frame(i) for i in range(20, 28)])
+    assert numbers_in(frame.pixels.transpose(2, 0, 1) for frame in answers(files, path, [7])) == [27]
+    assert checked == [path, path]
+    path.write_bytes(path.read_bytes()[:-40])
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"clip\.mkv"):
+            files.frames(path, [0])
+
+
+def test_of_a_file_that_was_timed_only_what_is_needed_is_decoded(video, monkeypatch):
+    path = video("mp4", 300, fps=30)  # a key frame every 12 frames
+    files, count = VideoFiles("pyav"), 0
+
+    def counting(*arguments, **options):
+        nonlocal count
+        for frame in decode(*arguments, **options):
+            count += 1
+            yield frame
+
+    files.probe(path)
+    monkeypatch.setattr(rgb_frames, "decode", counting)
+    frames = files.frames(path, [250, 255])
+    assert numbers_in(frame.pixels.transpose(2, 0, 1) for frame in frames) == [250, 255]
+    assert count <= 6 + 12
+
+
+def test_the_number_of_files_that_are_remembered_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "REMEMBERED_FILES", 2)
+    files = VideoFiles("pyav")
+    for number in range(3):
+        files.probe(encode(tmp_path / f"{number}.mp4", [numbered_frame(i) for i in range(3)]))
+    assert list(files._intact) == [str(tmp_path / "1.mp4"), str(tmp_path / "2.mp4")]
 
 
 def can_seek(files: VideoFiles, path: Path) -> bool:

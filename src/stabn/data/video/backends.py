@@ -160,7 +160,7 @@ def torchcodec_frames(
 
     decoder = VideoDecoder(os.fspath(path), dimension_order="NHWC", device=device, seek_mode="exact")
     batch = decoder.get_frames_at(list(indices))
-    seconds = batch.pts_seconds.cpu().numpy() - float(decoder.metadata.begin_stream_seconds)
+    seconds = batch.pts_seconds.cpu().numpy() - (decoder.metadata.begin_stream_seconds or 0.0)
     if decoder.metadata.num_frames != count or np.abs(seconds - rate.step * np.array(indices)).max() > rate.step / 2:
         return
     for frame in zip(indices, batch.data.cpu().numpy(), seconds.tolist(), strict=True):

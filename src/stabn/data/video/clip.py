@@ -73,8 +73,8 @@ def write_video(
     codec, codec_options, container_options = _encoder(path, crf, preset)
     if fps <= 0:
         raise ValueError(f"fps: got {fps}, expected more than 0")
-    frames = iter(frames)
-    first = next(frames, None)
+    remaining = iter(frames)
+    first = next(remaining, None)
     if first is None:
         raise ValueError("frames: got none, expected at least one")
     height, width = first.shape[:2]
@@ -88,7 +88,7 @@ def write_video(
         context.time_base = Fraction(1, _PTS_PER_SECOND)
         context.colorspace = context.color_primaries = context.color_trc = _SMPTE170M  # else players guess, by size
         context.color_range = _LIMITED
-        for index, pixels in enumerate(chain([first], frames)):
+        for index, pixels in enumerate(chain([first], remaining)):
             if pixels.dtype != np.uint8 or pixels.shape != first.shape or pixels.shape[2:] != (3,):
                 expected = first.shape if first.shape[2:] == (3,) else "(H, W, 3)"
                 raise ValueError(f"frame {index}: got {pixels.dtype} {pixels.shape}, expected uint8 {expected}")

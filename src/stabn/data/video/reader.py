@@ -44,7 +44,7 @@ class Reader:
 
     def __init__(self, timeout: float = TIMEOUT, decoder: Decoder = "auto") -> None:
         files = VideoFiles(decoder)
-        self._files = WorkerProcess(files, timeout) if timeout else SameProcess(files)
+        self._files: WorkerProcess | SameProcess = WorkerProcess(files, timeout) if timeout else SameProcess(files)
         self._folders = SameProcess(FrameFolders())
 
     def probe(self, path: Path | str, most_pixels: int | None = None) -> VideoInfo:

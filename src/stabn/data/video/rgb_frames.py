@@ -97,7 +97,7 @@ def seek_frames(path: Path | str, indices: Sequence[int], rate: SteadyRate) -> G
     missing, convert = list(indices), RgbConverter(path)
     with closing(decode(path, start=(rate.first_pts, (missing[0] - 0.25) * rate.step))) as frames:
         for item in frames:
-            index = rate.index(item.seconds)
+            index = rate.frame_at(item.seconds)
             if index is None or index > missing[0]:
                 return
             if index == missing[0]:

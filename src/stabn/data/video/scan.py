@@ -31,7 +31,7 @@ class SteadyRate(NamedTuple):
     first_pts: int
     step: float
 
-    def index(self, seconds: float) -> int | None:
+    def frame_at(self, seconds: float) -> int | None:
         """The frame that is shown at this time; None for a time between two frames."""
         index = round(seconds / self.step)
         return index if abs(seconds / self.step - index) < 0.25 else None
