@@ -202,7 +202,7 @@ def test_edits_that_cannot_be_simulated_are_refused_in_one_line(to_correct, tabl
     (bare / "truth.jsonl").write_text("{}\n")
     assert "truth.jsonl, line 1" in one_line(*words, "--data.annotations", bare)
     (bare / "truth.jsonl").write_text('{"id": "nobody", "relevance": [1]}\n')
-    assert "truth.jsonl" in one_line(*words, "--truth", bare / "truth.jsonl")
+    assert f"{to_correct.folder}: " in one_line(*words, "--truth", bare / "truth.jsonl")
     assert "--wrong: got 2" in one_line(*words, "--wrong", "2")
     assert "--data.columns" in one_line(*words, "--data.annotations", bare, "--data.columns.label", "word")
     (tmp_path / "t.csv").write_text("path,label,split\na.mp4,x,train\n")

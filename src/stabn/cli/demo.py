@@ -12,7 +12,7 @@ from stabn.cli.main import run_verb
 from stabn.cli.printing import print_comparison
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
-from stabn.runs import is_finished
+from stabn.runs import is_finished_run
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _steps(out: Path, train: int, validation: int, epochs: int, seed: int) -> li
         return lambda: all(file.exists() for file in files)
 
     def trained(run: Path) -> Callable[[], bool]:
-        return lambda: is_finished(run)
+        return lambda: is_finished_run(run)
 
     def step(done: Callable[[], bool], *words: object) -> DemoStep:
         return DemoStep(tuple(map(str, words)), done)

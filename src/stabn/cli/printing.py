@@ -330,7 +330,7 @@ def print_listing(sources: Sequence[Path], listing: Listing) -> None:
         print(f"note: {note}")
     for kind, problems in problems_by_kind(listing.problems).items():
         for problem in problems[:3]:
-            print(f"{kind}: {problem.where}: {problem.clip}: {problem.message}")
+            print(f"{kind}: {problem.where}: {problem.clip_id}: {problem.problem}")
         if len(problems) > 3:
             print(f"{kind}: {len(problems) - 3} more")
 
