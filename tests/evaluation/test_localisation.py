@@ -27,6 +27,10 @@ def square_videos(monkeypatch):
     monkeypatch.setattr(localisation, "probe", lambda path: SimpleNamespace(height=SIDE, width=SIDE))
 
 
+def localised(data, truth, methods=("attention",), network=Honest):
+    return measure_localisation(ExplainedNetwork.of(network()), data, truth, methods)
+
+
 def test_average_precision_is_what_one_computes_by_hand():
     decisive = np.array([False, True, False, True])
     assert average_precision(np.array([0.1, 0.9, 0.2, 0.8]), decisive) == pytest.approx(1)
@@ -101,7 +105,7 @@ def test_energy_inside_counts_cut_cells_by_their_area():
 def test_a_network_that_looks_where_it_should_is_told_from_dummies_and_from_its_inverse():
     data = Lanterns()
     methods = ["attention", "random", "centre", "uniform"]
-    found = measure_localisation(ExplainedNetwork.of(Honest()), data, data.truth(), methods)
+    found = localised(data, data.truth(), methods)
     ours = found["attention"]
     assert ours["temporal"]["clips"] == ours["spatial"]["clips"] == [sample.clip_id for sample in data.samples]
     for side, measure in (
@@ -120,7 +124,7 @@ def test_a_network_that_looks_where_it_should_is_told_from_dummies_and_from_its_
     uniform = found["uniform"]
     assert uniform["temporal"]["average_precision"]["mean"] == uniform["temporal"]["pointing"]["mean"] == 0.25
     assert uniform["spatial"]["pointing"]["mean"] == uniform["spatial"]["energy"]["mean"] == 0.25
-    inverse = measure_localisation(ExplainedNetwork.of(Inverted()), data, data.truth(), ["attention"])["attention"]
+    inverse = localised(data, data.truth(), network=Inverted)["attention"]
     assert inverse["temporal"]["average_precision"]["mean"] == 0.25  # two frames of eight, together in the last place
     assert inverse["temporal"]["average_precision"]["high"] < found["random"]["temporal"]["average_precision"]["low"]
     assert inverse["temporal"]["pointing"]["mean"] == inverse["spatial"]["pointing"]["mean"] == 0
@@ -131,9 +135,7 @@ def test_another_clips_attention_has_a_worse_average_precision():
     data = Lanterns()
     known = data.truth()
     others = dict(zip(known, [*list(known.values())[1:], known["clip 0"]], strict=True))
-    own, other = (
-        measure_localisation(ExplainedNetwork.of(Honest()), data, truth, ["attention"]) for truth in (known, others)
-    )
+    own, other = (localised(data, truth) for truth in (known, others))
     measures = [found["attention"]["temporal"]["average_precision"] for found in (own, other)]
     assert measures[0]["low"] > measures[1]["high"]
 
@@ -145,37 +147,27 @@ def test_clips_that_say_only_when_or_only_where_count_where_they_can():
     half |= {clip_id: ClipTruth(boxes=truth.boxes) for clip_id, truth in list(known.items())[2:4]}
     half["clip 4"] = ClipTruth(relevance=(0.0,) * FRAMES, boxes=known["clip 4"].boxes)  # nothing is decisive
     half["clip 5"] = ClipTruth(interval=(0.0, float(FRAMES)))  # everything is
-    found = measure_localisation(ExplainedNetwork.of(Honest()), data, half, ["attention"])["attention"]
+    found = localised(data, half)["attention"]
     assert found["temporal"]["clips"] == ["clip 0", "clip 1"]
     assert found["spatial"]["clips"] == ["clip 2", "clip 3"]
     only_when = {"clip 0": half["clip 0"]}
-    assert (
-        measure_localisation(ExplainedNetwork.of(Honest()), data, only_when, ["attention"])["attention"]["spatial"]
-        is None
-    )
-    assert measure_localisation(ExplainedNetwork.of(Honest()), data, {"clip 5": half["clip 5"]}, ["attention"]) is None
-    assert (
-        measure_localisation(ExplainedNetwork.of(Honest()), data, {"another": known["clip 0"]}, ["attention"]) is None
-    )
+    assert localised(data, only_when)["attention"]["spatial"] is None
+    assert localised(data, {"clip 5": half["clip 5"]}) is None
+    assert localised(data, {"another": known["clip 0"]}) is None
 
 
 def test_a_box_outside_the_view_does_not_count():
     data = Lanterns(2)
     outside = ((SIDE + 4, 0, SIDE + 8, 4),) * FRAMES
-    assert (
-        measure_localisation(ExplainedNetwork.of(Honest()), data, {"clip 0": ClipTruth(boxes=outside)}, ["attention"])
-        is None
-    )
+    assert localised(data, {"clip 0": ClipTruth(boxes=outside)}) is None
 
 
 def test_truth_for_fewer_frames_than_a_clip_has_is_refused_by_the_clips_name():
     data = Lanterns(2)
     with pytest.raises(UserError, match=r"clip clip 1: .*3 frames"):
-        measure_localisation(
-            ExplainedNetwork.of(Honest()), data, {"clip 1": ClipTruth(relevance=(0.0, 1.0, 0.0))}, ["attention"]
-        )
+        localised(data, {"clip 1": ClipTruth(relevance=(0.0, 1.0, 0.0))})
     with pytest.raises(UserError, match=r"clip clip 1: .*1 frames.*7"):
-        measure_localisation(ExplainedNetwork.of(Honest()), data, {"clip 1": ClipTruth(boxes=(None,))}, ["attention"])
+        localised(data, {"clip 1": ClipTruth(boxes=(None,))})
 
 
 def test_the_hand_made_network_answers_with_the_colour_it_looks_at():

@@ -1,5 +1,7 @@
 """Accuracy per class, before and after."""
 
+from typing import Any
+
 import matplotlib
 from markupsafe import Markup
 from matplotlib.lines import Line2D
@@ -10,21 +12,9 @@ from stabn.report.content import ClassShares
 MOST_CLASSES = 40
 """Number of classes that the chart names; of more, those that changed most."""
 
-_MARKS = {
-    "first": {
-        "marker": "o",
-        "markersize": 8.5,
-        "color": svg.MUTED,
-        "markerfacecolor": svg.SURFACE,
-        "markeredgewidth": 1.9,
-    },
-    "control": {
-        "marker": "s",
-        "markersize": 8,
-        "color": svg.MISTAKE,
-        "markerfacecolor": svg.SURFACE,
-        "markeredgewidth": 1.9,
-    },
+_MARKS: dict[str, dict[str, Any]] = {
+    "first": {"marker": "o", "markersize": 8.5, "color": svg.MUTED, **svg.HOLLOW},
+    "control": {"marker": "s", "markersize": 8, "color": svg.MISTAKE, **svg.HOLLOW},
     "other": {"marker": "o", "markersize": 4, "color": svg.MUTED},
     "last": {"marker": "o", "markersize": 6, "color": svg.ACCENT},
 }
@@ -46,7 +36,7 @@ def classes_svg(classes: ClassShares) -> Markup:
     svg.grid_only(axes, "x")
     beside = axes.get_yaxis_transform()
     pixel = 1 / (svg.WIDTH - left - 86)
-    small = {"transform": beside, "fontsize": 9, "color": svg.MUTED, "ha": "right"}
+    small: dict[str, Any] = {"transform": beside, "fontsize": 9, "color": svg.MUTED, "ha": "right"}
     axes.text(-16 * pixel, -0.75, "clips", **small)
     axes.text(1 + 70 * pixel, -0.75, "points", **small)
     for y, (k, name) in enumerate(zip(rows, names, strict=True)):
@@ -59,8 +49,9 @@ def classes_svg(classes: ClassShares) -> Markup:
         axes.text(1 + 70 * pixel, y, text, transform=beside, ha="right", va="center", color=svg.INK)
         values = [(network, 100 * share) for network, of in classes.networks if (share := of[k]) is not None]
         if gain:
-            line = {"color": svg.ACCENT} if gain > 0 else {"color": svg.MISTAKE, "linestyle": (0, (1.7, 1))}
-            axes.plot((values[0][1], values[-1][1]), (y, y), linewidth=2.25, clip_on=False, **line)
+            ends, colour = (values[0][1], values[-1][1]), svg.ACCENT if gain > 0 else svg.MISTAKE
+            dash: Any = "-" if gain > 0 else (0, (1.7, 1))
+            axes.plot(ends, (y, y), color=colour, linestyle=dash, linewidth=2.25, clip_on=False)
         for network, value in (*values[1:-1], values[0], values[-1]):  # the first and the last lie above the others
             (mark,) = axes.plot([value], [y], linestyle="none", clip_on=False, **_MARKS[_kind(classes, network)])
             svg.tooltip(mark, f"{network}: {value:.1f} % of {classes.names[k]}")

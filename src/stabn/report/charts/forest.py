@@ -62,9 +62,9 @@ def _draw_panel(axes: Axes, table: EstimateTable, number: int, names: list[str])
             continue
         low, value, high = (100 * end for end in (cell.low, cell.value, cell.high))
         axes.plot([low, high], [i, i], color=svg.ACCENT, linewidth=1.5, marker="|", markersize=6, clip_on=False)
-        hollow = {"marker": "s", "color": svg.MISTAKE, "markerfacecolor": svg.SURFACE, "markeredgewidth": 1.9}
-        style = hollow if row.control else {"marker": "o", "color": svg.ACCENT}
-        (mark,) = axes.plot([value], [i], markersize=7, clip_on=False, **style)
+        shape, colour = ("s", svg.MISTAKE) if row.control else ("o", svg.ACCENT)
+        fill = svg.HOLLOW if row.control else {}
+        (mark,) = axes.plot([value], [i], marker=shape, color=colour, markersize=7, clip_on=False, **fill)
         svg.tooltip(mark, f"{names[i]}, {column}: {value:.1f} ({low:.1f} to {high:.1f})")
 
 

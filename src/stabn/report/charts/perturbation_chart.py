@@ -31,13 +31,15 @@ def perturbation_svg(grid: CurveGrid) -> Markup:
             axes.tick_params(labelbottom=True)
             axes.set_xlabel(f"ins {pair.insertion_area:.2f}, del {pair.deletion_area:.2f}", labelpad=0)
             shares = [100 * i / (len(pair.deletion) - 1) for i in range(len(pair.deletion))]
-            for kind, curve, area, style in (
-                ("deletion", pair.deletion, pair.deletion_area, {"color": svg.MISTAKE, "linestyle": (0, (3.3, 2))}),
-                ("insertion", pair.insertion, pair.insertion_area, {"color": svg.ACCENT}),
+            for kind, curve, area, colour, dash in (
+                ("deletion", pair.deletion, pair.deletion_area, svg.MISTAKE, (0, (3.3, 2))),
+                ("insertion", pair.insertion, pair.insertion_area, svg.ACCENT, "-"),
             ):
-                line = axes.plot(shares, [100 * value for value in curve], linewidth=1.5, clip_on=False, **style)[0]
-                line.set_label(kind)
-                svg.tooltip(line, f"{method}, {kind}: area {area:.3f}")
+                heights = [100 * value for value in curve]
+                line = axes.plot(
+                    shares, heights, label=kind, color=colour, linestyle=dash, linewidth=1.5, clip_on=False
+                )
+                svg.tooltip(line[0], f"{method}, {kind}: area {area:.3f}")
     for axes, method in zip(panels[0], grid.methods, strict=True):
         svg.tooltip(axes.set_title(svg.shorten([method], int((cell - 4) / 8))[0], fontsize=9), method)
     lines = panels[0][0].lines[::-1]

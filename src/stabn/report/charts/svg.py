@@ -19,7 +19,8 @@ WIDTH = 1060
 INK, MUTED, LINE, ACCENT, MISTAKE, SURFACE = "#010203", "#020304", "#030405", "#040506", "#050607", "#060708"
 _VARIABLES = {INK: "currentColor", MUTED: "var(--muted)", LINE: "var(--line)", ACCENT: "var(--accent)",
               MISTAKE: "var(--mistake)", SURFACE: "var(--surface)"}  # fmt: skip
-DOTTED = (0, (1.3, 2.6))
+DOTTED: Any = (0, (1.3, 2.6))  # matplotlib's stubs know named line styles only
+HOLLOW: Any = {"markerfacecolor": SURFACE, "markeredgewidth": 1.9}
 _TOOLTIP = "tooltip:"
 
 STYLE: Any = {  # matplotlib's stubs want the literal type of every known key
