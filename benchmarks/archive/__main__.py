@@ -39,10 +39,10 @@ def write_table(folder: Path, clips: int) -> Path:
     return table
 
 
-def measured(asked: argparse.Namespace, table: Path, run: Path, workers: int, out: Path) -> dict[str, Any]:
-    options = BatchOptions(asked.batch_size, workers, engine=EngineRecipe(asked.accelerator))
-    told = explain_archive(run, table, out, options=options, price_per_hour=asked.price_per_hour)
-    return {"workers": workers, "errors": told["errors"], **told["speed"]}
+def measured(args: argparse.Namespace, table: Path, run: Path, workers: int, out: Path) -> dict[str, Any]:
+    options = BatchOptions(args.batch_size, workers, engine=EngineRecipe(args.accelerator))
+    summary = explain_archive(run, table, out, options=options, price_per_hour=args.price_per_hour)
+    return {"workers": workers, "errors": summary["errors"], **summary["speed"]}
 
 
 if __name__ == "__main__":
@@ -55,22 +55,22 @@ if __name__ == "__main__":
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--price-per-hour", type=float, default=0.1)
     parser.add_argument("--note", default="", help="about the machine")
-    asked = parser.parse_args()
-    videos, run = asked.out / "videos", asked.out / "network"
-    generate_tabletop(videos, train=asked.videos - len(CLASS_NAMES), validation=len(CLASS_NAMES))
+    args = parser.parse_args()
+    videos, run = args.out / "videos", args.out / "network"
+    generate_tabletop(videos, train=args.videos - len(CLASS_NAMES), validation=len(CLASS_NAMES))
     model = STABN("small", len(CLASS_NAMES), PREPROCESSING.sampling.frames, class_names=CLASS_NAMES)
     model.preprocessing = PREPROCESSING.as_json()
     if not run.exists():
         model.save_pretrained(run)
-    table = write_table(videos, asked.clips)
+    table = write_table(videos, args.clips)
     runs = [
-        measured(asked, table, run, workers, asked.out / f"answers-{asked.clips}-{number}")
-        for number, workers in enumerate(asked.workers)
+        measured(args, table, run, workers, args.out / f"answers-{args.clips}-{number}")
+        for number, workers in enumerate(args.workers)
     ]
     info = probe(videos / "videos" / "1.mp4")
     found = {
-        "command": reproducing_command(__file__, OUT=asked.out),
-        "machine": describe_machine() | ({"note": asked.note} if asked.note else {}),
+        "command": reproducing_command(__file__, OUT=args.out),
+        "machine": describe_machine() | ({"note": args.note} if args.note else {}),
         "videos": f"{info.width} x {info.height} pixels, {info.num_frames} frames",
         "network": "small, 16 frames, 56 x 56 pixels",
         "runs": runs,

@@ -76,31 +76,31 @@ def measured(architecture: str) -> dict[str, Any]:
         for name, attention in kinds.items():
             command = [sys.executable, "-m", "benchmarks.cost", "--step", architecture, str(int(attention))]
             rounds[name].append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
-    found: dict[str, Any] = {"clips, frames, side, classes": SIZES[architecture]}
+    results: dict[str, Any] = {"clips, frames, side, classes": SIZES[architecture]}
     for name, attention in kinds.items():
         figures = {key: median(one[key] for one in rounds[name]) for key in ("seconds", "mebibytes")}
-        found[name] = {k: round(v, 4) for k, v in (figures | arithmetic(architecture, attention)).items()}
-    found["ratio"] = {k: round(v / found["3D ResNet"][k], 3) for k, v in found["ST-ABN"].items()}
-    return found
+        results[name] = {k: round(v, 4) for k, v in (figures | arithmetic(architecture, attention)).items()}
+    results["ratio"] = {k: round(v / results["3D ResNet"][k], 3) for k, v in results["ST-ABN"].items()}
+    return results
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architectures", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.step:
-        print(json.dumps(one_step(asked.step[0], bool(int(asked.step[1])), 3)))
+    args = parser.parse_args()
+    if args.step:
+        print(json.dumps(one_step(args.step[0], bool(int(args.step[1])), 3)))
     else:
-        found = {architecture: measured(architecture) for architecture in asked.architectures}
+        results = {architecture: measured(architecture) for architecture in args.architectures}
         write_rows(
             Path(__file__).with_name("results.json"),
             {
                 "command": shlex.join(["python", "-m", "benchmarks.cost", *sys.argv[1:]]),
                 "machine": describe_machine(),
                 "repetitions": REPETITIONS,
-                **found,
+                **results,
             },
         )
-        for architecture, row in found.items():
+        for architecture, row in results.items():
             print(architecture, json.dumps(row["ratio"]))

@@ -7,8 +7,8 @@
 
 Every arm is a process of its own, which keeps its network; the arms take turns, so that whatever else the machine does
 meets all of them, and the ratios of the medians count. A work of which no more than two arms fit into memory at once
-starts more than two anew for every turn. The plain arm is PyTorch as it comes: float32, its own layout, no copy that
-only answers, glibc as it is. Memory is the process's peak, import of PyTorch included. Arithmetic is that of the plain
+starts more than two anew for every turn. The plain arm is PyTorch as it comes: float32, its own layout, no fast
+inference, glibc as it is. Memory is the process's peak, import of PyTorch included. Arithmetic is that of the plain
 network, counted by PyTorch's own counter, so Winograd's convolutions may seem to compute faster than the machine
 multiplies.
 """
@@ -66,36 +66,36 @@ class Arm:
 
     Attributes:
         keep: freed memory is kept by the process; in training from the end of its first step on.
-        layout: channels last; in answering always.
-        answering: the copy that only answers; without, the network itself.
+        layout: channels last; in fast inference always.
+        fast_inference: a fast-inference copy; without, the network itself.
         winograd: in that copy.
         dtype: of features and activations; bfloat16 is autocast while training.
         fused: the optimizer moves all weights in one call.
-        lean: normalisations are computed again for the gradients.
-        activation_checkpointing: all that is inside residual blocks is.
+        norm_checkpointing: normalisations are recomputed in the backward pass.
+        activation_checkpointing: everything inside residual blocks is.
         compiled: by torch.compile; its start-up is in `start`, not in `seconds`.
     """
 
     keep: bool = True
     layout: bool = True
-    fast_inference_copy: bool = True
+    fast_inference: bool = True
     winograd: bool = True
     dtype: str = "float32"
     fused: bool = True
-    lean: bool = True
+    norm_checkpointing: bool = True
     activation_checkpointing: bool = False
     compiled: bool = False
 
 
-PLAIN = Arm(keep=False, layout=False, answering=False, winograd=False, fused=False, lean=False)
+PLAIN = Arm(keep=False, layout=False, fast_inference=False, winograd=False, fused=False, norm_checkpointing=False)
 BEST = "bfloat16" if bf16_is_faster(DEVICE) else "float32"
 FAST = Arm(dtype=BEST, winograd=BEST == "float32" and DEVICE == CPU)
 ARMS = {
     "inference": {
         "plain": PLAIN,
         "fast": FAST,
-        "plain, memory kept": Arm(layout=False, answering=False),
-        "channels last, memory kept": Arm(answering=False),
+        "plain, memory kept": Arm(layout=False, fast_inference=False),
+        "channels last, memory kept": Arm(fast_inference=False),
         "fast, no Winograd": replace(FAST, winograd=False),
         "fast, memory not kept": replace(FAST, keep=False),
     },
@@ -103,8 +103,8 @@ ARMS = {
     "step": {
         "plain": PLAIN,
         "fast": FAST,
-        "plain, memory kept": Arm(layout=False, fused=False, lean=False),
-        "fast, all kept for gradients": Arm(lean=False, dtype=BEST),
+        "plain, memory kept": Arm(layout=False, fused=False, norm_checkpointing=False),
+        "fast, all kept for gradients": Arm(norm_checkpointing=False, dtype=BEST),
         "fast, memory not kept": Arm(keep=False, dtype=BEST),
         "fast, optimizer not fused": Arm(fused=False, dtype=BEST),
         "fast, recomputing": Arm(keep=False, activation_checkpointing=True, dtype=BEST),
@@ -114,7 +114,8 @@ OTHER = "float32" if BEST == "bfloat16" else "bfloat16"
 if OTHER == "float32" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
     for kind in ARMS:
         ARMS[kind][f"fast, {OTHER}"] = replace(FAST, dtype=OTHER, winograd=OTHER == "float32" and DEVICE == CPU)
-COMPILED = Arm(compiled=True, winograd=False, lean=False, dtype=BEST)  # the compiler refuses lean
+# The compiler refuses norm checkpointing.
+COMPILED = Arm(compiled=True, winograd=False, norm_checkpointing=False, dtype=BEST)
 
 
 def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[[], Any]:
@@ -130,8 +131,8 @@ def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[
         return _step(model, clips, arm, classes)
     model.eval()
     dtype = getattr(torch, arm.dtype)
-    network = fast_inference_copy(model, dtype, winograd=arm.winograd) if arm.answering else model
-    if arm.answering:
+    network = fast_inference_copy(model, dtype, winograd=arm.winograd) if arm.fast_inference else model
+    if arm.fast_inference:
         clips = clips.to(dtype)
         del model
     if work.kind == "inference":
@@ -147,7 +148,7 @@ def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[
 def _step(model: STABN, clips: torch.Tensor, arm: Arm, classes: int) -> Callable[[], Any]:
     model.train()
     model.activation_checkpointing = arm.activation_checkpointing
-    model.checkpoint_norms(arm.lean)
+    model.checkpoint_norms(arm.norm_checkpointing)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4, fused=arm.fused)
     labels = torch.arange(len(clips), device=DEVICE) % classes
     asked = torch.compile(model) if arm.compiled else model
@@ -207,8 +208,8 @@ def measured(name: str, work: Work, arms: dict[str, Arm], architecture: str, cla
                     stdout=subprocess.PIPE,
                     text=True,
                 )
-                told = json.loads(children[arm].stdout.readline())
-                starts[arm], logits[arm] = told["start"], torch.tensor(told["logits"])
+                reply = json.loads(children[arm].stdout.readline())
+                starts[arm], logits[arm] = reply["start"], torch.tensor(reply["logits"])
             child = children[arm]
             child.stdin.write("go\n")
             child.stdin.flush()
@@ -217,9 +218,9 @@ def measured(name: str, work: Work, arms: dict[str, Arm], architecture: str, cla
                 children.pop(arm).communicate()
     for child in children.values():
         child.communicate()
-    found: dict[str, Any] = {"architecture": architecture, "classes": classes, **asdict(work)}
-    found["gflop"] = round(arithmetic(work, architecture, classes), 1)
-    found["arms"] = {
+    result: dict[str, Any] = {"architecture": architecture, "classes": classes, **asdict(work)}
+    result["gflop"] = round(arithmetic(work, architecture, classes), 1)
+    result["arms"] = {
         arm: {
             **{key: round(median(one[key] for one in rounds[arm]), 4) for key in ("seconds", "cpu", "gib")},
             "all seconds": [round(one["seconds"], 4) for one in rounds[arm]],
@@ -227,8 +228,8 @@ def measured(name: str, work: Work, arms: dict[str, Arm], architecture: str, cla
         }
         for arm in arms
     }
-    plain = found["arms"]["plain"]
-    for arm, figures in found["arms"].items():
+    plain = result["arms"]["plain"]
+    for arm, figures in result["arms"].items():
         figures["times as fast"] = round(plain["seconds"] / figures["seconds"], 2)
         figures["memory"] = round(figures["gib"] / plain["gib"], 2)
         if work.kind == "inference":
@@ -236,8 +237,8 @@ def measured(name: str, work: Work, arms: dict[str, Arm], architecture: str, cla
             figures["logits' difference, of their spread"] = float((logits[arm] - same).abs().max()) / spread
             best = (of.view(work.clips, classes).argmax(1) for of in (logits[arm], same))
             figures["same top-1"] = bool(torch.equal(*best))
-        figures["gflop/s"] = round(found["gflop"] / figures["seconds"], 1)
-    return found
+        figures["gflop/s"] = round(result["gflop"] / figures["seconds"], 1)
+    return result
 
 
 def arithmetic(work: Work, architecture: str, classes: int) -> float:
@@ -260,7 +261,7 @@ def arithmetic(work: Work, architecture: str, classes: int) -> float:
 
 def ceiling() -> dict[str, float]:
     """GFLOP/s of a square matrix product, the best of several, by dtype; on a GPU rounded as its convolutions are."""
-    found = {}
+    result = {}
     side = 2048 if DEVICE == CPU else 8192
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     for dtype in sorted({arm.dtype for arms in ARMS.values() for arm in arms.values()}):
@@ -272,8 +273,8 @@ def ceiling() -> dict[str, float]:
             if DEVICE != CPU:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - begun)
-        found[dtype] = round(2 * side**3 / min(seconds) / 1e9, 1)
-    return found
+        result[dtype] = round(2 * side**3 / min(seconds) / 1e9, 1)
+    return result
 
 
 def main() -> None:
@@ -287,9 +288,9 @@ def main() -> None:
         parser.add_argument(f"--{option}", type=int, help="in place of each work's own")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
-        name, work, arm, architecture, classes = json.loads(asked.child)
+    args = parser.parse_args()
+    if args.child:
+        name, work, arm, architecture, classes = json.loads(args.child)
         return serve(name, Work(**work), Arm(**arm), architecture, classes)
     from benchmarks.settings import (
         describe_machine,
@@ -297,26 +298,26 @@ def main() -> None:
     )  # only here, for the children need not know all verbs
     from benchmarks.tables import write_rows
 
-    known = read_json(asked.out, remedy="remove it") if asked.out.exists() else {}
-    for name in asked.work:
-        changed = {o: getattr(asked, o) for o in ("frames", "side", "repetitions") if getattr(asked, o) is not None}
+    results = read_json(args.out, remedy="remove it") if args.out.exists() else {}
+    for name in args.work:
+        changed = {o: getattr(args, o) for o in ("frames", "side", "repetitions") if getattr(args, o) is not None}
         work = Work(**{**asdict(WORKS[name]), **changed})
-        arms = ARMS[work.kind] | ({"compiled": COMPILED} if asked.compiled else {})
-        arms = {arm: how for arm, how in arms.items() if asked.arms is None or arm in ("plain", *asked.arms)}
+        arms = ARMS[work.kind] | ({"compiled": COMPILED} if args.compiled else {})
+        arms = {arm: how for arm, how in arms.items() if args.arms is None or arm in ("plain", *args.arms)}
         before = ceiling()
-        found = measured(name, work, arms, asked.architecture, asked.classes)
+        result = measured(name, work, arms, args.architecture, args.classes)
         after = ceiling()
-        found["ceiling gflop/s"] = {dtype: max(before[dtype], after[dtype]) for dtype in before}
-        for arm, figures in found["arms"].items():
-            figures["share of ceiling"] = round(figures["gflop/s"] / found["ceiling gflop/s"][arms[arm].dtype], 2)
-        command = reproducing_command(__file__, OUT=asked.out)
+        result["ceiling gflop/s"] = {dtype: max(before[dtype], after[dtype]) for dtype in before}
+        for arm, figures in result["arms"].items():
+            figures["share of ceiling"] = round(figures["gflop/s"] / result["ceiling gflop/s"][arms[arm].dtype], 2)
+        command = reproducing_command(__file__, OUT=args.out)
         where = {"machine": describe_machine(), "device": _device(), "threads": torch.get_num_threads()}
         unlike = "".join(f", {option} {value}" for option, value in changed.items() if option != "repetitions")
-        unlike += f", architecture {asked.architecture}" * (asked.architecture != "resnet50")
-        unlike += ", compiled" * asked.compiled
-        known[f"{name} {DEVICE.type}{unlike}"] = {"command": command, **where, **found}
-        write_rows(asked.out, known)
-        for arm, f in found["arms"].items():
+        unlike += f", architecture {args.architecture}" * (args.architecture != "resnet50")
+        unlike += ", compiled" * args.compiled
+        results[f"{name} {DEVICE.type}{unlike}"] = {"command": command, **where, **result}
+        write_rows(args.out, results)
+        for arm, f in result["arms"].items():
             print(
                 f"{name}  {arm:28}  {f['seconds']:8.3f} s  {f['times as fast']:5.2f} times  {f['gib']:5.1f} GiB  "
                 f"{f['share of ceiling']:5.0%} of the ceiling",
