@@ -137,6 +137,7 @@ class ClipDataModule(LightningDataModule):
             SkipUnreadable(self.validation_set),
             self.batch_size,
             sampler=shard_indices(self.trainer, len(self.validation_set)),
+            persistent_workers=self.workers > 0,
             **loader_options(self.workers, self.trainer),
         )
 
