@@ -205,8 +205,8 @@ def test_every_format_becomes_the_same_table(words, truth, tmp_path, prepared):
     assert table.class_names == (names if form in NUMBERED else tuple(sorted(names)))
     expected = [(names[s.label], s.split) for s in truth.samples]
     order = {s.path.resolve(): i for i, s in enumerate(truth.samples)}
-    found = sorted(table.samples, key=lambda s: order[s.path.resolve()]) if form is class_folders else table.samples
-    assert [(table.class_names[s.label], s.split) for s in found] == expected
+    samples = sorted(table.samples, key=lambda s: order[s.path.resolve()]) if form is class_folders else table.samples
+    assert [(table.class_names[s.label], s.split) for s in samples] == expected
     assert len({s.clip_id for s in table.samples}) == 42
 
 
@@ -259,8 +259,8 @@ def test_the_command_line_takes_every_option(truth, tmp_path, capsys):
 def test_a_mistake_is_one_line_and_status_2(truth, tmp_path, one_line):
     videos_list(tmp_path / "source", truth)
     (tmp_path / "source" / "my videos" / "1 .mp4").unlink()
-    told = one_line("prepare", tmp_path / "source", "--out", tmp_path / "t.csv")
-    assert re.search(names("1 of 42", "my videos/1 .mp4", "--missing skip"), told)
+    message = one_line("prepare", tmp_path / "source", "--out", tmp_path / "t.csv")
+    assert re.search(names("1 of 42", "my videos/1 .mp4", "--missing skip"), message)
 
 
 def test_paths_are_relative_below_the_tables_folder_and_absolute_elsewhere(truth, tmp_path, monkeypatch):
@@ -429,10 +429,10 @@ def test_parquet_is_read(tmp_path, truth, prepared, refused):
         "boxes": [[1, 2]] * 42,
     }
     parquet.write_table(arrow_table(columns), file)
-    report, _, found = prepared(file, missing="skip")
+    report, _, table = prepared(file, missing="skip")
     assert report["left_out"] == {"no class": 1}
-    assert found.class_names == tuple(sorted({str(s.label) for s in truth.samples[1:]}))
-    assert str(found.samples[0].segment) == "frames 2 to 9"
+    assert table.class_names == tuple(sorted({str(s.label) for s in truth.samples[1:]}))
+    assert str(table.samples[0].segment) == "frames 2 to 9"
     with pytest.raises(UserError, match=names("clips.parquet, row 1", "label")):
         DataSource(str(file)).table()
     file.write_bytes(file.read_bytes()[:-30])

@@ -41,13 +41,13 @@ def test_it_is_a_something_something_data_set_of_h264_files(tabletop):
     assert list(table.class_names) == [name.replace("[", "").replace("]", "") for name in NAMES]
     for split, count in (("train", 2), ("validation", 1)):
         assert set(Counter(s.label for s in table.of_split(split)).values()) == {count}
-    known = truth(tabletop)
+    truths = truth(tabletop)
     for sample in table.samples[:6]:
         info = probe(sample.path)
         assert (info.width, info.height) == (SIDE, SIDE)
         assert info.fps == pytest.approx(FPS)
         assert 2 * FPS <= info.num_frames <= 4 * FPS
-        assert len(known[sample.clip_id]["relevance"]) == len(known[sample.clip_id]["boxes"]) == info.num_frames
+        assert len(truths[sample.clip_id]["relevance"]) == len(truths[sample.clip_id]["boxes"]) == info.num_frames
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_clips(tabletop, tmp_path):
@@ -160,9 +160,9 @@ def test_boxes_lie_in_the_picture_and_hold_what_the_act_changed(tabletop):
     frames, boxes = draw_clip(plan_clip(5, "train", 1, 2))
     without, _ = draw_clip(plan_clip(5, "train", 1, 2), with_act=False)
     plan = plan_clip(5, "train", 1, 2)
-    seen = [(i, box) for i, box in enumerate(boxes) if box is not None]
-    assert {i for i, _ in seen} <= set(range(plan.start, plan.stop))
-    assert len(seen) > 0.6 * (plan.stop - plan.start)
+    visible = [(i, box) for i, box in enumerate(boxes) if box is not None]
+    assert {i for i, _ in visible} <= set(range(plan.start, plan.stop))
+    assert len(visible) > 0.6 * (plan.stop - plan.start)
     middle = (plan.start + plan.stop) // 2
     left, top, right, bottom = boxes[middle]
     assert 0 <= left < right <= SIDE
@@ -202,13 +202,15 @@ def shown(boxes):
 def test_the_marks_colour_gives_training_clips_away_and_misleads_in_validation_clips(planted):
     _, folder = planted
     table = read_something_something(folder, folder / "videos")
-    known = truth(folder)
-    told = {s: class_by_colour(s.path, known[s.clip_id]["marks"]) for s in table.samples}
-    assert all(table.class_names[said] == known[sample.clip_id]["mark_class"] for sample, said in told.items())
-    right = {split: [told[s] == s.label for s in table.of_split(split)] for split in ("train", "validation")}
+    truths = truth(folder)
+    marked_class = {s: class_by_colour(s.path, truths[s.clip_id]["marks"]) for s in table.samples}
+    assert all(
+        table.class_names[label] == truths[sample.clip_id]["mark_class"] for sample, label in marked_class.items()
+    )
+    right = {split: [marked_class[s] == s.label for s in table.of_split(split)] for split in ("train", "validation")}
     assert np.mean(right["train"]) > 0.95
     assert not any(right["validation"])
-    assert len({told[s] for s in table.of_split("validation")}) > 5
+    assert len({marked_class[s] for s in table.of_split("validation")}) > 5
 
 
 def test_the_mark_is_outside_the_act_or_else_inside_it_and_away_from_the_object(planted):
@@ -314,7 +316,7 @@ def test_wrong_shortcuts_are_refused(planted, tmp_path, one_line):
 def test_the_command_plants_what_it_is_asked_for_and_says_where_the_clean_clips_are(planted, tmp_path, capsys):
     where, folder = planted  # finished, so nothing is drawn again
     words = ["tabletop", str(folder), "--train", "28", "--validation", "14", "--seed", "5", "--shortcut", where]
-    main([*words, "--json", str(tmp_path / "told.json")])
+    main([*words, "--json", str(tmp_path / "report.json")])
     assert str(folder / "clean") in capsys.readouterr().out
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert (told["shortcut"], told["shortcut_strength"], told["clean"]) == (where, 1.0, str(folder / "clean"))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["shortcut"], report["shortcut_strength"], report["clean"]) == (where, 1.0, str(folder / "clean"))

@@ -11,6 +11,7 @@ from stabn.data.annotations.columns import Columns
 from stabn.data.annotations.kinetics import read_kinetics
 from stabn.data.annotations.named_columns import read_named_columns
 from stabn.data.annotations.something_something import read_something_v1, read_something_v2
+from stabn.data.annotations.source import DataSource
 from stabn.data.annotations.splits import known_split, normalise_split, split_of_file, with_split, with_validation
 from stabn.data.dataset import Table
 from stabn.data.segments import Segment
@@ -190,6 +191,13 @@ def test_version_2_clips_that_cannot_be_used_are_told(tmp_path):
     assert got.problems[0].where == "something-something-v2-train.json, entry 0"
 
 
+def test_missing_videos_of_version_2_are_named_when_training_reads_them(tmp_path):
+    put(v2(tmp_path) / "videos", "74225.mp4")
+    assert [sample.path.name for sample in DataSource(str(tmp_path)).full_table().samples] == ["74225.mp4", "7.webm"]
+    with pytest.raises(UserError, match=names("'7'", "1 of 2", "--data.videos", "--data.exclude")):
+        DataSource(str(tmp_path)).table()
+
+
 # A folder per class
 
 
@@ -361,9 +369,9 @@ def test_clips_of_one_video_are_drawn_together_and_test_clips_stay(tmp_path):
     splits = {}
     for sample in table.samples:
         splits.setdefault(sample.path.name, set()).add(sample.split)
-    assert all(len(found) == 1 for found in splits.values())
+    assert all(len(of_video) == 1 for of_video in splits.values())
     assert splits["3.mp4"] == {"test"}
-    assert sum(found == {"validation"} for found in splits.values()) == 6
+    assert sum(of_video == {"validation"} for of_video in splits.values()) == 6
 
 
 def test_all_clips_can_be_put_into_one_split(tmp_path):

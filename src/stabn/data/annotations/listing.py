@@ -217,12 +217,12 @@ def _is_longer(clip: ListedClip, images: Images) -> bool:
 
 def _frame_notes(images: Mapping[str, Images], longer: Sequence[str], starts: Sequence[float]) -> Iterator[str]:
     """What to know of frame folders: `longer` ones than listed; `starts` are the first frames of segments."""
-    numbers = {clip_id: found for clip_id, found in images.items() if found and not isinstance(found, str)}
-    firsts = sorted(Counter(found[0] for found in numbers.values()).items())
+    numbers = {clip_id: value for clip_id, value in images.items() if value and not isinstance(value, str)}
+    firsts = sorted(Counter(ascending[0] for ascending in numbers.values()).items())
     if firsts:
         counts = ", ".join(f"{first} ({count})" for first, count in firsts[:4])
         yield f"images are numbered from {counts if len(firsts) > 1 else firsts[0][0]}; we count frames from 0"
-    gaps = [clip_id for clip_id, found in numbers.items() if found[-1] - found[0] + 1 > len(found)]
+    gaps = [clip_id for clip_id, n in numbers.items() if n[-1] - n[0] + 1 > len(n)]
     if gaps:
         yield f"{len(gaps)} frame folders lack numbers between their first and last image: {join_names(gaps)}"
     if longer:

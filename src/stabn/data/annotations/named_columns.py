@@ -28,12 +28,12 @@ def read_named_columns(files: Sequence[tuple[Path, str]], videos: Path | None, c
         table = read_rows(file)
         usual = columns.with_usual_names(table.heading)
         try:
-            found = usual.of(table.heading, file, optional=("split",))
+            named = usual.of(table.heading, file, optional=("split",))
         except UserError as error:
             raise UserError(str(error).replace("--data.columns", "--columns")) from None
         changes = usual.changes(columns)
         notes += [f"{file.name}: {', '.join(changes)}"] if changes else []
-        listed = clips_in_rows(table, found, file, videos)
+        listed = clips_in_rows(table, named, file, videos)
         clips += [replace(clip, split=normalise_split(clip.split) or split) for clip in listed]
     if not clips:
         raise UserError(f"{files[0][0]}: holds no clip; write one line per video under the heading")

@@ -130,7 +130,7 @@ def _reach(plan: ClipPlan) -> np.ndarray:
         (128, 128) bool, rows of pixels.
     """
     shake = plan.camera_shake(plan.random_stream("camera"))
-    reached = np.zeros((SIDE, SIDE), dtype=bool)
+    reachable = np.zeros((SIDE, SIDE), dtype=bool)
     for act in ACTS.values():
         setting = act.fit(plan.setting)
         keys, thing = act.motion(setting)["object"], setting.appearances[0]
@@ -145,16 +145,16 @@ def _reach(plan: ClipPlan) -> np.ndarray:
             centre = np.array(pose[:2]) - shake[frame]
             low = np.maximum(np.floor((centre - half) * SIDE).astype(int) - 2, 0)  # 2: drawing rounds
             high = np.maximum(np.ceil((centre + half) * SIDE).astype(int) + 2, 0)
-            reached[low[1] : high[1], low[0] : high[0]] = True
-    return reached
+            reachable[low[1] : high[1], low[0] : high[0]] = True
+    return reachable
 
 
-def _free_places(reached: np.ndarray, side: int) -> list[tuple[int, int]]:
+def _free_places(reachable: np.ndarray, side: int) -> list[tuple[int, int]]:
     """Every (left, top) at which a square is out of reach, inside the margin if there is such a place.
 
     There always is one in the picture: below the table, on the side to which nothing is pushed.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(reached, (side, side))
+    windows = np.lib.stride_tricks.sliding_window_view(reachable, (side, side))
     free = np.logical_not(np.any(windows, axis=(-2, -1)))
     inner = np.zeros_like(free)
     inner[MARGIN:-MARGIN, MARGIN:-MARGIN] = free[MARGIN:-MARGIN, MARGIN:-MARGIN]
