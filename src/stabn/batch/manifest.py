@@ -101,7 +101,7 @@ class ArchivePart:
 
     number: int
     clips: tuple[ArchiveClip, ...]
-    clips_digest: str = field(init=False)
+    digest: str = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.clips:
