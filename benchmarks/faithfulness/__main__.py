@@ -20,7 +20,7 @@ from benchmarks.tables import BEYOND_RANDOM
 from stabn.evaluation.attribution import methods_of
 from stabn.evaluation.faithfulness import run_faithfulness
 from stabn.files import read_json, write_json
-from stabn.runs import is_finished, open_run
+from stabn.runs import is_finished_run, open_run
 
 RUNS = {
     "before": "before",
@@ -70,7 +70,7 @@ def measure_seed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found = {}
     for name in args.runs:
         run = folder / RUNS[name].format(architecture=SETTINGS[args.data].architecture)
-        if not is_finished(run):
+        if not is_finished_run(run):
             print(f"{run}: {name} left out, not trained", file=sys.stderr)
             continue
         for method, values in measure_run(args, run).items():

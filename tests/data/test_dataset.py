@@ -289,7 +289,6 @@ def test_something_something_becomes_a_table(something, name):
         ({"labels": {"a": "0", "b": "0"}}, "'b'"),
         ({"labels": {"a": "zero"}}, "'zero'"),
         ({"labels": {"a": -1}}, "-1"),
-        ({"videos": ("1.webm",)}, "'2'"),
     ],
 )
 def test_wrong_something_something_files_are_refused_in_one_line(something, files, message):

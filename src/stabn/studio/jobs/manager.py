@@ -20,7 +20,7 @@ from stabn.edits.project import Project, write_snapshot
 from stabn.errors import UserError
 from stabn.files import read_json
 from stabn.records import Edit, utc_now
-from stabn.runs import Run, is_finished
+from stabn.runs import Run, is_finished_run
 from stabn.studio.jobs.outcome import has_outcome
 from stabn.studio.jobs.process import STAGE_RUNS, JobSpec, JobState, cancel_marker, job_lock
 from stabn.studio.not_found import NotFoundError
@@ -184,7 +184,7 @@ class JobManager:
             "command": spec.command(folder),
             "log": _last_lines(folder / "log.txt"),
             "error": state.error,
-            "run": str(fine_tuned) if is_finished(fine_tuned) else None,
+            "run": str(fine_tuned) if is_finished_run(fine_tuned) else None,
         }
 
     def _folders(self) -> builtins.list[Path]:

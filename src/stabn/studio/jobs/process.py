@@ -33,7 +33,7 @@ from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
 from stabn.records import utc_now
-from stabn.runs import Run, is_finished, open_run
+from stabn.runs import Run, is_finished_run, open_run
 from stabn.studio.jobs.outcome import has_outcome, measure_outcome
 from stabn.training.finetune import finetune
 from stabn.training.recipes import GAMMA, SMALL_AUGMENTATION, SMALL_FINETUNING, LoaderRecipe
@@ -201,7 +201,7 @@ def run_stages(folder: Path) -> None:
 
 
 def _train(run: Run, project: Project, out: Path, spec: JobSpec, *, control: bool) -> None:
-    if is_finished(out):
+    if is_finished_run(out):
         return
     finetune(
         run,
