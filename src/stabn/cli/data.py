@@ -1,4 +1,4 @@
-"""The verbs around data sets; as in `stabn.cli.train`, parameters and docstring are options and help."""
+"""The verbs around data sets: generate Tabletop, make a table of any annotations, find what cannot be learnt from."""
 
 from collections import Counter
 from pathlib import Path

@@ -283,16 +283,12 @@ class VideoDataset(Dataset[ClipBatch]):
         self, sample: Sample, frame_indices: Int64[Tensor, " n"], corner: tuple[int, int], flipped: bool
     ) -> dict[str, Tensor]:
         """The maps and has_maps of frames of which the network sees the square at a corner."""
-        boxes = self.boxes.get(sample.clip_id, ())
-        maps = torch.zeros(len(frame_indices), self.grid, self.grid)
-        has_maps = torch.zeros(len(frame_indices), dtype=torch.bool)
+        known = self.boxes.get(sample.clip_id, ())
+        boxes = [known[index] if index < len(known) else None for index in frame_indices.tolist()]
         size = self._sizes[sample.path]
         crop = self.preprocessing.view_box(*size, corner)
-        for row, index in enumerate(frame_indices.tolist()):
-            box = boxes[index] if index < len(boxes) else None
-            if box is not None:
-                maps[row] = box_map(box, crop, size, self.grid, self.grid)
-                has_maps[row] = True
+        maps = torch.stack([box_map(box, crop, size, self.grid, self.grid) for box in boxes])
+        has_maps = torch.tensor([box is not None for box in boxes])
         return {"maps": maps.flip(-1) if flipped else maps, "has_maps": has_maps}
 
     def _read(self, sample: Sample, rng: np.random.Generator, scored: FrameScores | None) -> Clip:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from stabn.data.annotations.rows import read_text
 from stabn.data.boxes import Box
 from stabn.errors import UserError
 
@@ -90,13 +91,7 @@ def read_truth(path: Path | str) -> dict[str, ClipTruth]:
         UserError: the file cannot be read, or a line is wrong or of the same clip as an earlier one; file and line
             are named.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file like Tabletop's truth.jsonl") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text ({error}); give a file like Tabletop's truth.jsonl") from None
+    lines = read_text(Path(path), "give a file like Tabletop's truth.jsonl").split("\n")
     truth: dict[str, ClipTruth] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -147,11 +142,7 @@ def unused_truth_message(truth: Mapping[str, ClipTruth], clip_ids: Iterable[str]
 
 
 def _parse_entry(value: Any) -> tuple[str, ClipTruth]:
-    """Clip id and truth from one line of a truth file.
-
-    Raises:
-        ValueError: the line is not as `read_truth` describes.
-    """
+    """Clip id and truth from one line of a truth file; a ValueError where it is not as `read_truth` describes."""
     if not isinstance(value, dict) or isinstance(value.get("id"), bool) or not isinstance(value.get("id"), int | str):
         raise ValueError("has no id; expected an object with id and relevance, interval or boxes")
     relevance, interval, boxes = (value.get(name) for name in ("relevance", "interval", "boxes"))

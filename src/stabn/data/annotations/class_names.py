@@ -77,10 +77,7 @@ def _numbered_names(lines: Sequence[str]) -> list[tuple[int, str]]:
         pairs = [(int(match["number"]), match["name"]) for line in body if (match := pattern.fullmatch(line))]
         # "2 fingers up" and "level 3" are names: numbers of classes leave no gap, and the rest tells classes apart
         complete = pairs and len(pairs) == len(body) == len({name for _, name in pairs})
-        if complete and sorted(number for number, _ in pairs) in (
-            list(range(len(body))),
-            list(range(1, len(body) + 1)),
-        ):
+        if complete and {number for number, _ in pairs} in (set(range(len(body))), set(range(1, len(body) + 1))):
             return pairs
     return list(enumerate(lines))
 

@@ -170,11 +170,7 @@ def clips_in_rows(table: Rows, columns: Columns, file: Path, videos: Path | None
 
 
 def _segment(row: Mapping[str, str], columns: Columns, decimal_sign: str) -> Segment | None:
-    """Which part of its video a row is; None for all of it.
-
-    Raises:
-        ValueError: a cell is wrong; the message names it and ends with the remedy.
-    """
+    """Which part of its video a row is; None for all of it. A wrong cell is a ValueError that ends with the remedy."""
     names = [name for name in (columns.segment_start, columns.segment_end) if name is not None]
     kind = "time in seconds" if columns.segment_unit == "seconds" else "frame"
     start = _number(row, columns.segment_start, decimal_sign, kind)
@@ -188,11 +184,7 @@ def _segment(row: Mapping[str, str], columns: Columns, decimal_sign: str) -> Seg
 
 
 def _truth(row: Mapping[str, str], columns: Columns, decimal_sign: str) -> ClipTruth | None:
-    """When the labelled thing happens, as an interval in frames of the source; None where a row does not say.
-
-    Raises:
-        ValueError: a cell is wrong; the message names it and ends with the remedy.
-    """
+    """When the labelled thing happens, as an interval in frames of the source; None where a row does not say."""
     start, end = (_number(row, name, decimal_sign, "frame") for name in (columns.start, columns.end))
     if start is None and end is None:
         return None

@@ -99,14 +99,15 @@ def _detect_files(files: Sequence[Path], columns: Columns, chosen: str | None) -
 
 def _detect_in_folder(folder: Path, columns: Columns, chosen: str | None, out: Path | None) -> DetectedFormat:
     places = [folder, *(folder / name for name in _ANNOTATION_FOLDERS if (folder / name).is_dir())]
-    for name, is_there in (("something-v1", is_something_v1), ("something-v2", is_something_v2)):
-        if chosen == name:
-            return DetectedFormat(name, (), next((place for place in places if is_there(place)), folder))
+    somethings = {"something-v1": is_something_v1, "something-v2": is_something_v2}
+    if chosen in somethings:
+        return DetectedFormat(chosen, (), next(filter(somethings[chosen], places), folder))
     if chosen == "class-folders":
         return DetectedFormat(chosen, (), folder)
     for place in places:
-        if chosen is None and (is_something_v1(place) or is_something_v2(place)):
-            return DetectedFormat("something-v1" if is_something_v1(place) else "something-v2", (), place)
+        for name, is_there in somethings.items():
+            if chosen is None and is_there(place):
+                return DetectedFormat(name, (), place)
         lists = _lists_in(place, columns, chosen, out)
         if len(lists) > 1:
             formats = "; ".join(f"{format}: {', '.join(f.name for f in files)}" for format, files in lists.items())
@@ -165,11 +166,7 @@ def _with_splits(folder: Path, files: Sequence[Path]) -> tuple[tuple[Path, str],
 
 
 def _format_of_file(file: Path, columns: Columns) -> str | None:
-    """The format of one file: table, kinetics, list, or None if it is none of these.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """The format of one file: table, kinetics, list, or None if it is none of these."""
     is_text = file.suffix.lower() not in _OBJECTS
     heading = _heading(file)
     if is_text and is_kinetics(heading):

@@ -124,21 +124,18 @@ def make_listing(
     problems: list[ListedClip] = []
     existing: dict[str, ListedClip] = {}
     known_classes = None if class_names is None else frozenset(class_names)
+
+    def is_usable(clip: ListedClip, problem: tuple[str, str] | None) -> bool:
+        if problem is not None:
+            problems.append(replace(clip, problem_kind=problem[0], problem=problem[1]))
+        return problem is None
+
     for clip in tqdm(clips, desc="looking for videos", unit=" clips", delay=2, leave=False):
         path = finder.find(clip.path) if clip.problem is None else None
-        problem = _list_problem(clip, path, known_classes, existing)
-        if problem is not None:
-            problems.append(replace(clip, problem_kind=problem[0], problem=problem[1]))
-        else:
+        if is_usable(clip, _list_problem(clip, path, known_classes, existing)):
             existing[clip.clip_id] = replace(clip, path=path or clip.path)
     images = dict(zip(existing, _count_images([clip.path for clip in existing.values()]), strict=True))
-    usable: dict[str, ListedClip] = {}
-    for clip_id, clip in existing.items():
-        problem = _frame_problem(clip, images[clip_id])
-        if problem is not None:
-            problems.append(replace(clip, problem_kind=problem[0], problem=problem[1]))
-        else:
-            usable[clip_id] = clip
+    usable = {name: clip for name, clip in existing.items() if is_usable(clip, _frame_problem(clip, images[name]))}
     longer = [clip_id for clip_id, clip in usable.items() if _is_longer(clip, images[clip_id])]
     for clip_id in longer:
         usable[clip_id] = replace(usable[clip_id], segment=Segment(0, usable[clip_id].num_frames, "frames"))
@@ -166,20 +163,12 @@ def _list_problem(
         return "unknown class", f"is of class {clip.label!r}, which is not among the classes"
     if path is None:
         return "missing video", f"{clip.path} does not exist"
-    if str(path) != str(path).strip() or not _is_unicode(str(path)):
+    if str(path).encode(errors="replace").decode().strip() != str(path):
         return "unusable name", f"{str(path)!r} begins or ends with a space, or is no Unicode text"
     if clip.clip_id in existing:
         former = existing[clip.clip_id]
         return "listed twice", f"was listed before, {former.where} ({former.split})"
     return None
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _count_images(paths: Sequence[Path]) -> Iterator[Images]:

@@ -51,11 +51,10 @@ def read_data_set(
     detected = detect_format(sources, columns, format, out)
     listing = read_detected(detected, videos, columns, classes, first_frame)
     table = listing.table
-    in_validation = any(sample.split == "validation" for sample in table.samples)
     if split is not None:
         table = with_split(table, normalise_split(split) or UNSPLIT)
     if validation_share is not None:
-        if in_validation:
+        if any(sample.split == "validation" for sample in listing.table.samples):
             raise UserError("--validation-share: some clips are for validation already; leave it out")
         table = with_validation(table, validation_share, seed)
     return replace(listing, table=table, notes=(*listing.notes, *_warnings(table)))

@@ -9,6 +9,7 @@ from typing import Any
 
 from stabn.data.annotations.columns import Columns
 from stabn.data.annotations.paths import PathFinder
+from stabn.data.annotations.rows import read_text
 from stabn.data.annotations.something_something import read_something_something
 from stabn.data.annotations.table import read_table
 from stabn.data.dataset import Table
@@ -91,14 +92,8 @@ class DataSource:
 
 def _without(table: Table, file: Path) -> Table:
     """The clips that a file does not name."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(
-            f"--data.exclude: {file} cannot be read ({reason}); give a file with a clip id per line"
-        ) from None
-    excluded = {line.rstrip("\r") for line in lines if line.strip()}
+    text = read_text(file, "give --data.exclude a file with a clip id per line")
+    excluded = {line.rstrip("\r") for line in text.split("\n") if line.strip()}
     kept = tuple(sample for sample in table.samples if sample.clip_id not in excluded)
     if excluded and len(kept) == len(table.samples):
         raise UserError(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from stabn.data.dataset import Sample, Table
+from stabn.data.dataset import Table
 
 UNSPLIT = "unsplit"
 """The split of clips whose source does not say."""
@@ -62,10 +62,5 @@ def with_validation(table: Table, share: float, seed: int) -> Table:
     for key_by_path in keys.values():
         count = min(max(round(share * len(key_by_path)), 1), len(key_by_path) - 1)
         drawn.update(sorted(key_by_path, key=lambda path: key_by_path[path])[:count])
-
-    def moved(sample: Sample) -> Sample:
-        if sample.split not in (UNSPLIT, "train"):
-            return sample
-        return replace(sample, split="validation" if sample.path in drawn else "train")
-
-    return replace(table, samples=tuple(map(moved, table.samples)))
+    splits = {s.clip_id: "validation" if s.path in drawn else "train" for s in drawable}
+    return replace(table, samples=tuple(replace(s, split=splits.get(s.clip_id, s.split)) for s in table.samples))

@@ -37,14 +37,7 @@ _NO_CLASS = re.compile(r"-\d+")
 
 
 class _Line(NamedTuple):
-    """One line of a list, not yet split.
-
-    Attributes:
-        where: file and line.
-        split: of the file.
-        root: what the path is relative to.
-        text: without spaces around it.
-    """
+    """One line of a list, not yet cut into cells; its path is relative to `root`."""
 
     where: str
     split: str
@@ -160,11 +153,7 @@ def _without_class(clip: ListedClip, line: _Line, numbers: int, finder: PathFind
 
 
 def _likeliest_layout(file: Path, lines: Sequence[_Line], finder: PathFinder) -> str:
-    """The layout that explains the most lines by what exists, or else by their form.
-
-    Raises:
-        UserError: two explain as many.
-    """
+    """The layout that explains the most lines by what exists, or else by their form."""
     clips = {layout: [_clip(line, numbers, 0) for line in lines] for layout, numbers in LAYOUTS.items()}
     existing = {
         layout: sum(bool(clip.label) and finder.find(clip.path) is not None for clip in clips[layout])
@@ -186,16 +175,7 @@ def _likeliest_layout(file: Path, lines: Sequence[_Line], finder: PathFinder) ->
 def _class_names(
     labels: Sequence[str], file: Path | None, folder: Path
 ) -> tuple[Mapping[str, str], Sequence[str] | None, list[str]]:
-    """Names for the labels of a list.
-
-    Args:
-        labels: as written.
-        file: with class names by number, if the user gave one.
-        folder: where such a file may lie.
-
-    Returns:
-        From a label as written to a class name, the names in order if the source gives one, and notes.
-    """
+    """From a label as written to a class name, the names in order if the source gives one, and notes."""
     decimal = [label for label in labels if label.isdecimal()]
     # a word among numbers is no class: the end of a line that lacks its own
     numbers = {int(label) for label in decimal} if len(decimal) > len(labels) / 2 else set()

@@ -8,11 +8,11 @@ FOLDER/exclude.txt   the ids of the clips that cannot be used, for --data.exclud
 import hashlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 from tqdm import tqdm
@@ -53,19 +53,25 @@ def check(
         UserError: the folder cannot be written.
     """
     paths = list(dict.fromkeys(os.path.abspath(sample.path) for sample in table.samples))
-    records = _load_records(out / "files.jsonl")
+    log = out / "files.jsonl"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    records = _parse_records(text)
     outdated = [
         path for path in paths if os.path.exists(path) and (verify or _is_outdated(path, records.get(path), timeout))
     ]
     count = 0
+    out.mkdir(parents=True, exist_ok=True)
     with (
-        _appending(out / "files.jsonl") as append,
+        log.open("a", encoding="utf-8") as lines,
         closing(_inspect_files(outdated, records, workers, timeout)) as new_records,
         tqdm(total=len(paths), initial=len(paths) - len(outdated), desc="check", unit="file", disable=None) as bar,
     ):
+        if text and not text.endswith("\n"):  # the check was killed while it wrote this line
+            lines.write("\n")
         for record in new_records:
             if record != records.get(record["path"]):
-                append(record)
+                lines.write(json.dumps(record) + "\n")
+                lines.flush()
                 records[record["path"]] = record
                 count += 1
             bar.update()
@@ -92,68 +98,36 @@ def _fingerprint(path: str) -> list[int]:
         return [0, 0]
 
 
-def _load_records(file: Path) -> dict[str, dict[str, Any]]:
+def _parse_records(text: str) -> dict[str, dict[str, Any]]:
     """The last record of each path; a line that was cut off when the check was killed is ignored."""
     records = {}
-    if file.exists():
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                try:
-                    record = json.loads(line)
-                    records[record["path"]] = record
-                except (ValueError, TypeError, KeyError):
-                    continue
+    for line in text.split("\n"):
+        with suppress(ValueError, TypeError, KeyError):
+            record = json.loads(line)
+            records[record["path"]] = record
     return records
 
 
-@contextmanager
-def _appending(file: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that appends a record to a JSON Lines file, after completing a line that was cut off."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab+") as lines:
-        if lines.tell():
-            lines.seek(-1, os.SEEK_END)
-            if lines.read(1) != b"\n":
-                lines.write(b"\n")
-
-        def append(record: dict[str, Any]) -> None:
-            lines.write(json.dumps(record).encode() + b"\n")
-            lines.flush()
-
-        yield append
-
-
-def _inspect_files(paths: Iterable[str], records: Records, workers: int, timeout: float) -> Generator[dict[str, Any]]:
+def _inspect_files(paths: Sequence[str], records: Records, workers: int, timeout: float) -> Generator[dict[str, Any]]:
     """The new records of files, in the order in which they are finished."""
-    waiting = list(paths)[::-1]
-    done: SimpleQueue[dict[str, Any] | BaseException | None] = SimpleQueue()
-    processes = [WorkerProcess(Inspector(), timeout) for _ in range(min(workers, len(waiting)))]
-
-    def work(process: WorkerProcess) -> None:
-        try:
-            while waiting:
-                path = waiting.pop()
-                done.put(_inspect_file(process, path, records))
-        except IndexError:  # another thread took the last one
-            pass
-        except BaseException as error:  # noqa: BLE001 -- raised in the thread that waits
-            done.put(error)
-        done.put(None)
-
+    processes = [WorkerProcess(Inspector(), timeout) for _ in range(min(workers, len(paths)))]
+    idle: SimpleQueue[WorkerProcess] = SimpleQueue()
     for process in processes:
-        Thread(target=work, args=(process,), daemon=True).start()
+        idle.put(process)
+
+    def inspect(path: str) -> dict[str, Any]:
+        process = idle.get()
+        try:
+            return _inspect_file(process, path, records)
+        finally:
+            idle.put(process)
+
+    pool = ThreadPoolExecutor(max(len(processes), 1))
     try:
-        running = len(processes)
-        while running:
-            item = done.get()
-            if isinstance(item, BaseException):
-                raise item
-            if item is None:
-                running -= 1
-            else:
-                yield item
+        for record in as_completed([pool.submit(inspect, path) for path in paths]):
+            yield record.result()
     finally:
-        waiting.clear()
+        pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.close()
 

@@ -122,13 +122,7 @@ def _idle_stretch(plan: ClipPlan, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _reach(plan: ClipPlan) -> np.ndarray:
-    """Where the handled object would be in some frame if the clip showed this act or any other one.
-
-    Not only where it is in this clip: then the mark's place would tell something about the class.
-
-    Returns:
-        (128, 128) bool, rows of pixels.
-    """
+    """(128, 128) bool, where the handled object would be in any act: the mark's place may not tell the class."""
     shake = plan.camera_shake(plan.random_stream("camera"))
     reachable = np.zeros((SIDE, SIDE), dtype=bool)
     for act in ACTS.values():
@@ -150,10 +144,7 @@ def _reach(plan: ClipPlan) -> np.ndarray:
 
 
 def _free_places(reachable: np.ndarray, side: int) -> list[tuple[int, int]]:
-    """Every (left, top) at which a square is out of reach, inside the margin if there is such a place.
-
-    There always is one in the picture: below the table, on the side to which nothing is pushed.
-    """
+    """Every (left, top) at which a square is out of reach; one is always below the table, where nothing is pushed."""
     windows = np.lib.stride_tricks.sliding_window_view(reachable, (side, side))
     free = np.logical_not(np.any(windows, axis=(-2, -1)))
     inner = np.zeros_like(free)
