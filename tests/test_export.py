@@ -120,8 +120,8 @@ def test_a_gated_network_of_another_shape_is_exported_for_a_fixed_number_of_clip
     preprocessing = Preprocessing(Sampling("dense", 4, 2), resize=24, crop=24)
     model = STABN("fine", 3, 4, preprocessing=preprocessing.as_json(), mechanism="gated").eval()
     exported = export(model, tmp_path / "gated.onnx", source="it", batch=2)
-    assert exported.checked_on == "3 random clips"
-    assert exported.shape == (2, 3, 4, 24, 24)
+    assert exported["compared_on"] == "3 random clips"
+    assert exported["input"]["shape"] == [2, 3, 4, 24, 24]
     session = session_of(tmp_path / "gated.onnx")
     assert session.get_inputs()[0].shape == [2, 3, 4, 24, 24]
     assert session.get_modelmeta().custom_metadata_map["mechanism"] == "gated"
@@ -161,9 +161,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(small, tmp_path, monkeypatch,
 
         return answer
 
-    monkeypatch.setattr(
-        exporting, "_write_pt2", lambda exportable, example, path, metadata, dynamic: path.write_text("x")
-    )
+    monkeypatch.setattr(exporting, "_write", lambda model, example, path, metadata, dynamic: path.write_text("x"))
     monkeypatch.setattr(exporting, "_load", loaded)
     out = tmp_path / "network.pt2"
     with pytest.raises(UserError, match="temporal_attention: "):
@@ -191,9 +189,9 @@ def test_clips_are_random_where_the_runs_videos_are_gone(run, tmp_path):
     (run.folder / "run.json").write_text(json.dumps(value))
     from stabn.runs import open_run
 
-    pictures, description = exporting._pictures(open_run(run.folder), network_preprocessing(run.model(), "run"))
+    pixels, description = exporting._pixels(open_run(run.folder), network_preprocessing(run.model(), "run"))
     assert description == "3 random clips"
-    assert pictures.shape == (3, 8, 32, 32, 3)
+    assert pixels.shape == (3, 3, 8, 32, 32)
 
 
 def test_mistakes_are_said_in_one_line_before_any_work(trained, tmp_path, one_line, monkeypatch):

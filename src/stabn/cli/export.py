@@ -8,7 +8,7 @@ from stabn.data.annotations.class_names import read_class_names
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
-from stabn.export import EXPORT_FORMAT, InputKind, check_export, export
+from stabn.export import InputKind, export
 from stabn.nn import import_official, load_pretrained
 from stabn.runs import open_run
 
@@ -29,22 +29,11 @@ def export_command(
             normalises itself.
         batch: clips per call; dynamic for any number.
     """
-    clips = None if batch == "dynamic" else batch
-    check_export(out, clips)
-    model = load_pretrained(run)
     opened = open_run(run) if (run / "run.json").exists() else None
-    result = export(model, out, source=str(run), input_kind=input, batch=clips, run=opened)
-    print_export(result, input)
-    return {
-        "format": EXPORT_FORMAT,
-        "file": str(out),
-        "input": {"name": result.name, "type": input, "shape": list(result.shape)},
-        "outputs": [
-            {"name": name, "shape": [result.shape[0], *shape], "largest_difference": result.differences[name]}
-            for name, shape in result.outputs.items()
-        ],
-        "compared_on": result.checked_on,
-    }
+    clips = None if batch == "dynamic" else batch
+    report = export(load_pretrained(run), out, source=str(run), input_kind=input, batch=clips, run=opened)
+    print_export(report)
+    return report
 
 
 def import_official_command(

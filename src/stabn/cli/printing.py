@@ -12,7 +12,6 @@ from stabn.errors import join_names
 from stabn.evaluation.accuracy import skipped_note
 from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS
 from stabn.evaluation.perturbation import SCOPES
-from stabn.export import ExportResult
 from stabn.training.profile import ClipTime, StepTime
 
 _BAR = 40
@@ -276,16 +275,17 @@ def print_profile(step: StepTime, clip: ClipTime, rates: Mapping[int, float], su
         print("nothing to change: the network takes most of the time")
 
 
-def print_export(result: ExportResult, input_type: str) -> None:
+def print_export(report: Mapping[str, Any]) -> None:
     """The outputs of an exported network, and how far they differ from the network's own."""
     rows = [
-        (name, " x ".join(("B", *map(str, shape))), f"{result.differences[name]:.1e}")
-        for name, shape in result.outputs.items()
+        (output["name"], " x ".join(("B", *map(str, output["shape"][1:]))), f"{output['largest_difference']:.1e}")
+        for output in report["outputs"]
     ]
     print_table(("output", "shape", "largest difference"), rows)
-    shape = " x ".join("B" if side is None else str(side) for side in result.shape)
-    print(f"compared with the network's own answers on {result.checked_on}")
-    print(f"{result.file}: takes {input_type} {result.name}, {shape}")
+    accepted = report["input"]
+    shape = " x ".join("B" if side is None else str(side) for side in accepted["shape"])
+    print(f"compared with the network's own answers on {report['compared_on']}")
+    print(f"{report['file']}: takes {accepted['type']} {accepted['name']}, {shape}")
 
 
 def print_archive_summary(summary: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ like the network it was made from, but cannot be trained or saved, and no gradie
 """
 
 from copy import deepcopy
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -62,18 +63,28 @@ def fast_inference_copy(model: Network, dtype: torch.dtype | None = None, *, win
     dtype = weight.dtype if dtype is None else dtype
     if winograd is None:
         winograd = dtype == torch.float32 and weight.device.type == "cpu"
-    arguments = {name: value for name, value in model.config().items() if name not in ("format", "kind")}
-    kind = InferenceSTABN if isinstance(model, STABN) else InferenceResNet3D
-    convert = _Converter(dtype, winograd)
+    copy: Any = deepcopy(model)
+    copy.__class__ = InferenceSTABN if isinstance(model, STABN) else InferenceResNet3D
+    fold = partial(_folded, dtype=dtype, winograd=winograd)
     with torch.no_grad():
-        copy = kind.on_meta_device(**arguments)
-        copy.conv1, copy.bn1 = cast(Any, (convert.convolution(model.conv1, model.bn1), nn.Identity()))
-        for layer in ("layer1", "layer2", "layer3", "layer4"):
-            setattr(copy, layer, convert.layer(getattr(model, layer)))
-        copy.drop, copy.fc = cast(Any, (_ToDtype(weight.dtype), deepcopy(model.fc)))
+        copy.conv1, copy.bn1 = fold(model.conv1, model.bn1), nn.Identity()
+        for block in list(copy.modules()):
+            if isinstance(block, ResidualBlock):
+                for number, (convolution, norm) in enumerate(block.convolutions, start=1):
+                    setattr(block, f"conv{number}", fold(convolution, norm))
+                    setattr(block, f"bn{number}", nn.Identity())
+                if block.downsample is not None:
+                    block.downsample = nn.Sequential(fold(*block.downsample))
+        copy.drop = _ToDtype(weight.dtype)
         if isinstance(model, STABN):
-            assert isinstance(copy, InferenceSTABN)
-            copy._convert_branches(model, convert)
+            before, mix, after, _ = cast(Any, model.conv_att_common)
+            copy.conv_att_common = nn.Sequential(fold(mix, after, before=before), nn.ReLU(inplace=True), copy.drop)
+            mix_weight, mix_bias = fold_batch_norm(*cast(Any, model.conv_att_mechanism))
+            in_space, in_time = mix_weight[..., 0, 0, 0].to(dtype).chunk(2, dim=1)
+            copy.conv_att_mechanism = nn.Sequential()
+            copy.register_buffer("mix_in_space", in_space.contiguous())
+            copy.register_buffer("mix_in_time", in_time.contiguous())
+            copy.register_buffer("mix_bias", mix_bias.to(dtype)[:, None, None, None])
     return cast(Network, copy.requires_grad_(False).eval())
 
 
@@ -97,22 +108,6 @@ class InferenceSTABN(_InferenceOnly, STABN):
     mix_in_space: Tensor
     mix_in_time: Tensor
     mix_bias: Tensor
-
-    def _convert_branches(self, model: STABN, convert: "_Converter") -> None:
-        """Copy the modules that an `STABN` has beyond a `ResNet3D`."""
-        self.layer_att_common = convert.layer(model.layer_att_common)
-        before, mix, after, _ = cast(Any, model.conv_att_common)
-        maps = convert.convolution(mix, after, before=before)
-        self.conv_att_common = nn.Sequential(maps, nn.ReLU(inplace=True), _ToDtype(model.fc.weight.dtype))
-        for name in ("conv_att_out", "fc_att_out", "conv_spatial_att", "conv_temp_att1", "conv_temp_att2"):
-            setattr(self, name, deepcopy(getattr(model, name)))
-        self.conv_temp_att3 = deepcopy(model.conv_temp_att3)
-        weight, bias = fold_batch_norm(*cast(Any, model.conv_att_mechanism))
-        in_space, in_time = weight[..., 0, 0, 0].to(convert.dtype).chunk(2, dim=1)
-        self.conv_att_mechanism = nn.Sequential()
-        self.register_buffer("mix_in_space", in_space.contiguous())
-        self.register_buffer("mix_in_time", in_time.contiguous())
-        self.register_buffer("mix_bias", bias.to(convert.dtype)[:, None, None, None])
 
     def perceiver(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Perceiver:
         """`perceive` for many attentions of the same features.
@@ -178,33 +173,23 @@ def _scale_and_shift(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
 
 
-class _Converter:
-    """Converts parts of a network to those of its copy, in one dtype."""
-
-    def __init__(self, dtype: torch.dtype, winograd: bool) -> None:
-        self.dtype = dtype
-        self.winograd = winograd
-
-    def layer(self, layer: nn.Sequential) -> nn.Sequential:
-        """A residual layer."""
-        return nn.Sequential(*(self._block(cast(ResidualBlock, block)) for block in layer))
-
-    def _block(self, block: ResidualBlock) -> "_Block":
-        shortcut = None if block.downsample is None else self.convolution(*cast(Any, block.downsample))
-        return _Block([self.convolution(*pair) for pair in block.convolutions], shortcut)
-
-    def convolution(
-        self, convolution: nn.Conv3d, after: nn.BatchNorm3d, before: nn.BatchNorm3d | None = None
-    ) -> nn.Module:
-        """A convolution and its norms as one module."""
-        weight, bias = (value.to(self.dtype) for value in fold_batch_norm(convolution, after, before))
-        d, c, *kernel = weight.shape
-        if self.winograd and tuple(convolution.stride) == (1, 1, 1) and min(c, d) * kernel[0] >= WINOGRAD_MINIMUM:
-            if kernel == [3, 1, 1]:
-                return TemporalWinogradConv(weight, bias)
-            if kernel[1:] == [3, 3]:
-                return SpatialWinogradConv(weight, bias)
-        return _DirectConv(weight, bias, convolution)
+def _folded(
+    convolution: nn.Conv3d,
+    after: nn.BatchNorm3d,
+    before: nn.BatchNorm3d | None = None,
+    *,
+    dtype: torch.dtype,
+    winograd: bool,
+) -> nn.Module:
+    """A convolution and its norms as one module."""
+    weight, bias = (value.to(dtype) for value in fold_batch_norm(convolution, after, before))
+    d, c, *kernel = weight.shape
+    if winograd and tuple(convolution.stride) == (1, 1, 1) and min(c, d) * kernel[0] >= WINOGRAD_MINIMUM:
+        if kernel == [3, 1, 1]:
+            return TemporalWinogradConv(weight, bias)
+        if kernel[1:] == [3, 3]:
+            return SpatialWinogradConv(weight, bias)
+    return _DirectConv(weight, bias, convolution)
 
 
 class _DirectConv(nn.Conv3d):
@@ -223,22 +208,6 @@ class _DirectConv(nn.Conv3d):
         if x_bcthw.is_cpu and torch.get_num_threads() == 1 and self.kernel_size == self.stride == (1, 1, 1):
             return F.linear(x_bcthw.permute(0, 2, 3, 4, 1), self.weight[..., 0, 0, 0], self.bias).permute(0, 4, 1, 2, 3)
         return super().forward(to_channels_last(x_bcthw))
-
-
-class _Block(nn.Module):
-    """A residual block without batch norms."""
-
-    def __init__(self, convolutions: list[nn.Module], shortcut: nn.Module | None) -> None:
-        super().__init__()
-        self.convolutions = nn.ModuleList(convolutions)
-        self.shortcut = shortcut
-
-    def forward(self, x_bcthw: Tensor) -> Tensor:
-        *first, last = self.convolutions
-        y_bcthw = x_bcthw
-        for convolution in first:
-            y_bcthw = convolution(y_bcthw).relu_()
-        return last(y_bcthw).add_(x_bcthw if self.shortcut is None else self.shortcut(x_bcthw)).relu_()
 
 
 class _ToDtype(nn.Module):

@@ -121,7 +121,7 @@ class ResidualBlock(nn.Module):
         for convolution, next_norm in others:
             y_bcthw = self._norm_relu_conv(norm, convolution, y_bcthw)
             norm = next_norm
-        return self.relu(norm(y_bcthw) + (x_bcthw if self.downsample is None else self.downsample(x_bcthw)))
+        return self.relu(norm(y_bcthw).add_(x_bcthw if self.downsample is None else self.downsample(x_bcthw)))
 
     def _norm_relu_conv(self, norm: nn.Module, convolution: nn.Module, y_bcthw: Tensor) -> Tensor:
         def compute(y_bcthw: Tensor) -> Tensor:
