@@ -78,17 +78,6 @@ def _frames(clips: EditableClips) -> dict[str, tuple[int, ...]]:
     return {clip_id: clip.frame_indices for clip_id, clip in clips.items()}
 
 
-# JSON Lines, as in PROJECT/edits.jsonl
-
-
-def _write_jsonl(edits: Iterable[Edit], clips: EditableClips) -> str:
-    return format_edits(edits)
-
-
-def _read_jsonl(text: str, source: str, clips: EditableClips) -> tuple[Edit, ...]:
-    return parse_edits(text, source, _frames(clips))
-
-
 # CSV: one row per frame; the rows of one clip, author and time are one edit
 
 COLUMNS = ("clip_id", "author", "time", "frame_index", "timestamp", "score", "comment")
@@ -122,8 +111,7 @@ def _read_csv(text: str, source: str, clips: EditableClips) -> tuple[Edit, ...]:
     # Spreadsheets in countries with a decimal comma separate columns by semicolons.
     delimiter = ";" if "," not in text.partition("\n")[0] else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    groups: dict[tuple[str, ...], list[tuple[int, float, float, str]]] = {}
-    first_line: dict[tuple[str, ...], int] = {}
+    groups: dict[tuple[str, ...], list[tuple[int, float, float, str, int]]] = defaultdict(list)
     line = 1
     try:
         if sorted(reader.fieldnames or ()) != sorted(COLUMNS):
@@ -139,16 +127,14 @@ def _read_csv(text: str, source: str, clips: EditableClips) -> tuple[Edit, ...]:
             score = _number(row, "score", float)
             if not 0 <= score <= 1:
                 raise ValueError(f"score: got {row['score']!r}, expected a number in 0..1")
-            first_line.setdefault(key, line)
-            groups.setdefault(key, []).append((frame, time, score, _text(row["comment"])))
+            groups[key].append((frame, time, score, _text(row["comment"]), line))
         edits = []
-        for key, rows in groups.items():
-            line = first_line[key]
+        for (clip_id, author, when), rows in groups.items():
+            line = rows[0][-1]
             rows.sort(key=lambda row: row[0])  # a spreadsheet may have sorted them otherwise
-            frames, times, scores, comments = zip(*rows, strict=True)
+            frames, times, scores, comments, _ = zip(*rows, strict=True)
             if len(set(comments)) > 1:
                 raise ValueError(f"comment: got {comments[0]!r} and others in one edit, expected the same in its rows")
-            clip_id, author, when = key
             edits.append(Edit(clip_id, frames, times, scores, author, when, comments[0]))
             check_edit_frames(edits[-1], frames_of)
     except csv.Error as error:
@@ -180,19 +166,16 @@ def _write_label_studio(edits: Iterable[Edit], clips: EditableClips) -> str:
     tasks: dict[str, dict[str, Any]] = {}
     for edit in edits:
         clip = clips[edit.clip_id]
-        data = {"clip_id": edit.clip_id, "video": clip.path, "label": clip.label, "fps": _fps(clip)}
+        seconds = clip.timestamps[-1] - clip.timestamps[0]
+        # by which Label Studio computes frame numbers; None for a single time
+        fps = round((clip.frame_indices[-1] - clip.frame_indices[0]) / seconds, 3) if seconds else None
+        data = {"clip_id": edit.clip_id, "video": clip.path, "label": clip.label, "fps": fps}
         task = tasks.setdefault(edit.clip_id, {"data": {**data, "edits": []}, "annotations": []})
         number = len(task["annotations"])
         task["data"]["edits"].append(edit.as_json())
         regions = [_region(f"{number}-{i}", span, number) for i, span in enumerate(_spans(edit))]
         task["annotations"].append({"result": regions})
     return json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n"
-
-
-def _fps(clip: EditableClip) -> float | None:
-    """Source frames per second, by which Label Studio computes frame numbers; None for a single time."""
-    seconds = clip.timestamps[-1] - clip.timestamps[0]
-    return round((clip.frame_indices[-1] - clip.frame_indices[0]) / seconds, 3) if seconds else None
 
 
 def _region(name: str, span: Span, edit: int) -> dict[str, Any]:
@@ -295,8 +278,13 @@ def _annotated(
     when = annotation.get("updated_at") or annotation.get("created_at")
     # A copy of an annotation belongs to the person who copied it.
     if number is None or annotation.get("parent_annotation") is not None:
+        person = annotation.get("completed_by")
+        if isinstance(person, dict):
+            author = str(person.get("email") or person.get("id"))
+        else:
+            author = "Label Studio" if person is None else f"Label Studio user {person}"
         when = _expect(str, when, "updated_at")
-        edit = Edit(clip_id, clip.frame_indices, clip.timestamps, scores, _person(annotation), when)
+        edit = Edit(clip_id, clip.frame_indices, clip.timestamps, scores, author, when)
     else:
         edits = _expect(list, data.get("edits"), "data.edits")
         if type(number) is not int or not 0 <= number < len(edits):
@@ -330,15 +318,13 @@ def _score(label: str) -> float:
     return score
 
 
-def _person(annotation: Mapping[str, Any]) -> str:
-    person = annotation.get("completed_by")
-    if isinstance(person, dict):
-        return str(person.get("email") or person.get("id"))
-    return "Label Studio" if person is None else f"Label Studio user {person}"
-
-
 FORMATS = {
-    "jsonl": EditFormat(".jsonl", "application/x-ndjson", _write_jsonl, _read_jsonl),
+    "jsonl": EditFormat(
+        ".jsonl",
+        "application/x-ndjson",
+        write=lambda edits, clips: format_edits(edits),
+        read=lambda text, source, clips: parse_edits(text, source, _frames(clips)),
+    ),
     "csv": EditFormat(".csv", "text/csv", _write_csv, _read_csv),
     "label-studio": EditFormat(".json", "application/json", _write_label_studio, _read_label_studio),
 }

@@ -53,11 +53,11 @@ class Simulation:
             raise UserError(f"--constant: got {self.constant}, expected a score in 0..1")
         if self.seed < 0:
             raise UserError(f"--seed: got {self.seed}, expected 0 or more")
-        if self.constant is not None and (self.boundary_noise or self.wrong or self.shuffle):
-            other = "boundary_noise" if self.boundary_noise else "wrong" if self.wrong else "shuffle"
-            raise UserError(
-                f"--constant: got {self.constant} with --{other}, which would change nothing; leave one out"
-            )
+        for other in ("boundary_noise", "wrong", "shuffle"):
+            if self.constant is not None and getattr(self, other):
+                raise UserError(
+                    f"--constant: got {self.constant} with --{other}, which would change nothing; leave one out"
+                )
 
     @property
     def comment(self) -> str:
@@ -202,22 +202,17 @@ def blur_boundaries(truth: ClipTruth, noise: int, num_frames: int, rng: np.rando
         if truth.interval is None:
             return truth
         start, end = truth.interval
-        earlier, later = _moves(2, noise, rng)
+        earlier, later = rng.integers(-noise, noise, size=2, endpoint=True).tolist()
         return ClipTruth(interval=_between(start, end, earlier, later, num_frames))
     relevance = np.array((0.0, *truth.relevance, 0.0))
     edges = np.flatnonzero(np.diff(relevance)).tolist()
-    moves = dict(zip(edges, _moves(len(edges), noise, rng), strict=True))
+    moves = dict(zip(edges, rng.integers(-noise, noise, size=len(edges), endpoint=True).tolist(), strict=True))
     marked = np.zeros(len(truth.relevance))
     for level in np.unique(relevance[relevance > 0]):
-        of_level = np.flatnonzero(np.diff((relevance >= level).astype(int))).tolist()
-        for start, end in zip(of_level[::2], of_level[1::2], strict=True):
+        for start, end in np.flatnonzero(np.diff(relevance >= level)).reshape(-1, 2).tolist():
             first, stop = map(int, _between(start, end, moves[start], moves[end], len(marked)))
             marked[first:stop] = np.maximum(marked[first:stop], level)
     return ClipTruth(relevance=tuple(marked.tolist()))
-
-
-def _moves(count: int, noise: int, rng: np.random.Generator) -> list[int]:
-    return rng.integers(-noise, noise, size=count, endpoint=True).tolist()
 
 
 def _between(start: float, end: float, first_move: int, last_move: int, num_frames: int) -> tuple[float, float]:
