@@ -10,29 +10,20 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 
-from stabn.data.dataset import FrameScores, VideoDataset
+from stabn.data.dataset import FrameScores
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.transforms import Augmentation
 from stabn.edits.project import Project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
-from stabn.files import lock_folder
 from stabn.nn import STABN
 from stabn.records import Edit
 from stabn.runs import Run, network_preprocessing
 from stabn.training.datamodule import ClipDataModule, total_steps
-from stabn.training.loggers import MetricsLogger, TrackingRecipe
+from stabn.training.loggers import TrackingRecipe
 from stabn.training.module import TrainingModule
 from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimizerRecipe
-from stabn.training.train import (
-    OTHER_OUT,
-    build_network,
-    check_can_train,
-    claim_run_folder,
-    complete_run,
-    fit_network,
-    shared_recipe_as_json,
-)
+from stabn.training.train import build_datasets, build_network, check_can_train, fit_run, shared_recipe_as_json
 
 
 def finetune(
@@ -124,19 +115,17 @@ def finetune(
         "edited": tuple(sorted(edits)),
         "edited_classes": tuple(names[k] for k in sorted({labels[clip_id] for clip_id in edits})),
     }
-    common: dict[str, Any] = {"class_names": names, "seed": seed, "cache": loader.cache}
-    training_set = VideoDataset(
-        training,
+    training_set, validation_set = build_datasets(
+        table,
         preprocessing,
-        augmentation=augmentation,
+        augmentation,
+        loader,
+        seed,
         scores={edit.clip_id: FrameScores(edit.frame_indices, edit.scores) for edit in edits.values()},
         vary_scored=correction.views == "any",
         boxes=boxes,
         grid=math.ceil(preprocessing.crop / model.feature_stride),
-        **common,
     )
-    validation_set = VideoDataset(table.of_split("validation"), preprocessing, **common)
-    claim_run_folder(out, run.source, recipe, **origin)
     seed_everything(seed, verbose=False)
     if correction.init == "scratch":
         model = build_network(NetworkRecipe(**run.recipe["network"]), preprocessing, names)
@@ -153,9 +142,7 @@ def finetune(
         frozen=model.extractor if correction.freeze == "extractor" else (),
     )
     data_module = ClipDataModule(training_set, validation_set, optimizer.batch_size, loader)
-    with lock_folder(out, remedy=OTHER_OUT):
-        metrics = fit_network(module, data_module, out, engine, MetricsLogger(tracking, out, recipe))
-        complete_run(out, run.source, recipe, **origin)
+    metrics = fit_run(module, data_module, out, run.source, recipe, engine, tracking, **origin)
     return metrics | {"edits": len(edits)}
 
 

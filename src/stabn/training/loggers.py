@@ -200,19 +200,15 @@ class MetricsLogger(Callback):
             new_id = logger.run_id
         else:
             new_id = run_id or secrets.token_hex(4)
-            settings = {} if address is None else {"settings": _wandb_settings(address)}
+            import wandb  # an optional dependency
+
+            settings: dict[str, Any] = {} if address is None else {"settings": wandb.Settings(base_url=address)}
             logger = WandbLogger(name, folder, project=project, id=new_id, **settings)
             _ = logger.experiment  # connects
         if run_id is None:
             logger.log_hyperparams(self.recipe)
             write_json(file, runs | {kind: {"id": new_id, "address": address, "project": project}})
         return logger
-
-
-def _wandb_settings(address: str) -> Any:
-    import wandb  # an optional dependency
-
-    return wandb.Settings(base_url=address)
 
 
 def _csv_logger(out: Path, steps_done: int) -> CSVLogger:
@@ -223,17 +219,12 @@ def _csv_logger(out: Path, steps_done: int) -> CSVLogger:
     if file.exists() and not previous.exists():
         file.replace(previous)
     logger = CSVLogger(out, LOGS, version="csv", flush_logs_every_n_steps=1)
-    logger.experiment.metrics = _rows_until(previous, steps_done)
-    logger.save()
-    previous.unlink(missing_ok=True)
+    if previous.exists():
+        with previous.open(newline="", encoding="utf-8", errors="replace") as lines:
+            # A killed process may have left its last row incomplete.
+            complete = [row for row in csv.DictReader(lines) if None not in row and None not in row.values()]
+        rows = [row for row in complete if row.get("step", "").isdecimal() and int(row["step"]) <= steps_done]
+        logger.experiment.metrics = rows  # type: ignore[assignment]
+        logger.save()
+        previous.unlink()
     return logger
-
-
-def _rows_until(file: Path, step: int) -> list[dict[str, Any]]:
-    """The complete rows of steps up to `step`."""
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8", errors="replace") as lines:
-        rows = list(csv.DictReader(lines))
-    complete = [row for row in rows if None not in row and None not in row.values() and row.get("step", "").isdecimal()]
-    return [row for row in complete if int(row["step"]) <= step]

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from statistics import median
@@ -107,7 +107,9 @@ def time_step(module: TrainingModule, data_module: ClipDataModule, engine: Engin
     """
     device = device_of(engine.accelerator)
     if data_module.loader.cache:
-        _fill_cache(data_module, WARM_UP + steps)
+        batches = islice(ResumableLoader(data_module.training_set, data_module.batch_size, 0), WARM_UP + steps)
+        for _ in tqdm(batches, desc="keeping videos", unit="batch", disable=None, leave=False):
+            pass
     profiler = _StepProfiler(device, steps, max(WARM_UP, module.optimizer.accumulate))
     module.configure_engine(engine)
     engine.log_settings()
@@ -133,14 +135,6 @@ def time_step(module: TrainingModule, data_module: ClipDataModule, engine: Engin
     return StepTime(seconds, clips, profiler.batches, _peak_gib(device))
 
 
-def _fill_cache(data_module: ClipDataModule, batches: int) -> None:
-    loader = ResumableLoader(data_module.training_set, data_module.batch_size, 0)
-    rows = [row for batch in islice(loader.batches, batches) for _, row in batch]
-    for row in tqdm(rows, desc="keeping videos", unit="clip", disable=None, leave=False):
-        with suppress(UserError):
-            data_module.training_set[row]
-
-
 class _StepProfiler(Profiler):
     """Exclusive time of each part of a step, without the parts nested in it.
 
@@ -158,7 +152,7 @@ class _StepProfiler(Profiler):
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.batches = 0
         self.total = 0.0
-        self._stack: list[tuple[float, float]] = []  # (start, seconds of nested actions) of open actions
+        self._stack: list[list[float]] = []  # [start, seconds of nested actions] of open actions
         self._batches_done = 0
         self._start = 0.0
 
@@ -170,14 +164,13 @@ class _StepProfiler(Profiler):
         return time.perf_counter()
 
     def start(self, action_name: str) -> None:
-        self._stack.append((self._now(), 0.0))
+        self._stack.append([self._now(), 0.0])
 
     def stop(self, action_name: str) -> None:
         now = self._now()
         start, nested = self._stack.pop()
         if self._stack:
-            outer_start, outer_nested = self._stack[-1]
-            self._stack[-1] = (outer_start, outer_nested + now - start)
+            self._stack[-1][1] += now - start
         if self._batches_done < self.warm_up + self.steps:
             for part, ending in PARTS.items():
                 if action_name.endswith(ending):
@@ -198,7 +191,7 @@ def time_clips(dataset: VideoDataset, loader: LoaderRecipe) -> ClipTime:
         UserError: none of them can be read.
     """
     rows = range(0, len(dataset), math.ceil(len(dataset) / _CLIPS))
-    reading, fitting, infos, frames = [], [], [], []
+    measured: list[tuple[float, float, int, int, int]] = []
     with closing(Reader(loader.timeout, loader.decoder)) as reader:
         timed_reader = _TimedReader(reader)
         timed = dataset.with_reader(timed_reader)
@@ -209,23 +202,17 @@ def time_clips(dataset: VideoDataset, loader: LoaderRecipe) -> ClipTime:
                 timed[row]
                 seconds = time.perf_counter() - start
                 info = reader.probe(sample.path)
-                frames.append(len(segment_frames(sample.path, sample.segment, sample.clip_id, reader.probe)))
+                frames = len(segment_frames(sample.path, sample.segment, sample.clip_id, reader.probe))
             except UserError as error:
                 last_error = error
                 continue
-            infos.append(info)
-            reading.append(timed_reader.seconds)
-            fitting.append(seconds - timed_reader.seconds)
-    if not infos:
+            height, width = dataset.preprocessing.resized_size(info.height, info.width)
+            reading, short_side = timed_reader.seconds, min(info.height, info.width)
+            measured.append((reading, seconds - reading, short_side, frames, 3 * height * width * frames))
+    if not measured:
         raise last_error
-    sizes = [dataset.preprocessing.resized_size(info.height, info.width) for info in infos]
-    return ClipTime(
-        median(reading),
-        median(fitting),
-        round(median(min(info.height, info.width) for info in infos)),
-        round(median(frames)),
-        round(median(3 * h * w * count for (h, w), count in zip(sizes, frames, strict=True))),
-    )
+    reading, fitting, *sizes = map(median, zip(*measured, strict=True))
+    return ClipTime(reading, fitting, *map(round, sizes))
 
 
 class _TimedReader(Reader):

@@ -33,7 +33,6 @@ SAVE_EVERY = timedelta(minutes=2)
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
 SKIPPED = "skipped.json"
-OTHER_OUT = "choose another --out"
 
 
 def train(
@@ -90,13 +89,9 @@ def train(
     side = math.ceil(preprocessing.crop / 32)
     if min(optimizer.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:
         raise UserError("optimizer.batch_size: got one frame of one clip per step; batch norm needs more")
-    claim_run_folder(out, data, recipe)
     module = TrainingModule(model, optimizer, total_steps=total_steps(len(training_set), optimizer), seed=seed)
     data_module = ClipDataModule(training_set, validation_set, optimizer.batch_size, loader)
-    with lock_folder(out, remedy=OTHER_OUT):
-        metrics = fit_network(module, data_module, out, engine, MetricsLogger(tracking, out, recipe))
-        complete_run(out, data, recipe)
-    return metrics
+    return fit_run(module, data_module, out, data, recipe, engine, tracking)
 
 
 def build_datasets(
@@ -106,8 +101,9 @@ def build_datasets(
     loader: LoaderRecipe,
     seed: int,
     held_out: Collection[str] = (),
+    **edits: Any,
 ) -> tuple[VideoDataset, VideoDataset]:
-    """The training set and the validation set; arguments as for `train`.
+    """The training set, to which `edits` are further arguments, and the validation set; arguments as for `train`.
 
     Raises:
         UserError: the table has no such split.
@@ -118,7 +114,7 @@ def build_datasets(
         training = tuple(sample for sample in training if sample.clip_id not in held_out)
     common: dict[str, Any] = {"class_names": table.class_names, "seed": seed, "cache": loader.cache}
     return (
-        VideoDataset(training, preprocessing, augmentation=augmentation, **common),
+        VideoDataset(training, preprocessing, augmentation=augmentation, **common, **edits),
         VideoDataset(validation, preprocessing, **common),
     )
 
@@ -170,17 +166,20 @@ def shared_recipe_as_json(
     }
 
 
-def claim_run_folder(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
-    """Write run.json of a run that is not complete, new or interrupted.
-
-    Args:
-        out: the run's folder.
-        data: the labelled videos.
-        recipe: JSON values.
-        **origin: as for `write_run`.
+def fit_run(
+    module: TrainingModule,
+    data_module: ClipDataModule,
+    out: Path,
+    data: DataSource,
+    recipe: Mapping[str, Any],
+    engine: EngineRecipe,
+    tracking: TrackingRecipe,
+    **origin: Any,
+) -> dict[str, Any]:
+    """Start or resume the training of a run, and mark the run as complete at the end; `origin` is as for `write_run`.
 
     Raises:
-        UserError: `out` holds a finished run, or one with another recipe or other data.
+        UserError: `out` holds a finished run, or one with another recipe or other data; or as `fit_network`.
     """
     previous_run = read_run(out)
     if previous_run is not None:
@@ -188,6 +187,14 @@ def claim_run_folder(out: Path, data: DataSource, recipe: Mapping[str, Any], **o
             raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train again")
         _check_same_training(out, previous_run, data, recipe)
     write_run(out, data, recipe, complete=False, **origin)
+    with lock_folder(out, remedy="choose another --out"):
+        metrics = fit_network(module, data_module, out, engine, MetricsLogger(tracking, out, recipe))
+        write_run(out, data, recipe, complete=True, **origin)
+        # Only now, so that an interrupted run can be resumed.
+        if is_first_process():
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+            (out / PROGRESS).unlink(missing_ok=True)
+    return metrics
 
 
 def _check_same_training(
@@ -208,14 +215,6 @@ def _check_same_training(
                 raise UserError(
                     f"{out}: holds {state} with {difference}; choose another --out, or remove it to train again"
                 )
-
-
-def complete_run(out: Path, data: DataSource, recipe: Mapping[str, Any], **origin: Any) -> None:
-    """Mark a run as complete, and only then remove what an interrupted one would resume from."""
-    write_run(out, data, recipe, complete=True, **origin)
-    if is_first_process():
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        (out / PROGRESS).unlink(missing_ok=True)
 
 
 def fit_network(
