@@ -393,6 +393,12 @@ def reproducing_command(script: str, **hidden: Path | None) -> str:
     return shlex.join(["python", "-m", f"benchmarks.{Path(script).parent.name}", *words])
 
 
+def write_results(script: str, figures: Mapping[str, Any], **hidden: Path | None) -> None:
+    """Write results.json beside a script: the command as in `reproducing_command`, the machine and the figures."""
+    command = reproducing_command(script, **hidden)
+    write_rows(Path(script).with_name("results.json"), {"command": command, "machine": describe_machine(), **figures})
+
+
 def describe_machine() -> dict[str, Any]:
     """What the numbers were made on."""
     known = Path("/proc/cpuinfo")

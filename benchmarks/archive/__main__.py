@@ -13,8 +13,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import describe_machine, reproducing_command
-from benchmarks.tables import write_rows
+from benchmarks.settings import write_results
 from stabn.batch.clips import list_clips
 from stabn.batch.explain_batch import explain_archive
 from stabn.batch.worker import BatchOptions
@@ -69,10 +68,9 @@ if __name__ == "__main__":
     ]
     info = probe(videos / "videos" / "1.mp4")
     found = {
-        "command": reproducing_command(__file__, OUT=args.out),
-        "machine": describe_machine() | ({"note": args.note} if args.note else {}),
+        **({"note": args.note} if args.note else {}),
         "videos": f"{info.width} x {info.height} pixels, {info.num_frames} frames",
         "network": "small, 16 frames, 56 x 56 pixels",
         "runs": runs,
     }
-    write_rows(Path(__file__).with_name("results.json"), found)
+    write_results(__file__, found, OUT=args.out)

@@ -10,19 +10,16 @@ the process's peak over its size before the first step. Arithmetic is counted by
 import argparse
 import json
 import resource
-import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.settings import describe_machine
-from benchmarks.tables import write_rows
+from benchmarks.settings import write_results
 from stabn.nn import STABN, ResNet3D, recognition_loss
 
 SIZES = {
@@ -93,14 +90,6 @@ if __name__ == "__main__":
         print(json.dumps(one_step(args.step[0], bool(int(args.step[1])), 3)))
     else:
         results = {architecture: measured(architecture) for architecture in args.architectures}
-        write_rows(
-            Path(__file__).with_name("results.json"),
-            {
-                "command": shlex.join(["python", "-m", "benchmarks.cost", *sys.argv[1:]]),
-                "machine": describe_machine(),
-                "repetitions": REPETITIONS,
-                **results,
-            },
-        )
+        write_results(__file__, {"repetitions": REPETITIONS, **results})
         for architecture, row in results.items():
             print(architecture, json.dumps(row["ratio"]))

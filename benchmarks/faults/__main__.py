@@ -26,8 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.faults.plain import Plain
-from benchmarks.settings import describe_machine, reproducing_command
-from benchmarks.tables import write_rows
+from benchmarks.settings import write_results
 from stabn.data.video.backends import VideoFiles
 from stabn.data.video.reader import TIMEOUT, Reader
 from stabn.data.video.subprocess_worker import StoppedError, WorkerProcess
@@ -246,8 +245,7 @@ if __name__ == "__main__":
     asked.out.mkdir(parents=True, exist_ok=True)
     files = originals(asked.out / "originals", asked.videos, asked.copies)
     found = {"damaged copies": outcomes(asked, files), "reading": reading(asked, files[REAL])}
-    command = reproducing_command(__file__, OUT=asked.out, VIDEOS=asked.videos)
-    write_rows(Path(__file__).with_name("results.json"), {"command": command, "machine": describe_machine(), **found})
+    write_results(__file__, found, OUT=asked.out, VIDEOS=asked.videos)
     shutil.rmtree(asked.out / "originals")
     for codec, told in found["damaged copies"].items():
         print(f"{codec:20}", *(f"{outcome} {told['all'].get(outcome, 0)};" for outcome in OUTCOMES))

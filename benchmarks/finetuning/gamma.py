@@ -9,14 +9,12 @@ beside this file. The seeds are not those of the demo.
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from benchmarks.settings import describe_machine
 from benchmarks.tables import write_rows
 from stabn.cli import data as data_verbs
 from stabn.cli import edits as edit_verbs
@@ -90,7 +88,6 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
     arguments = parser.parse_args()
     results = [one_seed(arguments.out / str(seed), seed) for seed in arguments.seeds]
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
-    found = {"seeds": arguments.seeds, "machine": machine, "summary": summary(results), "results": results}
+    found = {"seeds": arguments.seeds, "machine": describe_machine(), "summary": summary(results), "results": results}
     write_rows(Path(__file__).with_name("results.json"), found)
     print(json.dumps(found["summary"], indent=2))

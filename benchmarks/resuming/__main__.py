@@ -21,8 +21,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.settings import describe_machine, reproducing_command
-from benchmarks.tables import write_rows
+from benchmarks.settings import write_results
 from stabn.data.tabletop.generate import generate_tabletop
 from stabn.files import read_json
 
@@ -114,7 +113,6 @@ if __name__ == "__main__":
         trial(data, options.out / str(processes), processes, options.kills, options.epochs, options.seed)
         for processes in (1, 2)
     ]
-    told = {"command": reproducing_command(__file__, OUT=options.out), "machine": describe_machine(), "runs": runs}
-    write_rows(Path(__file__).with_name("results.json"), told)
+    write_results(__file__, {"runs": runs}, OUT=options.out)
     for run in runs:
         print(run)

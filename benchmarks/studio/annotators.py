@@ -7,12 +7,9 @@ started again, and everybody goes on, each repeating the request that got no ans
 must be among the stored events, exactly once.
 """
 
-import argparse
 import json
-import shutil
 import sqlite3
 import statistics
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -20,7 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from benchmarks.studio.server import StudioServer, machine
+from benchmarks.studio.server import StudioServer, measure_copy
 
 PEOPLE, EDITS = 20, 50
 
@@ -51,6 +48,7 @@ def work(person: int, studio: StudioServer, clips: list[str], frames: int, log: 
 
 
 def measure(run: Path, project: Path) -> dict[str, float]:
+    (project / "edits.jsonl").write_text("")
     studio = StudioServer(run, project, "--port", "0")
     port = studio.address.rsplit(":", 1)[1]
     studio.command[-1] = port  # where everybody looks for it again
@@ -93,16 +91,6 @@ def measure(run: Path, project: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--edits", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("annotators.json"))
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(shutil.copytree(arguments.edits, Path(temporary) / "edits"))
-        (copy / "edits.jsonl").write_text("")
-        figures = measure(arguments.run, copy)
-    arguments.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
-    print(arguments.out.read_text())
+    figures = measure_copy(__doc__, __file__, measure)
     assert not figures["lost"]
     assert not figures["stored_twice"]

@@ -21,8 +21,9 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks.settings import describe_machine
 from benchmarks.studio.keystrokes import OPERATORS, SCREEN, Hands, browser, layers, runs, summary, waited
-from benchmarks.studio.server import StudioServer, machine, start_studio
+from benchmarks.studio.server import StudioServer, start_studio
 
 RESULTS = Path(__file__).with_name("correction.json")
 KEYS = {0.0: "1", 0.5: "2", 1.0: "3"}
@@ -36,7 +37,7 @@ def write_part(name: str, figures: dict[str, Any]) -> None:
     """Replace one part of correction.json and leave the other."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     load = round(os.getloadavg()[0], 1)
-    results |= {"operators": OPERATORS, name: figures | {"machine": machine() | {"load": load}}}
+    results |= {"operators": OPERATORS, name: figures | {"machine": describe_machine() | {"load": load}}}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 

@@ -7,19 +7,15 @@ request to the first frame, to all frames, and to the first what-if, 7 fresh ser
 clips are opened with all frames and one what-if each.
 """
 
-import argparse
 import csv
-import json
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.studio.server import machine, start_studio
+from benchmarks.studio.server import measure_copy, start_studio
 from stabn.data.annotations.source import DataSource
 from stabn.data.video.clip import write_video
 from stabn.evaluation.collect import collect_project
@@ -97,16 +93,11 @@ def memory(run: Path, project: Path, count: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--edits", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("opening.json"))
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(shutil.copytree(arguments.edits, Path(temporary) / "copy"))
-        figures = {
-            "10 s of 1080p": long_video(arguments.run, Path(temporary)),
-            "server's memory in MB, 16 MB allowed to opened clips": memory(arguments.run, copy, 1000),
-        }
-    arguments.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
-    print(arguments.out.read_text())
+    measure_copy(
+        __doc__,
+        __file__,
+        lambda run, project: {
+            "10 s of 1080p": long_video(run, project.parent),
+            "server's memory in MB, 16 MB allowed to opened clips": memory(run, project, 1000),
+        },
+    )

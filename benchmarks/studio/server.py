@@ -1,17 +1,22 @@
 """A studio in a process of its own, for the measurements beside this file."""
 
+import argparse
+import json
 import os
-import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
-import torch
+
+from benchmarks.settings import describe_machine
 
 
 class StudioServer:
@@ -63,15 +68,17 @@ def start_studio(run: Path, project: Path, *options: str) -> Iterator[StudioServ
         server.stop()
 
 
-def machine() -> dict[str, str | int]:
-    """The hardware and software that the figures were measured on."""
-    cpu = next(
-        (s.split(":")[1].strip() for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")),
-        "?",
-    )
-    return {
-        "processor": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
+def measure_copy(
+    description: str | None, script: str, measure: Callable[[Path, Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """Measure a run and a copy of an edit project, and write the figures beside the script or where --out says."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--edits", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(script).with_suffix(".json"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        figures = measure(arguments.run, Path(shutil.copytree(arguments.edits, Path(temporary) / "copy")))
+    arguments.out.write_text(json.dumps({"machine": describe_machine(), "figures": figures}, indent=2) + "\n")
+    print(arguments.out.read_text())
+    return figures

@@ -6,18 +6,14 @@
 interleaved with whole forward passes of the same network in this process on the same clip shape, one at a time.
 """
 
-import argparse
-import json
-import shutil
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.studio.server import machine, start_studio
+from benchmarks.studio.server import measure_copy, start_studio
 from stabn.data.annotations.source import DataSource
 from stabn.data.sampling import Sampling
 from stabn.data.tabletop.generate import generate_tabletop
@@ -89,16 +85,10 @@ def resnet50(folder: Path) -> tuple[Path, Path]:
     return run, folder / "edits"
 
 
+def measure_both(run: Path, project: Path) -> dict[str, dict[str, float]]:
+    figures = {"demo": measure(run, project, 100, 50)}
+    return figures | {"resnet50 32x224x224": measure(*resnet50(project.parent), 100, 10)}
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--edits", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("what_if.json"))
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(shutil.copytree(arguments.edits, Path(temporary) / "copy"))
-        figures = {"demo": measure(arguments.run, copy, 100, 50)}
-        run, project = resnet50(Path(temporary))
-        figures["resnet50 32x224x224"] = measure(run, project, 100, 10)
-    arguments.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
-    print(arguments.out.read_text())
+    measure_copy(__doc__, __file__, measure_both)
