@@ -13,11 +13,6 @@ def predictions(labels, answers, **changes) -> Predictions:
         "clip_ids": tuple(str(i) for i in range(len(labels))),
         "labels": np.array(labels),
         "probabilities": np.eye(3, dtype=np.float32)[list(answers)],
-        "attention_probabilities": None,
-        "temporal": None,
-        "spatial": None,
-        "frame_indices": None,
-        "timestamps": None,
     }
     return Predictions(**values | changes)
 

@@ -8,7 +8,7 @@ from hand_made import NAMES, predictions, sure
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from stabn.errors import UserError
-from stabn.evaluation.accuracy import accuracy, confusion_matrix
+from stabn.evaluation.accuracy import accuracy
 from stabn.evaluation.calibration import calibration
 from stabn.evaluation.predict import predict, split_dataset
 from stabn.runs import open_run
@@ -112,10 +112,6 @@ def test_intervals_are_those_of_the_binomial_distribution_that_resampling_clips_
     assert figures["classes"][2] == {"name": "c", "count": 0, "top1": None, "low": None, "high": None}
     assert figures["intervals"]["attention_branch"]["top1"] == {"low": 1.0, "high": 1.0}
     assert accuracy(predictions([0], [0]), NAMES)["intervals"]["attention_branch"] is None
-
-
-def test_the_confusion_matrix_has_the_truth_in_its_rows():
-    assert confusion_matrix(predictions([0, 0, 2], [1, 1, 2]), 3).tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 1]]
 
 
 def test_the_calibration_error_is_what_one_computes_by_hand():

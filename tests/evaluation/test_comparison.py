@@ -7,18 +7,18 @@ from hand_made import NAMES, predictions, sure
 from stabn.cli.printing import print_comparison
 from stabn.data.ground_truth import ClipTruth
 from stabn.errors import UserError
-from stabn.evaluation.comparison import (
-    FRAME_AP,
-    NamedPredictions,
-    compare_predictions,
-    frame_precisions,
-    mcnemar_test,
-)
+from stabn.evaluation.comparison import FRAME_AP, compare_predictions, frame_precisions, mcnemar_test
 
 LABELS = [0] * 4 + [1] * 4
-BEFORE = NamedPredictions("before", predictions(LABELS, [1, 1, 0, 0, 1, 1, 1, 0]))
-CONTROL = NamedPredictions("control", predictions(LABELS, [0, 1, 0, 0, 0, 1, 1, 0]))
-AFTER = NamedPredictions("after", predictions(LABELS, [0, 0, 0, 1, 1, 1, 1, 0]))
+BEFORE = ("before", predictions(LABELS, [1, 1, 0, 0, 1, 1, 1, 0]))
+CONTROL = ("control", predictions(LABELS, [0, 1, 0, 0, 0, 1, 1, 0]))
+AFTER = ("after", predictions(LABELS, [0, 0, 0, 1, 1, 1, 1, 0]))
+
+
+@pytest.fixture(scope="module")
+def three():
+    """The comparison of all three runs."""
+    return compare_predictions([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
 
 
 def entry(found, of, against):
@@ -40,12 +40,10 @@ def test_a_comparison_counts_mended_and_newly_wrong_clips_and_splits_the_classes
 
 def test_a_verdict_claims_a_gain_only_where_the_interval_excludes_none():
     labels = [0, 1] * 50
-    wrong = NamedPredictions("control", predictions(labels, [2] * 100))
-    right = NamedPredictions("after", predictions(labels, labels))
-    assert (
-        "after is better than control"
-        in compare_predictions([wrong, right], NAMES, ["a"], control="control")["verdict"]
-    )
+    wrong = ("control", predictions(labels, [2] * 100))
+    right = ("after", predictions(labels, labels))
+    better = compare_predictions([wrong, right], NAMES, ["a"], control="control")
+    assert "after is better than control" in better["verdict"]
     assert "worse" in compare_predictions([right, wrong], NAMES, ["a"])["verdict"]
     assert "cannot tell" in compare_predictions([wrong, wrong], NAMES, ["a"])["verdict"]
     assert compare_predictions([wrong, right], NAMES, ["a", "b"])["methods"][0]["other classes"] is None
@@ -54,8 +52,8 @@ def test_a_verdict_claims_a_gain_only_where_the_interval_excludes_none():
 @pytest.mark.parametrize(("clips", "differing", "sure"), [(1, 1, False), (5, 5, False), (40, 5, False), (40, 6, True)])
 def test_no_verdict_is_given_from_a_handful_of_clips_that_differ(clips, differing, sure):
     labels = [0] * clips
-    before = NamedPredictions("before", predictions(labels, [1] * differing + [0] * (clips - differing)))
-    after = NamedPredictions("after", predictions(labels, labels))
+    before = ("before", predictions(labels, [1] * differing + [0] * (clips - differing)))
+    after = ("after", predictions(labels, labels))
     told = compare_predictions([before, after], NAMES, [])["verdict"]
     assert ("after is better than before" in told) == sure
     p = 2 / 2**differing  # that coins fall all to one side, or all to the other
@@ -63,8 +61,8 @@ def test_no_verdict_is_given_from_a_handful_of_clips_that_differ(clips, differin
 
 
 def test_answers_about_different_clips_are_not_compared():
-    one = NamedPredictions("one", predictions([0, 1], [0, 1]))
-    other = NamedPredictions("other", predictions([0, 1, 2], [0, 1, 2]))
+    one = ("one", predictions([0, 1], [0, 1]))
+    other = ("other", predictions([0, 1, 2], [0, 1, 2]))
     with pytest.raises(ValueError, match="other"):
         compare_predictions([one, other], NAMES, ["a"])
 
@@ -80,9 +78,8 @@ def test_frame_average_precision_is_one_for_the_right_order_and_computed_by_hand
     assert np.isnan(frame_precisions(predictions([0], [0]), truth)).all()
 
 
-def test_formerly_wrong_and_formerly_right_clips_are_counted_apart():
-    found = compare_predictions([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
-    before, control, after = found["methods"]
+def test_formerly_wrong_and_formerly_right_clips_are_counted_apart(three):
+    before, control, after = three["methods"]
     assert before["formerly wrong"] is None
     assert before["formerly right"] is None
     # Before, clips 0, 1 and 7 were wrong; after, 0 and 1 are right, and of the five others clip 3 is not.
@@ -94,31 +91,28 @@ def test_formerly_wrong_and_formerly_right_clips_are_counted_apart():
         assert after[group]["low"] <= after[group]["top1"] <= after[group]["high"]
 
 
-def test_every_run_is_set_against_the_control_and_the_first_group_by_group():
-    found = compare_predictions([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
-    assert found["against"] == "control"
-    assert [(d["of"], d["against"]) for d in found["differences"]] == [
-        ("before", "control"),
-        ("control", "before"),
-        ("after", "control"),
-        ("after", "before"),
-    ]
-    ours = entry(found, "after", "control")
+def test_every_run_is_set_against_the_control_and_the_first_group_by_group(three):
+    assert three["against"] == "control"
+    pairs = [("before", "control"), ("control", "before"), ("after", "control"), ("after", "before")]
+    assert [(d["of"], d["against"]) for d in three["differences"]] == pairs
+    ours = entry(three, "after", "control")
     assert ours["edited classes"]["points"] == pytest.approx(0)
     assert ours["other classes"]["points"] == pytest.approx(0.25)
     assert ours["formerly wrong"]["points"] == pytest.approx(1 / 3, abs=1e-6)
     assert ours["formerly right"]["points"] == pytest.approx(0)
-    assert found["difference"] == {key: ours[key] for key in ("of", "against", *found["groups"], "mcnemar")}
+    assert ours["mcnemar"] == {"only_ours": 2, "only_theirs": 1, "p": 1.0}
+    assert entry(three, "control", "before")["mcnemar"] == {"only_ours": 1, "only_theirs": 1, "p": 1.0}
+    assert three["difference"] == {key: ours[key] for key in ("of", "against", *three["groups"], "mcnemar")}
     # The first one's answers made these groups, so a difference to it there would say nothing.
-    assert entry(found, "after", "before")["formerly wrong"] is None
-    assert entry(found, "before", "control")["formerly right"] is None
+    assert entry(three, "after", "before")["formerly wrong"] is None
+    assert entry(three, "before", "control")["formerly right"] is None
 
 
 def test_differences_are_paired_clip_by_clip():
     rng = np.random.default_rng(0)
     hard = rng.random(200) < 0.5
-    common = NamedPredictions("one", predictions([0] * 200, np.where(hard, 1, 0)))
-    better = NamedPredictions("two", predictions([0] * 200, np.where(hard & (rng.random(200) < 0.9), 1, 0)))
+    common = ("one", predictions([0] * 200, np.where(hard, 1, 0)))
+    better = ("two", predictions([0] * 200, np.where(hard & (rng.random(200) < 0.9), 1, 0)))
     found = compare_predictions([common, better], NAMES, ["a"])
     change, shares = found["difference"]["all"], [m["all"] for m in found["methods"]]
     assert shares[0]["high"] > shares[1]["low"]  # apart, the two cannot be told from each other
@@ -129,13 +123,9 @@ def test_differences_are_paired_clip_by_clip():
 @pytest.mark.parametrize(
     ("ours", "theirs", "p"),
     [
-        # Published: Armitage and Berry 1994, p. 127, exact P = 0.0129; Fagerland, Lydersen and Laake 2013, 0.070.
-        (12, 2, 0.0129),
-        (1, 7, 0.0703),
-        (0, 0, 1.0),
-        (3, 3, 1.0),
-        (0, 1, 1.0),
-        (0, 6, 2 / 64),
+        (12, 2, 0.0129),  # Armitage and Berry 1994, p. 127
+        *((1, 7, 0.0703), (0, 0, 1.0), (3, 3, 1.0)),  # the first is Fagerland, Lydersen and Laake 2013, 0.070
+        *((0, 1, 1.0), (0, 6, 2 / 64)),
     ],
 )
 def test_mcnemars_test_is_the_published_one(ours, theirs, p):
@@ -151,12 +141,6 @@ def test_mcnemars_test_takes_whole_data_sets():
     assert mcnemar_test(right, np.zeros(25000, bool))["p"] == 0.0
 
 
-def test_mcnemars_counts_stand_beside_every_difference():
-    found = compare_predictions([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
-    assert entry(found, "after", "control")["mcnemar"] == {"only_ours": 2, "only_theirs": 1, "p": 1.0}
-    assert entry(found, "control", "before")["mcnemar"] == {"only_ours": 1, "only_theirs": 1, "p": 1.0}
-
-
 def test_frame_precision_has_an_interval_and_a_paired_difference():
     count = 12
     truth = {str(i): ClipTruth((0.0, 1.0, 0.0, 0.0)) for i in range(count)} | {"3": ClipTruth(boxes=(None,) * 4)}
@@ -167,7 +151,7 @@ def test_frame_precision_has_an_interval_and_a_paired_difference():
     better[:, 1] += 1
     answers = [predictions([0] * count, [0] * count, temporal=t, frame_indices=frames) for t in (worse, better)]
     assert np.isnan(frame_precisions(answers[0], truth)[3])  # it is known only where, not when
-    first, last = NamedPredictions("worse", answers[0]), NamedPredictions("better", answers[1])
+    first, last = ("worse", answers[0]), ("better", answers[1])
     found = compare_predictions([first, last], NAMES, ["a"], truth=truth)
     low, high = found["methods"]
     assert high["frame_average_precision"] == 1.0
@@ -182,10 +166,8 @@ def test_frame_precision_has_an_interval_and_a_paired_difference():
 def test_networks_without_attention_have_no_frame_precision_to_differ_in():
     frames = np.tile(np.arange(2), (1, 1))
     seeing = predictions([0], [0], temporal=np.array([[0.1, 0.9]], np.float32), frame_indices=frames)
-    plain = NamedPredictions("plain", predictions([0], [0]))
-    found = compare_predictions(
-        [plain, NamedPredictions("seeing", seeing)], NAMES, [], truth={"0": ClipTruth((0.0, 1.0))}
-    )
+    plain = ("plain", predictions([0], [0]))
+    found = compare_predictions([plain, ("seeing", seeing)], NAMES, [], truth={"0": ClipTruth((0.0, 1.0))})
     assert [m["frame_average_precision"] for m in found["methods"]] == [None, 1.0]
     assert found["differences"][0][FRAME_AP] is None
     assert found["methods"][0]["edited classes"] is None
@@ -199,18 +181,17 @@ def test_truth_of_another_video_is_refused():
 
 def test_calibration_errors_stand_beside_the_accuracies():
     surest = predictions([0, 0], [0, 1], probabilities=sure([0.9, 0.9], [0, 1]))
-    found = compare_predictions([NamedPredictions("one", surest)], NAMES, ["a"])
+    found = compare_predictions([("one", surest)], NAMES, ["a"])
     assert found["methods"][0]["calibration_error"]["error"] == pytest.approx(0.4, abs=1e-6)
 
 
-def test_the_table_says_what_was_mended_of_how_many(capsys):
-    found = compare_predictions([BEFORE, CONTROL, AFTER], NAMES, ["a"], control="control")
-    print_comparison(found)
+def test_the_table_says_what_was_mended_of_how_many(three, capsys):
+    print_comparison(three)
     told = capsys.readouterr().out
     assert "2 of 3" in told
     assert "against control" in told
-    assert told.splitlines()[-1] == found["verdict"]
-    json.dumps(found, allow_nan=False)
+    assert told.splitlines()[-1] == three["verdict"]
+    json.dumps(three, allow_nan=False)
 
 
 def test_what_an_earlier_version_wrote_is_still_printed(capsys):

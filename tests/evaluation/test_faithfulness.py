@@ -18,10 +18,10 @@ from stabn.errors import UserError
 from stabn.evaluation import localisation
 from stabn.evaluation.attribution import METHODS
 from stabn.evaluation.faithfulness import explanation_differences, faithfulness
-from stabn.evaluation.perturbation import BASELINES, SCOPES
+from stabn.evaluation.perturbation import BASELINES, DIRECTIONS, SCOPES
 from stabn.evaluation.predict import predict, predict_each, split_dataset
 from stabn.evaluation.replaced_attention import random_derangement
-from stabn.nn import STABN, ResNet3D
+from stabn.nn import STABN, Attention, ResNet3D
 from stabn.runs import open_run
 
 REAL = localisation.probe
@@ -43,6 +43,14 @@ def looked(model, data, **options):
     """The measures that planted bugs have to show in, as fast as they can be had."""
     defaults = {"methods": ["attention", "random"], "baselines": ["mean"], "steps": 4, "truth": data.truth()}
     return faithfulness(model, data, **defaults | options)
+
+
+@torch.inference_mode()
+def with_attention_of(model, data, row, partner, replace):
+    """(windows, K) probabilities of a clip when `replace` puts the partner's attention in place of its own."""
+    features = model.encode(data[row].clips)
+    other, _ = model.attend(model.encode(data[int(partner[row])].clips))
+    return model.perceive(features, replace(model.attend(features)[0], other)).softmax(1)
 
 
 def test_every_clip_gets_another_one_each_once():
@@ -67,13 +75,9 @@ def test_shuffled_attention_is_that_of_another_clip_of_the_whole_split(trained, 
     assert np.array_equal(spatial.temporal, own.temporal)
     assert np.allclose(temporal.temporal, own.temporal[partner], atol=1e-6)
     assert np.array_equal(temporal.spatial, own.spatial)
-    with torch.inference_mode():
-        for row in (0, 6):
-            features = model.encode(data[row].clips)
-            other, _ = model.attend(model.encode(data[int(partner[row])].clips))
-            shown = model.attend(features)[0].with_temporal_of(other)
-            expected = model.perceive(features, shown).softmax(1)
-            assert np.allclose(temporal.probabilities[row], expected[0], atol=1e-5)
+    for row in (0, 6):
+        expected = with_attention_of(model, data, row, partner, Attention.with_temporal_of)
+        assert np.allclose(temporal.probabilities[row], expected[0], atol=1e-5)
     for name in asked:
         alone = predict(model, data, attention=name, seed=4)
         assert np.allclose(alone.probabilities, found[name].probabilities, atol=1e-5)
@@ -83,12 +87,9 @@ def test_shuffled_windows_are_those_of_the_same_place_in_the_other_clip(trained)
     model, data = validation(trained, 3, clips=2)
     found = predict(model, data, attention="shuffled-spatial", batch_size=2)
     partner = random_derangement(3)
-    with torch.inference_mode():
-        for row in range(3):
-            features = model.encode(data[row].clips)
-            other, _ = model.attend(model.encode(data[int(partner[row])].clips))
-            shown = model.attend(features)[0].with_spatial_of(other)
-            assert np.allclose(found.probabilities[row], model.perceive(features, shown).softmax(1).mean(0), atol=1e-5)
+    for row in range(3):
+        expected = with_attention_of(model, data, row, partner, Attention.with_spatial_of)
+        assert np.allclose(found.probabilities[row], expected.mean(0), atol=1e-5)
 
 
 def test_a_single_clip_that_can_be_read_has_nobody_to_exchange_attention_with(trained):
@@ -118,8 +119,7 @@ def test_an_honest_network_passes_every_measure():
     for scope in SCOPES:
         of = found["methods"]["attention"][scope]["mean"]
         assert of["insertion"]["auc"] > of["deletion"]["auc"] + 0.2
-        assert against[scope]["mean"]["deletion"]["verdict"] == "better"
-        assert against[scope]["mean"]["insertion"]["verdict"] == "better"
+        assert [against[scope]["mean"][d]["verdict"] for d in DIRECTIONS] == ["better"] * 2
     assert against["frames"]["mean"]["comprehensiveness"]["verdict"] == "better"
     assert against["truth"]["temporal"]["average_precision"]["verdict"] == "better"
     assert against["truth"]["spatial"]["energy"]["verdict"] == "better"
@@ -145,8 +145,7 @@ def test_a_network_whose_maps_are_inverted_is_found_out():
     assert found["top1"]["mean"] == 1  # accuracy cannot tell
     against = found["differences"]["attention"]["random"]
     for scope in SCOPES:
-        assert against[scope]["mean"]["deletion"]["verdict"] == "worse"
-        assert against[scope]["mean"]["insertion"]["verdict"] == "worse"
+        assert [against[scope]["mean"][d]["verdict"] for d in DIRECTIONS] == ["worse"] * 2
     assert against["truth"]["temporal"]["average_precision"]["verdict"] == "worse"
     assert against["truth"]["spatial"]["pointing"]["verdict"] == "worse"
 
@@ -199,7 +198,7 @@ def test_every_measure_is_taken_of_every_method_and_the_network_stays_as_it_was(
         for scope in SCOPES:
             assert list(of[scope]) == list(BASELINES)
             for measures in of[scope].values():
-                for direction in ("deletion", "insertion"):
+                for direction in DIRECTIONS:
                     curve = measures[direction]["curve"]
                     assert len(curve) == 3
                     assert len(measures[direction]["per_clip"]) == 2
@@ -235,7 +234,7 @@ def test_other_precisions_find_much_the_same(kind, precision):
     )
     assert plain.keys() == other.keys()
     for method, measures in plain.items():
-        for direction in ("deletion", "insertion"):
+        for direction in DIRECTIONS:
             found = other[method]["frames"]["blur"][direction]["auc"]
             assert found == pytest.approx(measures["frames"]["blur"][direction]["auc"], abs=0.05)
 
@@ -288,5 +287,4 @@ def test_the_command_prints_and_writes_all_of_it(trained, tabletop, tmp_path, ca
     main(["evaluate", str(trained), "--attention", "shuffled-temporal", "--json", str(tmp_path / "s.json")])
     assert json.loads((tmp_path / "s.json").read_text())["attention"] == "shuffled-temporal"
     assert "--methods: got cam" in one_line("evaluate", trained, "--methods", "cam")
-    told = one_line("evaluate", trained, "--faithfulness", "--clips", "2")
-    assert "--faithfulness: " in told
+    assert "--faithfulness: " in one_line("evaluate", trained, "--faithfulness", "--clips", "2")

@@ -11,6 +11,7 @@ from stabn.errors import UserError
 from stabn.evaluation import localisation
 from stabn.evaluation.attribution import ExplainedNetwork
 from stabn.evaluation.localisation import (
+    MEASURES,
     average_precision,
     best_iou,
     cells_in_box,
@@ -54,11 +55,6 @@ def test_the_best_threshold_is_one_for_all_clips():
     # at .6 {0, 1} is right and {1, 3} half; at .7 {0} is half and {1} right; both 3/4, and nothing is better
     assert ious.mean() == pytest.approx(0.75)
     assert threshold in (0.6, 0.7)
-    best = max(
-        np.mean([(row >= t)[d].sum() / ((row >= t) | d).sum() for row, d in zip(scores, decisive, strict=True)])
-        for t in scores.ravel()
-    )
-    assert ious.mean() == pytest.approx(best)
     # however narrow the range of the scores is
     assert best_iou(0.5 + scores / 1000, decisive)[1].tolist() == ious.tolist()
 
@@ -108,12 +104,7 @@ def test_a_network_that_looks_where_it_should_is_told_from_dummies_and_from_its_
     found = localised(data, data.truth(), methods)
     ours = found["attention"]
     assert ours["temporal"]["clips"] == ours["spatial"]["clips"] == [sample.clip_id for sample in data.samples]
-    for side, measure in (
-        ("temporal", "average_precision"),
-        ("temporal", "pointing"),
-        ("temporal", "iou"),
-        ("spatial", "pointing"),
-    ):
+    for side, measure in list(MEASURES)[:-1]:
         assert ours[side][measure]["mean"] == 1
         assert ours[side][measure]["low"] > found["random"][side][measure]["high"]
         assert ours[side][measure]["chance"] == 0.25
@@ -154,11 +145,7 @@ def test_clips_that_say_only_when_or_only_where_count_where_they_can():
     assert localised(data, only_when)["attention"]["spatial"] is None
     assert localised(data, {"clip 5": half["clip 5"]}) is None
     assert localised(data, {"another": known["clip 0"]}) is None
-
-
-def test_a_box_outside_the_view_does_not_count():
-    data = Lanterns(2)
-    outside = ((SIDE + 4, 0, SIDE + 8, 4),) * FRAMES
+    outside = ((SIDE + 4, 0, SIDE + 8, 4),) * FRAMES  # of the view
     assert localised(data, {"clip 0": ClipTruth(boxes=outside)}) is None
 
 

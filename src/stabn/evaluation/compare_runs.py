@@ -11,7 +11,7 @@ from stabn.data.annotations.source import DataSource
 from stabn.data.ground_truth import ClipTruth, check_truth_ids, read_truth, unused_truth_message
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import skipped_note
-from stabn.evaluation.comparison import NamedPredictions, compare_predictions
+from stabn.evaluation.comparison import compare_predictions
 from stabn.evaluation.faithfulness import run_faithfulness
 from stabn.evaluation.predict import Predictions, predict_split
 from stabn.evaluation.seeds import compare_over_seeds
@@ -194,8 +194,8 @@ def compare_runs(
     """
     results, notes = [], dict[str, None]()  # in order, each note once
     for repetition, predicted in zip(plan.repetitions, predictions, strict=True):
-        runs = [NamedPredictions(str(one.run.folder), p) for one, p in zip(repetition, predicted, strict=True)]
-        control = next((r.name for r, one in zip(runs, repetition, strict=True) if one.method == plan.control), None)
+        runs = [(str(one.run.folder), p) for one, p in zip(repetition, predicted, strict=True)]
+        control = next((str(one.run.folder) for one in repetition if one.method == plan.control), None)
         clip_truth = repetition[0].run.source.table().truth if truth is None else truth
         last = repetition[-1].run
         result = compare_predictions(runs, plan.class_names, last.edited_classes, control=control, truth=clip_truth)

@@ -1,7 +1,6 @@
 """Comparison of runs on the same clips, with bootstrap intervals and against a control."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,6 @@ FORMER_GROUPS = ("formerly wrong", "formerly right")
 FRAME_AP = "frame average precision"
 SIGNIFICANT = 0.05
 """McNemar's p has to be below this, too, before one run is called better than another."""
-
-
-@dataclass(frozen=True, eq=False)
-class NamedPredictions:
-    """One run's predictions in a comparison.
-
-    Attributes:
-        name: such as "before", "fine-tuned", "control".
-        predictions: for the same clips as the others, in the same order.
-    """
-
-    name: str
-    predictions: Predictions
 
 
 def frame_precisions(predictions: Predictions, truth: Mapping[str, ClipTruth]) -> np.ndarray:
@@ -79,7 +65,7 @@ def mcnemar_test(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
 
 
 def compare_predictions(
-    runs: Sequence[NamedPredictions],
+    runs: Sequence[tuple[str, Predictions]],
     class_names: Sequence[str],
     edited_classes: Sequence[str],
     *,
@@ -93,7 +79,7 @@ def compare_predictions(
     clips; they do not cover the chance of training (`stabn.evaluation.seeds.compare_over_seeds` does).
 
     Args:
-        runs: at least one; all answered the same clips.
+        runs: at least one (name, predictions), all for the same clips in the same order.
         class_names: K names.
         edited_classes: names of the classes that have edits.
         control: name of the run that the last one is judged against; None for the first one.
@@ -114,45 +100,45 @@ def compare_predictions(
         the control, with the groups alone.
 
     Raises:
-        ValueError: runs with other clips, or no run `control`.
+        ValueError: runs with other clips.
         UserError: truth for fewer frames than a clip has.
     """
-    start, first = runs[0], runs[0].predictions
-    for run in runs[1:]:
-        if run.predictions.clip_ids != first.clip_ids:
-            raise ValueError(f"{run.name}: got predictions for other clips than {start.name}, expected the same clips")
-    against = next((run for run in runs if run.name == (control or start.name)), None)
-    if against is None:
-        raise ValueError(f"control: got {control!r}, expected one of {[run.name for run in runs]}")
+    start = runs[0]
+    start_name, first = start
+    for name, predictions in runs[1:]:
+        if predictions.clip_ids != first.clip_ids:
+            raise ValueError(f"{name}: got predictions for other clips than {start_name}, expected the same clips")
+    against = next(run for run in runs if run[0] == (control or start_name))
     is_edited = np.isin(first.labels, [class_names.index(name) for name in edited_classes])
     groups = {"edited classes": is_edited, "other classes": ~is_edited, "all": np.ones_like(is_edited)}
     former = {"formerly wrong": ~first.correct, "formerly right": first.correct}
-    precisions = {} if truth is None else {id(run): frame_precisions(run.predictions, truth) for run in runs}
+    precisions = {} if truth is None else {id(run): frame_precisions(run[1], truth) for run in runs}
 
-    def method(run: NamedPredictions) -> dict[str, Any]:
-        right = run.predictions.correct
-        error = calibration(run.predictions.probabilities, run.predictions.labels)
+    def method(run: tuple[str, Predictions]) -> dict[str, Any]:
+        name, predictions = run
+        right = predictions.correct
+        error = calibration(predictions.probabilities, predictions.labels)
         return {
-            "name": run.name,
-            **{name: _share(right[mask]) for name, mask in groups.items()},
-            **{name: None if run is start else _share(right[mask]) for name, mask in former.items()},
+            "name": name,
+            **{group: _share(right[mask]) for group, mask in groups.items()},
+            **{group: None if run is start else _share(right[mask]) for group, mask in former.items()},
             "mended": int((right & ~first.correct).sum()),
             "newly_wrong": int((~right & first.correct).sum()),
             "calibration_error": {key: error[key] for key in ("error", "low", "high")},
             **_mean_precision(precisions.get(id(run))),
         }
 
-    def difference(of: NamedPredictions, to: NamedPredictions) -> dict[str, Any]:
-        ours, theirs = of.predictions.correct, to.predictions.correct
+    def difference(of: tuple[str, Predictions], to: tuple[str, Predictions]) -> dict[str, Any]:
+        ours, theirs = of[1].correct, to[1].correct
         # The first run's answers define the former groups, so a difference to it there would say nothing.
-        masks = groups if start in (of, to) else groups | former
+        masks = groups if of is start or to is start else groups | former
         changes = {name: _change(ours[mask], theirs[mask]) for name, mask in masks.items()}
         if precisions:
             both = ~np.isnan(precisions[id(of)] + precisions[id(to)])
             changes[FRAME_AP] = _change(precisions[id(of)][both], precisions[id(to)][both])
         return {
-            "of": of.name,
-            "against": to.name,
+            "of": of[0],
+            "against": to[0],
             **{name: changes.get(name) for name in (*GROUPS, *FORMER_GROUPS, FRAME_AP)},
             "mcnemar": mcnemar_test(ours, theirs),
         }
@@ -162,7 +148,7 @@ def compare_predictions(
         "groups": list(GROUPS),
         "edited_classes": list(edited_classes),
         "methods": [method(run) for run in runs],
-        "against": against.name,
+        "against": against[0],
         "differences": [
             difference(of, to)
             for of in runs

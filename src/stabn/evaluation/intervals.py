@@ -19,18 +19,11 @@ class Interval:
     Attributes:
         mean: of the values as measured.
         low, high: the ends of the interval.
-
-    Raises:
-        ValueError: low is above high.
     """
 
     mean: float
     low: float
     high: float
-
-    def __post_init__(self) -> None:
-        if not self.low <= self.high:
-            raise ValueError(f"low, high: got {self.low} and {self.high}, expected them in this order")
 
     @property
     def excludes_zero(self) -> bool:
@@ -42,9 +35,7 @@ class Interval:
         return {name: round(getattr(self, name), 6) for name in ("mean", "low", "high")}
 
 
-def bootstrap_interval(
-    values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
+def bootstrap_interval(values: np.ndarray, *, seed: int = 0) -> Interval:
     """The mean of one number per clip, with its percentile bootstrap interval over clips (Efron 1979).
 
     The same seed and number of clips give the same resamples, so two calls about the same clips are paired. The
@@ -53,28 +44,24 @@ def bootstrap_interval(
     Args:
         values: (N,) numbers or bools, N from 1.
         seed: for the resamples.
-        resamples: how many.
-        level: share of the resampled means inside the interval, above 0 and below 1.
 
     Raises:
-        ValueError: no clip, a value that is not finite, or another argument out of range.
+        ValueError: no clip, or a value that is not finite.
     """
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or not len(numbers):
         raise ValueError(f"values: got shape {numbers.shape}, expected (N,) with N from 1")
     if not np.isfinite(numbers).all():
         raise ValueError("values: got NaN or infinity, expected finite numbers; leave out clips without a value")
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"resamples, level: got {resamples} and {level}, expected at least 1, and between 0 and 1")
     mean = float(numbers.mean())
     if len(numbers) == 1:  # scipy refuses to resample a single value
         return Interval(mean, mean, mean)
     low, high = stats.bootstrap(
         (numbers,),
         np.mean,
-        n_resamples=resamples,
-        batch=max(2**20 // len(numbers), 1),  # all at once would be resamples x N numbers
-        confidence_level=level,
+        n_resamples=RESAMPLES,
+        batch=max(2**20 // len(numbers), 1),  # all at once would be RESAMPLES x N numbers
+        confidence_level=LEVEL,
         method="percentile",
         random_state=np.random.default_rng(seed),
     ).confidence_interval
@@ -87,9 +74,7 @@ def summarise_clips(values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
     return bootstrap_interval(values, seed=seed).as_json() | {"per_clip": per_clip}
 
 
-def paired_interval(
-    a: np.ndarray, b: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
+def paired_interval(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Interval:
     """`bootstrap_interval` of the paired difference a - b over the same clips.
 
     Raises:
@@ -98,15 +83,14 @@ def paired_interval(
     if np.shape(a) != np.shape(b):
         raise ValueError(f"b: got shape {np.shape(b)}, expected {np.shape(a)} as in a, one number per clip")
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    return bootstrap_interval(difference, seed=seed, resamples=resamples, level=level)
+    return bootstrap_interval(difference, seed=seed)
 
 
-def seed_interval(values: Sequence[float] | np.ndarray, *, level: float = LEVEL) -> Interval:
+def seed_interval(values: Sequence[float] | np.ndarray) -> Interval:
     """The mean over seeds, with Student's t interval of that mean.
 
     Args:
         values: (n,) one number per seed, n from 2; for a paired difference, the differences.
-        level: of the interval.
 
     Raises:
         ValueError: fewer than two values, or one that is not finite.
@@ -116,6 +100,6 @@ def seed_interval(values: Sequence[float] | np.ndarray, *, level: float = LEVEL)
         raise ValueError(f"values: got shape {numbers.shape}, expected (n,) with n from 2; one seed has no interval")
     if not np.isfinite(numbers).all():
         raise ValueError("values: got NaN or infinity, expected finite numbers; leave out seeds without a value")
-    quantile = float(stats.t.ppf((1 + level) / 2, len(numbers) - 1))
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(numbers) - 1))
     half = quantile * numbers.std(ddof=1) / math.sqrt(len(numbers))
     return Interval(float(numbers.mean()), float(numbers.mean() - half), float(numbers.mean() + half))

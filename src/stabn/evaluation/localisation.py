@@ -23,6 +23,15 @@ from stabn.evaluation.intervals import summarise_clips
 Crop = tuple[float, float, float, float]
 """A view of the source frame: (left, top, right, bottom) as fractions of its width and height."""
 
+MEASURES = {
+    ("temporal", "average_precision"): "frame AP",
+    ("temporal", "pointing"): "frame pointing",
+    ("temporal", "iou"): "frame IoU",
+    ("spatial", "pointing"): "box pointing",
+    ("spatial", "energy"): "energy in box",
+}
+"""Short names of the measures of `measure_localisation`, for tables."""
+
 
 def decisive_frames(clip_id: str, truth: ClipTruth, frame_indices: np.ndarray) -> Bool[np.ndarray, " t"]:
     """Which of a clip's T sampled frames are decisive (a score of 1); all of them where the truth has no times.

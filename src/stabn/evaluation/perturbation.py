@@ -80,14 +80,7 @@ def perturb_clip(
         clip_cthw: (C, T, H, W) floating point.
         removed_mthw: (M, T, h, w) bool; cell (i, j) is the pixels whose centres lie in that equal part of the picture.
         baseline: of `BASELINES`.
-
-    Raises:
-        ValueError: an unknown baseline, or masks for another number of frames.
     """
-    if baseline not in BASELINES:
-        raise ValueError(f"baseline: got {baseline!r}, expected one of {', '.join(BASELINES)}")
-    if removed_mthw.shape[1] != clip_cthw.shape[1]:
-        raise ValueError(f"removed: got {removed_mthw.shape[1]} frames, expected {clip_cthw.shape[1]}")
     if baseline == "freeze":
         source_mtyx = _over_pixels(_shown_frame(removed_mthw), clip_cthw)
         copies_mctyx = clip_cthw.expand(len(source_mtyx), *clip_cthw.shape)
@@ -152,42 +145,30 @@ def perturbation_curves(
     clip_cthw: Float[Tensor, "c t y x"],
     explanations: Mapping[str, Attention],
     *,
-    target: int | None = None,
-    scopes: Sequence[str] = SCOPES,
     baselines: Sequence[str] = BASELINES,
     steps: int = 8,
     seed: Sequence[int] = (0,),
     copies: int = 16,
 ) -> dict[str, dict[str, dict[str, PerturbationCurves]]]:
-    """Perturb one clip in the order of importance of several explanations and record the probability of a class.
+    """Perturb one clip in the order of importance of several explanations, recording the predicted class's probability.
 
     Args:
         predict: (B, C, T, H, W) -> probabilities (B, K).
         clip_cthw: (C, T, H, W), the unperturbed clip.
         explanations: by name, of this one clip: (1, T, h, w) and (1, T), all on the same grid.
-        target: the class whose probability is recorded; by default the one predicted for the unperturbed clip.
-        scopes: of `SCOPES`.
         baselines: of `BASELINES`.
-        steps: n; the curves have n + 1 points, at the shares 0, 1/n, ..., 1.
+        steps: n, from 1; the curves have n + 1 points, at the shares 0, 1/n, ..., 1.
         seed: for breaking ties, the same for all explanations; integers from 0, such as the bytes of the clip's name.
         copies: perturbed clips per batch.
 
     Returns:
         By name, scope and baseline. The curves run between the unperturbed and the fully replaced clip.
-
-    Raises:
-        ValueError: fewer than one step, or explanations on different grids or of several clips.
     """
-    if steps < 1 or copies < 1:
-        raise ValueError(f"steps, copies: got {steps} and {copies}, expected at least 1 each")
-    shapes = {tuple(attention.spatial.shape) for attention in explanations.values()}
-    if len(shapes) != 1 or any(shape[0] != 1 for shape in shapes):
-        raise ValueError(f"explanations: got shapes {sorted(shapes)}, expected one (1, T, h, w)")
     # Each distinct mask once: explanations share many of them, and all share the ends.
     masks: dict[bytes, np.ndarray] = {}
     mask_keys: dict[tuple[str, str, str], list[bytes]] = {}
     for name, attention in explanations.items():
-        for scope in scopes:
+        for scope in SCOPES:
             ranks_thw = rank_cells(attention, scope, np.random.default_rng([*seed, SCOPES.index(scope)]))
             items = int(ranks_thw.max()) + 1
             counts = [_rounded(step * items / steps) for step in range(steps + 1)]
@@ -199,10 +180,9 @@ def perturbation_curves(
                     keys.append(np.packbits(removed_thw).tobytes())
                     masks.setdefault(keys[-1], removed_thw)
     removed_mthw = torch.from_numpy(np.stack(list(masks.values()))).to(clip_cthw.device)
-    if target is None:
-        target = int(predict(clip_cthw[None]).argmax())
+    target = int(predict(clip_cthw[None]).argmax())
     curves: dict[str, dict[str, dict[str, PerturbationCurves]]] = {
-        name: {s: {} for s in scopes} for name in explanations
+        name: {s: {} for s in SCOPES} for name in explanations
     }
     for baseline in baselines:
         values = np.concatenate(
@@ -213,7 +193,7 @@ def perturbation_curves(
         )
         value_of = dict(zip(masks, values.tolist(), strict=True))
         for name in explanations:
-            for scope in scopes:
+            for scope in SCOPES:
                 deleted, inserted = (np.array([value_of[key] for key in mask_keys[name, scope, d]]) for d in DIRECTIONS)
                 curves[name][scope][baseline] = _split_curves(deleted, inserted, steps + 1)
     return curves

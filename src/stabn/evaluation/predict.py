@@ -45,18 +45,12 @@ class Predictions:
     clip_ids: tuple[str, ...]
     labels: np.ndarray
     probabilities: np.ndarray
-    attention_probabilities: np.ndarray | None
-    temporal: np.ndarray | None
-    spatial: np.ndarray | None
-    frame_indices: np.ndarray | None
-    timestamps: np.ndarray | None
+    attention_probabilities: np.ndarray | None = None
+    temporal: np.ndarray | None = None
+    spatial: np.ndarray | None = None
+    frame_indices: np.ndarray | None = None
+    timestamps: np.ndarray | None = None
     skipped: tuple[SkippedClip, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("labels", "probabilities", "attention_probabilities", "temporal", "spatial", "frame_indices"):
-            value = getattr(self, name)
-            if value is not None and len(value) != len(self.clip_ids):
-                raise ValueError(f"{name}: got {len(value)} rows, expected {len(self.clip_ids)}, one per clip")
 
     @property
     def predicted(self) -> np.ndarray:
@@ -82,7 +76,9 @@ class Predictions:
         by_id = {sample.clip_id: sample for sample in of}
         return tuple(by_id[clip_id] for clip_id in self.clip_ids)
 
-    def record(self, row: int, *, path: str, class_names: Sequence[str], crop: tuple[float, ...]) -> Record:
+    def record(
+        self, row: int, *, path: str, class_names: Sequence[str], crop: tuple[float, float, float, float]
+    ) -> Record:
         """The prediction for one clip as a record.
 
         Raises:
@@ -91,7 +87,6 @@ class Predictions:
         if self.temporal is None or self.spatial is None or self.frame_indices is None or self.timestamps is None:
             raise ValueError("spatial: got predictions without attention, expected predict(..., keep_maps=True)")
         assert self.attention_probabilities is not None
-        left, top, right, bottom = crop
         return Record(
             clip_id=self.clip_ids[row],
             path=path,
@@ -102,7 +97,7 @@ class Predictions:
             spatial=self.spatial[row],
             frame_indices=self.frame_indices[row],
             timestamps=self.timestamps[row],
-            crop=(left, top, right, bottom),
+            crop=crop,
             label=int(self.labels[row]),
         )
 
@@ -187,48 +182,39 @@ def predict_each(
         recipe = (engine or EngineRecipe(devices="1")).for_measurement()
         predictor, trainer = build_predictor(model, recipe, callbacks=progress_bar())
 
-    def run(clips: Dataset[ClipBatch], attentions: Sequence[str], **options: Any) -> _PredictedRows:
-        return _run_predictor(_Predictor(predictor, attentions, **options), clips, batch_size, workers, trainer)
-
     reader = Reader()
     clips: Dataset[ClipBatch] = SkipUnreadable(dataset.with_reader(reader))
     others: Attention | None = None
     skipped: tuple[SkippedClip, ...] = ()
     own_only = tuple(attention for attention in attentions if attention not in SHUFFLED)
     if len(own_only) < len(attentions):
-        first = run(clips, ("as-is",), keep_maps=True)
-        own, skipped = first.columns["as-is"], first.skipped
-        windows = np.arange(dataset.views)
+        module = _Predictor(predictor, ("as-is",), keep_maps=True)
+        columns, skipped = _run_predictor(module, clips, batch_size, workers, trainer)
+        own = columns["as-is"]
         readable = _readable(dataset, skipped)
         if len(readable) > 1 or not own_only:
-            rows = (random_derangement(len(readable), seed)[:, None] * dataset.views + windows).ravel()
+            rows = (random_derangement(len(readable), seed)[:, None] * dataset.views + np.arange(dataset.views)).ravel()
             others = Attention(own["spatial"], own["temporal"]).rows(torch.from_numpy(rows))
         else:
             attentions = own_only
         clips = Subset(clips, readable)
-    predicted = run(clips, attentions, keep_maps=keep_maps, others=others, windows=dataset.views)
+    module = _Predictor(predictor, attentions, keep_maps=keep_maps, others=others, windows=dataset.views)
+    columns, unreadable = _run_predictor(module, clips, batch_size, workers, trainer)
     reader.close()
-    skipped += predicted.skipped
+    skipped += unreadable
     for clip in skipped:
         logger.warning("skipped: %s", clip.reason)
     ids = tuple(dataset.samples[index].clip_id for index in _readable(dataset, skipped))
-    return {
-        attention: _predictions(ids, dataset.views, predicted.columns[attention], skipped) for attention in attentions
-    }
-
-
-@dataclass(frozen=True, eq=False)
-class _PredictedRows:
-    """By attention and column, one row per window of the clips that could be read; and the clips that could not."""
-
-    columns: dict[str, dict[str, Tensor]]
-    skipped: tuple[SkippedClip, ...]
+    return {attention: _predictions(ids, dataset.views, columns[attention], skipped) for attention in attentions}
 
 
 def _run_predictor(
     predictor: "_Predictor", clips: Dataset[ClipBatch], batch_size: int, workers: int, trainer: Trainer
-) -> _PredictedRows:
-    """Run over all clips; each of several processes predicts its share, and all processes return all rows."""
+) -> tuple[dict[str, dict[str, Tensor]], tuple[SkippedClip, ...]]:
+    """By attention and column one row per window of the clips that could be read, and the clips that could not.
+
+    Each of several processes predicts its share, and all processes return all rows.
+    """
     with silence_lightning():
         shard = shard_indices(trainer, len(clips))  # type: ignore[arg-type]
         predictor.rows_done = shard.start * predictor.windows
@@ -253,7 +239,7 @@ def _run_predictor(
         attention: {name: torch.cat([batch[attention][name] for batch in read]) for name in read[0][attention]}
         for attention in predictor.attentions
     }
-    return _PredictedRows(columns, skipped)
+    return columns, skipped
 
 
 def _readable(dataset: VideoDataset, skipped: Sequence[SkippedClip]) -> list[int]:
@@ -266,24 +252,13 @@ def _predictions(
     clip_ids: tuple[str, ...], windows: int, rows: Mapping[str, Tensor], skipped: tuple[SkippedClip, ...]
 ) -> Predictions:
     """One prediction per clip from the rows of its windows."""
-    columns: dict[str, np.ndarray] = {name: value.numpy() for name, value in rows.items()}
-    for name in ("probabilities", "attention_probabilities"):
-        if name in columns:
-            columns[name] = columns[name].reshape(-1, windows, columns[name].shape[1]).mean(1)
-    for name in ("temporal", "spatial", "frame_indices", "timestamps"):
-        if windows > 1:
-            columns.pop(name, None)
-    return Predictions(
-        clip_ids=clip_ids,
-        skipped=skipped,
-        labels=columns["labels"][::windows],
-        probabilities=columns["probabilities"],
-        attention_probabilities=columns.get("attention_probabilities"),
-        temporal=columns.get("temporal"),
-        spatial=columns.get("spatial"),
-        frame_indices=columns.get("frame_indices"),
-        timestamps=columns.get("timestamps"),
-    )
+    columns: dict[str, Any] = {name: value.numpy() for name, value in rows.items()}
+    for name in columns.keys() & {"probabilities", "attention_probabilities"}:
+        columns[name] = columns[name].reshape(-1, windows, columns[name].shape[1]).mean(1)
+    if windows > 1:
+        columns = {name: value for name, value in columns.items() if name.endswith("probabilities")}
+    columns["labels"] = rows["labels"][::windows].numpy()
+    return Predictions(clip_ids, skipped=skipped, **columns)
 
 
 def split_dataset(
@@ -365,12 +340,8 @@ class _Predictor(LightningModule):
         for attention, output in self._outputs(batch.clips.to(dtype), slice(start, self.rows_done)).items():
             if not bool(output.logits.isfinite().all()):
                 raise NotFiniteError("logits: got NaN or infinity, expected finite numbers")
-            rows = {
-                "probabilities": output.logits.float().softmax(1),
-                "labels": batch.labels,
-                "frame_indices": batch.frame_indices,
-                "timestamps": batch.timestamps,
-            }
+            rows = {name: getattr(batch, name) for name in ("labels", "frame_indices", "timestamps")}
+            rows["probabilities"] = output.logits.float().softmax(1)
             if output.attention_logits is not None and output.attention is not None:
                 rows["attention_probabilities"] = output.attention_logits.float().softmax(1)
                 rows["temporal"] = output.attention.temporal.float()

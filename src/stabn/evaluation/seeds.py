@@ -18,29 +18,17 @@ def compare_over_seeds(
     run. Differences are taken within a repetition.
 
     Args:
-        methods: names, in the order of each repetition's runs.
+        methods: distinct names, in the order of each repetition's runs.
         repetitions: at least two results of `stabn.evaluation.comparison.compare_predictions`, one per seed.
-        control: the method that the last one is judged against; None for the first.
+        control: the method before the last that the last one is judged against; None for the first.
 
     Returns:
         {"groups", "seeds": their number, "methods": [{"name", "runs", per measure {"mean", "low", "high", "values"}}],
         "against": the control's name, "differences": [{"of", "against", per measure likewise}], "difference": the last
         method's against the control, "verdict": one sentence}. Measures are those of `MEASURES`; "values" holds a
         number per repetition, None where it has none. Where fewer than two repetitions have one, a measure is None.
-
-    Raises:
-        ValueError: one repetition, repetitions of other methods, a name twice, or no method `control` before the last.
     """
-    if len(repetitions) < 2:
-        raise ValueError(f"repetitions: got {len(repetitions)}, expected at least two")
-    if len(set(methods)) != len(methods):
-        raise ValueError(f"methods: got {list(methods)}, expected each name once")
-    for repetition in repetitions:
-        if len(repetition["methods"]) != len(methods):
-            raise ValueError(f"repetitions: got {len(repetition['methods'])} runs, expected one of each of {methods}")
     control = methods[0] if control is None else control
-    if control not in methods[:-1]:
-        raise ValueError(f"control: got {control!r}, expected one of {list(methods[:-1])}, before the last")
     runs = {name: [repetition["methods"][i] for repetition in repetitions] for i, name in enumerate(methods)}
     values = {name: {m: [_value(run, m) for run in of_method] for m in MEASURES} for name, of_method in runs.items()}
 

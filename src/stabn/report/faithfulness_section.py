@@ -4,18 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stabn.evaluation.intervals import seed_interval
+from stabn.evaluation.localisation import MEASURES
 from stabn.evaluation.perturbation import DIRECTIONS, SCOPES
 from stabn.report.content import CurveGrid, CurvePair, Estimate, EstimateTable, Explanations, Row
 
 _REPLACED = ("inverse-spatial", "uniform-spatial", "shuffled-spatial",
              "inverse-temporal", "uniform-temporal", "shuffled-temporal")  # fmt: skip
-_MEASURES = {
-    ("temporal", "average_precision"): "frame AP",
-    ("temporal", "pointing"): "frame pointing",
-    ("temporal", "iou"): "frame IoU",
-    ("spatial", "pointing"): "box pointing",
-    ("spatial", "energy"): "energy in box",
-}
 
 Runs = Sequence[Mapping[str, Any]]
 """Faithfulness of one method's runs, one per seed."""
@@ -107,7 +101,7 @@ def _localisation(name: str, runs: Runs) -> EstimateTable | None:
     every = [truth for of_method in truths.values() for truth in of_method]
     if any(truth is None for truth in every):
         return None
-    measures = [key for key in _MEASURES if all(truth[key[0]] is not None for truth in every)]
+    measures = [key for key in MEASURES if all(truth[key[0]] is not None for truth in every)]
     if not measures:
         return None
     rows = tuple(
@@ -122,4 +116,4 @@ def _localisation(name: str, runs: Runs) -> EstimateTable | None:
     )
     first = next(iter(truths.values()))
     chance = tuple(_mean([truth[side][measure]["chance"] for truth in first]) for side, measure in measures)
-    return EstimateTable(name, tuple(_MEASURES[key] for key in measures), rows, chance)
+    return EstimateTable(name, tuple(MEASURES[key] for key in measures), rows, chance)

@@ -13,7 +13,7 @@ from stabn.data.ground_truth import ClipTruth
 from stabn.edits.project import Project
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import confusion_matrix
-from stabn.evaluation.comparison import GROUPS, NamedPredictions, compare_predictions
+from stabn.evaluation.comparison import GROUPS, compare_predictions
 from stabn.evaluation.predict import Predictions
 from stabn.explain.explain_video import explain_video
 from stabn.explain.render import write_comparison
@@ -81,7 +81,7 @@ def write_finetuning_report(
     class_names = table.class_names
     truth = table.truth if truth is None else truth
     comparison = compare_predictions(
-        [NamedPredictions(name, predictions[name]) for name in runs],
+        [(name, predictions[name]) for name in runs],
         class_names,
         runs[last].edited_classes,
         control=control,

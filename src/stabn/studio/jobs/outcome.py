@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from stabn.data.dataset import FrameScores, Sample, VideoDataset
 from stabn.data.transforms import Preprocessing
 from stabn.data.video.reader import probe
-from stabn.evaluation.comparison import NamedPredictions, compare_predictions
+from stabn.evaluation.comparison import compare_predictions
 from stabn.evaluation.predict import Predictions, predict, predict_split
 from stabn.files import atomic_write, read_json, write_json
 from stabn.records import Edit
@@ -56,9 +56,8 @@ def measure_outcome(folder: Path, runs: Mapping[str, Run], edits: Mapping[str, E
     preprocessing = network_preprocessing(model, str(runs["before"].folder))
     split_predictions = {name: predict_split(run, SPLIT)[0] for name, run in runs.items()}
     control = "control" if "control" in runs else None
-    named_predictions = [NamedPredictions(name, predictions) for name, predictions in split_predictions.items()]
     comparison = compare_predictions(
-        named_predictions, table.class_names, runs["fine-tuned"].edited_classes, control=control
+        list(split_predictions.items()), table.class_names, runs["fine-tuned"].edited_classes, control=control
     )
 
     split = split_predictions["before"].samples(table.of_split(SPLIT))
