@@ -31,23 +31,28 @@ def stubborn(trained, tmp_path):
     return make
 
 
-def names_of(folder: Path) -> list[str]:
-    return json.loads((folder / "config.json").read_text())["class_names"]
+@pytest.fixture
+def compare(tmp_path, capsys):
+    """Runs `stabn compare`, and gives its JSON, its page and what it printed."""
+
+    def run(*words):
+        page, result = tmp_path / "page.html", tmp_path / "c.json"
+        main(["compare", *map(str, words), "--out", str(page), "--json", str(result)])
+        return json.loads(result.read_text()), page.read_text(), capsys.readouterr().out
+
+    return run
 
 
-def test_plain_networks_and_st_abn_stand_in_one_table_and_on_one_page(plain, trained, tmp_path, capsys):
-    page, told = tmp_path / "page.html", tmp_path / "c.json"
-    main(["compare", str(plain), str(trained), "--out", str(page), "--json", str(told)])
-    found = json.loads(told.read_text())
+def test_plain_networks_and_st_abn_stand_in_one_table_and_on_one_page(plain, trained, tmp_path, compare):
+    found, html, told = compare(plain, trained)
     assert found["format"] == "stabn-comparison/1"
     assert [method["name"] for method in found["methods"]] == [str(plain), str(trained)]
     assert [method["frame_average_precision"] is None for method in found["methods"]] == [True, False]
     assert found["notes"] == []
-    assert found["verdict"] in capsys.readouterr().out
-    html = page.read_text()
+    assert found["verdict"] in told
     assert "plain network, tiny" in html
     assert "ST-ABN, tiny" in html
-    assert f"stabn compare {plain} {trained} --split validation --out {page}" in html
+    assert f"stabn compare {plain} {trained} --split validation --out {tmp_path / 'page.html'}" in html
     assert str(plain.parent) not in html.split('id="settings"')[0]  # names are short, and the settings have the paths
     assert not re.search(r"https?:", html)
     for section in ("comparison", "differences", "calibration", "classes", "confusions"):
@@ -55,41 +60,31 @@ def test_plain_networks_and_st_abn_stand_in_one_table_and_on_one_page(plain, tra
     assert '<section id="explanations">' not in html
 
 
-def test_repetitions_are_judged_by_method_and_seed_by_seed(stubborn, tmp_path, capsys):
+def test_repetitions_are_judged_by_method_and_seed_by_seed(stubborn, compare):
     # Of 14 classes with a clip each, every one of these is right once: no method can be better.
     runs = [stubborn(f"{method}{seed}", label) for method, label in (("a", 1), ("b", 5)) for seed in (0, 1)]
-    page, told = tmp_path / "page.html", tmp_path / "s.json"
-    words = ["--methods", "one,one, <two>,<two>", "--control", "one", "--out", str(page), "--json", str(told)]
-    main(["compare", *map(str, runs), *words])
-    found = json.loads(told.read_text())
+    found, html, told = compare(*runs, "--methods", "one,one, <two>,<two>", "--control", "one")
     assert found["format"] == "stabn-seeds/1"
     assert found["seeds"] == len(found["repetitions"]) == 2
     assert [method["name"] for method in found["methods"]] == ["one", "<two>"]
     assert [method["runs"] for method in found["methods"]] == [list(map(str, runs[:2])), list(map(str, runs[2:]))]
     assert found["difference"]["all"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "values": [0.0, 0.0]}
     assert found["methods"][1]["formerly right"]["values"] == [0.0, 0.0]
-    assert found["verdict"] in capsys.readouterr().out
-    html = page.read_text()
+    assert found["verdict"] in told
     assert "Methods over seeds" in html
     assert "&lt;two&gt;" in html
     assert "<two>" not in html
 
 
-def test_explanations_are_measured_if_asked_for(plain, trained, tmp_path):
-    page, told = tmp_path / "page.html", tmp_path / "f.json"
-    words = ["--faithfulness", "--max_clips", "1", "--out", str(page), "--json", str(told)]
-    main(["compare", str(plain), str(trained), *words])
-    measured = json.loads(told.read_text())["faithfulness"]
+def test_explanations_are_measured_if_asked_for(plain, trained, compare):
+    found, html, _ = compare(plain, trained, "--faithfulness", "--max_clips", 1)
+    measured = found["faithfulness"]
     assert [one["run"] for one in measured] == [str(plain), str(trained)]
     assert measured[0]["attention_replaced"] is None
-    html = page.read_text()
     for heading in ("Without its own attention", "Insertion and deletion", "Against the truth"):
         assert f"<h3>{heading}</h3>" in html
     assert html.count("insertion and deletion curves") == 2 * len(measured[0]["baselines"])
-    one, three = (
-        explanation_section(measured, ["plain", "ST-ABN"]),
-        explanation_section(measured * 3, ["plain", "ST-ABN"]),
-    )
+    one, three = (explanation_section(measured * seeds, ["plain", "ST-ABN"]) for seeds in (1, 3))
     areas = [[p.insertion_area for grid in of.curves for row in grid.curves for p in row] for of in (one, three)]
     assert areas[0] == pytest.approx(areas[1])
     (drop,) = three.drops.rows
@@ -102,16 +97,15 @@ def test_explanations_are_measured_if_asked_for(plain, trained, tmp_path):
     assert row.cells[1].value == pytest.approx(-ahead)  # less area under deletion is better
 
 
-def test_edits_of_other_classes_are_told(stubborn, capsys, tmp_path):
+def test_edits_of_other_classes_are_told(stubborn, compare):
     one = stubborn("one", 0, edited_classes=["Lifting something"], origin="x", edited=["3"])
     two = stubborn("two", 0, edited_classes=["Dropping something"], origin="x", edited=["4", "5"])
-    main(["compare", str(one), str(two), "--json", str(tmp_path / "c.json"), "--out", str(tmp_path / "c.html")])
-    found = json.loads((tmp_path / "c.json").read_text())
+    found, html, told = compare(one, two)
     assert found["edited_classes"] == ["Dropping something"]
     (note,) = found["notes"]
     assert str(one) in note
-    assert f"Note: {note}" in capsys.readouterr().out
-    assert note in (tmp_path / "c.html").read_text()
+    assert f"Note: {note}" in told
+    assert note in html
 
 
 def test_what_a_methods_runs_are_is_said_in_a_few_words(stubborn, trained, plain):
@@ -174,9 +168,9 @@ class TestMistakesEndInOneLine:
 
 class TestReportsOfRunsThatDoNotBelongTogether:
     @pytest.fixture
-    def after(self, trained, stubborn):
+    def after(self, stubborn):
         def make(origin) -> Path:
-            edited = {"edited": ["3"], "edited_classes": names_of(trained)[:1]}
+            edited = {"edited": ["3"], "edited_classes": ["Moving something up"]}
             return stubborn("after", 0, origin=None if origin is None else str(origin), **edited)
 
         return make
@@ -189,16 +183,13 @@ class TestReportsOfRunsThatDoNotBelongTogether:
     def test_a_run_that_was_not_fine_tuned_is_refused(self, one_line, trained, after, tmp_path):
         assert str(tmp_path / "after") in one_line("report", trained, after(None), "--out", tmp_path / "r.html")
 
-    def test_a_run_that_was_moved_is_reported_and_the_page_says_so(self, trained, after, tmp_path):
-        moved = after(tmp_path / "gone")
-        main(["report", str(trained), str(moved), "--out", str(tmp_path / "r.html"), "--examples", "0"])
-        caveats = (tmp_path / "r.html").read_text().split('id="caveats"')[1]
-        assert str(tmp_path / "gone") in caveats
-
-    def test_its_own_origin_is_known_through_links_and_needs_no_note(self, trained, after, tmp_path):
+    @pytest.mark.parametrize("moved", [True, False])
+    def test_a_run_whose_origin_was_moved_is_noted_and_one_known_through_a_link_is_not(
+        self, trained, after, tmp_path, moved
+    ):
         (tmp_path / "link").symlink_to(trained)
-        fine = after(trained.resolve())
-        main(["report", str(tmp_path / "link"), str(fine), "--out", str(tmp_path / "r.html"), "--examples", "0"])
-        assert (
-            str(trained.resolve()) not in (tmp_path / "r.html").read_text().split('id="caveats"')[1].split("</ul>")[0]
-        )
+        origin = tmp_path / "gone" if moved else trained.resolve()
+        page = tmp_path / "r.html"
+        main(["report", str(tmp_path / "link"), str(after(origin)), "--out", str(page), "--examples", "0"])
+        caveats = page.read_text().split('id="caveats"')[1].split("</ul>")[0]
+        assert (str(origin) in caveats) == moved

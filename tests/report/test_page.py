@@ -22,7 +22,6 @@ from stabn.report.content import (
     Explanations,
     Page,
     Reliability,
-    ReliabilityBin,
     Row,
 )
 from stabn.report.page import write_page
@@ -30,14 +29,15 @@ from stabn.report.page import write_page
 NASTY = "Putting <b>\"this\"</b> & 'that' $x^2$ {{ 7 * 7 }} </svg><script>"
 SHARE = Estimate(0.5, 0.4, 0.6, 90)
 GAIN, NONE = Estimate(0.1, 0.05, 0.15), Estimate(0.0, -0.1, 0.1)
+BINS = [{"confidence": c, "accuracy": a, "count": n} for c, a, n in ((0.2, 0.1, 3), (None, None, 0), (0.8, 1.0, 1))]
 PAIR = CurvePair((0.9, 0.3, 0.1), (0.1, 0.6, 0.9), 0.4, 0.55)
 EPOCH = {"epoch": 1, "train_loss": 2.5, "train_top1": 0.25, "validation_loss": 2.75, "validation_top1": 0.125}
 
 
-def shares(title="top-1", columns=("edited classes", "all"), names=("before", "longer", NASTY), **changes):
+def shares(title="top-1", columns=("edited classes", "all"), names=("before", "longer", NASTY)):
     extra = {"longer": (("mended", "3"),), NASTY: (("mended", "30"), ("newly wrong", "12"))}
     rows = [Row(n, (SHARE,) * len(columns), NASTY, extra.get(n, ()), control=n == "longer") for n in names]
-    return EstimateTable(**{"title": title, "columns": tuple(columns), "rows": tuple(rows)} | changes)
+    return EstimateTable(title, columns, tuple(rows))
 
 
 def gains(title, cells=(GAIN, None), name=NASTY) -> EstimateTable:
@@ -56,9 +56,7 @@ def content(film: Path | None = None, **changes) -> Page:
         "edited_classes": (NASTY,),
         "former": shares("former", ("formerly wrong, mended", "formerly right, kept"), ("longer", NASTY)),
         "differences": (gains(NASTY), gains("before", (NONE,), "after")),
-        "reliabilities": (
-            Reliability(NASTY, "10 (5 – 15)", (ReliabilityBin(0.2, 0.1, 3), ReliabilityBin(0.8, 1.0, 1))),
-        ),
+        "reliabilities": (Reliability(NASTY, "10 (5 – 15)", BINS),),
         "classes": ClassShares(
             (NASTY, "b", "c", "d"),
             (4, 2, 0, 1),
@@ -151,8 +149,7 @@ def test_the_page_is_well_formed_and_asks_nobody_for_anything(html):
     assert all(value.startswith("data:") for value in page.values("src"))
     assert all(value.startswith("#") for value in (*page.values("href"), *page.values("xlink:href")))
     names = {name for _, attributes in page.tags for name in attributes}
-    assert not {"srcset", "poster", "action", "background"} & names
-    assert not any(name.startswith("on") for name in names)
+    assert not any(name.startswith(("on", "srcset", "poster", "action", "background")) for name in names)
     assert "default-src 'none'" in html
     assert "@import" not in html
     assert all(address.startswith("#") for address in re.findall(r"url\((.*?)\)", html))
@@ -178,18 +175,10 @@ def test_the_contents_lead_to_every_section(html):
     page = Outline(html)
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
     assert [a["href"] for tag, a in page.tags if tag == "a"] == [f"#{name}" for name in sections]
-    assert sections == [
-        "comparison",
-        "differences",
-        "calibration",
-        "classes",
-        "explanations",
-        "examples",
-        "confusions",
-        "training",
-        "caveats",
-        "settings",
-    ]
+    assert (
+        " ".join(sections)
+        == "comparison differences calibration classes explanations examples confusions training caveats settings"
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"comparison": shares(), "verdict": "No."}])
@@ -226,18 +215,12 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     assert written(tmp_path, content()) == written(tmp_path, content())
 
 
-def test_the_control_and_the_verdict_are_named(html):
+def test_tables_name_control_and_verdict_mark_what_is_missing_and_what_excludes_zero(html):
     assert "longer (control)" in Outline(html).text
     assert 'class="tag">control' in html
     assert 'class="verdict">No.' in html
-
-
-def test_a_missing_extra_value_is_a_dash(html):
     rows = re.findall(r"<tr>.*?</tr>", section(html, "comparison"), flags=re.DOTALL)
     assert [row.count("–</td>") for row in rows[1:]] == [2, 1, 0]
-
-
-def test_a_difference_is_bold_where_its_interval_excludes_none(html):
     assert "<strong>+10.0</strong><small>+5.0 to +15.0</small>" in html
     assert "<strong>+0.0</strong>" not in html
     assert "+0.0<small>−10.0 to +10.0</small>" in html
@@ -324,42 +307,3 @@ def test_a_film_that_is_missing_leaves_the_old_page_alone(tmp_path):
 def test_shortened_names_show_how_they_end_where_they_begin_alike():
     assert shorten(["short", "long enough to be cut"], 10) == ["short", "long enou…"]
     assert shorten(["a name that ends in one", "a name that ends in two"], 12) == ["a nam…in one", "a nam…in two"]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Estimate(0.5, 0.6, 0.7, 9), r"value: .*0\.6\.\.0\.7"),
-        (lambda: Estimate(1.5, 0.6, 1.7, 9), r"value: got 1\.5"),
-        (lambda: Estimate(-0.5, -0.6, 0.7, 9), r"value: got -0\.5"),
-        (lambda: Estimate(-1.5, -1.6, 0.7), r"value: got -1\.5"),
-        (lambda: Estimate(0.5, 0.4, 0.7, 0), "count: got 0"),
-        (lambda: Estimate(float("nan"), 0.4, 0.7, 9), "value: got nan"),
-        (lambda: Row(" ", (SHARE,)), "name"),
-        (lambda: shares(rows=()), "rows, columns"),
-        (lambda: shares(columns=("all",), rows=(Row("b", (GAIN, None)),)), "b: got 2 values, expected 1"),
-        (lambda: shares(chance=(0.1,)), "chance: got 1 values, expected 2"),
-        (lambda: Curve("run", ()), "epochs: got none"),
-        (lambda: Curve("run", (EPOCH, EPOCH)), "epochs: got epoch 1 after 1"),
-        (lambda: Curve("run", ({"epoch": 1},)), "epochs: got none of train_loss"),
-        (lambda: Curve("run", ({**EPOCH, "train_top1": 25.0},)), r"train_top1: got 25\.0"),
-        (lambda: Confusion("n", ("a", "b"), np.zeros((2, 3), int)), r"counts: .*\(2, 3\).*\(2, 2\)"),
-        (lambda: Confusion("n", ("a",), np.array([[0.5]])), "counts: got float64"),
-        (lambda: Confusion("n", ("a",), np.array([[-1]])), "counts: got -1"),
-        (lambda: Example("7", "t", Path("film.avi"), "c"), r"film\.avi"),
-        (lambda: ReliabilityBin(0.5, 1.5, 3), r"1\.5"),
-        (lambda: Reliability("a", "", ()), r"bins: got confidences \[\]"),
-        (lambda: Reliability("a", "", (ReliabilityBin(0.5, 0.5, 1), ReliabilityBin(0.4, 0.5, 1))), r"\[0\.5, 0\.4\]"),
-        (lambda: ClassShares(("a",), (1,), (), (("n", (0.5,)),)), "networks: got 1"),
-        (lambda: ClassShares(("a",), (1,), (), (("n", (0.5,)), ("m", ()))), "m: got 0 numbers, expected 1"),
-        (lambda: ClassShares(("a",), (1,), (), (("n", (0.5,)), ("m", (1.5,)))), r"m: got \(1\.5,\)"),
-        (lambda: CurvePair((0.5,), (0.5,), 0.5, 0.5), "curves: got 1 and 1"),
-        (lambda: CurvePair((0.5, 2.0), (0.5, 0.5), 0.5, 0.5), r"curves: got 2\.0"),
-        (lambda: CurveGrid("a", "blur", ("m",), ("frames",), ((PAIR, PAIR),)), r"curves: got \[2\]"),
-        (lambda: Page("", "i"), "title"),
-        (lambda: Page("t", "i", comparison=shares()), "verdict"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

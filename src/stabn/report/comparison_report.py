@@ -23,7 +23,6 @@ from stabn.report.content import (
     EstimateTable,
     Page,
     Reliability,
-    ReliabilityBin,
     Row,
 )
 from stabn.report.faithfulness_section import explanation_section
@@ -209,8 +208,7 @@ def _short_names(folders: Sequence[str]) -> list[str]:
 def _reliability(name: str, predictions: Sequence[Predictions]) -> Reliability:
     probabilities = np.concatenate([one.probabilities for one in predictions])
     measured = calibration(probabilities, np.concatenate([one.labels for one in predictions]))
-    bins = tuple(ReliabilityBin(b["confidence"], b["accuracy"], b["count"]) for b in measured["bins"] if b["count"])
-    return Reliability(name, _error_in_words(measured), bins)
+    return Reliability(name, _error_in_words(measured), measured["bins"])
 
 
 def _error_in_words(measured: Mapping[str, Any]) -> str:

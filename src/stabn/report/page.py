@@ -14,7 +14,7 @@ from stabn.report.charts.forest import forest_svg
 from stabn.report.charts.perturbation_chart import perturbation_svg
 from stabn.report.charts.reliability_chart import reliability_svg
 from stabn.report.charts.training_curves import curve_svg
-from stabn.report.content import VIDEO_TYPES, Page
+from stabn.report.content import Page
 
 
 def write_page(path: Path | str, page: Page) -> None:
@@ -75,4 +75,4 @@ def _data_uri(video: Path) -> str:
         content = video.read_bytes()
     except OSError as error:
         raise UserError(f"{video}: cannot be read ({error.strerror}); write the example's film first") from None
-    return f"data:{VIDEO_TYPES[video.suffix.lower()]};base64,{base64.b64encode(content).decode('ascii')}"
+    return f"data:video/mp4;base64,{base64.b64encode(content).decode('ascii')}"

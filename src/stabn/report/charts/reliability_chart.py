@@ -37,13 +37,14 @@ def reliability_svg(networks: Sequence[Reliability]) -> Markup:
         axes.grid(which="minor")
         axes.tick_params(which="minor", length=0)
         axes.plot((0, 100), (0, 100), color=svg.MUTED, linestyle=svg.DOTTED, linewidth=1.1)
-        clips = sum(b.count for b in network.bins)
-        for b in network.bins:
-            x, y = 100 * b.confidence, 100 * b.accuracy
+        bins = [b for b in network.bins if b["count"]]
+        clips = sum(b["count"] for b in bins)
+        for b in bins:
+            x, y = 100 * b["confidence"], 100 * b["accuracy"]
             axes.plot((x, x), (x, y), color=svg.MISTAKE, linewidth=1.9, clip_on=False)
-            size = 3 + 12 * math.sqrt(b.count / clips)
+            size = 3 + 12 * math.sqrt(b["count"] / clips)
             (dot,) = axes.plot(
                 [x], [y], marker="o", markersize=size, color=svg.ACCENT, markeredgewidth=0, clip_on=False
             )
-            svg.tooltip(dot, f"confidence {x:.0f} %: {y:.0f} % right of {b.count} clips")
+            svg.tooltip(dot, f"confidence {x:.0f} %: {y:.0f} % right of {b['count']} clips")
     return svg.to_svg(figure, "reliability diagrams: share of right answers by confidence")
