@@ -45,22 +45,17 @@ def explained(
     return record, Clip(pixels, torch.from_numpy(frames), torch.from_numpy(times), "clip-7.mp4")
 
 
-def test_colours_run_from_blue_at_0_to_red_at_1():
+def test_colours_run_from_blue_at_0_to_red_at_1_and_stay_so_outside():
     blue, red = attention_colour(np.array([0.0, 1.0])).astype(int)
-    assert blue[2] > 150
-    assert blue[2] > 2 * blue[0]
-    assert red[0] > 150
-    assert red[0] > 2 * red[2]
-
-
-def test_colours_keep_the_shape_and_take_the_ends_outside_of_0_to_1():
+    assert blue[2] > max(150, 2 * blue[0])
+    assert red[0] > max(150, 2 * red[2])
     assert attention_colour(np.zeros((2, 5))).shape == (2, 5, 3)
     assert attention_colour(np.array([-3.0, 9.0])).tolist() == attention_colour(np.array([0.0, 1.0])).tolist()
 
 
 def test_the_heat_map_covers_exactly_the_crop():
     frames = torch.full((2, 3, 40, 80), 200, dtype=torch.uint8)
-    drawn = overlay(frames, np.ones((2, 4, 4), np.float32), (0.25, 0.1, 0.75, 0.9), 1.0, stretch=False)
+    drawn = overlay(frames, np.ones((2, 4, 4), np.float32), (0.25, 0.1, 0.75, 0.9), 1.0)
     heated = (drawn == attention_colour(1.0)).all(-1)
     expected = np.zeros((2, 40, 80), bool)
     expected[:, 4:36, 20:60] = True
@@ -95,33 +90,14 @@ def test_stretching_spends_all_colours_on_the_clips_own_range():
     stretched = overlay(frames, spatial, WHOLE, 1.0)
     assert stretched[0, 0, 0].tolist() == attention_colour(0.0).tolist()
     assert stretched[0, 0, -1].tolist() == attention_colour(1.0).tolist()
-    assert (
-        np.abs(stretched[1, 0, 0].astype(int) - attention_colour(0.5)).max() <= 2
-    )  # by the clip's range, not the frame's
-    assert overlay(frames, spatial, WHOLE, 1.0, stretch=False)[0, 0, 0].tolist() == attention_colour(0.45).tolist()
+    middle = stretched[1, 0, 0].astype(int)  # by the clip's range, not the frame's
+    assert np.abs(middle - attention_colour(0.5)).max() <= 2
 
 
 def test_a_constant_map_is_not_stretched():
-    assert shown_range(np.full((2, 3, 3), 0.5), stretch=True) == (0, 1)
+    assert shown_range(np.full((2, 3, 3), 0.5)) == (0, 1)
     drawn = overlay(torch.zeros((1, 3, 4, 4), dtype=torch.uint8), np.full((1, 2, 2), 0.25), WHOLE, 1.0)
     assert (drawn == attention_colour(0.25)).all()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"frames": torch.zeros((1, 3, 4, 4))}, "frames: got torch.float32"),
-        ({"spatial": np.zeros((2, 3, 3))}, r"spatial: .*\(1, h, w\)"),
-        ({"spatial": np.full((1, 3, 3), 1.5)}, r"spatial: .*1\.5"),
-        ({"spatial": np.full((1, 3, 3), np.nan)}, "spatial: got values in nan"),
-        ({"crop": (0.5, 0.0, 0.5, 1.0)}, r"crop: got \(0\.5"),
-        ({"opacity": 1.5}, "opacity"),
-    ],
-)
-def test_an_overlay_refuses_what_it_cannot_draw(change, message):
-    good = {"frames": torch.zeros((1, 3, 4, 4), dtype=torch.uint8), "spatial": np.zeros((1, 3, 3)), "crop": WHOLE}
-    with pytest.raises(ValueError, match=message):
-        overlay(**{**good, **change})
 
 
 @pytest.mark.parametrize(
@@ -163,26 +139,18 @@ def test_a_sheet_of_other_frames_is_refused():
         contact_sheet(record, clip)
 
 
-def test_a_film_runs_at_the_frames_own_times_and_holds_the_last(tmp_path: Path):
-    write_explanation(tmp_path / "film.mp4", *explained([4, 6, 9, 10]))
-    info = probe(tmp_path / "film.mp4")
-    assert info.timestamps == pytest.approx([0, 0.2, 0.5, 0.6, 0.6 + 1 / 3], abs=1e-4)
-
-
-def test_frames_that_a_short_clip_repeats_are_shown_once(tmp_path: Path):
-    write_explanation(tmp_path / "film.mp4", *explained([0, 1, 2, 2, 2, 2]))
-    assert probe(tmp_path / "film.mp4").timestamps == pytest.approx([0, 0.1, 0.2, 0.2 + 1 / 3], abs=1e-4)
-
-
-def test_a_clip_of_one_frame_has_a_film(tmp_path: Path):
-    write_explanation(tmp_path / "film.mp4", *explained([3], (128, 72)))
-    assert probe(tmp_path / "film.mp4").num_frames == 2
-
-
-def test_two_frames_of_one_time_are_both_shown(tmp_path: Path):
-    record, clip = explained([0, 1, 2], fps=np.inf)
-    write_explanation(tmp_path / "film.mp4", record, clip)
-    assert probe(tmp_path / "film.mp4").num_frames == 4
+@pytest.mark.parametrize(
+    ("indices", "fps", "times"),
+    [
+        ([4, 6, 9, 10], 10.0, [0, 0.2, 0.5, 0.6, 0.6 + 1 / 3]),
+        ([0, 1, 2, 2, 2, 2], 10.0, [0, 0.1, 0.2, 0.2 + 1 / 3]),  # a short clip repeats its last frame
+        ([3], 10.0, [0, 1 / 3]),
+        ([0, 1, 2], np.inf, [0, 0.001, 0.002, 0.002 + 1 / 3]),  # all have one time
+    ],
+)
+def test_a_film_shows_each_frame_once_at_its_own_time_and_holds_the_last(tmp_path: Path, indices, fps, times):
+    write_explanation(tmp_path / "film.mp4", *explained(indices, fps=fps))
+    assert probe(tmp_path / "film.mp4").timestamps == pytest.approx(times, abs=1e-4)
 
 
 def test_the_mark_in_a_film_moves_on_with_time(tmp_path: Path):
@@ -209,21 +177,6 @@ def test_a_comparison_sets_networks_side_by_side(tmp_path: Path):
     assert one.timestamps == two.timestamps == marked.timestamps
     assert two.width > 1.5 * one.width
     assert (marked.width, marked.height > two.height) == (two.width, True)
-
-
-@pytest.mark.parametrize(
-    ("relevance", "message"),
-    [([0.0], "relevance: got 1 values, expected 2"), ([0.0, 1.5], r"relevance: got \[0\.0, 1\.5\]")],
-)
-def test_a_comparison_refuses_a_relevance_that_does_not_fit(tmp_path: Path, relevance, message):
-    record, clip = explained([0, 1])
-    with pytest.raises(ValueError, match=message):
-        write_comparison(tmp_path / "film.mp4", [("before", record)], clip, relevance)
-
-
-def test_a_comparison_of_nothing_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="records"):
-        write_comparison(tmp_path / "film.mp4", [], explained([0])[1])
 
 
 def test_text_that_does_not_fit_ends_in_an_ellipsis():

@@ -42,12 +42,6 @@ def attention_colour(values: np.ndarray | int | float) -> UInt8[np.ndarray, "*sh
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def attention_rgb(value: int | float) -> tuple[int, int, int]:
-    """`attention_colour` of one value as a tuple of integers, as Pillow needs it."""
-    red, green, blue = (int(channel) for channel in attention_colour(value))
-    return red, green, blue
-
-
 @lru_cache(maxsize=64)
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans at a size in pixels, from matplotlib's package, so that pictures are the same on every machine."""
@@ -104,7 +98,7 @@ def draw_bars(
         draw.rectangle((x0, top, x1, bottom), fill=TRACK)
         # a score of 0 keeps a sliver: "not important" must look different from "no frame"
         y = min(bottom - 1, bottom - round(float(score) * (bottom - top)))
-        draw.rectangle((x0, y, x1, bottom), fill=MUTED if plain else attention_rgb(float(score)))
+        draw.rectangle((x0, y, x1, bottom), fill=MUTED if plain else tuple(attention_colour(float(score)).tolist()))
     if current:
         x0, x1 = edges[min(current)], edges[max(current) + 1] - gap - 1
         draw.rectangle((x0 - 2, top - 2, x1 + 2, bottom + 2), outline=INK, width=2)

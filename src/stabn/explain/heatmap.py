@@ -25,13 +25,10 @@ def readable_size(width: int, height: int) -> tuple[int, int]:
     return max(1, round(width * 360 / shorter)), max(1, round(height * 360 / shorter))
 
 
-def shown_range(spatial: np.ndarray, *, stretch: bool) -> tuple[float, float]:
-    """The values at the blue and red end of the scale: (0, 1), or with `stretch` the range of the map.
-
-    A constant map is not stretched.
-    """
+def shown_range(spatial: np.ndarray) -> tuple[float, float]:
+    """The values at the blue and red end of the scale: the range of the map, or (0, 1) for a constant one."""
     low, high = float(spatial.min()), float(spatial.max())
-    return (low, high) if stretch and high - low > _FLAT else (0.0, 1.0)
+    return (low, high) if high - low > _FLAT else (0.0, 1.0)
 
 
 def overlay(
@@ -39,10 +36,10 @@ def overlay(
     spatial: np.ndarray,
     crop: tuple[float, float, float, float],
     opacity: int | float = 0.5,
-    *,
-    stretch: bool = True,
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """Blend spatial attention as a heat map over the part of each frame that was the network's input.
+
+    The smallest value of the clip is drawn blue and the largest red (see `shown_range`).
 
     Args:
         frames: (T, 3, H, W) uint8 RGB, source frames.
@@ -50,24 +47,12 @@ def overlay(
         crop: (left, top, right, bottom) of the network's input as fractions of width and height. Outside of it the
             frame is grey and dim.
         opacity: of the heat map, 0..1.
-        stretch: draw the smallest value of the clip blue and the largest red (see `shown_range`); otherwise 0 and 1.
 
     Returns:
         (T, H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: wrong shapes, dtypes or ranges.
     """
-    if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8:
-        raise ValueError(f"frames: got {frames.dtype} {tuple(frames.shape)}, expected uint8 (T, 3, H, W)")
-    if spatial.ndim != 3 or len(spatial) != len(frames) or spatial.size == 0:
-        raise ValueError(f"spatial: got shape {spatial.shape}, expected ({len(frames)}, h, w)")
-    if not (np.isfinite(spatial).all() and spatial.min() >= 0 and spatial.max() <= 1):
-        raise ValueError(f"spatial: got values in {spatial.min()}..{spatial.max()}, expected 0..1")
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity: got {opacity}, expected 0..1")
     left, top, right, bottom = _pixels(crop, frames.shape[3], frames.shape[2])
-    low, high = shown_range(spatial, stretch=stretch)
+    low, high = shown_range(spatial)
     relative = torch.from_numpy(np.ascontiguousarray((spatial - low) / (high - low), dtype=np.float32))
     pictures = np.empty((len(frames), *frames.shape[2:], 3), np.uint8)
     for picture, frame, small in zip(pictures, frames.permute(0, 2, 3, 1).numpy(), relative, strict=True):
@@ -82,7 +67,7 @@ def overlay(
     return pictures
 
 
-def overlay_record(record: Record, clip: Clip, size: tuple[int, int], *, stretch: bool) -> np.ndarray:
+def overlay_record(record: Record, clip: Clip, size: tuple[int, int]) -> np.ndarray:
     """`overlay` of a record on its clip, drawn at a size (width, height).
 
     Frames are resized before the maps are blended in, so that enlarged pictures have smooth maps.
@@ -95,17 +80,14 @@ def overlay_record(record: Record, clip: Clip, size: tuple[int, int], *, stretch
             f"clip: got frames {clip.frame_indices.tolist()}, expected the record's {record.frame_indices.tolist()}"
         )
     frames = [
-        Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)
+        np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
         for frame in clip.frames.permute(0, 2, 3, 1).contiguous().numpy()
     ]
-    resized = torch.from_numpy(np.stack([np.asarray(frame) for frame in frames])).permute(0, 3, 1, 2)
-    return overlay(resized, record.spatial, record.crop, stretch=stretch)
+    return overlay(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2), record.spatial, record.crop)
 
 
 def _pixels(crop: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
     """The crop in whole pixels, at least one pixel wide and high."""
     left, top, right, bottom = crop
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise ValueError(f"crop: got {crop}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1")
     x0, y0 = min(round(left * width), width - 1), min(round(top * height), height - 1)
     return x0, y0, max(round(right * width), x0 + 1), max(round(bottom * height), y0 + 1)

@@ -1,12 +1,10 @@
 """Pictures of records: contact sheets of all frames, and films at true speed.
 
 Temporal attention is always drawn on the absolute scale 0..1, so that bars of different clips can be compared. Spatial
-maps are usually almost constant (0.45..0.55); they are stretched over the range of their clip unless the caller says
-otherwise, and the picture then prints that range.
+maps are usually almost constant (0.45..0.55); they are stretched over the range of their clip, which is printed.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,7 +34,7 @@ _PAD = 20
 _COLUMNS = 8
 
 
-def contact_sheet(record: Record, clip: Clip, *, stretch: bool = True) -> Image.Image:
+def contact_sheet(record: Record, clip: Clip) -> Image.Image:
     """One picture of a record: predictions, and all T frames with their heat maps and temporal scores.
 
     Frames run left to right, eight to a row. Above each stands its temporal score as a bar 0..1 with the number, below
@@ -45,7 +43,6 @@ def contact_sheet(record: Record, clip: Clip, *, stretch: bool = True) -> Image.
     Args:
         record: to draw.
         clip: the record's frames.
-        stretch: as in `stabn.explain.heatmap.overlay`.
 
     Raises:
         ValueError: the clip's frames are not the record's.
@@ -58,14 +55,14 @@ def contact_sheet(record: Record, clip: Clip, *, stretch: bool = True) -> Image.
     if source_height > 1.4 * source_width:  # tall pictures: narrower, but wide enough for their captions
         wide = max(136, round(wide * 1.4 * source_width / source_height))
     size = (wide, max(1, round(wide * source_height / source_width)))
-    pictures = overlay_record(record, clip, size, stretch=stretch)
+    pictures = overlay_record(record, clip, size)
 
     gap, bar, above, below = 10, 44, 20, 22
     cell_width, cell_height = size[0], above + bar + 4 + size[1] + below
     grid_width = columns * (cell_width + gap) - gap
     rows = -(-count // columns)
     width = max(grid_width, 920) + 2 * _PAD
-    heading = _sheet_heading(record, width - 2 * _PAD, stretch=stretch)
+    heading = _sheet_heading(record, width - 2 * _PAD)
     image = Image.new("RGB", (width, _PAD + heading.height + 16 + rows * (cell_height + 12) + _PAD - 12), PAPER)
     image.paste(heading, (_PAD, _PAD))
     draw = ImageDraw.Draw(image)
@@ -85,7 +82,7 @@ def contact_sheet(record: Record, clip: Clip, *, stretch: bool = True) -> Image.
     return image
 
 
-def write_explanation(path: Path | str, record: Record, clip: Clip, *, stretch: bool = True) -> None:
+def write_explanation(path: Path | str, record: Record, clip: Clip) -> None:
     """Write a film of the record at true speed: the prediction, each frame with its heat map, and the T scores.
 
     Each source frame appears once at its own time, counted from the first; the last is held for a third of a second,
@@ -95,12 +92,11 @@ def write_explanation(path: Path | str, record: Record, clip: Clip, *, stretch: 
         path: .mp4 or .webm.
         record: to draw; its frames ascend.
         clip: the record's frames.
-        stretch: as in `overlay`.
 
     Raises:
         ValueError: the clip's frames are not the record's or do not ascend, or another suffix.
     """
-    write_comparison(path, [("", record)], clip, stretch=stretch)
+    write_comparison(path, [("", record)], clip)
 
 
 def write_comparison(
@@ -110,9 +106,8 @@ def write_comparison(
     relevance: Sequence[int | float] | None = None,
     *,
     relevance_name: str = "Marked by people",
-    stretch: bool = True,
 ) -> None:
-    """Write a film like `write_explanation` of several records of one clip, side by side.
+    """Write a film like `write_explanation` of several records of one clip, side by side, each map over its own range.
 
     Args:
         path: .mp4 or .webm.
@@ -120,31 +115,21 @@ def write_comparison(
         clip: the records' frames.
         relevance: T values in 0..1 to draw below each record's temporal attention: edited scores, or the truth.
         relevance_name: their label.
-        stretch: as in `stabn.explain.heatmap.overlay`, each record over its own range.
 
     Raises:
-        ValueError: no record, records of other frames, frames that do not ascend, a relevance that is not T values in
-            0..1, or another suffix.
+        ValueError: records of other frames, frames that do not ascend, or another suffix.
     """
-    if not records:
-        raise ValueError("records: got none, expected at least one")
-    if relevance is not None:
-        frames = len(clip.frame_indices)
-        if len(relevance) != frames:
-            raise ValueError(f"relevance: got {len(relevance)} values, expected {frames}, one per frame")
-        if not all(0 <= value <= 1 for value in relevance):
-            raise ValueError(f"relevance: got {list(relevance)}, expected values in 0..1")
     size = readable_size(clip.frames.shape[3], clip.frames.shape[2])
     moments = _moments(records[0][1])
-    pictures = [overlay_record(record, clip, size, stretch=stretch) for _, record in records]
+    pictures = [overlay_record(record, clip, size) for _, record in records]
     width = max(size[0], 480 if len(records) == 1 else 400)
     lines = max(len(_name_lines(record, width)) for _, record in records)
     marked = None if relevance is None else (relevance_name, relevance)
 
     def film() -> Iterator[np.ndarray]:
-        for moment in (*moments, moments[-1]):
+        for positions, _ in (*moments, moments[-1]):
             panels = [
-                _panel(record, picture[moment.first], moment, width, lines, name, marked, stretch=stretch)
+                _panel(record, picture[positions.start], positions, width, lines, name, marked)
                 for (name, record), picture in zip(records, pictures, strict=True)
             ]
             height = panels[0].height + 2 * _PAD
@@ -153,35 +138,24 @@ def write_comparison(
                 image.paste(panel, (_PAD + i * (width + _PAD), _PAD))
             yield np.asarray(image)
 
-    times = [moment.seconds for moment in moments]
+    times = [seconds for _, seconds in moments]
     fps = max(Fraction(1), Fraction((len(times) - 1) / times[-1]).limit_denominator(1000)) if times[-1] else Fraction(3)
     write_video(path, film(), fps, timestamps=[*times, times[-1] + _HOLD])
 
 
-@dataclass(frozen=True)
-class _Moment:
-    """One frame of a film: positions first..last of the T frames are the same source frame, shown at `seconds`."""
-
-    first: int
-    last: int
-    seconds: float
-
-    @property
-    def positions(self) -> range:
-        return range(self.first, self.last + 1)
-
-
-def _moments(record: Record) -> list[_Moment]:
-    moments = list[_Moment]()
+def _moments(record: Record) -> list[tuple[range, float]]:
+    """The frames of a film: which of the T positions are this source frame, and the seconds at which it is shown."""
+    moments = list[tuple[range, float]]()
     for i, (index, time) in enumerate(zip(record.frame_indices, record.timestamps, strict=True)):
         if i and index < record.frame_indices[i - 1]:
             raise ValueError(f"frame_indices: got {record.frame_indices.tolist()}, expected ascending order")
         if i and index == record.frame_indices[i - 1]:
-            moments[-1] = _Moment(moments[-1].first, i, moments[-1].seconds)
+            positions, seconds = moments[-1]
+            moments[-1] = (range(positions.start, i + 1), seconds)
         else:
             # some files give two frames one time; a millisecond apart both can be shown
-            earliest = moments[-1].seconds + 0.001 if moments else 0.0
-            moments.append(_Moment(i, i, max(float(time - record.timestamps[0]), earliest)))
+            earliest = moments[-1][1] + 0.001 if moments else 0.0
+            moments.append((range(i, i + 1), max(float(time - record.timestamps[0]), earliest)))
     return moments
 
 
@@ -192,13 +166,11 @@ def _name_lines(record: Record, width: int) -> list[str]:
 def _panel(
     record: Record,
     picture: np.ndarray,
-    moment: _Moment,
+    positions: range,
     width: int,
     lines: int,
     name: str,
     marked: tuple[str, Sequence[int | float]] | None,
-    *,
-    stretch: bool,
 ) -> Image.Image:
     """Prediction, frame, timeline and legend of one record, below one another."""
     head = (24 if name else 0) + lines * 22 + (0 if record.label is None else 26) + 8
@@ -219,20 +191,20 @@ def _panel(
         _draw_verdict(draw, (0, y), width, record)
 
     image.paste(Image.fromarray(picture), ((width - picture.shape[1]) // 2, head))
-    scores = record.temporal[moment.first : moment.last + 1]
+    scores = record.temporal[positions.start : positions.stop]
     score = f"{scores.min():.2f}" if scores.max() - scores.min() < 0.005 else f"{scores.min():.2f}–{scores.max():.2f}"
     y = bars_top - 12
     draw.text((0, y), "When it looked", fill=MUTED, font=font(12), anchor="ls")
-    index, time = record.frame_indices[moment.first], record.timestamps[moment.first]
+    index, time = record.frame_indices[positions.start], record.timestamps[positions.start]
     right = width - font(12, bold=True).getlength(score)
     draw.text((right, y), f"frame {index} · {time:.2f} s · ", fill=MUTED, font=font(12), anchor="rs")
     draw.text((right, y), score, fill=INK, font=font(12, bold=True), anchor="ls")
-    draw_bars(draw, (2, bars_top, width - 3, bars_top + 56), record.temporal, moment.positions)
+    draw_bars(draw, (2, bars_top, width - 3, bars_top + 56), record.temporal, positions)
     y = bars_top + 56 + 20
     if marked is not None:
         draw.text((0, y), fit_text(marked[0], font(12), width), fill=MUTED, font=font(12), anchor="la")
-        draw_bars(draw, (2, y + 20, width - 3, y + 42), marked[1], moment.positions, plain=True)
-    _draw_legend(image, (0, y + strip + 4), width, record, stretch=stretch)
+        draw_bars(draw, (2, y + 20, width - 3, y + 42), marked[1], positions, plain=True)
+    _draw_legend(image, (0, y + strip + 4), width, record)
     return image
 
 
@@ -249,9 +221,9 @@ def _draw_verdict(draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, re
         draw.text((x, at[1]), fit_text(truth, font(14), width - (x - at[0])), fill=INK, font=font(14), anchor="la")
 
 
-def _draw_legend(image: Image.Image, at: tuple[int, int], width: int, record: Record, *, stretch: bool) -> int:
+def _draw_legend(image: Image.Image, at: tuple[int, int], width: int, record: Record) -> int:
     """Draw the colour scale of the heat maps with the values at its ends; returns its right edge in pixels."""
-    low, high = shown_range(record.spatial, stretch=stretch)
+    low, high = shown_range(record.spatial)
     digits = 0 if (low, high) == (0.0, 1.0) else 3 if high - low >= 0.01 else 6
     low_text, high_text = f"{low:.{digits}f}", f"{high:.{digits}f}"
     draw, face, (x, y) = ImageDraw.Draw(image), font(12), at
@@ -271,7 +243,7 @@ def _draw_legend(image: Image.Image, at: tuple[int, int], width: int, record: Re
     return x
 
 
-def _sheet_heading(record: Record, width: int, *, stretch: bool) -> Image.Image:
+def _sheet_heading(record: Record, width: int) -> Image.Image:
     """Name and verdict, the most probable classes, and the legend."""
     top = record.top(min(3, len(record.class_names)))
     image = Image.new("RGB", (width, 62 + 24 * len(top) + 24), PAPER)
@@ -290,7 +262,7 @@ def _sheet_heading(record: Record, width: int, *, stretch: bool) -> Image.Image:
         text = fit_text(name + ("  ✓" if is_truth else ""), face, width - bar - 66)
         draw.text((bar + 66, y), text, fill=INK, font=face, anchor="la")
         y += 24
-    x = _draw_legend(image, (0, y + 6), width, record, stretch=stretch) + 24
+    x = _draw_legend(image, (0, y + 6), width, record) + 24
     key = "Bars: when it looked, 0 to 1"
     if record.crop != (0.0, 0.0, 1.0, 1.0):
         key += "   ·   Grey: outside the network's view"
