@@ -167,14 +167,11 @@ class Catalogue:
         """Add a training clip that was not collected, so that its edits are kept.
 
         Raises:
-            ValueError: edits of this clip are not kept, or the prediction was not made just now.
             UserError: the project cannot be written.
         """
         with self._lock:
             if clip.clip_id in self.project_clips:
                 return
-            if clip.read_only_reason is not None or prediction.attention_probabilities is None:
-                raise ValueError(f"{clip.clip_id}: got a clip that cannot be added, expected a training clip")
             record = Record(
                 clip_id=clip.clip_id,
                 path=str(clip.path.resolve()),

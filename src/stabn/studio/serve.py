@@ -7,7 +7,7 @@ import signal
 import socket
 import webbrowser
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -66,17 +66,15 @@ def open_studio(
         shutil.rmtree(uploads, ignore_errors=True)  # a studio that was killed could not remove them
         catalogue = Catalogue(project, run.table(model))
         default = URL.create("sqlite", database=str((project.folder / "studio.db").absolute()))
-        store = Store(database or default, project.id)
-        stack.callback(store.close)
+        store = stack.enter_context(closing(Store(database or default, project.id)))
         edits_file = EditsFile(
             project.edits_file,
             store,
             lambda: {clip_id: clip.frame_indices for clip_id, clip in catalogue.project_clips.items()},
         )
         stack.callback(edits_file.close)
-        viewer = Viewer(
-            model, network_preprocessing(model, str(run.folder)), catalogue.recorded_prediction, memory=memory
-        )
+        preprocessing = network_preprocessing(model, str(run.folder))
+        viewer = Viewer(model, preprocessing, catalogue.recorded_prediction, memory=memory)
         stack.callback(viewer.close)
         studio = Studio(
             run=run,

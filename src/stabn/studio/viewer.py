@@ -162,7 +162,7 @@ class Viewer:
             (K,) float32.
 
         Raises:
-            ValueError: another word, or scores that are not T numbers in 0..1.
+            ValueError: scores that are not T numbers in 0..1.
             UserError: the video cannot be read.
         """
         prediction, perceiver = clip.prediction, clip.perceiver
@@ -197,7 +197,11 @@ class Viewer:
             self._free_memory()
 
     def _read_and_predict(self, opened: OpenClip) -> None:
-        indices = self._choose_frames(opened)
+        if opened.recorded is None:
+            in_clip = segment_frames(opened.clip.path, opened.clip.segment, opened.clip.clip_id)
+            indices = [in_clip[i] for i in self.preprocessing.sampling.for_testing(len(in_clip), 1)[0]]
+        else:
+            indices = opened.recorded.frame_indices.tolist()
         frames: dict[int, Tensor] = {}
         times: dict[int, float] = {}
         for frame in stream_clip(opened.clip.path, indices):
@@ -228,12 +232,6 @@ class Viewer:
                 opened._prediction.set_result(prediction)
         opened._perceiver.set_result(perceiver)
 
-    def _choose_frames(self, opened: OpenClip) -> list[int]:
-        if opened.recorded is not None:
-            return [int(index) for index in opened.recorded.frame_indices]
-        frames = segment_frames(opened.clip.path, opened.clip.segment, opened.clip.clip_id)
-        return [frames[i] for i in self.preprocessing.sampling.for_testing(len(frames), 1)[0]]
-
     def _free_memory(self) -> None:
         with self._lock:
             sizes = {clip_id: clip.size() for clip_id, clip in self._clips.items() if clip._perceiver.done()}
@@ -250,10 +248,7 @@ def _closing_error() -> UserError:
 
 
 def _change_attention(attention: Attention, part: str, change: str) -> Attention:
-    name = "as-is" if change == "original" else f"{change}-{part}"
-    if name not in ATTENTIONS:
-        raise ValueError(f"{part}: got {change!r}, expected original, inverse or uniform")
-    return ATTENTIONS[name](attention)
+    return ATTENTIONS["as-is" if change == "original" else f"{change}-{part}"](attention)
 
 
 def _to_numpy(value: Tensor) -> np.ndarray:

@@ -72,37 +72,25 @@ def test_connections_that_the_server_dropped_are_made_anew(postgres: str):
 
 
 def test_files_that_are_no_writable_database_are_reported(tmp_path: Path):
-    with pytest.raises(UserError, match=r"none/studio\.db: unable to open"):
-        Store(f"sqlite:///{tmp_path}/none/studio.db", "project")
-    with pytest.raises(UserError, match="unable to open"):
-        Store(f"sqlite:///{tmp_path}", "project")
     (tmp_path / "text.db").write_text("This is a letter to my aunt. " * 100)
-    with pytest.raises(UserError, match=r"text\.db: file is not a database"):
-        Store(f"sqlite:///{tmp_path}/text.db", "project")
     Store(f"sqlite:///{tmp_path}/studio.db", "project").close()
-    with pytest.raises(UserError, match=r"studio\.db.*readonly"):
-        Store(f"sqlite:///file:{tmp_path}/studio.db?mode=ro&uri=true", "project")
-
-
-def test_a_file_may_have_any_name(tmp_path: Path):
-    file = tmp_path / "what? 100% #1 @home.db"
-    Store(URL.create("sqlite", database=str(file)), "project").close()
-    assert file.exists()
-
-
-LOCKS = {
-    "sqlite": "BEGIN IMMEDIATE",
-    "postgresql": "SELECT pg_advisory_lock(hashtextextended('stabn project', 0))",
-}
+    for path, words in (
+        (f"{tmp_path}/none/studio.db", r"none/studio\.db: unable to open"),
+        (f"{tmp_path}", "unable to open"),
+        (f"{tmp_path}/text.db", r"text\.db: file is not a database"),
+        (f"file:{tmp_path}/studio.db?mode=ro&uri=true", r"studio\.db.*readonly"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Store(f"sqlite:///{path}", "project")
 
 
 def test_a_locked_database_is_reported_and_works_once_it_is_free(database: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(database_module, "LOCK_TIMEOUT", 0.1)
     store, other = Store(database, "project"), Store(database, "project")
     with other._database.read_session() as session:
-        session.connection(execution_options={"begin": LOCKS["sqlite"]})
+        session.connection(execution_options={"begin": "BEGIN IMMEDIATE"})  # locks SQLite
         if other.kind == "postgresql":
-            session.execute(text(LOCKS["postgresql"]))
+            session.execute(text("SELECT pg_advisory_lock(hashtextextended('stabn project', 0))"))
         with pytest.raises(UserError, match=r"^[^\n]*lock[^\n]*; [^\n]*$"):
             store.append(change())
     other.close()
@@ -131,11 +119,10 @@ def test_a_database_of_a_newer_program_is_left_alone(database: str):
 
 
 def test_servers_that_start_at_once_make_one_database(database: str, capfd: pytest.CaptureFixture[str]):
-    def work(number: int) -> int:
+    def work(number: int) -> None:
         store = Store(database, "project")
         store.append(change(f"request-{number}"))
         store.close()
-        return number
 
     at_once(6, work)
     store = Store(database, "project")
@@ -144,12 +131,11 @@ def test_servers_that_start_at_once_make_one_database(database: str, capfd: pyte
     assert capfd.readouterr() == ("", "")  # alembic works in silence
 
 
-def test_sqlite_is_set_up_to_survive_the_loss_of_power(tmp_path: Path):
-    store = Store(f"sqlite:///{tmp_path / 'studio.db'}", "project")
+def test_sqlite_is_set_up_to_survive_the_loss_of_power_in_a_file_of_any_name(tmp_path: Path):
+    file = tmp_path / "what? 100% #1 @home.db"
+    store = Store(URL.create("sqlite", database=str(file)), "project")
     with store._database.read_session() as session:
-        settings = {
-            name: session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "busy_timeout")
-        }
-    assert settings == {"journal_mode": "wal", "synchronous": 2, "busy_timeout": 30_000}
+        for name, value in {"journal_mode": "wal", "synchronous": 2, "busy_timeout": 30_000}.items():
+            assert session.scalar(text(f"PRAGMA {name}")) == value
     store.close()
-    assert sqlite3.connect(tmp_path / "studio.db").execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert sqlite3.connect(file).execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -67,6 +67,9 @@ def test_the_file_holds_one_line_per_clip_and_person(path: Path, store: Store, f
         keep(store, edit)
     file.push()
     assert read_edits(path, CLIPS) == (BO, replace(ANN, scores=(1.0, 1.0)))
+    before = path.stat()
+    file.push()  # nothing has changed, so nothing is written
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     keep(store, BO, "clear", withdrawn=True)
     file.push()
     assert [edit.author for edit in read_edits(path)] == ["Ann"]
@@ -80,18 +83,7 @@ def test_a_project_from_before_the_studio_keeps_its_lines_as_history(path: Path,
     assert store.history("17", "Ann").done == (None, older.scores)
 
 
-def test_what_another_program_adds_is_kept_when_the_file_is_written(path: Path, store: Store, file: EditsFile):
-    keep(store, ANN)
-    file.push()
-    write_edits(path, [*read_edits(path), BO])
-    keep(store, replace(ANN, scores=(1.0, 1.0)))
-    file.push()
-    assert {(edit.author, edit.scores) for edit in read_edits(path)} == {("Ann", (1.0, 1.0)), ("Bo", BO.scores)}
-    assert set(store.current()) == set(read_edits(path))
-
-
-def test_what_another_program_adds_while_we_write_is_kept(path: Path, store: Store, file: EditsFile, monkeypatch):
-    keep(store, ANN)
+def test_what_another_program_adds_before_or_while_we_write_is_kept(path, store, file, monkeypatch):
     current = Store.current
 
     def interrupted(self: Store) -> tuple[Edit, ...]:
@@ -101,41 +93,33 @@ def test_what_another_program_adds_while_we_write_is_kept(path: Path, store: Sto
         return edits
 
     monkeypatch.setattr(Store, "current", interrupted)
+    keep(store, ANN)
     file.push()
     assert set(read_edits(path)) == {ANN, BO}
-
-
-def test_a_withdrawn_edit_does_not_come_back_from_a_file_that_was_not_written(path, store, file):
-    keep(store, ANN)
+    cy, newer = replace(BO, author="Cy"), replace(ANN, scores=(1.0, 1.0))
+    write_edits(path, [*read_edits(path), cy])
+    keep(store, newer)
     file.push()
-    keep(store, ANN, "undo", withdrawn=True)  # and now the server is killed
-    EditsFile(path, store, lambda: CLIPS).close()
-    assert path.read_text() == ""
-    assert store.current() == ()
+    assert set(store.current()) == set(read_edits(path)) == {newer, BO, cy}
 
 
-def test_a_removed_line_and_a_removed_file_come_back(path: Path, store: Store, file: EditsFile):
+def test_a_removed_line_and_a_removed_file_come_back_but_no_withdrawn_edit(path: Path, store: Store, file: EditsFile):
     keep(store, ANN)
     keep(store, BO)
-    file.push()
-    write_edits(path, [ANN])
-    file.push()
-    assert read_edits(path) == (ANN, BO)
-    path.unlink()
-    file.push()
-    assert read_edits(path) == (ANN, BO)
+    for remove in (lambda: write_edits(path, [ANN]), path.unlink):
+        file.push()
+        remove()
+        file.push()
+        assert read_edits(path) == (ANN, BO)
     assert len(store.events("17")) == 2
+    keep(store, ANN, "undo", withdrawn=True)  # and now the server is killed, before the file is written
+    EditsFile(path, store, lambda: CLIPS).close()
+    assert store.current() == read_edits(path) == (BO,)
 
 
-def test_an_unchanged_file_is_not_written_again(path: Path, store: Store, file: EditsFile):
-    keep(store, ANN)
-    file.push()
-    before = path.stat()
-    file.push()
-    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-
-
-def test_edits_of_clips_or_frames_that_the_project_does_not_know_are_left_out(path, store, file):
+def test_edits_of_clips_or_frames_that_the_project_does_not_know_are_left_out_until_it_does(path, store):
+    clips = dict(CLIPS)
+    file = EditsFile(path, store, lambda: clips)
     strange = replace(ANN, clip_id="99")
     other_frames = replace(ANN, frame_indices=(1, 5), author="Bo")
     for edit in (strange, ANN, other_frames):
@@ -143,19 +127,10 @@ def test_edits_of_clips_or_frames_that_the_project_does_not_know_are_left_out(pa
     file.push()
     assert read_edits(path, CLIPS) == (ANN,)
     assert file.left_out == (strange, other_frames)
-    assert len(store.current()) == 3
-
-
-def test_an_edit_is_written_once_its_clip_is_known(path: Path, store: Store):
-    clips = dict(CLIPS)
-    file = EditsFile(path, store, lambda: clips)
-    keep(store, replace(ANN, clip_id="99"))
-    file.push()
-    assert path.read_text() == ""
     clips["99"] = (0, 4)
     file.push()
-    assert [edit.clip_id for edit in read_edits(path)] == ["99"]
-    assert file.left_out == ()
+    assert read_edits(path, clips) == (strange, ANN)
+    assert file.left_out == (other_frames,)
     file.close()
 
 
@@ -193,6 +168,11 @@ def test_the_background_goes_on_once_a_damaged_file_is_mended(path: Path, store:
     write_edits(path, [BO])
     wait_until(lambda: file.problem is None)
     assert set(read_edits(path)) == {ANN, BO}
+    for number in range(40):  # changes that come while the file is written are not forgotten
+        keep(store, replace(ANN, comment=str(number)))
+        file.request_push()
+    wait_until(lambda: "39" in path.read_text())
+    assert file.problem is None
 
 
 def test_a_file_that_cannot_be_read_or_written_is_reported(
@@ -227,11 +207,3 @@ def test_changes_reach_the_file_within_half_a_second_or_when_it_is_closed(path: 
     file.close()  # writes the rest
     assert read_edits(path) == (ANN, BO)
     file.close()
-
-
-def test_a_change_that_comes_while_the_file_is_written_is_not_forgotten(path: Path, store: Store, file: EditsFile):
-    for number in range(40):
-        keep(store, replace(ANN, comment=str(number)))
-        file.request_push()
-    wait_until(lambda: "39" in path.read_text())
-    assert file.problem is None

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -206,21 +207,18 @@ def clip_routes(studio: Studio) -> APIRouter:
                 raise
             catalogue.add_upload(clip_id, name, path)
             for old in list(catalogue.uploads)[:-MAX_UPLOADS]:
-                remove_upload(old)
+                with suppress(NotFoundError):
+                    remove(old)
         return {"id": clip_id, "name": name}
 
     @routes.delete("/uploads")
     def remove(clip_id: ClipId) -> dict[str, Any]:
-        if not remove_upload(clip_id):
-            raise NotFoundError("There is no such upload.")
-        return {}
-
-    def remove_upload(clip_id: str) -> bool:
         clip = catalogue.uploads.pop(clip_id, None)
-        if clip is not None:
-            viewer.forget(clip_id)
-            clip.path.unlink(missing_ok=True)
-        return clip is not None
+        if clip is None:
+            raise NotFoundError("There is no such upload.")
+        viewer.forget(clip_id)
+        clip.path.unlink(missing_ok=True)
+        return {}
 
     return routes
 

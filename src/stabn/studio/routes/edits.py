@@ -1,8 +1,6 @@
 """Routes for edits: changes, people, the choice of what fine-tuning uses, export and import."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -18,7 +16,7 @@ from stabn.errors import UserError
 from stabn.records import Edit, utc_now
 from stabn.studio.routes.clips import ClipRequest, RequestBody, Scores
 from stabn.studio.session import Studio
-from stabn.studio.storage.events import REQUEST_PATTERN, EditChange, check_author
+from stabn.studio.storage.events import EditChange, check_author
 
 Author = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(check_author)]
 FormatName = Annotated[str, Query(max_length=40)]
@@ -28,7 +26,7 @@ class EditRequest(ClipRequest):
     """A change of an author's edit of a clip."""
 
     author: Author
-    request: str = Field(pattern=REQUEST_PATTERN)
+    request: str = Field(pattern="^[A-Za-z0-9_-]{8,64}$")
     kind: Literal["paint", "undo", "redo", "clear"]
     scores: Scores | None
     comment: str = Field(default="", max_length=2000)
@@ -50,7 +48,7 @@ def edit_routes(studio: Studio) -> APIRouter:
     def edit(body: EditRequest) -> dict[str, Any]:
         studio.ensure_queued(catalogue.clip(body.id))
         clip = catalogue.project_clips[body.id]
-        with _invalid_as_422():
+        try:
             change = EditChange(
                 clip_id=clip.clip_id,
                 frame_indices=clip.frame_indices,
@@ -59,6 +57,8 @@ def edit_routes(studio: Studio) -> APIRouter:
                 time=utc_now(),
                 **body.model_dump(exclude={"id", "scores"}),
             )
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from None
         number = store.append(change)
         studio.edits_file.request_push()
         return {"event": number, "version": store.version()}
@@ -138,23 +138,15 @@ def edit_routes(studio: Studio) -> APIRouter:
             previous = current.get((edit.clip_id, edit.author))
             if previous is None or (previous.scores, previous.comment) != (edit.scores, edit.comment):
                 current[edit.clip_id, edit.author] = edit
-                with _invalid_as_422():
+                try:
                     changes.append(EditChange.importing(edit))
+                except ValueError as error:
+                    raise UserError(f"{name}: {error}") from None
         store.append_all(changes)
         studio.edits_file.request_push()
         return {"imported": len(changes), "unchanged": len(edits) - len(changes)}
 
     return routes
-
-
-@contextmanager
-def _invalid_as_422() -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except ValueError as error:
-        raise HTTPException(422, str(error)) from None
 
 
 def _find_format(name: str) -> EditFormat:

@@ -1,6 +1,7 @@
 """A connection to the database: SQLite in a file, or PostgreSQL for a team; its errors become one line."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,8 +46,10 @@ class Database:
     def __init__(self, url: str | URL) -> None:
         parsed = _parse_url(url)
         self.kind = parsed.get_backend_name()
-        self._name = _display_name(parsed)
+        shown = parsed.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
+        self._name = str(parsed.database) if self.kind == "sqlite" else shown
         self._engine = _create_engine(parsed)
+        self._lock = threading.Lock()  # threads queue here instead of polling SQLite's lock
         try:
             with self.write_session("migrations") as session:
                 migrate(session.connection(), self._name)
@@ -77,9 +80,10 @@ class Database:
             UserError: the database cannot be used.
         """
         engine = self._engine.execution_options(begin="BEGIN IMMEDIATE")
-        with self._one_line_errors(), Session(engine) as session, session.begin():
-            if self.kind == "postgresql":
-                _acquire_lock(session.connection(), lock)
+        with self._lock, self._one_line_errors(), Session(engine) as session, session.begin():
+            if self.kind == "postgresql":  # until the commit, so that event numbers ascend in the order of commits
+                session.execute(text(f"SET LOCAL lock_timeout = {int(LOCK_TIMEOUT * 1000)}"))
+                session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"stabn {lock}", 0))))
             yield session
 
     def close(self) -> None:
@@ -118,12 +122,6 @@ def _parse_url(url: str | URL) -> URL:
     return parsed
 
 
-def _display_name(url: URL) -> str:
-    if url.get_backend_name() == "sqlite":
-        return str(url.database)
-    return url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
-
-
 def _create_engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         # With isolation_level None the driver does not begin transactions by itself; `_begin` does.
@@ -155,9 +153,3 @@ def _set_pragmas(connection: sqlite3.Connection, _: object) -> None:
 
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
-
-
-def _acquire_lock(connection: Connection, name: str) -> None:
-    """Wait for a lock that lasts until the transaction ends, so that event numbers ascend in the order of commits."""
-    connection.execute(text(f"SET LOCAL lock_timeout = {int(LOCK_TIMEOUT * 1000)}"))
-    connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"stabn {name}", 0))))
