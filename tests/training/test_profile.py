@@ -12,76 +12,66 @@ from stabn.data.annotations.source import DataSource
 from stabn.data.dataset import Sample, VideoDataset
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
+from stabn.training import advice
 from stabn.training import profile as profiling
-from stabn.training.advice import ProfileContext, advise
+from stabn.training.advice import advise
 from stabn.training.profile import PARTS, REST, WAITING, WARM_UP, ClipTime, StepTime, _StepProfiler
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe
 
 FED = StepTime({WAITING: 0.01, "forward": 0.5, "backward": 0.49}, clips=8, steps=20, peak_gib=4)
 HUNGRY = StepTime({WAITING: 1.0, "forward": 0.5, "backward": 0.5}, clips=8, steps=20, peak_gib=4)
 CLIP = ClipTime(reading=0.3, fitting=0.1, short_side=1080, num_frames=300, whole_bytes=2**20)
-HERE = ProfileContext(
-    workers=0,
-    resize=256,
-    clips=10_000,
-    cores=8,
-    memory_gib=64,
-    device_gib=16,
-    engine=EngineRecipe(),
-    precision="32-true",
-    bf16=False,
-)
+HERE = {"workers": 0, "resize": 256, "clips": 10_000}
+ENGINE = EngineRecipe(accelerator="cpu", precision="32-true")
 
 
-def test_a_network_that_hardly_waits_needs_nothing():
-    assert advise(FED, CLIP, {0: 100.0, 1: 200.0}, HERE) == []
+@pytest.fixture
+def machine(monkeypatch):
+    """Advice for a machine of 8 cores and 64 GiB that is not faster in bfloat16."""
+    monkeypatch.setattr(advice, "core_count", lambda: 8)
+    monkeypatch.setattr(advice, "_memory_gib", lambda: 64)
+    monkeypatch.setattr(advice, "bf16_is_faster", lambda _device: False)
 
 
-def test_the_fewest_workers_that_suffice_are_advised():
-    rates = {0: 3.0, 1: 5.0, 2: 9.0, 4: 17.0}
-    (advice,) = advise(HUNGRY, CLIP, rates, HERE)
-    assert advice.startswith("--loader.workers 2: ")
-    assert all(figure in advice for figure in ("50%", "8.0 clips/s", "9.0"))
-
-
-def test_a_worker_is_advised_even_where_this_process_alone_is_fast():
-    (advice,) = advise(HUNGRY, CLIP, {0: 100.0, 1: 90.0}, HERE)
-    assert advice.startswith("--loader.workers 1: ")
-
-
-def test_a_small_data_set_is_best_kept_in_memory():
-    cache, workers = advise(HUNGRY, CLIP, {0: 3.0, 2: 9.0}, replace(HERE, clips=1000))
-    assert cache.startswith("--loader.cache true --loader.workers 0: ")
-    assert "1.0 of 64 GiB" in cache
-    assert workers.startswith("--loader.workers 2: ")
-
-
-def test_where_no_number_of_workers_suffices_other_remedies_follow():
-    cache, workers, smaller = advise(HUNGRY, CLIP, {0: 1.0, 1: 2.0, 2: 3.0}, HERE)
-    assert workers.startswith("--loader.workers 2: ")
-    assert cache.startswith("--loader.cache true --loader.workers 0: ")
-    assert "9.8 of 64 GiB" in cache
-    assert all(figure in smaller for figure in ("1080 pixels", "256", "75%"))
-
-
-def test_the_last_remedy_is_a_better_machine():
-    small = replace(CLIP, short_side=256, whole_bytes=2**30)
-    (advice,) = advise(HUNGRY, small, {0: 1.0, 2: 3.0}, replace(HERE, workers=2))
-    assert advice.startswith("more or faster cores: ")
+SMALL = replace(CLIP, short_side=256, whole_bytes=2**30)
+CACHE, WORKERS = "--loader.cache true --loader.workers 0: ", "--loader.workers {}: "
 
 
 @pytest.mark.parametrize(
-    ("change", "option"),
+    ("step", "clip", "rates", "change", "expected"),
     [
-        ({"engine": EngineRecipe(fast=False)}, "--engine.fast true"),
-        ({"bf16": True}, "--engine.precision bf16-mixed"),
-        ({"engine": EngineRecipe(activation_checkpointing=True)}, "--engine.activation_checkpointing false"),
-        ({"bf16": True, "precision": "bf16-mixed"}, None),
+        (FED, CLIP, {0: 100.0, 1: 200.0}, {}, []),
+        (HUNGRY, CLIP, {0: 3.0, 1: 5.0, 2: 9.0, 4: 17.0}, {}, [(WORKERS.format(2), "50%", "8.0 clips/s", "9.0")]),
+        (HUNGRY, CLIP, {0: 100.0, 1: 90.0}, {}, [(WORKERS.format(1),)]),
+        (HUNGRY, CLIP, {0: 3.0, 2: 9.0}, {"clips": 1000}, [(CACHE, "1.0 of 64 GiB"), (WORKERS.format(2),)]),
+        (HUNGRY, CLIP, {0: 1.0, 1: 2.0, 2: 3.0}, {},
+         [(CACHE, "9.8 of 64 GiB"), (WORKERS.format(2),), ("store", "1080 pixels", "256", "75%")]),
+        (HUNGRY, SMALL, {0: 1.0, 2: 3.0}, {"workers": 2}, [("more or faster cores: ",)]),
+    ],
+    ids=["fed", "fewest workers", "a worker though alone is fast", "small data", "too few cores", "better machine"],
+)  # fmt: skip
+def test_the_fewest_workers_that_suffice_or_a_cache_or_other_remedies_are_advised(
+    machine, step, clip, rates, change, expected
+):
+    lines = advise(step, clip, rates, ENGINE, **HERE | change)
+    for line, (start, *figures) in zip(lines, expected, strict=True):
+        assert line.startswith(start)
+        assert all(figure in line for figure in figures)
+
+
+@pytest.mark.parametrize(
+    ("change", "bf16", "options"),
+    [
+        ({"fast": False}, True, ["--engine.fast true"]),
+        ({}, True, ["--engine.precision bf16-mixed"]),
+        ({"activation_checkpointing": True}, False, ["--engine.activation_checkpointing false"]),
+        ({"precision": "bf16-mixed"}, True, []),
     ],
 )
-def test_switches_that_are_off_are_named(change, option):
-    advice = advise(FED, CLIP, {}, replace(HERE, **change))
-    assert [line.partition(":")[0] for line in advice] == ([] if option is None else [option])
+def test_switches_that_are_off_are_named(machine, monkeypatch, change, bf16, options):
+    monkeypatch.setattr(advice, "bf16_is_faster", lambda _device: bf16)
+    lines = advise(FED, CLIP, {}, replace(ENGINE, **change), **HERE)
+    assert [line.partition(":")[0] for line in lines] == options
 
 
 def test_a_part_counts_without_what_is_inside_it_and_warming_up_does_not_count(monkeypatch):
@@ -135,10 +125,12 @@ def test_data_of_a_batch_or_two_can_be_measured_as_well(tabletop, monkeypatch, c
     assert report["steps"] == 2
 
 
-def test_only_one_device_is_measured(tabletop):
+def test_several_devices_and_no_steps_are_refused(tabletop):
     arguments = ARGUMENTS | {"engine": EngineRecipe(accelerator="cpu", devices="2")}
     with pytest.raises(UserError, match=r"--engine\.devices: got 2"):
         profiling_verbs.profile_command(DataSource(str(tabletop)), **arguments)
+    with pytest.raises(UserError, match="--steps: got 0"):
+        profiling_verbs.profile_command(DataSource(str(tabletop)), steps=0, **ARGUMENTS)
 
 
 def test_whole_turns_of_all_workers_are_counted(monkeypatch):
@@ -159,8 +151,3 @@ def test_whole_turns_of_all_workers_are_counted(monkeypatch):
     sample = Sample("a", Path("none.mp4"), 0, "train")
     dataset = VideoDataset([sample], SETTINGS["preprocessing"], class_names=["b"])
     assert profiling._clips_per_second(dataset, 8, 4) == pytest.approx(3.2)
-
-
-def test_no_steps_are_refused(tabletop):
-    with pytest.raises(UserError, match="--steps: got 0"):
-        profiling_verbs.profile_command(DataSource(str(tabletop)), steps=0, **ARGUMENTS)

@@ -12,7 +12,7 @@ from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
 from stabn.engine.doctor import inspect_machine, machine_report
 from stabn.errors import UserError
-from stabn.training.advice import advise, profile_context
+from stabn.training.advice import advise
 from stabn.training.datamodule import ClipDataModule, total_steps
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.module import TrainingModule
@@ -78,7 +78,8 @@ def profile_command(
     clip = time_clips(training_clips, loader)
     rates = {} if loader.cache else try_workers(data_module)
     step = time_step(module, data_module, engine, steps)
-    suggestions = advise(step, clip, rates, profile_context(data_module, engine))
+    sizes = {"resize": preprocessing.resize, "clips": len(training_clips)}
+    suggestions = advise(step, clip, rates, engine, workers=data_module.workers, **sizes)
     print_profile(step, clip, rates, suggestions)
     return {
         "clips_per_step": step.clips,
