@@ -241,7 +241,8 @@ def run_verb(words: Sequence[str]) -> dict[str, Any]:
         SystemExit: an option is unknown or cannot be read; the line that says so is on stderr.
         UserError: an option's value is wrong, or the verb cannot do its work.
     """
-    spelled = [_with_underscores(word) for word in words]
+    # --max_clips for --max-clips, but not in values
+    spelled = [re.sub(r"^--[^=]*", lambda option: "--" + option[0][2:].replace("-", "_"), word) for word in words]
     for word in spelled:
         option = word.removeprefix("--").partition("=")[0]
         if word.startswith("--") and (message := _renamed(option, "--")) is not None:
@@ -254,20 +255,14 @@ def run_verb(words: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{_one_line(str(error))}; see --help") from None
     report_file = options.pop("json")
     options.pop("config", None)
-    if report_file is not None and (report_file.is_dir() or not _nearest(report_file).is_dir()):
-        raise UserError(f"--json: got {report_file}, where no file can be written; give a file in a folder")
+    if report_file is not None:
+        nearest = next(parent for parent in report_file.absolute().parents if parent.exists())
+        if report_file.is_dir() or not nearest.is_dir():
+            raise UserError(f"--json: got {report_file}, where no file can be written; give a file in a folder")
     report = function_of(chosen.verb)(**dict(options.items()))
     if report_file is not None:
         write_json(report_file, report)
     return report
-
-
-def _with_underscores(word: str) -> str:
-    """An option with the underscores of its parameter: --max_clips for --max-clips."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
 
 
 class _NoteHandler(logging.Handler):
@@ -283,8 +278,3 @@ def _show_notes() -> None:
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _NoteHandler) for handler in logger.handlers):
         logger.addHandler(_NoteHandler())
-
-
-def _nearest(path: Path) -> Path:
-    """The lowest parent that exists."""
-    return next(parent for parent in path.absolute().parents if parent.exists())

@@ -11,6 +11,7 @@ from stabn.edits.agreement import Agreement
 from stabn.errors import join_names
 from stabn.evaluation.accuracy import skipped_note
 from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS
+from stabn.evaluation.localisation import MEASURES
 from stabn.evaluation.perturbation import SCOPES
 from stabn.training.profile import ClipTime, StepTime
 
@@ -21,15 +22,11 @@ _BAR = 40
 def print_table(heading: Sequence[object], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under a heading; the first column is flushed left, the others right."""
     lines = [[str(cell) for cell in row] for row in (heading, *rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
-    for number, line in enumerate(lines):
-        first, *others = (
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        print("  ".join((first, *others)).rstrip())
-        if number == 0:
-            print("  ".join("-" * width for width in widths))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    for first, *others in lines:
+        flushed_right = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        print("  ".join((first.ljust(widths[0]), *flushed_right)).rstrip())
     print()
 
 
@@ -39,12 +36,11 @@ def print_accuracy(evaluation: Mapping[str, Any]) -> None:
     for name, title in (("perception", "perception branch"), ("attention_branch", "attention branch")):
         if evaluation[name] is not None:
             intervals, calibration = evaluation["intervals"][name], evaluation["calibration"][name]
-            shares = [_share(evaluation[name][top], intervals[top]) for top in ("top1", "top5")]
-            rows.append((title, *shares, _share(calibration["error"], calibration)))
+            shares = [_span(intervals[top] | {"mean": evaluation[name][top]}, ".1%") for top in ("top1", "top5")]
+            rows.append((title, *shares, _span(calibration, ".1%", "error")))
     print_table(("", "top-1", "top-5", "calibration error"), rows)
-    print_table(
-        ("class", "clips", "top-1"), [(c["name"], c["count"], _share(c["top1"], c)) for c in evaluation["classes"]]
-    )
+    classes = [(c["name"], c["count"], _span(c, ".1%", "top1")) for c in evaluation["classes"]]
+    print_table(("class", "clips", "top-1"), classes)
     print_skipped(evaluation["skipped"], evaluation["num_clips"])
 
 
@@ -54,8 +50,11 @@ def print_skipped(skipped: Sequence[Mapping[str, str]], measured: int) -> None:
         print(skipped_note(skipped, measured))
 
 
-def _share(share: float | None, interval: Mapping[str, Any]) -> str:
-    return "-" if share is None else f"{share:.1%} ({interval['low']:.1%} to {interval['high']:.1%})"
+def _span(value: Mapping[str, Any], form: str = ".3f", key: str = "mean") -> str:
+    """A measure with its interval, or - where it is unknown."""
+    if value[key] is None:
+        return "-"
+    return f"{value[key]:{form}} ({value['low']:{form}} to {value['high']:{form}})"
 
 
 def print_comparison(comparison: Mapping[str, Any]) -> None:
@@ -76,43 +75,28 @@ def _print_runs(comparison: Mapping[str, Any]) -> None:
     for method in comparison["methods"]:
         precision, error = method["frame_average_precision"], method.get("calibration_error")
         difference = differences.get(method["name"])
-        change = ("-", "-")
-        if difference is not None:
-            change = (_percent_cell(difference["all"], "points"), f"{difference['mcnemar']['p']:.2g}")
-        changed = zip(("mended", "newly_wrong"), FORMER_GROUPS, strict=True)
+        changed = zip(("mended", "newly_wrong"), (method.get(group) for group in FORMER_GROUPS), strict=True)
         rows.append(
             (
                 method["name"],
-                *(_percent_cell(method[group], "top1") for group in comparison["groups"]),
-                *(_changed_cell(method, key, group) for key, group in changed),
-                *change,
+                *(_percent_cell(method[group], "top1", ".1f") for group in comparison["groups"]),
+                *(f"{method[key]} of {clips['count']}" if clips else method[key] for key, clips in changed),
+                "-" if difference is None else _percent_cell(difference["all"], "points", "+.1f"),
+                "-" if difference is None else f"{difference['mcnemar']['p']:.2g}",
                 "-" if error is None else f"{100 * error['error']:.1f}",
                 "-" if precision is None else f"{precision:.3f}",
             )
         )
-    columns = (
-        "mended",
-        "newly wrong",
-        f"against {comparison['difference']['against']}",
-        "p",
-        "calib. error",
-        "frame AP",
-    )
+    against = f"against {comparison['difference']['against']}"
+    columns = ("mended", "newly wrong", against, "p", "calib. error", "frame AP")
     print_table(("top-1 in %", *comparison["groups"], *columns), rows)
 
 
-def _percent_cell(share: Mapping[str, float] | None, key: str) -> str:
+def _percent_cell(share: Mapping[str, float] | None, key: str, form: str) -> str:
     if share is None:
         return "-"
-    sign = "+" if key == "points" else ""
-    middle, low, high = (f"{round(100 * share[name], 1) + 0.0:{sign}.1f}" for name in (key, "low", "high"))
-    return f"{middle} ({low} to {high})"
-
-
-def _changed_cell(method: Mapping[str, Any], key: str, group: str) -> str:
-    """How many clips changed, of those that could."""
-    clips = method.get(group)
-    return str(method[key]) if clips is None else f"{method[key]} of {clips['count']}"
+    # + 0.0 makes 0.0 of -0.0
+    return _span({name: round(100 * share[name], 1) + 0.0 for name in (key, "low", "high")}, form, key)
 
 
 def _print_seeds(comparison: Mapping[str, Any]) -> None:
@@ -147,7 +131,7 @@ def print_faithfulness(faithfulness: Mapping[str, Any]) -> None:
     methods, baselines = faithfulness["methods"], faithfulness["baselines"]
     if faithfulness["attention_replaced"] is not None:
         rows = [
-            (name, _share(value["top1"]["mean"], value["top1"]), "" if name == "as-is" else _span(value["drop"], ".1f"))
+            (name, _span(value["top1"], ".1%"), "" if name == "as-is" else _span(value["drop"], ".1f"))
             for name, value in faithfulness["attention_replaced"].items()
         ]
         print_table(("attention replaced", "top-1", "drop in points"), rows)
@@ -171,21 +155,14 @@ def print_faithfulness(faithfulness: Mapping[str, Any]) -> None:
 
 def _print_truth(methods: Mapping[str, Any]) -> None:
     """The attention against the truth, where there is one."""
-    columns = {
-        ("temporal", "average_precision"): "frame AP",
-        ("temporal", "pointing"): "frame pointing",
-        ("temporal", "iou"): "frame IoU",
-        ("spatial", "pointing"): "box pointing",
-        ("spatial", "energy"): "energy in box",
-    }
     scores = {name: value["truth"] for name, value in methods.items() if value["truth"] is not None}
     if not scores:
         return
     first = next(iter(scores.values()))
-    measures = [(side, measure) for side, measure in columns if first[side] is not None]
+    measures = [(side, measure) for side, measure in MEASURES if first[side] is not None]
     rows = [(name, *(_span(value[side][measure]) for side, measure in measures)) for name, value in scores.items()]
     rows.append(("by chance", *(f"{first[side][measure]['chance']:.3f}" for side, measure in measures)))
-    print_table(("against the truth", *(columns[key] for key in measures)), rows)
+    print_table(("against the truth", *(MEASURES[key] for key in measures)), rows)
 
 
 def _print_randomisation(methods: Mapping[str, Any], clips: int) -> None:
@@ -220,10 +197,6 @@ def _print_differences(differences: Mapping[str, Any], baselines: Sequence[str])
         precisions = (_verdict_cell(value["truth"]["temporal"]["average_precision"]) for value in others.values())
         rows.append(("frame AP", *precisions))
     print_table(("attention minus", *others), rows)
-
-
-def _span(value: Mapping[str, float], form: str = ".3f") -> str:
-    return f"{value['mean']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
 
 
 def _verdict_cell(value: Mapping[str, Any]) -> str:

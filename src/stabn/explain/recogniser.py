@@ -2,7 +2,7 @@
 
 import base64
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
 from html import escape
@@ -35,7 +35,6 @@ Video = str | Path | np.ndarray
 
 _ARRAY = "frames"
 """The clip id of an array, which has no name of its own."""
-_PRECISE = "load it with EngineRecipe(precision='32-true')"
 
 
 def load(source: str | Path, engine: EngineRecipe = EngineRecipe()) -> "Recogniser":  # noqa: B008
@@ -144,7 +143,7 @@ class Recogniser:
         if isinstance(videos, str | Path):
             raise ValueError(f"videos: got {str(videos)!r}, expected a list of videos; put it into [ ]")
         bar = tqdm(videos, desc="recognising", unit=" videos", delay=2, leave=False)
-        return PredictionTable(tuple(self._predicted(video) for video in bar))
+        return PredictionTable(self._predicted(video) for video in bar)
 
     @cached_property
     def _predictor(self) -> ResNet3D:
@@ -174,7 +173,8 @@ class Recogniser:
         probabilities = output.logits[0].float().softmax(0)
         best = int(probabilities.argmax())
         if not bool(probabilities.isfinite().all()):
-            return PredictionRow(name, error=f"{name}: the network's answer is not finite; {_PRECISE}")
+            remedy = "load it with EngineRecipe(precision='32-true')"
+            return PredictionRow(name, error=f"{name}: the network's answer is not finite; {remedy}")
         return PredictionRow(name, self.class_names[best], float(probabilities[best]))
 
 
@@ -286,31 +286,15 @@ class PredictionRow:
 _COLUMNS = tuple(field.name for field in fields(PredictionRow))
 
 
-@dataclass(frozen=True, repr=False)
-class PredictionTable:
-    """What a network recognised in several videos; a sequence of `PredictionRow`.
-
-    Attributes:
-        rows: one per video, in the order in which they were given.
-    """
-
-    rows: tuple[PredictionRow, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[PredictionRow]:
-        return iter(self.rows)
-
-    def __getitem__(self, index: int) -> PredictionRow:
-        return self.rows[index]
+class PredictionTable(tuple[PredictionRow, ...]):
+    """What a network recognised in several videos: a row per video, in the order in which they were given."""
 
     def to_csv(self, path: str | Path) -> None:
         """Write the columns video, label, probability and error as UTF-8 CSV, atomically; a None is empty."""
         with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
-            writer.writerows(astuple(row) for row in self.rows)
+            writer.writerows(astuple(row) for row in self)
 
     def to_pandas(self) -> Any:
         """The rows as a `pandas.DataFrame`.
@@ -322,17 +306,17 @@ class PredictionTable:
             pandas = import_module("pandas")
         except ImportError:
             raise UserError("to_pandas: pandas is not installed; pip install pandas, or use to_csv") from None
-        return pandas.DataFrame([astuple(row) for row in self.rows], columns=list(_COLUMNS))
+        return pandas.DataFrame([astuple(row) for row in self], columns=list(_COLUMNS))
 
     def __repr__(self) -> str:
-        width = max((len(row.video) for row in self.rows), default=0)
-        lines = (f"{row.video:{width}}  {' '.join(filter(None, _cells(row)[1:]))}" for row in self.rows)
+        width = max((len(row.video) for row in self), default=0)
+        lines = (f"{row.video:{width}}  {' '.join(filter(None, _cells(row)[1:]))}" for row in self)
         return "\n".join((f"PredictionTable of {len(self)} videos", *lines))
 
     def _repr_html_(self) -> str:
         """The rows as a table, for a notebook."""
         heading = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-        rows = ("".join(f"<td>{escape(cell)}</td>" for cell in _cells(row)) for row in self.rows)
+        rows = ("".join(f"<td>{escape(cell)}</td>" for cell in _cells(row)) for row in self)
         return f"<table><tr>{heading}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 

@@ -7,7 +7,6 @@ model.safetensors   every tensor, by name
 leaves a damaged one, and its errors do not name the file and the field.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -223,15 +222,3 @@ class PretrainedNetwork(
         copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
         self.load_state_dict(copies, assign=True)
         return self.eval()
-
-
-def json_round_trip(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """A value as JSON gives it back, so that saving and loading changes nothing.
-
-    Raises:
-        UserError: JSON cannot hold it.
-    """
-    try:
-        return json.loads(json.dumps(dict(value), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name}: got what JSON cannot hold ({first_line_of(error)}), expected plain values") from None

@@ -3,6 +3,7 @@
 Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stabn.errors import UserError
 from stabn.nn.attention import Output
-from stabn.nn.hub import PretrainedNetwork, json_round_trip
+from stabn.nn.hub import PretrainedNetwork
 
 Four = tuple[int, int, int, int]
 
@@ -231,7 +232,12 @@ class ResNet3D(nn.Module, PretrainedNetwork):
         self.frames = frames
         self.dropout = float(dropout)
         self.class_names = None if class_names is None else tuple(class_names)
-        self.preprocessing = None if preprocessing is None else json_round_trip("preprocessing", preprocessing)
+        try:
+            # as JSON gives it back, so that saving and loading changes nothing
+            text = json.dumps(preprocessing and dict(preprocessing), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"preprocessing: got what JSON cannot hold ({error}), expected plain values") from None
+        self.preprocessing: dict[str, Any] | None = json.loads(text)
 
         shape = ARCHITECTURES[architecture]
         self.conv1 = _convolution(3, shape.stem_width, (1, 7, 7), stride=2)

@@ -1,7 +1,5 @@
 """State dicts: read from files without executing anything in them, and compared with what a network needs."""
 
-import pickle
-import struct
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,20 +11,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stabn.errors import UserError
-
-# What torch.load raises on damaged or foreign files; it has no error class of its own for them.
-_UNREADABLE = (
-    RuntimeError,
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    AssertionError,
-    struct.error,
-)
 
 REMEDY = "give a .safetensors file or one that torch.save wrote with tensors only"
 
@@ -63,7 +47,7 @@ def read_tensors(path: Path | str, *, inside: Iterable[str]) -> dict[str, Tensor
         raise UserError(f"{path}: cannot be read ({error.strerror or first_line_of(error)}); {REMEDY}") from None
     except SafetensorError as error:
         raise UserError(f"{path}: is not a complete safetensors file ({first_line_of(error)}); copy it again") from None
-    except _UNREADABLE as error:
+    except Exception as error:  # noqa: BLE001 - torch.load has no error class of its own for damaged or foreign files
         raise UserError(f"{path}: is not a checkpoint of tensors ({type(error).__name__}); {REMEDY}") from None
     if isinstance(content, Mapping):
         for key in inside:
