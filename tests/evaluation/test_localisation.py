@@ -2,7 +2,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from lanterns import FRAMES, SIDE, Honest, Inverted, Lanterns
 
 from stabn.data.boxes import box_map
@@ -122,15 +121,6 @@ def test_a_network_that_looks_where_it_should_is_told_from_dummies_and_from_its_
     assert inverse["spatial"]["energy"]["high"] < 0.1
 
 
-def test_another_clips_attention_has_a_worse_average_precision():
-    data = Lanterns()
-    known = data.truth()
-    others = dict(zip(known, [*list(known.values())[1:], known["clip 0"]], strict=True))
-    own, other = (localised(data, truth) for truth in (known, others))
-    measures = [found["attention"]["temporal"]["average_precision"] for found in (own, other)]
-    assert measures[0]["low"] > measures[1]["high"]
-
-
 def test_clips_that_say_only_when_or_only_where_count_where_they_can():
     data = Lanterns(6)
     known = data.truth()
@@ -155,10 +145,3 @@ def test_truth_for_fewer_frames_than_a_clip_has_is_refused_by_the_clips_name():
         localised(data, {"clip 1": ClipTruth(relevance=(0.0, 1.0, 0.0))})
     with pytest.raises(UserError, match=r"clip clip 1: .*1 frames.*7"):
         localised(data, {"clip 1": ClipTruth(boxes=(None,))})
-
-
-def test_the_hand_made_network_answers_with_the_colour_it_looks_at():
-    data = Lanterns()
-    with torch.no_grad():
-        answers = [int(Honest().eval()(data[i].clips).logits.argmax()) for i in range(len(data))]
-    assert answers == data.colours.tolist()

@@ -52,8 +52,8 @@ def test_the_curves_of_a_network_that_sees_one_frame_are_those_computed_by_hand(
 ):
     found = perturbation_curves(sees_frame(2), lit(2), {"it": looking(temporal)}, baselines=[baseline], steps=4)
     watched = found["it"]["frames"][baseline]
-    assert watched.deletion == pytest.approx(deletion)
-    assert watched.insertion == pytest.approx(insertion)
+    assert watched["deletion"] == pytest.approx(deletion)
+    assert watched["insertion"] == pytest.approx(insertion)
 
 
 def test_the_area_is_the_trapezoid_rules():
@@ -69,7 +69,7 @@ def test_a_perfect_explanation_beats_a_random_one_and_that_beats_its_inverse():
         found = perturbation_curves(sees_frame(2), lit(2), given, baselines=["mean"], steps=4)
         for name, of in found.items():
             watched = of["frames"]["mean"]
-            areas[name].append(curve_area(np.stack((watched.deletion, watched.insertion))))
+            areas[name].append(curve_area(np.stack((watched["deletion"], watched["insertion"]))))
     deletion, insertion = ({name: np.mean(values, axis=0)[i] for name, values in areas.items()} for i in (0, 1))
     assert deletion["perfect"] < deletion["random"] < deletion["inverse"]
     assert insertion["perfect"] > insertion["random"] > insertion["inverse"]
@@ -80,10 +80,10 @@ def test_comprehensiveness_and_sufficiency_average_a_tenth_a_fifth_and_half_of_t
     temporal = [0.0, 0.8, 0.7, 0.6, 0.9, 0.0, 0.0, 0.5, 0.0, 0.0]
     found = perturbation_curves(sees_frame(1), lit(1, 10), {"it": looking(temporal)}, baselines=["mean"], steps=2)
     watched = found["it"]["frames"]["mean"]
-    assert watched.comprehensiveness == pytest.approx((0 + 0.9 + 0.9) / 3)
-    assert watched.sufficiency == pytest.approx((0.9 + 0 + 0) / 3)
-    assert len(watched.deletion) == 3
-    assert found["it"]["regions"]["mean"].comprehensiveness is None
+    assert watched["comprehensiveness"] == pytest.approx((0 + 0.9 + 0.9) / 3)
+    assert watched["sufficiency"] == pytest.approx((0.9 + 0 + 0) / 3)
+    assert len(watched["deletion"]) == 3
+    assert "comprehensiveness" not in found["it"]["regions"]["mean"]
 
 
 def test_removed_regions_are_cells_of_each_frame_and_both_ranks_all_cells():
@@ -97,14 +97,13 @@ def test_removed_regions_are_cells_of_each_frame_and_both_ranks_all_cells():
     given = {"it": looking([0.2, 0.9], [[[0.9, 0.1]], [[0.3, 0.6]]])}
     found = perturbation_curves(answer, clip, given, baselines=["mean"], steps=4)["it"]
     # in every frame one of two cells: the count of 0, .5, 1, 1.5, 2 cells is rounded up
-    assert found["regions"]["mean"].deletion == pytest.approx([1, 0.25, 0.25, 0.25, 0.25])
+    assert found["regions"]["mean"]["deletion"] == pytest.approx([1, 0.25, 0.25, 0.25, 0.25])
     # products .18 .02 .27 .54: the answer's cell goes first
-    assert found["both"]["mean"].deletion == pytest.approx([1, 0.25, 0.25, 0.25, 0.25])
-    assert found["both"]["mean"].insertion == pytest.approx([0.25, 1, 1, 1, 1])
+    assert found["both"]["mean"]["deletion"] == pytest.approx([1, 0.25, 0.25, 0.25, 0.25])
+    assert found["both"]["mean"]["insertion"] == pytest.approx([0.25, 1, 1, 1, 1])
     given = {"it": looking([0.9, 0.2], [[[0.9, 0.1]], [[0.3, 0.6]]])}  # .81 .09 .06 .12
-    assert perturbation_curves(answer, clip, given, baselines=["mean"], steps=4)["it"]["both"][
-        "mean"
-    ].deletion == pytest.approx([1, 1, 0.25, 0.25, 0.25])
+    found = perturbation_curves(answer, clip, given, baselines=["mean"], steps=4)["it"]
+    assert found["both"]["mean"]["deletion"] == pytest.approx([1, 1, 0.25, 0.25, 0.25])
 
 
 def test_a_frozen_frame_shows_the_nearest_earlier_kept_one_else_the_nearest_later_else_the_first():
@@ -172,27 +171,13 @@ def test_nothing_depends_on_how_many_copies_are_asked_about_at_once():
         for scope in SCOPES:
             for baseline in BASELINES:
                 one, other = (of[name][scope][baseline] for of in found)
-                assert np.allclose(one.deletion, other.deletion)
-                assert np.allclose(one.insertion, other.insertion)
+                assert np.allclose(one["deletion"], other["deletion"])
+                assert np.allclose(one["insertion"], other["insertion"])
                 # all curves begin and end at the same two clips
-                assert one.deletion[0] == one.insertion[-1] == found[0]["one"]["frames"]["mean"].deletion[0]
-                assert one.deletion[-1] == one.insertion[0]
+                assert one["deletion"][0] == one["insertion"][-1] == found[0]["one"]["frames"]["mean"]["deletion"][0]
+                assert one["deletion"][-1] == one["insertion"][0]
 
 
 def test_the_class_watched_is_the_one_answered_for_the_untouched_clip():
     found = perturbation_curves(sees_frame(2), lit(1), {"it": looking(PERFECT)}, baselines=["mean"], steps=1)
-    assert found["it"]["frames"]["mean"].deletion == pytest.approx([1, 0.75])  # class 1
-
-
-def test_another_clips_attention_does_worse_than_a_clips_own():
-    own, others = [], []
-    for frame in range(FRAMES):
-        attention = [looking([float(t == f) for t in range(FRAMES)]) for f in (frame, (frame + 1) % FRAMES)]
-        given = dict(zip(("own", "other"), attention, strict=True))
-        found = perturbation_curves(sees_frame(frame), lit(frame), given, baselines=["mean"], steps=4)
-        for name, values in (("own", own), ("other", others)):
-            watched = found[name]["frames"]["mean"]
-            values.append(curve_area(np.stack((watched.deletion, watched.insertion))))
-    own, others = np.array(own), np.array(others)
-    assert (own[:, 0] < others[:, 0]).all()
-    assert (own[:, 1] > others[:, 1]).all()
+    assert found["it"]["frames"]["mean"]["deletion"] == pytest.approx([1, 0.75])  # class 1

@@ -210,12 +210,8 @@ def _mean_precision(values: np.ndarray | None) -> dict[str, Any]:
     measured = np.empty(0) if values is None else values[~np.isnan(values)]
     if not len(measured):
         return {"frame_average_precision": None, "frame_average_precision_interval": None}
-    interval = bootstrap_interval(measured).as_json()
+    mean = _rounded(bootstrap_interval(measured), "mean")
     return {
-        "frame_average_precision": interval["mean"],
-        "frame_average_precision_interval": {
-            "low": interval["low"],
-            "high": interval["high"],
-            "count": len(measured),
-        },
+        "frame_average_precision": mean.pop("mean"),
+        "frame_average_precision_interval": mean | {"count": len(measured)},
     }

@@ -9,7 +9,6 @@ Shape suffixes: m masks, c = 3 channels, t frames, h and w cells.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -122,24 +121,6 @@ def _blurred(clip_cthw: Tensor) -> Tensor:
     return frames_nyx[:, 0].reshape(clip_cthw.shape)
 
 
-@dataclass(frozen=True, eq=False)
-class PerturbationCurves:
-    """Deletion and insertion curves of one explanation of one clip, in one scope and with one baseline.
-
-    Attributes:
-        deletion: (steps + 1,) probability when the most important 0, 1/steps, ..., all are removed.
-        insertion: (steps + 1,) likewise when only these are kept.
-        comprehensiveness: by how much the probability falls when the top `SHARES` of frames are removed, on average;
-            None in other scopes than frames.
-        sufficiency: likewise when only these are kept.
-    """
-
-    deletion: np.ndarray
-    insertion: np.ndarray
-    comprehensiveness: float | None
-    sufficiency: float | None
-
-
 def perturbation_curves(
     predict: Callable[[Tensor], Tensor],
     clip_cthw: Float[Tensor, "c t y x"],
@@ -149,7 +130,7 @@ def perturbation_curves(
     steps: int = 8,
     seed: Sequence[int] = (0,),
     copies: int = 16,
-) -> dict[str, dict[str, dict[str, PerturbationCurves]]]:
+) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """Perturb one clip in the order of importance of several explanations, recording the predicted class's probability.
 
     Args:
@@ -162,7 +143,10 @@ def perturbation_curves(
         copies: perturbed clips per batch.
 
     Returns:
-        By name, scope and baseline. The curves run between the unperturbed and the fully replaced clip.
+        By name, scope and baseline {"deletion": (steps + 1,) probability when the most important 0, 1/n, ..., all are
+        removed, "insertion": likewise when only these are kept}, between the unperturbed and the fully replaced clip;
+        in the scope `frames` also "comprehensiveness": by how much the probability falls when the top `SHARES` of
+        frames are removed, on average, and "sufficiency": likewise when only these are kept.
     """
     # Each distinct mask once: explanations share many of them, and all share the ends.
     masks: dict[bytes, np.ndarray] = {}
@@ -181,9 +165,7 @@ def perturbation_curves(
                     masks.setdefault(keys[-1], removed_thw)
     removed_mthw = torch.from_numpy(np.stack(list(masks.values()))).to(clip_cthw.device)
     target = int(predict(clip_cthw[None]).argmax())
-    curves: dict[str, dict[str, dict[str, PerturbationCurves]]] = {
-        name: {s: {} for s in SCOPES} for name in explanations
-    }
+    curves: dict[str, dict[str, dict[str, dict[str, Any]]]] = {name: {s: {} for s in SCOPES} for name in explanations}
     for baseline in baselines:
         values = np.concatenate(
             [
@@ -195,16 +177,12 @@ def perturbation_curves(
         for name in explanations:
             for scope in SCOPES:
                 deleted, inserted = (np.array([value_of[key] for key in mask_keys[name, scope, d]]) for d in DIRECTIONS)
-                curves[name][scope][baseline] = _split_curves(deleted, inserted, steps + 1)
+                measures: dict[str, Any] = {"deletion": deleted[: steps + 1], "insertion": inserted[: steps + 1]}
+                if scope == "frames":  # the other values are those at `SHARES`
+                    measures["comprehensiveness"] = float(deleted[0] - deleted[steps + 1 :].mean())
+                    measures["sufficiency"] = float(deleted[0] - inserted[steps + 1 :].mean())
+                curves[name][scope][baseline] = measures
     return curves
-
-
-def _split_curves(deleted: np.ndarray, inserted: np.ndarray, points: int) -> PerturbationCurves:
-    """The first `points` values are the curves; the others, if there are any, are those at `SHARES`."""
-    fall_when_removed, fall_when_alone = (
-        float(deleted[0] - values[points:].mean()) if len(values) > points else None for values in (deleted, inserted)
-    )
-    return PerturbationCurves(deleted[:points], inserted[:points], fall_when_removed, fall_when_alone)
 
 
 def _rounded(value: float) -> int:
@@ -256,21 +234,19 @@ def measure_perturbation(
         for row, clip_id in enumerate(tqdm(batch.clip_ids, desc="this batch", disable=None, leave=False)):
             of_clip = {method: attention.rows(slice(row, row + 1)) for method, attention in attentions.items()}
             options: dict[str, Any] = {"baselines": baselines, "steps": steps, "copies": batch_size}
-            tie_seed = (seed, *clip_id.encode())
-            curves.append(
-                perturbation_curves(network.probabilities, clip_bcthw[row], of_clip, seed=tie_seed, **options)
-            )
+            options["seed"] = (seed, *clip_id.encode())
+            curves.append(perturbation_curves(network.probabilities, clip_bcthw[row], of_clip, **options))
 
     def summary(method: str, scope: str, baseline: str) -> dict[str, Any]:
         clips = [of_clip[method][scope][baseline] for of_clip in curves]
         measures: dict[str, Any] = {}
         for direction in DIRECTIONS:
-            values = np.stack([getattr(clip, direction) for clip in clips])
+            values = np.stack([clip[direction] for clip in clips])
             areas = summarise_clips(curve_area(values), seed=seed)
             measures[direction] = {"auc": areas.pop("mean"), **areas, "curve": values.mean(axis=0).round(6).tolist()}
         if scope == "frames":
             for fall in ("comprehensiveness", "sufficiency"):
-                measures[fall] = summarise_clips(np.array([getattr(clip, fall) for clip in clips]), seed=seed)
+                measures[fall] = summarise_clips(np.array([clip[fall] for clip in clips]), seed=seed)
         return measures
 
     return {m: {s: {b: summary(m, s, b) for b in baselines} for s in SCOPES} for m in methods}

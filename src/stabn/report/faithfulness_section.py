@@ -36,9 +36,9 @@ def explanation_section(measured: Runs, names: Sequence[str]) -> Explanations:
 
 
 def _estimate(values: Sequence[Mapping[str, float]], scale: float = 1.0, count: int | None = None) -> Estimate:
-    """The one run's own estimate, or over seeds the mean with its interval."""
+    """The one run's own estimate, or over seeds the mean with its interval; `scale` may be negative."""
     if len(values) == 1:
-        mean, low, high = (values[0][key] * scale for key in ("mean", "low", "high"))
+        mean, (low, high) = scale * values[0]["mean"], sorted(scale * values[0][end] for end in ("low", "high"))
     else:
         interval = seed_interval([value["mean"] * scale for value in values])
         mean, low, high = interval.mean, interval.low, interval.high
@@ -83,17 +83,13 @@ def _against_others(name: str, runs: Runs, baseline: str) -> EstimateTable:
         frames = [run[other]["frames"][baseline] for run in differences]
         cells = [
             _estimate([value["insertion"] for value in frames]),
-            _estimate([_negated(value["deletion"]) for value in frames]),
+            _estimate([value["deletion"] for value in frames], -1),
         ]
         if has_truth:
             cells.append(_estimate([run[other]["truth"]["temporal"]["average_precision"] for run in differences]))
         rows.append(Row(other, tuple(cells)))
     columns = (f"frames, insertion ({baseline})", f"frames, deletion ({baseline})", *["frame AP"] * has_truth)
     return EstimateTable(f"the other explanations of {name}", columns, tuple(rows))
-
-
-def _negated(value: Mapping[str, float]) -> dict[str, float]:
-    return {"mean": -value["mean"], "low": -value["high"], "high": -value["low"]}
 
 
 def _localisation(name: str, runs: Runs) -> EstimateTable | None:
