@@ -224,7 +224,7 @@ def _csv_logger(out: Path, steps_done: int) -> CSVLogger:
             # A killed process may have left its last row incomplete.
             complete = [row for row in csv.DictReader(lines) if None not in row and None not in row.values()]
         rows = [row for row in complete if row.get("step", "").isdecimal() and int(row["step"]) <= steps_done]
-        logger.experiment.metrics = rows  # type: ignore[assignment]
+        logger.experiment.metrics = rows
         logger.save()
         previous.unlink()
     return logger
