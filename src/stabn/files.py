@@ -1,4 +1,4 @@
-"""Atomic files, JSON, and locks of folders."""
+"""Atomic files, texts, JSON, and locks of folders."""
 
 import json
 import os
@@ -79,6 +79,26 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Write indented UTF-8 JSON atomically; NaN and infinity are refused because other programs cannot read them."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(file: Path, remedy: str, *, size: int = -1) -> str:
+    """The text of a UTF-8 file with or without byte order mark; line ends stay as they are.
+
+    Args:
+        file: which.
+        remedy: how the message ends if it cannot be read.
+        size: bytes after which no further line is read; -1 for all lines.
+
+    Raises:
+        UserError: it cannot be read, or is no such text.
+    """
+    try:
+        with file.open("rb") as content:
+            return b"".join(content.readlines(size)).decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); {remedy}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not UTF-8 text ({error}); save it as UTF-8, or {remedy}") from None
 
 
 def read_json(path: Path | str, *, remedy: str) -> Any:

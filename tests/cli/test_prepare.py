@@ -256,13 +256,6 @@ def test_the_command_line_takes_every_option(truth, tmp_path, capsys):
     assert f"stabn train --out run --data.annotations {tmp_path / 't.csv'}" in capsys.readouterr().out
 
 
-def test_a_mistake_is_one_line_and_status_2(truth, tmp_path, one_line):
-    videos_list(tmp_path / "source", truth)
-    (tmp_path / "source" / "my videos" / "1 .mp4").unlink()
-    message = one_line("prepare", tmp_path / "source", "--out", tmp_path / "t.csv")
-    assert re.search(names("1 of 42", "my videos/1 .mp4", "--missing skip"), message)
-
-
 def test_paths_are_relative_below_the_tables_folder_and_absolute_elsewhere(truth, tmp_path, monkeypatch):
     videos_list(tmp_path / "a", truth)
     monkeypatch.chdir(tmp_path)
@@ -393,13 +386,6 @@ def test_suspicions_are_told(tmp_path, truth, prepared):
     for named in ("--validation-share", "1 classes have no clip to learn from: bowing", "underscores: Waving, waving"):
         assert any(named in note for note in report["notes"])
     assert all(f"note: {note}" in printed for note in report["notes"])
-
-
-def test_truth_goes_into_the_table_as_intervals(tmp_path, truth, prepared):
-    rows = [f"{s.path},{s.label},{s.split},{i}.5,{i + 3}" for i, s in enumerate(truth.samples)]
-    file = write(tmp_path / "c.csv", ["path,label,split,relevant_start,relevant_end", *rows])
-    _, _, table = prepared(file)
-    assert [t.interval for t in table.truth.values()] == [(i + 0.5, i + 3) for i in range(42)]
 
 
 def test_seconds_of_whole_kinetics_videos_reach_the_network(tmp_path, truth, prepared):

@@ -1,11 +1,10 @@
 """Tiny real MP4 files, and damage as disks, networks and people do it; the same seed does the same damage."""
 
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
+from data_videos import encode
 
 FRAMES = 24
 ORIGINALS = {
@@ -17,6 +16,8 @@ ORIGINALS = {
 }
 """Name -> encoder, height and width, its options. H.264 with B-frames, CABAC and CAVLC."""
 KINDS = ("cut short", "one bit", "eight bits", "zeros", "noise", "bytes lost", "another container")
+HEADS = (b"RIFF\x00\x10\x00\x00AVI LIST", b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n")
+"""How files of other containers begin."""
 
 
 def make_originals(folder: Path) -> list[Path]:
@@ -25,19 +26,9 @@ def make_originals(folder: Path) -> list[Path]:
     for name, (codec, size, options) in ORIGINALS.items():
         for front in (False, True):
             path = folder / f"{name}{'-front' if front else ''}.mp4"
-            with av.open(str(path), "w", options={"movflags": "+faststart"} if front else {}) as container:
-                stream = container.add_stream(codec, rate=12, options=options)
-                assert isinstance(stream, av.VideoStream)
-                stream.height, stream.width = size
-                stream.pix_fmt = "yuv420p"
-                stream.codec_context.time_base = Fraction(1, 12)
-                stream.codec_context.thread_count = 1
-                for index in range(FRAMES):
-                    frame = av.VideoFrame.from_ndarray(_scene(index, *size), format="rgb24")
-                    frame.pts, frame.time_base = index, Fraction(1, 12)
-                    container.mux(stream.encode(frame))
-                container.mux(stream.encode(None))
-            made.append(path)
+            header = {"movflags": "+faststart"} if front else {}
+            frames, options = (_scene(index, *size) for index in range(FRAMES)), {**options, "threads": "1"}
+            made.append(encode(path, frames, codec=codec, options=options, container_options=header))
     return made
 
 
@@ -66,13 +57,7 @@ def damaged(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
     if kind == "bytes lost":
         return content[:start] + content[start + int(rng.choice([1, 188, 512])) :]
     if kind == "another container":
-        heads = (
-            b"RIFF\x00\x10\x00\x00AVI LIST",
-            b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81",
-            b"PK\x03\x04",
-            b"\x89PNG\r\n\x1a\n",
-        )
-        head = heads[int(rng.integers(len(heads)))]
+        head = HEADS[int(rng.integers(len(HEADS)))]
         return head + content[len(head) :]
     if kind in ("one bit", "eight bits"):
         for position in rng.integers(size, size=1 if kind == "one bit" else 8):
@@ -92,6 +77,5 @@ def _scene(index: int, height: int, width: int) -> np.ndarray:
     picture = np.roll(blocks, (index, 2 * index), (0, 1))[:height, :width].copy()
     left = 3 * index % (width - 20)
     picture[height // 4 : height // 2, left : left + 20] = (200, 40, 40)
-    return np.clip(picture + np.random.default_rng(1000 + index).integers(-6, 6, picture.shape), 0, 255).astype(
-        np.uint8
-    )
+    noise = np.random.default_rng(1000 + index).integers(-6, 6, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)

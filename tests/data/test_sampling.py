@@ -24,30 +24,23 @@ def every_sampler():
             yield n, length, uniform_jittered(n, length, rng)
 
 
-def test_every_sampler_gives_length_ascending_frames_in_range():
+def test_every_sampler_gives_length_ascending_frames_in_range_and_repeats_only_the_last_of_a_short_video():
     for n, length, indices in every_sampler():
         assert len(indices) == length
         assert all(isinstance(i, int) for i in indices)
         assert list(indices) == sorted(indices)
         assert indices[0] >= 0
         assert indices[-1] < n
-
-
-def test_a_short_video_gives_all_its_frames_and_then_repeats_the_last():
-    for n, length, indices in every_sampler():
         if n < length:
             assert indices == tuple(range(n)) + (n - 1,) * (length - n)
 
 
-def test_uniform_takes_segment_centres_computed_by_hand():
+def test_uniform_takes_segment_centres_and_several_clips_evenly_spaced_phases():
     assert uniform(8, 4) == (1, 3, 5, 7)
     assert uniform(9, 3) == (1, 4, 7)
     assert uniform(10, 4) == (1, 3, 6, 8)  # segments of 2.5 frames: centres 1.25, 3.75, 6.25, 8.75
     assert uniform(16, 16) == tuple(range(16))
     assert uniform(36, 16) == (1, 3, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
-
-
-def test_several_uniform_clips_take_evenly_spaced_phases():
     assert uniform(16, 4, 0, 2) == (1, 5, 9, 13)
     assert uniform(16, 4, 1, 2) == (3, 7, 11, 15)
     assert Sampling("uniform", 4).for_testing(16, 2) == ((1, 5, 9, 13), (3, 7, 11, 15))

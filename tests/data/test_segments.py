@@ -69,16 +69,12 @@ def test_seconds_mean_the_times_of_a_variable_frame_rate(tmp_path):
         ((0, float("inf")), "end: got inf"),
         ((0.5, 2, "frames"), "start: got 0.5"),
         ((0, 2.5, "frames"), "end: got 2.5"),
+        ((0, 1, "minutes"), "unit"),
     ],
 )
 def test_a_segment_checks_itself(values, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises((ValueError, TypeError), match=told):
         Segment(*values)
-
-
-def test_a_unit_that_is_none_is_refused():
-    with pytest.raises((ValueError, TypeError), match="unit"):
-        Segment(0, 1, "minutes")
 
 
 @pytest.mark.parametrize("segment", [Segment(36, None, "frames"), Segment(3.5, 9), Segment(1.01, 1.05)])

@@ -18,20 +18,10 @@ from stabn.data.video.reader import probe, read_clip
 from stabn.errors import UserError
 
 NAMES = list(ACTS)
-REVERSED = [
-    ("Moving [something] up", "Moving [something] down"),
-    ("Moving [something] from left to right", "Moving [something] from right to left"),
-    ("Putting [something] onto [something]", "Taking [something] off [something]"),
-    ("Covering [something] with [something]", "Uncovering [something] by lifting [something]"),
-]
 
 
 def truth(folder):
     return {entry["id"]: entry for entry in map(json.loads, (folder / "truth.jsonl").read_text().splitlines())}
-
-
-def test_there_are_at_least_twelve_templates():
-    assert len(ACTS) >= 12
 
 
 def test_it_is_a_something_something_data_set_of_h264_files(tabletop):
@@ -146,7 +136,7 @@ def test_a_linear_model_on_everything_but_the_act_is_at_chance():
     assert right < half * chance + 4 * np.sqrt(half * chance * (1 - chance)), right
 
 
-@pytest.mark.parametrize(("forwards", "backwards"), REVERSED)
+@pytest.mark.parametrize(("forwards", "backwards"), list(zip(NAMES[:8:2], NAMES[1:8:2], strict=True)))
 def test_reversible_pairs_show_the_same_poses_in_the_opposite_order(forwards, backwards):
     setting = plan_clip(0, "train", 3, 0).setting
     one, other = ACTS[forwards], ACTS[backwards]
@@ -304,11 +294,9 @@ def test_wrong_shortcuts_are_refused(planted, tmp_path, one_line):
     for other in (None, Shortcut(where, 0.5), Shortcut("space" if where == "time" else "time")):
         with pytest.raises(UserError, match=re.escape(str(folder))):
             generate_tabletop(folder, **sizes, shortcut=other)
-    with pytest.raises(ValueError, match=r"strength: got 1\.5"):
-        Shortcut("time", 1.5)
     out = tmp_path / "t"
     assert "both" in one_line("tabletop", out, "--shortcut", "both")
-    assert "--shortcut_strength" in one_line("tabletop", out, "--shortcut", "time", "--shortcut-strength", -1)
+    assert "--shortcut_strength" in one_line("tabletop", out, "--shortcut", "time", "--shortcut-strength", 1.5)
     assert "--shortcut" in one_line("tabletop", out, "--shortcut-strength", 0.5)
     assert not out.exists()
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from stabn.data.annotations.rows import read_text
 from stabn.data.boxes import Box
 from stabn.errors import UserError
+from stabn.files import read_text
 
 
 @dataclass(frozen=True)

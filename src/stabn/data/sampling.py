@@ -94,7 +94,6 @@ class Sampling:
         """T frames at a random start (dense), or one random frame of each of T segments (uniform)."""
         if self.mode == "uniform":
             return uniform_jittered(num_frames, self.frames, rng)
-        _check(num_frames=num_frames)
         start = int(rng.integers(_last_start(num_frames, self.frames, self.stride) + 1))
         return dense(num_frames, self.frames, start, self.stride)
 

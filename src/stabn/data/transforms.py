@@ -131,12 +131,7 @@ class Preprocessing:
 
         Returns:
             Views of the frames' own memory; S is `crop` for one, and `resize` for three.
-
-        Raises:
-            ValueError: another number of crops.
         """
-        if crops not in (1, 3):
-            raise ValueError(f"crops: got {crops}, expected 1 or 3")
         if crops == 1:
             return [self.centre_square(resized_tchw)]
         height, width = resized_tchw.shape[-2:]

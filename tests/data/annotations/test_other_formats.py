@@ -12,7 +12,7 @@ from stabn.data.annotations.kinetics import read_kinetics
 from stabn.data.annotations.named_columns import read_named_columns
 from stabn.data.annotations.something_something import read_something_v1, read_something_v2
 from stabn.data.annotations.source import DataSource
-from stabn.data.annotations.splits import known_split, normalise_split, split_of_file, with_split, with_validation
+from stabn.data.annotations.splits import known_split, normalise_split, split_of_file, with_validation
 from stabn.data.dataset import Table
 from stabn.data.segments import Segment
 from stabn.errors import UserError
@@ -372,8 +372,3 @@ def test_clips_of_one_video_are_drawn_together_and_test_clips_stay(tmp_path):
     assert all(len(of_video) == 1 for of_video in splits.values())
     assert splits["3.mp4"] == {"test"}
     assert sum(of_video == {"validation"} for of_video in splits.values()) == 6
-
-
-def test_all_clips_can_be_put_into_one_split(tmp_path):
-    put(tmp_path, "a/1.mp4", "b/2.mp4")
-    assert {s.split for s in with_split(read_class_folders(tmp_path).table, "test").samples} == {"test"}

@@ -1,6 +1,7 @@
 """All decoders show the frames that the FFmpeg command line shows, whatever the file is made of."""
 
 import inspect
+import re
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
@@ -182,32 +183,19 @@ def answers(files: VideoFiles, path: Path, indices: list[int]) -> list:
     return asked.send(indices)
 
 
-def test_intact_alone_is_no_video(tmp_path, ffmpeg):
-    for name in ("sound.mp4", "sound.webm", "sound.mp3", "sound.wav"):
-        command = [ffmpeg, "-v", "error", "-f", "lavfi", "-i", "sine=duration=0.2", str(tmp_path / name)]
-        subprocess.run(command, check=True)
-        with pytest.raises(UserError, match=name):
-            probe(tmp_path / name)
+SOUND, COVER = ("-f", "lavfi", "-i", "sine=duration=0.2"), ("-f", "lavfi", "-i", "color=red:size=32x32:duration=0.04")
+ATTACHED = ("-map", "0", "-map", "1", "-c:v", "mjpeg", "-frames:v", "1", "-disposition:v", "attached_pic")
+NO_FRAME = ("-f", "lavfi", "-i", "testsrc=size=64x48", "-c:v", "libx264", "-frames:v", "0", "-movflags", "empty_moov")
+NO_VIDEOS = {f"sound.{suffix}": SOUND for suffix in ("mp4", "webm", "mp3", "wav")}
+NO_VIDEOS |= {"song.mp4": (*SOUND, *COVER, *ATTACHED), "none.mp4": NO_FRAME}
 
 
-def test_a_song_with_a_cover_is_no_video(tmp_path, ffmpeg):
-    sources = ("sine=duration=0.2", "color=red:size=32x32:duration=0.04:rate=25")
-    inputs = [word for source in sources for word in ("-f", "lavfi", "-i", source)]
-    outputs = ["-map", "0", "-map", "1", "-c:v", "mjpeg", "-frames:v", "1", "-disposition:v", "attached_pic"]
-    subprocess.run([ffmpeg, "-v", "error", *inputs, *outputs, str(tmp_path / "song.mp4")], check=True)
-    with pytest.raises(UserError, match=r"song\.mp4"):
-        probe(tmp_path / "song.mp4")
-
-
-def test_a_video_of_no_length_is_refused(tmp_path, ffmpeg):
-    (tmp_path / "empty.mp4").touch()
-    with pytest.raises(UserError, match=r"empty\.mp4"):
-        probe(tmp_path / "empty.mp4")
-    source = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=12:duration=1"]
-    output = ["-c:v", "libx264", "-frames:v", "0", "-movflags", "empty_moov", str(tmp_path / "none.mp4")]
-    subprocess.run([ffmpeg, "-v", "quiet", *source, *output], check=False)
-    with pytest.raises(UserError, match=r"none\.mp4"):
-        probe(tmp_path / "none.mp4")
+@pytest.mark.parametrize("name", NO_VIDEOS)
+def test_sound_with_or_without_a_cover_and_a_video_without_a_frame_are_refused(tmp_path, ffmpeg, name):
+    subprocess.run([ffmpeg, "-v", "quiet", *NO_VIDEOS[name], str(tmp_path / name)], check=False)
+    assert (tmp_path / name).exists()
+    with pytest.raises(UserError, match=re.escape(name)):
+        probe(tmp_path / name)
 
 
 def test_a_film_that_was_cut_without_encoding_shows_what_players_show(tmp_path, made, ffmpeg):
@@ -328,25 +316,20 @@ def test_what_is_not_there_cannot_be_asked_for(monkeypatch):
 
 
 def test_a_torchcodec_that_does_not_load_is_told_and_not_used(fake, monkeypatch, video):
-    def broken(*arguments, **options):
-        raise RuntimeError("Could not load libtorchcodec. Likely causes:\n 1. FFmpeg is not properly installed")
+    class Broken:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "torchcodec.decoders":
+                raise RuntimeError("Could not load libtorchcodec. Likely causes:\n 1. FFmpeg is not properly installed")
 
     monkeypatch.delitem(sys.modules, "torchcodec.decoders")
     monkeypatch.delattr(sys.modules["torchcodec"], "decoders")
-    monkeypatch.setattr("builtins.__import__", wrapped(__import__, broken))
+    monkeypatch.setattr(sys.modules["torchcodec"], "__path__", [], raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
     assert "(Could not load libtorchcodec. Likely causes:)" in torchcodec_fault()
     files = VideoFiles("auto")
     for _ in range(3):
         assert answers(files, video("mp4", 36), [5])[0].index == 5
-
-
-def wrapped(original, broken):
-    """`__import__` that fails for torchcodec.decoders."""
-
-    def importing(name, *arguments, **options):
-        return broken() if name == "torchcodec.decoders" else original(name, *arguments, **options)
-
-    return importing
 
 
 def test_the_fake_has_the_names_of_the_real_one():

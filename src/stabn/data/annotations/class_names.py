@@ -4,9 +4,8 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from stabn.data.annotations.rows import read_text
 from stabn.errors import UserError
-from stabn.files import read_json
+from stabn.files import read_json, read_text
 
 _REMEDY = "give a file with a name per line, with lines of number and name, or JSON"
 _USUAL_NAMES = re.compile(r"(.*label_?map.*|classes|class_?names|categor(y|ies)|labels|class_?ind(ex)?)\.(txt|json)")

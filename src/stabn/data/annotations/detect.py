@@ -13,7 +13,7 @@ from stabn.data.annotations.columns import Columns
 from stabn.data.annotations.kinetics import is_kinetics, read_kinetics
 from stabn.data.annotations.listing import LEFT_OUT, Listing
 from stabn.data.annotations.named_columns import read_named_columns
-from stabn.data.annotations.rows import JSON_LINES, PARQUET, csv_lines, read_rows, read_text
+from stabn.data.annotations.rows import JSON_LINES, PARQUET, csv_lines, read_rows
 from stabn.data.annotations.something_something import (
     V1,
     is_something_v1,
@@ -25,6 +25,7 @@ from stabn.data.annotations.splits import UNSPLIT, split_of_file
 from stabn.data.annotations.table import CLASSES
 from stabn.data.annotations.text_lists import LAYOUTS, looks_like_list, read_text_lists
 from stabn.errors import UserError
+from stabn.files import read_text
 
 Format = Literal[
     "auto", "something-v1", "something-v2", "videos-list", "frames-list", "segments-list", "kinetics", "class-folders",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stabn.errors import UserError
+from stabn.files import read_text
 
 PARQUET = (".parquet", ".pq")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -45,26 +46,6 @@ def read_rows(file: Path) -> Rows:
     if suffix in PARQUET:
         return _read_parquet(file)
     return _read_json(file) if suffix in JSON_LINES else _read_csv(file)
-
-
-def read_text(file: Path, remedy: str, *, size: int = -1) -> str:
-    """The text of a UTF-8 file with or without byte order mark; line ends stay as they are.
-
-    Args:
-        file: which.
-        remedy: how the message ends if it cannot be read.
-        size: bytes after which no further line is read; -1 for all lines.
-
-    Raises:
-        UserError: it cannot be read, or is no such text.
-    """
-    try:
-        with file.open("rb") as content:
-            return b"".join(content.readlines(size)).decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); {remedy}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: is not UTF-8 text ({error}); save it as UTF-8, or {remedy}") from None
 
 
 def csv_separator(text: str) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 
 from stabn.data.annotations.listing import ListedClip, Listing, make_listing, make_table
 from stabn.data.annotations.paths import PathFinder
-from stabn.data.annotations.rows import read_text
 from stabn.data.dataset import Table
 from stabn.data.ground_truth import read_truth
 from stabn.errors import UserError
-from stabn.files import read_json
+from stabn.files import read_json, read_text
 
 V1 = "something-something-v1"
 LABELLED_SPLITS = ("train", "validation")

@@ -9,12 +9,12 @@ from typing import Any
 
 from stabn.data.annotations.columns import Columns
 from stabn.data.annotations.paths import PathFinder
-from stabn.data.annotations.rows import read_text
 from stabn.data.annotations.something_something import read_something_something
 from stabn.data.annotations.table import read_table
 from stabn.data.dataset import Table
 from stabn.data.quality.unreadable import SkipCounter
 from stabn.errors import UserError
+from stabn.files import read_text
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from stabn.data.annotations.class_names import find_class_file, names_from_numbe
 from stabn.data.annotations.columns import default_clip_id
 from stabn.data.annotations.listing import ListedClip, Listing, make_listing
 from stabn.data.annotations.paths import PathFinder, is_video, likeliest_root
-from stabn.data.annotations.rows import read_text
 from stabn.data.segments import Segment
 from stabn.errors import UserError
+from stabn.files import read_text
 
 LAYOUTS = {"videos-list": 0, "frames-list": 1, "segments-list": 2}
 """How many numbers stand between path and class."""

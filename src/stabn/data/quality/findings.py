@@ -96,7 +96,7 @@ def _find(
         yield record["fault"]["kind"], record["fault"]["told"]
         return
     total = record["frames"]
-    segment_end = _last_segment_frame(sample)
+    segment_end = sample.segment.end if sample.segment is not None and sample.segment.unit == "frames" else None
     if segment_end is not None and segment_end > total:
         yield "wrong count", f"{path}: the table speaks of {segment_end:g} frames, but it has {total}"
     count = _frame_count(sample, record)
@@ -114,11 +114,6 @@ def _find(
         yield "variable rate", f"{path}: has no steady frame rate"
     if duplicate is not None:
         yield "twice", f"{path}: {duplicate}"
-
-
-def _last_segment_frame(sample: Sample) -> float | None:
-    """The end of a segment in frames; None without one."""
-    return sample.segment.end if sample.segment is not None and sample.segment.unit == "frames" else None
 
 
 def _frame_count(sample: Sample, record: Mapping[str, Any]) -> int:

@@ -51,12 +51,6 @@ class Shortcut:
     where: Literal["time", "space"]
     strength: float = 1.0
 
-    def __post_init__(self) -> None:
-        if self.where not in ("time", "space"):
-            raise ValueError(f"where: got {self.where!r}, expected 'time' or 'space'")
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength: got {self.strength!r}, expected a number in 0..1")
-
 
 @dataclass(frozen=True)
 class Mark:

@@ -42,9 +42,7 @@ class SameProcess:
         """What the method returns."""
         return getattr(self._target, method)(path, *arguments)
 
-    def stream(self, method: str, path: Path | str, *arguments: Any) -> Generator[Any, Any, None]:
-        """The generator that the method returns."""
-        return getattr(self._target, method)(path, *arguments)
+    stream = call
 
     def close(self) -> None:
         """Do nothing."""
