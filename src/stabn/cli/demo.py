@@ -3,8 +3,6 @@
 import shlex
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +11,6 @@ from stabn.cli.printing import print_comparison
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
 from stabn.runs import is_finished_run
-
-
-@dataclass(frozen=True)
-class DemoStep:
-    """One command of the demo.
-
-    Attributes:
-        words: the command without `stabn`.
-        done: whether an earlier run of the demo finished it.
-    """
-
-    words: tuple[str, ...]
-    done: Callable[[], bool]
-
-    def __str__(self) -> str:
-        return shlex.join(("stabn", *self.words))
 
 
 def demo_command(
@@ -60,12 +42,11 @@ def demo_command(
         write_json(marker, settings)
     start = time.monotonic()
     steps = _steps(out, train, validation, epochs, seed)
-    for number, step in enumerate(steps, start=1):
-        done = step.done()
-        note = "  done before" if done else ""
-        print(f"[{number}/{len(steps)}] {step}{note}", file=sys.stderr, flush=True)
+    for number, (done, words) in enumerate(steps, start=1):
+        command = shlex.join(("stabn", *words))
+        print(f"[{number}/{len(steps)}] {command}{'  done before' if done else ''}", file=sys.stderr, flush=True)
         if not done:
-            run_verb(step.words)
+            run_verb(words)
     comparison = read_json(out / "comparison.json", remedy="remove it and run the demo again")
     print(f"\nAfter {(time.monotonic() - start) / 60:.1f} minutes:\n")
     print_comparison(comparison)
@@ -74,7 +55,8 @@ def demo_command(
     return {"report": str(out / "report.html"), **comparison}
 
 
-def _steps(out: Path, train: int, validation: int, epochs: int, seed: int) -> list[DemoStep]:
+def _steps(out: Path, train: int, validation: int, epochs: int, seed: int) -> list[tuple[bool, list[str]]]:
+    """The commands without `stabn`, each with whether an earlier run of the demo finished it."""
     table, before, after, control = out / "tabletop", out / "before", out / "fine-tuned", out / "control"
     edits, explanations, truth = out / "edits", out / "explanations", out / "tabletop" / "truth.jsonl"
     evaluation, inverse = out / "evaluation.json", out / "evaluation-inverse-spatial.json"
@@ -82,39 +64,26 @@ def _steps(out: Path, train: int, validation: int, epochs: int, seed: int) -> li
     videos = [table / "videos" / f"{train + number}.mp4" for number in (1, 2, 3)]
     training = ("--loader.cache", "true", "--seed", seed)
     finetuning = ("finetune", before, "--edits", edits, *training)
-
-    def generated() -> bool:
-        marker = table / "tabletop.json"
-        return marker.exists() and read_json(marker, remedy="remove the folder")["complete"]
-
-    def written(*files: Path) -> Callable[[], bool]:
-        return lambda: all(file.exists() for file in files)
-
-    def trained(run: Path) -> Callable[[], bool]:
-        return lambda: is_finished_run(run)
-
-    def step(done: Callable[[], bool], *words: object) -> DemoStep:
-        return DemoStep(tuple(map(str, words)), done)
-
-    return [
-        step(generated, "tabletop", table, "--train", train, "--validation", validation, "--seed", seed),
-        step(
-            trained(before),
-            *("train", "--out", before, "--data.annotations", table, "--optimizer.epochs", epochs, *training),
+    marker = table / "tabletop.json"
+    generated = marker.exists() and read_json(marker, remedy="remove the folder")["complete"]
+    writing = ("--out", report, "--json", comparison)
+    explained = all((explanations / f"{video.stem}.json").exists() for video in videos)
+    steps: list[tuple[bool, tuple[object, ...]]] = [
+        (generated, ("tabletop", table, "--train", train, "--validation", validation, "--seed", seed)),
+        (
+            is_finished_run(before),
+            ("train", "--out", before, "--data.annotations", table, "--optimizer.epochs", epochs, *training),
         ),
-        step(written(evaluation), "evaluate", before, "--json", evaluation),
-        step(written(inverse), "evaluate", before, "--attention", "inverse-spatial", "--json", inverse),
-        step(
-            written(*(explanations / f"{video.stem}.json" for video in videos)),
-            *("explain", before, *videos, "--out", explanations),
-        ),
-        step(written(edits / "project.json"), "collect", before, "--out", edits),
-        step(lambda: False, "simulate-edits", edits, "--truth", truth),  # adds nothing where clips have edits
-        step(trained(after), *finetuning, "--out", after),
-        step(trained(control), *finetuning, "--out", control, "--control"),
-        step(
-            written(report, comparison),
-            *("report", before, after, "--control", control, "--edits", edits, "--truth", truth),
-            *("--out", report, "--json", comparison),
+        (evaluation.exists(), ("evaluate", before, "--json", evaluation)),
+        (inverse.exists(), ("evaluate", before, "--attention", "inverse-spatial", "--json", inverse)),
+        (explained, ("explain", before, *videos, "--out", explanations)),
+        ((edits / "project.json").exists(), ("collect", before, "--out", edits)),
+        (False, ("simulate-edits", edits, "--truth", truth)),  # adds nothing where clips have edits
+        (is_finished_run(after), (*finetuning, "--out", after)),
+        (is_finished_run(control), (*finetuning, "--out", control, "--control")),
+        (
+            report.exists() and comparison.exists(),
+            ("report", before, after, "--control", control, "--edits", edits, "--truth", truth, *writing),
         ),
     ]
+    return [(done, list(map(str, words))) for done, words in steps]
