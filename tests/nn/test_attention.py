@@ -11,28 +11,30 @@ def attention() -> Attention:
     return Attention(spatial, torch.tensor([[0.2, 0.6]]))
 
 
-def test_inverting_gives_one_minus_the_attention_and_leaves_the_original_alone():
-    original = attention()
+def test_a_replacement_changes_one_half_and_shares_the_other():
+    original, other = attention(), Attention(torch.full((1, 2, 1, 2), 0.75), torch.tensor([[0.5, 0.1]]))
     spatial, temporal = original.spatial.clone(), original.temporal.clone()
-    assert torch.equal(original.inverse_spatial().spatial, 1 - spatial)
-    assert original.inverse_spatial().temporal is original.temporal
-    assert torch.equal(original.inverse_temporal().temporal, 1 - temporal)
-    assert original.inverse_temporal().spatial is original.spatial
-    assert torch.equal(original.spatial, spatial)
-    assert torch.equal(original.temporal, temporal)
-
-
-def test_uniform_attention_keeps_the_amount_but_not_the_place():
-    uniform = attention().uniform_spatial()
-    assert uniform.spatial.flatten().tolist() == [0.125, 0.125, 0.75, 0.75]
-    assert torch.allclose(attention().uniform_temporal().temporal, torch.tensor([[0.4, 0.4]]))
-
-
-def test_attention_cannot_be_mutated_but_replaced():
-    original = attention()
+    for replaced, expected in (
+        (original.inverse_spatial(), 1 - spatial),
+        (original.uniform_spatial(), torch.tensor([0.125, 0.125, 0.75, 0.75]).view(1, 2, 1, 2)),
+        (original.with_spatial_of(other), other.spatial),
+    ):
+        assert torch.allclose(replaced.spatial, expected)
+        assert replaced.temporal is original.temporal
+    for replaced, expected in (
+        (original.inverse_temporal(), 1 - temporal),
+        (original.uniform_temporal(), torch.tensor([[0.4, 0.4]])),
+        (original.with_temporal_of(other), other.temporal),
+        (replace(original, temporal=torch.zeros(1, 2)), torch.zeros(1, 2)),
+    ):
+        assert torch.allclose(replaced.temporal, expected)
+        assert replaced.spatial is original.spatial
     with pytest.raises(FrozenInstanceError):
         original.temporal = torch.zeros(1, 2)
-    assert torch.equal(replace(original, temporal=torch.zeros(1, 2)).temporal, torch.zeros(1, 2))
+    assert torch.equal(original.spatial, spatial)
+    assert torch.equal(original.temporal, temporal)
+    with pytest.raises(ValueError, match=r"temporal: got shape \(2, 2\), expected \(1, 2\)"):
+        original.with_temporal_of(Attention(torch.zeros(2, 2, 1, 2), torch.zeros(2, 2)))
 
 
 @pytest.mark.parametrize(
@@ -59,16 +61,6 @@ def test_an_output_whose_parts_do_not_belong_together_is_refused():
         Output(torch.zeros(1, 3), torch.zeros(1, 4))
     with pytest.raises(ValueError, match="attention: got 1 clips, expected 2"):
         Output(torch.zeros(2, 3), torch.zeros(2, 3), attention())
-
-
-def test_another_clips_attention_takes_the_place_of_one_half_and_leaves_the_other():
-    own, other = attention(), Attention(torch.full((1, 2, 1, 2), 0.75), torch.tensor([[0.5, 0.1]]))
-    assert own.with_spatial_of(other).spatial is other.spatial
-    assert own.with_spatial_of(other).temporal is own.temporal
-    assert own.with_temporal_of(other).temporal is other.temporal
-    assert own.with_temporal_of(other).spatial is own.spatial
-    with pytest.raises(ValueError, match=r"temporal: got shape \(2, 2\), expected \(1, 2\)"):
-        own.with_temporal_of(Attention(torch.zeros(2, 2, 1, 2), torch.zeros(2, 2)))
 
 
 def test_rows_of_attention_are_those_of_the_clips():

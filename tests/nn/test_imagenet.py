@@ -74,17 +74,9 @@ def test_the_attention_branch_starts_from_layer4_and_the_rest_stays_random():
         if name.startswith("layer_att_common."):
             assert torch.equal(after[name], after[name.replace("layer_att_common", "layer4")]), name
             assert name in summary.loaded
-    assert {name.split(".")[0] for name in summary.left_random} == {
-        "fc",
-        "conv_att_common",
-        "conv_att_out",
-        "fc_att_out",
-        "conv_spatial_att",
-        "conv_temp_att1",
-        "conv_temp_att2",
-        "conv_temp_att3",
-        "conv_att_mechanism",
-    }
+    rest = {"fc", "conv_att_common", "conv_att_out", "fc_att_out", "conv_spatial_att", "conv_att_mechanism"}
+    rest |= {f"conv_temp_att{number}" for number in (1, 2, 3)}
+    assert {name.split(".")[0] for name in summary.left_random} == rest
     assert all(torch.equal(after[name], before[name]) for name in summary.left_random)
 
 
@@ -108,23 +100,16 @@ def test_a_2d_network_of_another_depth_or_kind_is_refused_and_changes_nothing(fl
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_weights_come_from_a_file_in_either_format(tmp_path):
+def test_weights_come_from_a_file_a_hub_repository_or_torchvision(tmp_path, monkeypatch):
     tensors = {"conv1.weight": torch.ones(2, 2)}
     torch.save(tensors, tmp_path / "bare.pth")
     torch.save({"state_dict": tensors}, tmp_path / "wrapped.pt")
     torch.save({"model": tensors, "epoch": 1}, tmp_path / "model.pt")
-    save_file(tensors, tmp_path / "some.safetensors")
-    for name in ("bare.pth", "wrapped.pt", "model.pt", "some.safetensors"):
-        assert torch.equal(imagenet_state_dict(str(tmp_path / name))["conv1.weight"], torch.ones(2, 2)), name
-
-
-def test_weights_come_from_a_hub_repository(tmp_path, monkeypatch):
-    save_file({"conv1.weight": torch.ones(2)}, tmp_path / "model.safetensors")
+    save_file(tensors, tmp_path / "model.safetensors")
     monkeypatch.setattr(hub, "hf_hub_download", lambda repo, name: str(tmp_path / name))
-    assert list(imagenet_state_dict("timm/resnet50.a1_in1k")) == ["conv1.weight"]
-
-
-def test_weights_come_from_torchvision_by_name(monkeypatch):
+    files = [str(tmp_path / name) for name in ("bare.pth", "wrapped.pt", "model.pt", "model.safetensors")]
+    for source in (*files, "timm/resnet50.a1_in1k"):
+        assert torch.equal(imagenet_state_dict(source)["conv1.weight"], torch.ones(2, 2)), source
     weights = torchvision.models.ResNet50_Weights
     monkeypatch.setattr(weights, "get_state_dict", lambda self, **_: {self.name: torch.ones(1)})
     assert list(imagenet_state_dict("ResNet50_Weights.IMAGENET1K_V2")) == ["IMAGENET1K_V2"]

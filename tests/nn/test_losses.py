@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -8,22 +9,21 @@ from stabn.nn import Output, recognition_loss, spatial_loss, temporal_loss
 NAN = float("nan")
 
 
-def test_recognition_costs_the_cross_entropies_of_both_branches():
-    # Softmax of (ln 3, 0) is (3/4, 1/4), of (0, 0) is (1/2, 1/2).
-    output = Output(torch.tensor([[math.log(3), 0.0]]), torch.zeros(1, 2))
-    loss = recognition_loss(output, torch.tensor([1]))
-    assert loss.item() == pytest.approx(math.log(4) + math.log(2), abs=1e-6)
+# Softmax of (ln 3, 0) is (3/4, 1/4), of (0, 0) is (1/2, 1/2).
+LOGITS = [math.log(3), 0.0]
 
 
-def test_recognition_averages_over_the_batch():
-    output = Output(torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]]), torch.zeros(2, 2))
-    loss = recognition_loss(output, torch.tensor([0, 1]))
-    assert loss.item() == pytest.approx((math.log(4 / 3) + math.log(4)) / 2 + math.log(2), abs=1e-6)
-
-
-def test_a_network_without_an_attention_branch_pays_for_perception_only():
-    output = Output(torch.tensor([[math.log(3), 0.0]]))
-    assert recognition_loss(output, torch.tensor([0])).item() == pytest.approx(math.log(4 / 3), abs=1e-6)
+@pytest.mark.parametrize(
+    ("output", "labels", "expected"),
+    [
+        (Output(torch.tensor([LOGITS]), torch.zeros(1, 2)), [1], math.log(4) + math.log(2)),
+        (Output(torch.tensor([LOGITS] * 2), torch.zeros(2, 2)), [0, 1], math.log(16 / 3) / 2 + math.log(2)),
+        (Output(torch.tensor([LOGITS])), [0], math.log(4 / 3)),
+    ],
+    ids=["both branches", "the mean over the batch", "without an attention branch"],
+)
+def test_recognition_costs_the_cross_entropies_of_the_branches(output, labels, expected):
+    assert recognition_loss(output, torch.tensor(labels)).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_labels_must_fit_the_clips_and_the_classes():
@@ -34,24 +34,19 @@ def test_labels_must_fit_the_clips_and_the_classes():
         recognition_loss(output, torch.tensor([0, 3]))
 
 
-def test_temporal_loss_is_gamma_over_n_times_the_squared_differences_over_the_whole_batch():
-    temporal = torch.tensor([[0.2, 0.6], [0.5, 0.5]], dtype=torch.float64)
-    edited = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
-    # First clip: 10 / 2 * (0.04 + 0.16) = 1; second clip: 10 / 2 * (0.25 + 0.25) = 2.5.
-    both = temporal_loss(temporal, edited, torch.tensor([True, True]), 10)
-    one = temporal_loss(temporal, edited, torch.tensor([True, False]), 10)
-    none = temporal_loss(temporal, edited, torch.tensor([False, False]), 10)
-    assert both.item() == pytest.approx((1 + 2.5) / 2)
-    assert one.item() == pytest.approx((1 + 0) / 2)
-    assert none.item() == 0
-
-
-def test_the_gradient_of_the_temporal_loss_is_the_hand_computed_one():
+@pytest.mark.parametrize(
+    ("has_edit", "expected"), [([True, True], (1 + 2.5) / 2), ([True, False], 1 / 2), ([False, False], 0)]
+)
+def test_temporal_loss_is_gamma_over_n_times_the_squared_differences_over_the_whole_batch(has_edit, expected):
     temporal = torch.tensor([[0.2, 0.6], [0.5, 0.5]], requires_grad=True)
     edited = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    temporal_loss(temporal, edited, torch.tensor([True, False]), 10.0).backward()
-    # gamma / (B n) * 2 (M - M') = 10 / 4 * 2 * (0.2, -0.4)
-    assert torch.allclose(temporal.grad, torch.tensor([[1.0, -2.0], [0.0, 0.0]]))
+    # First clip: 10 / 2 * (0.04 + 0.16) = 1; second clip: 10 / 2 * (0.25 + 0.25) = 2.5.
+    loss = temporal_loss(temporal, edited, torch.tensor(has_edit), 10.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    # gamma / (B n) * 2 (M - M') = 10 / 4 * 2 * (M - M')
+    gradient = torch.tensor([[1.0, -2.0], [-2.5, 2.5]]) * torch.tensor(has_edit)[:, None]
+    assert torch.allclose(temporal.grad, gradient)
 
 
 def test_nothing_leaks_from_a_clip_without_an_edit_not_even_nan():
@@ -63,31 +58,38 @@ def test_nothing_leaks_from_a_clip_without_an_edit_not_even_nan():
     assert torch.equal(temporal.grad[1], torch.zeros(2))
 
 
-@pytest.mark.parametrize("gamma", [-1.0, NAN, float("inf")])
-def test_gamma_must_be_a_finite_number_from_0(gamma):
-    with pytest.raises(ValueError, match=r"gamma: got .*, expected a finite number from 0"):
-        temporal_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([True]), gamma)
+@pytest.mark.parametrize(
+    ("loss", "attention", "edited", "has_edit"),
+    [(temporal_loss, (2, 3), (2, 1), (2,)), (spatial_loss, (2, 3, 4, 4), (2, 3, 4, 5), (2, 3))],
+)
+def test_edits_must_fit_the_attention_and_gamma_be_a_finite_number_from_0(loss, attention, edited, has_edit):
+    attention_values, has_edits = torch.zeros(attention), torch.ones(has_edit, dtype=torch.bool)
+    with pytest.raises(ValueError, match=re.escape(f"edited: got shape {edited}, expected {attention}")):
+        loss(attention_values, torch.zeros(edited), has_edits, 1.0)
+    with pytest.raises(ValueError, match=r"has_edit: got shape \(1.*, expected \(2,"):
+        loss(attention_values, attention_values, has_edits[:1], 1.0)
+    for gamma in (-1.0, NAN, float("inf")):
+        with pytest.raises(ValueError, match=r"gamma: got .*, expected a finite number from 0"):
+            loss(attention_values, attention_values, has_edits, gamma)
 
 
-def test_edits_must_fit_the_attention():
-    temporal, edited = torch.zeros(2, 3), torch.zeros(2, 1)
-    with pytest.raises(ValueError, match=r"edited: got shape \(2, 1\), expected \(2, 3\)"):
-        temporal_loss(temporal, edited, torch.tensor([True, True]), 1.0)
-    with pytest.raises(ValueError, match=r"has_edit: got shape \(1,\), expected \(2,\)"):
-        temporal_loss(temporal, temporal, torch.tensor([True]), 1.0)
-
-
-def test_spatial_loss_is_gamma_over_n_times_the_squared_differences_in_the_edited_frames():
-    spatial = torch.tensor([[[[0.2, 0.6]], [[0.1, 0.1]]], [[[0.5, 0.5]], [[1.0, 0.0]]]], dtype=torch.float64)
-    edited = torch.tensor([[[[0.0, 1.0]], [[0.9, 0.9]]], [[[1.0, 0.0]], [[1.0, 1.0]]]], dtype=torch.float64)
-
-    def cost(first, second):
-        return spatial_loss(spatial, edited, torch.tensor([first, second]), 10).item()
-
-    # First clip, first frame alone: 10 / 2 * (0.04 + 0.16) = 1. Second clip, both frames: 10 / 4 * (0.5 + 1) = 3.75.
-    assert cost([True, False], [True, True]) == pytest.approx((1 + 3.75) / 2)
-    assert cost([True, False], [False, False]) == pytest.approx((1 + 0) / 2)
-    assert cost([False, False], [False, False]) == 0
+@pytest.mark.parametrize(
+    ("has_edit", "expected", "gradient"),
+    [
+        # First clip, first frame: 10 / 2 * (0.04 + 0.16) = 1. Second clip, both frames: 10 / 4 * (0.5 + 1) = 3.75.
+        # gamma / (B n) * 2 (M - M'): n is 2 cells in the first clip, 4 in the second.
+        ([[True, False], [True, True]], (1 + 3.75) / 2, [[1.0, -2.0, 0.0, 0.0], [-1.25, 1.25, 0.0, -2.5]]),
+        ([[True, False], [False, False]], (1 + 0) / 2, [[1.0, -2.0, 0.0, 0.0], [0.0] * 4]),
+        ([[False, False], [False, False]], 0, [[0.0] * 4] * 2),
+    ],
+)
+def test_spatial_loss_is_gamma_over_n_times_the_squared_differences_in_the_edited_frames(has_edit, expected, gradient):
+    spatial = torch.tensor([[[[0.2, 0.6]], [[0.1, 0.1]]], [[[0.5, 0.5]], [[1.0, 0.0]]]], requires_grad=True)
+    edited = torch.tensor([[[[0.0, 1.0]], [[0.9, 0.9]]], [[[1.0, 0.0]], [[1.0, 1.0]]]])
+    loss = spatial_loss(spatial, edited, torch.tensor(has_edit), 10.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert torch.allclose(spatial.grad.flatten(1), torch.tensor(gradient))
 
 
 def test_a_map_that_is_off_by_as_much_costs_as_much_as_temporal_scores_that_are():
@@ -121,15 +123,6 @@ def test_cross_entropy_counts_in_space_as_in_time():
     assert torch.allclose(spatial.grad, torch.tensor([[[[-4 / 3, 2.0]], [[0.0, 0.0]]]]))
 
 
-def test_the_gradient_of_the_spatial_loss_is_the_hand_computed_one():
-    spatial = torch.tensor([[[[0.2, 0.6]], [[0.1, 0.1]]], [[[0.5, 0.5]], [[1.0, 0.0]]]], requires_grad=True)
-    edited = torch.tensor([[[[0.0, 1.0]], [[0.9, 0.9]]], [[[1.0, 0.0]], [[1.0, 1.0]]]])
-    spatial_loss(spatial, edited, torch.tensor([[True, False], [True, True]]), 10.0).backward()
-    # gamma / (B n) * 2 (M - M'): n is 2 cells in the first clip, 4 in the second.
-    expected = [[[[1.0, -2.0]], [[0.0, 0.0]]], [[[-1.25, 1.25]], [[0.0, -2.5]]]]
-    assert torch.allclose(spatial.grad, torch.tensor(expected))
-
-
 def test_nothing_leaks_from_frames_without_a_spatial_edit_not_even_nan():
     spatial = torch.tensor([[[[0.2]], [[NAN]]], [[[NAN]], [[0.5]]]], requires_grad=True)
     edited = torch.tensor([[[[1.0]], [[float("inf")]]], [[[NAN]], [[NAN]]]])
@@ -137,14 +130,3 @@ def test_nothing_leaks_from_frames_without_a_spatial_edit_not_even_nan():
     loss.backward()
     assert loss.item() == pytest.approx(10 * 0.64 / 2)
     assert torch.allclose(spatial.grad, torch.tensor([[[[-8.0]], [[0.0]]], [[[0.0]], [[0.0]]]]))
-
-
-def test_spatial_edits_must_fit_the_attention_and_gamma_be_a_finite_number_from_0():
-    maps, has_edit = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"edited: got shape \(2, 3, 4, 5\), expected \(2, 3, 4, 4\)"):
-        spatial_loss(maps, torch.zeros(2, 3, 4, 5), has_edit, 1.0)
-    with pytest.raises(ValueError, match=r"has_edit: got shape \(2, 1\), expected \(2, 3\)"):
-        spatial_loss(maps, maps, has_edit[:, :1], 1.0)
-    for gamma in (-1.0, NAN, float("inf")):
-        with pytest.raises(ValueError, match=r"gamma: got .*, expected a finite number from 0"):
-            spatial_loss(maps, maps, has_edit, gamma)

@@ -8,19 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from uneven import with_uneven_statistics
+from uneven import parts, with_uneven_statistics
+from uneven import random_clip as clip
 
 from stabn.errors import UserError
-from stabn.nn import ARCHITECTURES, STABN, Attention, ResNet3D
+from stabn.nn import ARCHITECTURES, STABN, Attention, Output, ResNet3D
 
 
 @pytest.fixture
 def tiny() -> STABN:
     return with_uneven_statistics(STABN("tiny", 5, 4))
-
-
-def clip(frames: int = 4, height: int = 32, width: int = 32, batch: int = 1, dtype=torch.float32) -> torch.Tensor:
-    return torch.randn(batch, 3, frames, height, width, generator=torch.Generator().manual_seed(0), dtype=dtype)
 
 
 def test_tensors_have_the_official_names_shapes_and_order(reference):
@@ -35,12 +32,7 @@ def test_outputs_equal_the_official_code_in_float64(reference):
     model.double().eval()
     with torch.no_grad():
         output = model(reference.clip.double())
-    for name, value in {
-        "logits_perception": output.logits,
-        "logits_attention": output.attention_logits,
-        "spatial": output.attention.spatial,
-        "temporal": output.attention.temporal,
-    }.items():
+    for name, value in parts(output).items():
         np.testing.assert_allclose(value.numpy(), reference.answers[name], rtol=0, atol=1e-9, err_msg=name)
 
 
@@ -48,26 +40,18 @@ def test_a_float32_resnet50_is_finite_and_agrees_with_float64():
     single = with_uneven_statistics(STABN("resnet50", 174, 8))
     x = clip(8, 112, 112)
     with torch.no_grad():
-        low = single(x)
-        high = single.double()(x.double())
-    for got, exact in (
-        (low.logits, high.logits),
-        (low.attention_logits, high.attention_logits),
-        (low.attention.spatial, high.attention.spatial),
-        (low.attention.temporal, high.attention.temporal),
-    ):
-        assert torch.isfinite(got).all()
-        assert torch.allclose(got.double(), exact, rtol=0, atol=1e-4)
+        low = parts(single(x))
+        high = parts(single.double()(x.double()))
+    for name, exact in high.items():
+        assert torch.isfinite(low[name]).all()
+        assert torch.allclose(low[name].double(), exact, rtol=0, atol=1e-4), name
 
 
 def test_the_model_is_the_composition_of_its_three_calls(tiny):
     features = tiny.encode(clip(batch=2))
     attention, attention_logits = tiny.attend(features)
-    output = tiny(clip(batch=2))
-    assert torch.equal(output.logits, tiny.perceive(features, attention))
-    assert torch.equal(output.attention_logits, attention_logits)
-    assert torch.equal(output.attention.spatial, attention.spatial)
-    assert torch.equal(output.attention.temporal, attention.temporal)
+    composed = parts(Output(tiny.perceive(features, attention), attention_logits, attention))
+    assert all(torch.equal(value, composed[name]) for name, value in parts(tiny(clip(batch=2))).items())
 
 
 def test_another_attention_changes_the_answer_and_mutates_nothing(tiny):
@@ -85,19 +69,27 @@ def test_another_attention_changes_the_answer_and_mutates_nothing(tiny):
     assert torch.equal(tiny.perceive(features, attention), answer)
 
 
-def test_perception_weighs_features_as_equations_1_to_3_say(tiny):
-    features = tiny.encode(clip())
-    attention, _ = tiny.attend(features)
-    fuse, norm = tiny.conv_att_mechanism
+@pytest.mark.parametrize(
+    ("mechanism", "in_space", "in_time"),
+    [
+        ("paper", lambda m_s, m_t: 1 + m_s, lambda m_s, m_t: m_t),
+        ("gated", lambda m_s, m_t: (1 + m_s) * m_t, lambda m_s, m_t: m_t),
+        ("gated-both", lambda m_s, m_t: m_s * m_t, lambda m_s, m_t: m_s * m_t),
+    ],
+)
+def test_perception_weighs_features_as_equations_1_to_3_and_our_gates_say(mechanism, in_space, in_time):
+    model = with_uneven_statistics(STABN("tiny", 5, 4, mechanism=mechanism))
+    features = model.encode(clip())
+    spatial, temporal = torch.rand(1, 4, 2, 2), torch.rand(1, 4)
+    fuse, norm = model.conv_att_mechanism
+    kernel, channels = fuse.weight[:, :, 0, 0, 0], features.shape[1]
     expected = torch.zeros_like(features)
-    channels = features.shape[1]
     for t in range(4):
-        in_space = (1 + attention.spatial[0, t]) * features[0, :, t]
-        in_time = attention.temporal[0, t] * features[0, :, t]
-        kernel = fuse.weight[:, :, 0, 0, 0]
-        expected[0, :, t] = torch.einsum("oc,chw->ohw", kernel[:, :channels], in_space)
-        expected[0, :, t] += torch.einsum("oc,chw->ohw", kernel[:, channels:], in_time)
-    assert torch.allclose(tiny.perceive(features, attention), tiny.classify(norm(expected)), atol=1e-5)
+        for half, weight in ((kernel[:, :channels], in_space), (kernel[:, channels:], in_time)):
+            weighed = weight(spatial[0, t], temporal[0, t]) * features[0, :, t]
+            expected[0, :, t] += torch.einsum("oc,chw->ohw", half, weighed)
+    logits = model.perceive(features, Attention(spatial, temporal))
+    assert torch.allclose(logits, model.classify(norm(expected)), atol=1e-5)
 
 
 @pytest.mark.parametrize(("frames", "height", "width"), [(4, 32, 32), (4, 17, 50), (4, 1, 1), (4, 33, 16)])
@@ -161,13 +153,8 @@ def test_freezing_the_extractor_leaves_both_branches_to_train(tiny):
         part.requires_grad_(False)
     tiny(clip()).logits.sum().backward()
     frozen = {name for name, value in tiny.named_parameters() if value.grad is None}
-    assert {name.split(".")[0] for name in frozen} - {"fc_att_out", "conv_att_out"} == {
-        "conv1",
-        "bn1",
-        "layer1",
-        "layer2",
-        "layer3",
-    }
+    extractor = {"conv1", "bn1", "layer1", "layer2", "layer3"}
+    assert {name.split(".")[0] for name in frozen} - {"fc_att_out", "conv_att_out"} == extractor
 
 
 def test_the_network_compiles_without_a_graph_break():
@@ -195,19 +182,17 @@ with torch.no_grad():
     ],
 )
 def test_a_wrong_clip_is_refused_with_what_it_got_and_expected(tiny, wrong, message):
-    with pytest.raises(ValueError, match=message):
-        tiny(wrong)
-    with pytest.raises(ValueError, match=message):
-        tiny.encode(wrong)
+    for call in (tiny, tiny.encode):
+        with pytest.raises(ValueError, match=message):
+            call(wrong)
 
 
 def test_features_and_attention_of_other_shapes_are_refused(tiny):
     features = tiny.encode(clip())
     attention, _ = tiny.attend(features)
-    with pytest.raises(ValueError, match="features: got 3 frames, expected 4"):
-        tiny.attend(features[:, :, :3])
-    with pytest.raises(ValueError, match="features: got 3 frames, expected 4"):
-        tiny.perceive(features[:, :, :3], attention)
+    for call in (tiny.attend, lambda short: tiny.perceive(short, attention)):
+        with pytest.raises(ValueError, match="features: got 3 frames, expected 4"):
+            call(features[:, :, :3])
     with pytest.raises(ValueError, match=r"attention: got spatial shape \(1, 4, 2, 2\), expected \(1, 4, 2, 1\)"):
         tiny.perceive(features[..., :1], attention)
 
@@ -250,42 +235,22 @@ def test_dropout_acts_in_training_only(tiny):
 )
 def test_a_gate_lets_nothing_past_an_attention_of_zero(branch, is_passed):
     torch.manual_seed(0)
-    clip = torch.randn(2, 3, 4, 32, 32)
     for mechanism, passes in is_passed.items():
         model = STABN("tiny", 3, 4, mechanism=mechanism).eval()
-        features = model.encode(clip)
+        features = model.encode(clip(batch=2))
         attention, _ = model.attend(features)
         turned_down = replace(attention, **{branch: torch.zeros_like(getattr(attention, branch))})
         logits = model.perceive(features, turned_down)
         assert torch.allclose(logits[0], logits[1], atol=1e-6) != passes
 
 
-def test_the_gated_mechanism_computed_by_hand():
-    torch.manual_seed(0)
-    model = STABN("tiny", 3, 4, mechanism="gated").eval()
-    features = torch.randn(1, 32, 4, 2, 2).relu()
-    spatial, temporal = torch.rand(1, 4, 2, 2), torch.rand(1, 4)
-    weighed = temporal.view(1, 1, 4, 1, 1) * features
-    mixed = model.conv_att_mechanism(torch.cat(((1 + spatial.view(1, 1, 4, 2, 2)) * weighed, weighed), 1))
-    expected = model.classify(mixed)
-    torch.testing.assert_close(model.perceive(features, Attention(spatial, temporal)), expected)
+@pytest.mark.parametrize("mechanism", ["paper", "gated"])
+def test_the_mechanism_survives_the_folder_and_the_paper_is_the_default(tmp_path, mechanism):
+    STABN("tiny", 3, 4, mechanism=mechanism).save_pretrained(tmp_path)
+    assert ("mechanism" in (tmp_path / "config.json").read_text()) == (mechanism != "paper")
+    assert STABN.from_pretrained(tmp_path).mechanism == mechanism
 
 
-def test_gated_both_computed_by_hand():
-    torch.manual_seed(0)
-    model = STABN("tiny", 3, 4, mechanism="gated-both").eval()
-    features = torch.randn(1, 32, 4, 2, 2).relu()
-    spatial, temporal = torch.rand(1, 4, 2, 2), torch.rand(1, 4)
-    weighed = spatial.view(1, 1, 4, 2, 2) * temporal.view(1, 1, 4, 1, 1) * features
-    expected = model.classify(model.conv_att_mechanism(torch.cat((weighed, weighed), 1)))
-    torch.testing.assert_close(model.perceive(features, Attention(spatial, temporal)), expected)
-
-
-def test_the_mechanism_survives_the_folder_and_the_paper_is_the_default(tmp_path):
-    STABN("tiny", 3, 4, mechanism="gated").save_pretrained(tmp_path / "gated")
-    assert STABN.from_pretrained(tmp_path / "gated").mechanism == "gated"
-    STABN("tiny", 3, 4).save_pretrained(tmp_path / "paper")
-    assert "mechanism" not in (tmp_path / "paper" / "config.json").read_text()
-    assert STABN.from_pretrained(tmp_path / "paper").mechanism == "paper"
+def test_a_mechanism_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match="mechanism: got 'open'"):
         STABN("tiny", 3, 4, mechanism="open")
