@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -67,8 +68,7 @@ def test_a_folder_is_searched_for_videos_and_frames(folder, tabletop):
     listed = list_clips(folder)
     assert [clip.clip_id for clip in listed.clips] == ["a b.mp4", "deep/ü.WEBM", "deep/er/c.mkv", "frames"]
     (note,) = listed.notes
-    assert note.startswith(f"{folder}: ")
-    assert note.endswith("1 .txt, 1 .dav")
+    assert re.fullmatch(re.escape(f"{folder}: ") + ".*1 .txt, 1 .dav", note)
 
 
 def test_annotations_of_something_something_are_read_and_missing_videos_stay(tabletop, tmp_path):
@@ -118,16 +118,13 @@ def test_other_mistakes_are_refused_by_file_and_option(folder):
     ):
         with pytest.raises(UserError, match=re.escape(token)):
             list_clips(table, **options)
-    with pytest.raises(ValueError, match=r"'a\.mp4'"):
-        ArchiveClip("a", "a.mp4")
 
 
 def test_lists_are_told_apart_by_everything_that_changes_a_row():
     clip = ArchiveClip("a", "/a", "x", "test", Segment(1))
-    others = [ArchiveClip("b", "/a", "x", "test", Segment(1)), ArchiveClip("a", "/b", "x", "test", Segment(1)),
-              ArchiveClip("a", "/a", None, "test", Segment(1)), ArchiveClip("a", "/a", "x", None, Segment(1)),
-              ArchiveClip("a", "/a", "x", "test"), ArchiveClip("a", "/a", "x", "test", Segment(2))]  # fmt: skip
-    assert len({clips_digest([clip]), *(clips_digest([other]) for other in others)}) == 7
+    changes = [("clip_id", "b"), ("path", "/b"), ("label", None), ("split", None), ("segment", None)]
+    others = [replace(clip, **{name: value}) for name, value in (*changes, ("segment", Segment(2)))]
+    assert len({clips_digest([one]) for one in (clip, *others)}) == 7
     assert clips_digest([clip, others[0]]) != clips_digest([others[0], clip])
 
 

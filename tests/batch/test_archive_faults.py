@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from archive_folder import BROKEN, CPU, OPTIONS, PART, assert_same, explained, files_of, rows_of, write_rows
+from archive_folder import BROKEN, OPTIONS, PART, assert_same, explained, files_of, rows_of, write_rows
 from filelock import FileLock
 from pyarrow import parquet
 
@@ -20,7 +22,7 @@ from stabn.batch.clips import ArchiveClip
 from stabn.batch.predictor import ArchivePredictor
 from stabn.batch.prefetch import ClipView, ReaderPool
 from stabn.batch.summary import speed_report
-from stabn.batch.worker import BatchOptions, ProcessingTimes
+from stabn.batch.worker import ProcessingTimes
 from stabn.cli.main import main
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
@@ -28,6 +30,7 @@ from stabn.data.video.subprocess_worker import StoppedError
 from stabn.errors import UserError
 
 SOME = [str(n) for n in range(1, 6)]
+PREPROCESSING = Preprocessing(Sampling("uniform", 8), resize=36, crop=32)
 
 
 def command(run: Path, table: Path, out: Path) -> list[str]:
@@ -57,11 +60,8 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs L
 @linux
 def test_killed_processes_lose_nothing_and_do_nothing_twice(trained, many, tmp_path):
     out = tmp_path / "out"
-    first = subprocess.Popen(
-        [sys.executable, "-m", "stabn.cli", *command(trained, many, out)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    words = [sys.executable, "-m", "stabn.cli", *command(trained, many, out)]
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         killed = wait_for(lambda: len(list(out.glob("clips/part-*"))) > 0 and children(first.pid), first)
         for decoder in killed:
@@ -71,15 +71,15 @@ def test_killed_processes_lose_nothing_and_do_nothing_twice(trained, many, tmp_p
     finally:
         first.kill()
         first.wait()
-    written = {file.name: file.stat().st_mtime_ns for file in (out / "clips").glob("part-*")}
+    written = {file: file.stat().st_mtime_ns for file in (out / "clips").glob("part-*")}
     assert 0 < len(written) < 20
     assert not json.loads((out / "summary.json").read_text())["complete"]
     (out / "clips" / ".part-00099-x.parquet").touch()  # as if it had been killed while it wrote
     damaged = out / "clips" / "part-00000.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-20])
     main(command(trained, many, out))
-    kept = {n: t for n, t in written.items() if n != damaged.name}
-    assert {name: (out / "clips" / name).stat().st_mtime_ns for name in kept} == kept
+    del written[damaged]
+    assert {file: file.stat().st_mtime_ns for file in written} == written
     rows = rows_of(out)
     assert [row["id"] for row in rows] == [f"clip {n}" for n in range(80)]
     assert all(row["error"] is None for row in rows)
@@ -128,21 +128,22 @@ def test_a_command_that_is_given_again_does_nothing(out, trained, archive, monke
     assert files_of(out) == before
 
 
+@pytest.fixture
+def clips(tabletop: Path) -> list[ArchiveClip]:
+    return [ArchiveClip(n, str(tabletop / "videos" / f"{n}.mp4")) for n in SOME]
+
+
 @linux
-def test_a_decoder_that_is_killed_is_replaced_and_its_clip_read_again(tabletop):
-    preprocessing = Preprocessing(Sampling("uniform", 8), resize=36, crop=32)
-    clips = [ArchiveClip(n, str(tabletop / "videos" / f"{n}.mp4")) for n in SOME]
-    readers, before = ReaderPool(preprocessing, 1, timeout=20), children(os.getpid())
-    try:
+def test_a_decoder_that_is_killed_is_replaced_and_its_clip_read_again(clips):
+    before = children(os.getpid())
+    with closing(ReaderPool(PREPROCESSING, 1, timeout=20)) as readers:
         assert isinstance(readers.read(clips[:1])[0].result().result, ClipView)
         (decoder,) = children(os.getpid()) - before
         os.kill(decoder, signal.SIGKILL)
         assert all(isinstance(read.result().result, ClipView) for read in readers.read(clips))
-    finally:
-        readers.close()
 
 
-def test_a_clip_that_stops_its_decoder_twice_or_makes_it_fail_is_broken(tabletop, monkeypatch):
+def test_a_clip_that_stops_its_decoder_twice_or_makes_it_fail_is_broken(clips, monkeypatch):
     seen, read_view = [], prefetch.read_view
 
     def fragile(clip, *rest):
@@ -154,12 +155,8 @@ def test_a_clip_that_stops_its_decoder_twice_or_makes_it_fail_is_broken(tabletop
         return read_view(clip, *rest)
 
     monkeypatch.setattr(prefetch, "read_view", fragile)
-    clips = [ArchiveClip(n, str(tabletop / "videos" / f"{n}.mp4")) for n in SOME]
-    readers = ReaderPool(Preprocessing(Sampling("uniform", 8), resize=36, crop=32), 1)
-    try:
+    with closing(ReaderPool(PREPROCESSING, 1)) as readers:
         found = [read.result().result for read in readers.read(clips)]
-    finally:
-        readers.close()
     assert seen == ["1", "1", "2", "2", "3", "4", "5"]
     assert [isinstance(view, ClipView) for view in found] == [True, False, False, True, True]
     assert found[1] == f"{clips[1].path}: did not end"
@@ -169,17 +166,15 @@ def test_a_clip_that_stops_its_decoder_twice_or_makes_it_fail_is_broken(tabletop
 def test_broken_clips_are_tried_again_on_request_and_no_others(trained, tabletop, tmp_path, monkeypatch):
     folder, out = tmp_path / "videos", tmp_path / "out"
     shutil.copytree(tabletop / "videos", folder, ignore=lambda _, names: [n for n in names if n[:-4] not in SOME])
-    (folder / "2.mp4").write_bytes(b"")
-    (folder / "5.mp4").write_bytes(b"")
-    told = explained(trained, folder, out)
-    assert told["errors"] == 2
-    for name in ("2", "5"):
-        shutil.copy(tabletop / "videos" / f"{name}.mp4", folder)
+    for name in ("2.mp4", "5.mp4"):
+        (folder / name).write_bytes(b"")
+    assert explained(trained, folder, out)["errors"] == 2
+    for name in ("2.mp4", "5.mp4"):
+        shutil.copy(tabletop / "videos" / name, folder)
     assert explained(trained, folder, out)["errors"] == 2
     read, begin = [], ReaderPool.read
     monkeypatch.setattr(ReaderPool, "read", lambda self, clips: read.extend(clips) or begin(self, clips))
-    again = BatchOptions(batch_size=OPTIONS.batch_size, workers=1, engine=CPU, retry_errors=True)
-    assert explained(trained, folder, out, options=again)["errors"] == 0
+    assert explained(trained, folder, out, options=replace(OPTIONS, retry_errors=True))["errors"] == 0
     assert sorted(clip.clip_id for clip in read) == ["2.mp4", "5.mp4"]
     assert [row["id"] for row in rows_of(out)] == [f"{name}.mp4" for name in SOME]
     assert all(row["predicted"] and row["error"] is None for row in rows_of(out))
@@ -194,35 +189,24 @@ def test_a_table_may_grow_at_its_end(trained, archive, out, answered):
     assert [name for name in before if after[name] != before[name]] == ["part-00003.parquet"]
 
 
-class TestAnotherJobInTheFolderIsRefusedInOneLine:
-    def test_of_other_clips(self, trained, archive, out, tmp_path):
-        lines = archive.read_text().splitlines()
-        for name, changed in (("fewer", lines[:-1]), ("other", [lines[0], *lines[2:], lines[1]])):
-            table = archive.with_name(f"{name}.csv")
-            table.write_text("\n".join(changed) + "\n")
-            with pytest.raises(UserError, match=r"14 of .*clips\.csv"):
-                explained(trained, table, out)
+def test_another_job_in_the_folder_is_refused_in_one_line(trained, plain, archive, out, tmp_path):
+    def check_refused(words: str, run: Path = trained, table: Path = archive, folder: Path = out, **options) -> None:
+        with pytest.raises(UserError, match=words):
+            explained(run, table, folder, **options)
 
-    def test_of_another_network(self, plain, trained, archive, out):
-        before = files_of(out)
-        with pytest.raises(UserError, match=r"weights.* --out"):
-            explained(plain, archive, out)
-        assert files_of(out) == before
-
-    def test_with_other_settings(self, trained, archive, out):
-        with pytest.raises(UserError, match=r"part_clips \(4, now 5\)"):
-            explained(trained, archive, out, part_clips=5)
-
-    def test_while_another_command_is_at_work(self, trained, archive, out):
-        with FileLock(out / ".lock"), pytest.raises(UserError, match=re.escape(str(out))):
-            explained(trained, archive, out)
-
-    def test_where_something_else_lies(self, trained, archive, tmp_path):
-        with pytest.raises(UserError, match=re.escape(f"{trained}: ")):
-            explained(trained, archive, trained)
-        (tmp_path / "job.json").write_text("[]")
-        with pytest.raises(UserError, match=r"job\.json: .*stabn-archive/1"):
-            explained(trained, archive, tmp_path)
+    before, lines = files_of(out), archive.read_text().splitlines()
+    for name, changed in (("fewer", lines[:-1]), ("other", [lines[0], *lines[2:], lines[1]])):
+        table = archive.with_name(f"{name}.csv")
+        table.write_text("\n".join(changed) + "\n")
+        check_refused(r"14 of .*clips\.csv", table=table)
+    check_refused(r"weights.* --out", run=plain)
+    check_refused(r"part_clips \(4, now 5\)", part_clips=5)
+    with FileLock(out / ".lock"):  # of another command that is at work
+        check_refused(re.escape(str(out)))
+    assert files_of(out) == before
+    check_refused(re.escape(f"{trained}: "), folder=trained)
+    (tmp_path / "job.json").write_text("[]")
+    check_refused(r"job\.json: .*stabn-archive/1", folder=tmp_path)
 
 
 def test_a_full_disk_ends_the_command_in_one_line(trained, archive, tmp_path, monkeypatch, one_line):
@@ -261,18 +245,15 @@ def test_explaining_needs_videos_or_an_archive(trained, archive, tabletop, tmp_p
 
 
 def test_a_million_clips_cost_what_the_measured_ones_tell():
-    told = speed_report(
-        ProcessingTimes(clips=500, seconds=250.0, reading=300.0, network=100.0, waiting=60.0), price_per_hour=3.6
-    )
-    assert told["clips_per_second"] == 2.0
-    assert told["hours_per_million"] == 139.0  # 500,000 s, to three digits
-    assert told["price_per_million"] == 500.0
-    assert (told["reading_share"], told["waiting_share"]) == (0.75, 0.375)
+    times = ProcessingTimes(clips=500, seconds=250.0, reading=300.0, network=100.0, waiting=60.0)
+    report = speed_report(times, price_per_hour=3.6)
+    assert (report["clips_per_second"], report["price_per_million"]) == (2.0, 500.0)
+    assert report["hours_per_million"] == 139.0  # 500,000 s, to three digits
+    assert (report["reading_share"], report["waiting_share"]) == (0.75, 0.375)
     assert "clips_per_second" not in speed_report(ProcessingTimes())
 
 
 def test_without_ray_the_option_says_what_to_install(trained, archive, tmp_path, one_line, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    told = one_line(*command(trained, archive, tmp_path / "out"), "--ray")
-    assert "--ray: " in told
-    assert "pip install 'stabn[ray]'" in told
+    message = one_line(*command(trained, archive, tmp_path / "out"), "--ray")
+    assert re.search(r"--ray: .*pip install 'stabn\[ray\]'", message)

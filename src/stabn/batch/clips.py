@@ -51,12 +51,6 @@ class ArchiveClip:
     split: str | None = None
     segment: Segment | None = None
 
-    def __post_init__(self) -> None:
-        if not self.clip_id:
-            raise ValueError("clip_id: got an empty string, expected a name")
-        if not os.path.isabs(self.path):
-            raise ValueError(f"path: got {self.path!r}, expected an absolute one")
-
 
 @dataclass(frozen=True)
 class ArchiveListing:
@@ -95,7 +89,11 @@ def list_clips(table: Path, source: ArchiveSource = ArchiveSource(), split: str 
     else:
         listing = _of_folder(table if videos is None else videos)
     if split is not None:
-        listing = replace(listing, clips=_of_split(table, listing.clips, split))
+        chosen = tuple(clip for clip in listing.clips if clip.split == split)
+        if not chosen:
+            splits = ", ".join(sorted({clip.split for clip in listing.clips if clip.split})) or "none"
+            raise UserError(f"--split: got {split!r}, but {table} has only: {splits}")
+        listing = replace(listing, clips=chosen)
     if not listing.clips:
         raise UserError(f"{table}: holds no clip; write one line per video under the heading")
     return _with_existing_paths(table, listing)
@@ -157,20 +155,8 @@ def _of_folder(folder: Path) -> ArchiveListing:
     return ArchiveListing(tuple(clips), notes)
 
 
-def _of_split(table: Path, clips: tuple[ArchiveClip, ...], split: str) -> tuple[ArchiveClip, ...]:
-    chosen = tuple(clip for clip in clips if clip.split == split)
-    if not chosen:
-        splits = ", ".join(sorted({clip.split for clip in clips if clip.split})) or "none"
-        raise UserError(f"--split: got {split!r}, but {table} has only: {splits}")
-    return chosen
-
-
 def _with_existing_paths(table: Path, listing: ArchiveListing) -> ArchiveListing:
-    """Correct the spelling of paths to existing ones, and note how many do not exist.
-
-    Raises:
-        UserError: not one exists.
-    """
+    """Correct the spelling of paths to existing ones, and note how many do not exist."""
     finder, clips, missing = PathFinder(), [], 0
     for clip in tqdm(listing.clips, desc="looking for videos", unit=" clips", delay=2, leave=False):
         path = finder.find(Path(clip.path))

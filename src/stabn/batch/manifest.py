@@ -104,8 +104,6 @@ class ArchivePart:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        if not self.clips:
-            raise ValueError("clips: got none, expected at least one")
         object.__setattr__(self, "digest", clips_digest(self.clips))
 
     def file(self, out: Path) -> Path:

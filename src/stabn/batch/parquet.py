@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,31 +40,21 @@ Row = dict[str, Any]
 """Values by column; missing columns are null."""
 
 
-@dataclass(frozen=True)
-class PartStatus:
-    """The footer of a part's file.
-
-    Attributes:
-        clips: number of clips.
-        errors: number of clips without a prediction.
-    """
-
-    clips: int
-    errors: int
-
-
 def quantised_maps(maps: np.ndarray) -> bytes:
     """Quantise (T, h, w) values in 0..1 to T h w bytes in C order, round(255 x); the error is at most 1/510."""
     return np.rint(maps * 255).astype(np.uint8).tobytes()
 
 
 def clip_row(clip: ArchiveClip, prediction: Mapping[str, Any]) -> Row:
-    """A clip's row; file names that are not Unicode are escaped."""
+    """A clip's row; file names that are not Unicode are escaped, because cells must be."""
     row = {"id": clip.clip_id, "path": clip.path, "label": clip.label, "split": clip.split, **prediction}
-    return {name: _text(value) if isinstance(value, str) else value for name, value in row.items()}
+    for name, value in row.items():
+        if isinstance(value, str):
+            row[name] = value.encode("utf-8", "backslashreplace").decode()
+    return row
 
 
-def write_part(out: Path, job: ArchiveJob, part: ArchivePart, rows: Sequence[Row]) -> PartStatus:
+def write_part(out: Path, job: ArchiveJob, part: ArchivePart, rows: Sequence[Row]) -> None:
     """Write a part's file atomically; the same rows give the same bytes.
 
     Args:
@@ -77,15 +66,12 @@ def write_part(out: Path, job: ArchiveJob, part: ArchivePart, rows: Sequence[Row
     Raises:
         UserError: it cannot be written.
     """
-    if len(rows) != len(part.clips):
-        raise ValueError(f"rows: got {len(rows)}, expected {len(part.clips)}, one per clip")
-    status = PartStatus(len(rows), sum(row.get("error") is not None for row in rows))
     stamp = {
         "format": JOB_FORMAT,
         "job": job.id,
         "part": part.number,
         "clips": part.digest,
-        "errors": status.errors,
+        "errors": sum(row.get("error") is not None for row in rows),
         "weights": job.weights,
         "class_names": list(job.class_names),
         "preprocessing": job.preprocessing.as_json(),
@@ -99,34 +85,27 @@ def write_part(out: Path, job: ArchiveJob, part: ArchivePart, rows: Sequence[Row
     except OSError as error:
         message = " ".join(str(error).split())
         raise UserError(f"{file}: cannot be written ({message}); make room and give the same command again") from None
-    return status
 
 
-def part_status(out: Path, job: ArchiveJob, part: ArchivePart) -> PartStatus | None:
-    """The status of a part's file; None where there is no complete one of this job."""
+def _count_errors(out: Path, job: ArchiveJob, part: ArchivePart) -> int | None:
+    """The number of clips without a prediction in a part's file; None where there is no complete one of this job."""
     try:
         footer = parquet.read_metadata(part.file(out))
         stamp = json.loads((footer.metadata or {})[_STAMP])
-        if (stamp["job"], stamp["part"], stamp["clips"]) != (job.id, part.number, part.digest):
-            return None
-        return PartStatus(footer.num_rows, stamp["errors"]) if footer.num_rows == len(part.clips) else None
+        identity = (stamp["job"], stamp["part"], stamp["clips"], footer.num_rows)
+        return stamp["errors"] if identity == (job.id, part.number, part.digest, len(part.clips)) else None
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
 
 
 def is_finished(out: Path, job: ArchiveJob, part: ArchivePart, *, retry_errors: bool) -> bool:
     """Whether a part's file is complete and, if errors are to be retried, without errors."""
-    status = part_status(out, job, part)
-    return status is not None and not (retry_errors and status.errors)
+    errors = _count_errors(out, job, part)
+    return errors is not None and not (retry_errors and errors)
 
 
 def predicted_rows(out: Path, job: ArchiveJob, part: ArchivePart) -> list[Row | None]:
     """The rows of a part's file; None for clips without a prediction, for all if there is no such file."""
-    if part_status(out, job, part) is None:
+    if _count_errors(out, job, part) is None:
         return [None] * len(part.clips)
     return [row if row["error"] is None else None for row in parquet.read_table(part.file(out)).to_pylist()]
-
-
-def _text(value: str) -> str:
-    """Escape bytes of file names that are not Unicode, because cells must be."""
-    return value.encode("utf-8", "backslashreplace").decode()
