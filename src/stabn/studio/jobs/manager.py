@@ -64,7 +64,7 @@ class JobManager:
             The job's id.
 
         Raises:
-            UserError: a job is running, there is no edit to learn from, an option is out of range, or the disk is full.
+            UserError: a job is running, there is no edit to learn from, or the disk is full.
         """
         count = len(merge_edits(edits, use))
         if count == 0:
@@ -172,6 +172,8 @@ class JobManager:
         fine_tuned = runs["fine-tuned"]
         progress = _read_if_present(folder / STAGE_RUNS[state.stage] / PROGRESS) if state.stage in STAGE_RUNS else None
         curves = {name: _read_if_present(run / "curves.json") or {} for name, run in runs.items()}
+        log_file = folder / "log.txt"
+        log = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
         return {
             "id": folder.name,
             "state": name,
@@ -182,7 +184,7 @@ class JobManager:
             **{key: getattr(spec, key) for key in ("use", "edits", "control", "author", "started")},
             "ended": state.ended,
             "command": spec.command(folder),
-            "log": _last_lines(folder / "log.txt"),
+            "log": "\n".join(log.splitlines()[-LOG_LINES:]),
             "error": state.error,
             "run": str(fine_tuned) if is_finished_run(fine_tuned) else None,
         }
@@ -242,9 +244,3 @@ def _read_if_present(file: Path) -> Any:
         return read_json(file, remedy="")
     except UserError:
         return None
-
-
-def _last_lines(file: Path) -> str:
-    if not file.exists():
-        return ""
-    return "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:])

@@ -81,7 +81,11 @@ def measure_outcome(folder: Path, runs: Mapping[str, Run], edits: Mapping[str, E
         "format": OUTCOME_FORMAT,
         "class_names": list(table.class_names),
         "split": SPLIT,
-        "methods": [_describe_method(entry) for entry in comparison["methods"]],
+        "methods": [
+            {name: entry[name] for name in ("name", "mended", "newly_wrong")}
+            | {**entry["all"], "edited": entry["edited classes"], "other": entry["other classes"]}
+            for entry in comparison["methods"]
+        ],
         # A difference to "before" would include the effect of any further training, so it needs the control.
         "difference": control
         and {**comparison["difference"]["all"], "against": control, "verdict": comparison["verdict"]},
@@ -104,7 +108,8 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    return {key: value for key, value in _read(folder).items() if key not in ("format", "class_names", "clips")}
+    outcome = read_json(folder / "outcome.json", remedy="start the job anew")
+    return {key: value for key, value in outcome.items() if key not in ("format", "class_names", "clips")}
 
 
 def read_clip_outcome(folder: Path, clip_id: str) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def read_clip_outcome(folder: Path, clip_id: str) -> dict[str, Any]:
         NotFoundError: no clip of that id can be opened.
         UserError: a file is missing or damaged.
     """
-    outcome = _read(folder)
+    outcome = read_json(folder / "outcome.json", remedy="start the job anew")
     row = next((row for row, clip in enumerate(outcome["clips"]) if clip["id"] == clip_id), None)
     if row is None:
         raise NotFoundError("There is no such clip in this job's outcome.")
@@ -146,12 +151,6 @@ def _changed_rows(before: Predictions, after: Predictions) -> tuple[np.ndarray, 
     order = np.argsort(-gain, kind="stable")
     mended, newly_wrong = ~before.correct & after.correct, before.correct & ~after.correct
     return order[mended[order]], order[newly_wrong[order]][::-1]
-
-
-def _describe_method(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A network's entry of `compare_predictions`, as the page reads it."""
-    counts = {name: entry[name] for name in ("name", "mended", "newly_wrong")}
-    return counts | entry["all"] | {"edited": entry["edited classes"], "other": entry["other classes"]}
 
 
 def _describe_clip(
@@ -192,8 +191,3 @@ def _write_arrays(path: Path, predictions: Mapping[str, Predictions]) -> None:
         arrays[f"{name}.spatial"] = of_network.spatial.astype(np.float16)
     with atomic_write(path) as temporary:
         save_file(arrays, temporary)
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    value: dict[str, Any] = read_json(folder / "outcome.json", remedy="start the job anew")
-    return value

@@ -13,7 +13,6 @@ A stage whose result exists is skipped, and training continues from its checkpoi
 """
 
 import logging
-import math
 import os
 import shlex
 import signal
@@ -28,12 +27,12 @@ from typing import Any, ClassVar
 from filelock import FileLock, Timeout
 
 from stabn.data.annotations.source import DataSource
-from stabn.edits.project import Project, open_project
+from stabn.edits.project import open_project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
 from stabn.records import utc_now
-from stabn.runs import Run, is_finished_run, open_run
+from stabn.runs import is_finished_run, open_run
 from stabn.studio.jobs.outcome import has_outcome, measure_outcome
 from stabn.training.finetune import finetune
 from stabn.training.recipes import GAMMA, SMALL_AUGMENTATION, SMALL_FINETUNING, LoaderRecipe
@@ -62,11 +61,7 @@ class _JobFile:
 
     @classmethod
     def read(cls, folder: Path) -> Any:
-        """Read the job's file.
-
-        Raises:
-            UserError: it is missing or damaged.
-        """
+        """Read the job's file; a UserError if it is missing or damaged."""
         file = folder / cls.FILE
         value = read_json(file, remedy=REMEDY)
         if not isinstance(value, dict) or value.pop("format", None) != JOB_FORMAT:
@@ -93,9 +88,6 @@ class JobSpec(_JobFile):
         started: when, ISO 8601 with time zone.
         epochs: passes over the training clips, at least 1.
         gamma: weight of the loss against the edits, above 0.
-
-    Raises:
-        UserError: epochs or gamma is out of range.
     """
 
     FILE = "job.json"
@@ -110,12 +102,6 @@ class JobSpec(_JobFile):
     started: str
     epochs: int = SMALL_FINETUNING.epochs
     gamma: float = GAMMA
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise UserError(f"epochs: got {self.epochs}, expected at least 1")
-        if not 0 < self.gamma < math.inf:
-            raise UserError(f"gamma: got {self.gamma}, expected a number above 0")
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -183,7 +169,20 @@ def run_stages(folder: Path) -> None:
             JobState(stage).write(folder)
             log.info("%s  %s", utc_now(), stage)
             if stage in STAGE_RUNS:
-                _train(run, project, folder / STAGE_RUNS[stage], spec, control=stage == "control")
+                if not is_finished_run(folder / STAGE_RUNS[stage]):
+                    finetune(
+                        run,
+                        project,
+                        folder / STAGE_RUNS[stage],
+                        use=spec.use,
+                        gamma=spec.gamma,
+                        control=stage == "control",
+                        augmentation=SMALL_AUGMENTATION,
+                        optimizer=replace(SMALL_FINETUNING, epochs=spec.epochs),
+                        loader=LoaderRecipe(),
+                        engine=ONE_DEVICE,
+                        seed=0,
+                    )
             elif not has_outcome(folder):
                 trained = {name: open_run(path) for name, path in reversed(spec.runs(folder).items())}
                 measure_outcome(folder, {"before": run, **trained}, project.edits(spec.use))
@@ -198,24 +197,6 @@ def run_stages(folder: Path) -> None:
         message = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
         JobState(stage, ended=utc_now(), error=message).write(folder)
         raise
-
-
-def _train(run: Run, project: Project, out: Path, spec: JobSpec, *, control: bool) -> None:
-    if is_finished_run(out):
-        return
-    finetune(
-        run,
-        project,
-        out,
-        use=spec.use,
-        gamma=spec.gamma,
-        control=control,
-        augmentation=SMALL_AUGMENTATION,
-        optimizer=replace(SMALL_FINETUNING, epochs=spec.epochs),
-        loader=LoaderRecipe(),
-        engine=ONE_DEVICE,
-        seed=0,
-    )
 
 
 def _wait_for_cancel(cancel: Path) -> None:
