@@ -27,22 +27,7 @@ CLIPS = {
     c.clip_id: c
     for c in (clip("17", (1, 4, 7, 10)), clip("takes/=1+1.mp4", (0, 2, 4, 4), "/videos/=1+1.mp4"), clip("-2", (5,)))
 }
-HOSTILE = (
-    "=HYPERLINK(1)",
-    "+1",
-    "-1",
-    "@SUM(A1)",
-    "\tx",
-    "\rx",
-    "\nx",
-    "'",
-    "'=1",
-    "''-",
-    "'tis",
-    "＝1",
-    'a;b,c"d',
-    "",
-)
+HOSTILE = ("=H(1)", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "'", "'=1", "''-", "'tis", "＝1", 'a;b,c"d', "")
 
 
 def edits():
@@ -55,20 +40,17 @@ def edits():
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_edits_come_back_from_every_format_exactly(name):
+def test_edits_come_back_from_every_format_exactly_and_from_a_table_with_semicolons(name):
     given = tuple(edits())
     text = FORMATS[name].write(given, CLIPS)
-    for written in (text, "\ufeff" + text):
+    versions = [text, "\ufeff" + text]
+    if name == "csv":
+        other = io.StringIO(newline="")
+        csv.writer(other, delimiter=";").writerows(csv.reader(io.StringIO(text, newline="")))
+        versions.append(other.getvalue())
+    for written in versions:
         assert set(FORMATS[name].read(written, "file", CLIPS)) == set(given)
     assert FORMATS[name].read(FORMATS[name].write((), CLIPS), "file", CLIPS) == ()
-
-
-def test_a_table_with_semicolons_is_read_as_one_with_commas():
-    given = tuple(edits())
-    rows = csv.reader(io.StringIO(FORMATS["csv"].write(given, CLIPS), newline=""))
-    other = io.StringIO(newline="")
-    csv.writer(other, delimiter=";").writerows(rows)
-    assert set(FORMATS["csv"].read(other.getvalue(), "file", CLIPS)) == set(given)
 
 
 def test_a_format_is_chosen_by_name_or_by_suffix():
@@ -107,11 +89,9 @@ class TestCsv:
         writer.writerows(table)
         return target.getvalue()
 
-    def test_no_cell_begins_like_a_formula(self):
+    def test_there_is_one_row_per_frame_and_no_cell_begins_like_a_formula(self):
         for row in self.rows(FORMATS["csv"].write(edits(), CLIPS)):
             assert not [cell for cell in row.values() if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))]
-
-    def test_there_is_one_row_per_frame_with_its_time_and_score(self):
         given = CLIPS["17"].edit((0.0, 0.5, 1.0, 0.25), author="Ann", time=TIME, comment="ok")
         rows = self.rows(FORMATS["csv"].write([given], CLIPS))
         assert [float(row["score"]) for row in rows] == [0.0, 0.5, 1.0, 0.25]
@@ -199,11 +179,7 @@ class TestLabelStudio:
 
     @pytest.mark.parametrize(
         ("completed_by", "author"),
-        [
-            ({"id": 3, "email": "ann@example.org"}, "ann@example.org"),
-            (3, "Label Studio user 3"),
-            (None, "Label Studio"),
-        ],
+        [({"id": 3, "email": "a@example.org"}, "a@example.org"), (3, "Label Studio user 3"), (None, "Label Studio")],
     )
     def test_the_author_is_who_completed_the_annotation(self, completed_by, author):
         assert self.read(self.task(self.region(1, 5, "1"), completed_by=completed_by))[0].author == author

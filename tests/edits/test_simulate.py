@@ -166,17 +166,11 @@ def test_shuffled_edits_are_those_of_other_clips_each_once():
         derangement(1, np.random.default_rng(0))
 
 
-def test_a_constant_needs_no_truth():
+def test_clips_without_truth_or_with_an_interval_that_the_network_did_not_see_are_left_out_but_for_a_constant():
     given = simulated_scores(CLIPS, {}, Simulation(constant=1.0, count=2))
     assert list(given.values()) == [(1.0,) * 10] * 2
-
-
-def test_clips_without_truth_are_left_out():
     truth = {"3": TRUTH["3"], "4": ClipTruth(boxes=((0, 0, 1, 1),)), "stranger": TRUTH["5"]}
     assert list(simulated_scores(CLIPS, truth, Simulation())) == ["3"]
-
-
-def test_an_interval_in_which_the_network_saw_no_frame_is_no_truth():
     truth = {c.clip_id: ClipTruth(interval=(5000.0, 7000.0)) for c in CLIPS}
     assert simulated_scores(CLIPS, truth, Simulation()) == {}
     truth["3"] = ClipTruth(interval=(FRAMES[2], FRAMES[2] + 1))

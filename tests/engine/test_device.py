@@ -29,18 +29,20 @@ def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "bf16_is_faster", lambda _device: False)
 
 
-def test_auto_is_bfloat16_where_it_is_faster(with_bf16):
-    assert EngineRecipe(accelerator="cpu").resolved_precision() == "bf16-mixed"
-    assert EngineRecipe(accelerator="cpu").with_resolved_precision().precision == "bf16-mixed"
+def test_auto_is_bfloat16_where_it_is_faster_and_a_given_precision_is_used(with_bf16):
+    cpu = EngineRecipe(accelerator="cpu")
+    assert cpu.resolved_precision() == cpu.with_resolved_precision().precision == "bf16-mixed"
+    assert cpu.for_measurement().resolved_precision() == "32-true"
+    for precision in ("32-true", "bf16-mixed", "16-mixed", "64-true"):
+        engine = EngineRecipe(accelerator="cpu", precision=precision)
+        assert engine.resolved_precision() == precision
+        assert engine.for_measurement() == engine
+    with silence_lightning():
+        assert build_trainer(EngineRecipe(accelerator="cpu", devices="1")).precision == "bf16-mixed"
 
 
 def test_auto_is_float32_elsewhere(without_bf16):
     assert EngineRecipe(accelerator="cpu").resolved_precision() == "32-true"
-
-
-def test_a_given_precision_is_used(with_bf16):
-    for precision in ("32-true", "bf16-mixed", "16-mixed", "64-true"):
-        assert EngineRecipe(accelerator="cpu", precision=precision).resolved_precision() == precision
 
 
 def test_one_flag_gives_plain_float32(with_bf16):
@@ -53,12 +55,6 @@ def test_one_flag_gives_plain_float32(with_bf16):
     assert trainer.precision == "32-true"
 
 
-def test_measurements_are_float32_unless_another_precision_is_given(with_bf16):
-    assert EngineRecipe(accelerator="cpu").for_measurement().resolved_precision() == "32-true"
-    given = EngineRecipe(accelerator="cpu", precision="bf16-mixed")
-    assert given.for_measurement() == given
-
-
 def test_a_predictor_has_its_precision_in_its_weights_and_no_autocast_on_top(with_bf16):
     with silence_lightning():
         predictor, trainer = build_predictor(STABN("tiny", 3, 4), EngineRecipe(accelerator="cpu"))
@@ -68,11 +64,6 @@ def test_a_predictor_has_its_precision_in_its_weights_and_no_autocast_on_top(wit
     clip = torch.randn(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
     with trainer.precision_plugin.forward_context():
         assert predictor(clip).logits.dtype == torch.float32
-
-
-def test_training_takes_the_same_precision(with_bf16):
-    with silence_lightning():
-        assert build_trainer(EngineRecipe(accelerator="cpu", devices="1")).precision == "bf16-mixed"
 
 
 def test_double_precision_and_networks_of_other_classes_stay_themselves():
