@@ -1,4 +1,3 @@
-import json
 import re
 
 import numpy as np
@@ -8,7 +7,6 @@ from small_run import FRAMES, lines
 
 from stabn.data.dataset import VideoDataset
 from stabn.edits.project import open_project
-from stabn.edits.simulate import simulate_edits
 from stabn.errors import UserError
 from stabn.evaluation.collect import collect_project
 from stabn.evaluation.predict import predict
@@ -67,37 +65,13 @@ def test_the_plain_network_and_a_full_folder_are_refused(run, plain, tmp_path):
         collect_project(run, tmp_path / "p")
 
 
-def test_the_simulated_editor_writes_the_truth_of_the_frames_the_network_saw_once(run, tabletop, tmp_path):
-    collect_project(run, tmp_path / "p", bound=1.0, max_clips=4)
-    project = open_project(tmp_path / "p")
-    truth = {entry["id"]: entry["relevance"] for entry in lines(tabletop / "truth.jsonl")}
-    known = run.table(run.model()).truth
-    assert simulate_edits(project, known) == 4
-    assert simulate_edits(project, known) == 0
-    for clip_id, edit in project.edits().items():
-        assert edit.scores == tuple(truth[clip_id][i] for i in edit.frame_indices)
-        assert set(edit.scores) <= {0.0, 0.5, 1.0}
-
-
-def test_the_last_edit_of_a_clip_counts_and_earlier_ones_stay(run, tmp_path):
+@pytest.mark.parametrize(
+    ("damaged", "text"), [("project.json", None), ("project.json", '{"format": "other"}'), ("clips.jsonl", "{}\n")]
+)
+def test_a_folder_that_is_no_project_is_refused(run, tmp_path, damaged, text):
     collect_project(run, tmp_path / "p", bound=1.0, max_clips=2)
-    project = open_project(tmp_path / "p")
-    clip = project.clips[0]
-    for value in (0.0, 1.0):
-        project.add([clip.edit([value] * FRAMES, author="ann", time="2026-01-31T09:30:00+00:00")])
-    assert project.edits()[clip.clip_id].scores == (1.0,) * FRAMES
-    assert len(lines(project.edits_file)) == 2
-
-
-@pytest.mark.parametrize("damage", ["missing", "format", "clips"])
-def test_a_folder_that_is_no_project_is_refused(run, tmp_path, damage):
-    collect_project(run, tmp_path / "p", bound=1.0, max_clips=2)
-    if damage == "missing":
-        (tmp_path / "p" / "project.json").unlink()
-    elif damage == "format":
-        (tmp_path / "p" / "project.json").write_text(json.dumps({"format": "other"}))
-    else:
-        (tmp_path / "p" / "clips.jsonl").write_text("{}\n")
+    file = tmp_path / "p" / damaged
+    file.unlink() if text is None else file.write_text(text)
     with pytest.raises(UserError, match=r"stabn collect"):
         open_project(tmp_path / "p")
 
