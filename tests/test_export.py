@@ -17,7 +17,7 @@ from stabn.errors import UserError
 from stabn.explain.explain_video import explain_video
 from stabn.export import ExportableNetwork, export
 from stabn.nn import STABN, load_pretrained
-from stabn.runs import network_class_names, network_preprocessing
+from stabn.runs import network_class_names, network_preprocessing, open_run
 
 DOCS = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
 OUTPUTS = ["logits", "attention_logits", "temporal_attention", "spatial_attention"]
@@ -28,12 +28,16 @@ def session_of(file: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
-def named(output) -> list[np.ndarray]:
-    """A network's own answer in the order of the exported outputs."""
-    values = [output.logits]
+def assert_answers(answers, model, clips: torch.Tensor) -> None:
+    """The answers, in the order of the exported outputs, are those of the network for these clips."""
+    with torch.inference_mode():
+        output = model(clips)
+    expected = [output.logits]
     if output.attention is not None:
-        values += [output.attention_logits, output.attention.temporal, output.attention.spatial]
-    return [value.numpy() for value in values]
+        expected += [output.attention_logits, output.attention.temporal, output.attention.spatial]
+    for got, right in zip(answers, expected, strict=True):
+        assert np.asarray(got).dtype == np.float32
+        assert np.allclose(got, right.numpy(), atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +95,8 @@ def test_onnx_runtime_answers_any_number_of_clips_as_the_network_does(frames_onn
     preprocessing = network_preprocessing(model, "run")
     frames = np.random.default_rng(1).integers(0, 256, (5, 8, 32, 32, 3), dtype=np.uint8)
     clips = torch.stack([preprocessing.normalised(torch.from_numpy(one).permute(0, 3, 1, 2)) for one in frames])
-    with torch.inference_mode():
-        expected = named(model(clips))
     for rows in (slice(0, 1), slice(0, 5)):
-        for got, right in zip(session.run(None, {"frames": frames[rows]}), expected, strict=True):
-            assert np.allclose(got, right[rows], atol=1e-4)
+        assert_answers(session.run(None, {"frames": frames[rows]}), model, clips[rows])
 
 
 def test_the_documented_pytorch_program_runs(trained, tmp_path, monkeypatch, capsys):
@@ -108,11 +109,9 @@ def test_the_documented_pytorch_program_runs(trained, tmp_path, monkeypatch, cap
     assert capsys.readouterr().out.split(" tensor")[0] in load_pretrained(trained).class_names
     clips = torch.randn(4, 3, 8, 32, 32)
     with torch.inference_mode():
-        expected = named(load_pretrained(trained)(clips))
         answers = names["network"](clips)
     assert list(answers) == OUTPUTS
-    for got, right in zip(answers.values(), expected, strict=True):
-        assert np.allclose(got.numpy(), right, atol=1e-4)
+    assert_answers(answers.values(), load_pretrained(trained), clips)
 
 
 def test_a_gated_network_of_another_shape_is_exported_for_a_fixed_number_of_clips(tmp_path):
@@ -126,10 +125,7 @@ def test_a_gated_network_of_another_shape_is_exported_for_a_fixed_number_of_clip
     assert session.get_inputs()[0].shape == [2, 3, 4, 24, 24]
     assert session.get_modelmeta().custom_metadata_map["mechanism"] == "gated"
     clips = torch.randn(2, 3, 4, 24, 24)
-    with torch.inference_mode():
-        expected = named(model(clips))
-    for got, right in zip(session.run(None, {"clips": clips.numpy()}), expected, strict=True):
-        assert np.allclose(got, right, atol=1e-4)
+    assert_answers(session.run(None, {"clips": clips.numpy()}), model, clips)
 
 
 def test_the_plain_network_has_logits_alone(plain, tmp_path):
@@ -137,9 +133,7 @@ def test_the_plain_network_has_logits_alone(plain, tmp_path):
     session = session_of(tmp_path / "plain.onnx")
     assert [output.name for output in session.get_outputs()] == ["logits"]
     clips = torch.randn(3, 3, 8, 32, 32)
-    with torch.inference_mode():
-        expected = load_pretrained(plain)(clips).logits.numpy()
-    assert np.allclose(session.run(None, {"clips": clips.numpy()})[0], expected, atol=1e-4)
+    assert_answers(session.run(None, {"clips": clips.numpy()}), load_pretrained(plain), clips)
 
 
 @pytest.fixture
@@ -152,24 +146,19 @@ def small():
 @pytest.mark.parametrize("change", [1.0, float("nan")])
 def test_a_file_that_answers_otherwise_is_not_kept(small, tmp_path, monkeypatch, change):
     exportable = ExportableNetwork(small, network_preprocessing(small, "it"), "float32")
+    (tmp_path / "of-before.pt2").write_text("of before")
 
-    def loaded(path):
-        def answer(batch):
-            with torch.inference_mode():
-                answers = exportable(batch)
-            return answers | {"temporal_attention": answers["temporal_attention"] + change}
-
-        return answer
+    def answer(batch):
+        with torch.inference_mode():
+            answers = exportable(batch)
+        return answers | {"temporal_attention": answers["temporal_attention"] + change}
 
     monkeypatch.setattr(exporting, "_write", lambda model, example, path, metadata, dynamic: path.write_text("x"))
-    monkeypatch.setattr(exporting, "_load", loaded)
-    out = tmp_path / "network.pt2"
-    with pytest.raises(UserError, match="temporal_attention: "):
-        export(small, out, source="it")
-    assert list(tmp_path.iterdir()) == []
-    out.write_text("of before")
-    with pytest.raises(UserError, match="temporal_attention"):
-        export(small, out, source="it")
+    monkeypatch.setattr(exporting, "_load", lambda path: answer)
+    for out in (tmp_path / "new.pt2", tmp_path / "of-before.pt2"):
+        with pytest.raises(UserError, match="temporal_attention: "):
+            export(small, out, source="it")
+        assert [path.name for path in tmp_path.iterdir()] == ["of-before.pt2"]
     assert out.read_text() == "of before"
 
 
@@ -177,18 +166,14 @@ def test_a_network_in_double_precision_is_exported_in_single(small):
     exportable = ExportableNetwork(small.double(), network_preprocessing(small, "it"), "float32")
     clips = torch.randn(2, 3, 4, 16, 16)
     with torch.inference_mode():
-        answers, expected = exportable(clips), named(small(clips.double()))
-    for got, right in zip(answers.values(), expected, strict=True):
-        assert got.dtype == torch.float32
-        assert np.allclose(got.numpy(), right, atol=1e-4)
+        answers = exportable(clips)
+    assert_answers(answers.values(), small, clips.double())
 
 
 def test_clips_are_random_where_the_runs_videos_are_gone(run, tmp_path):
     value = json.loads((run.folder / "run.json").read_text())
     value["data"]["annotations"] = str(tmp_path / "gone")
     (run.folder / "run.json").write_text(json.dumps(value))
-    from stabn.runs import open_run
-
     pixels, description = exporting._pixels(open_run(run.folder), network_preprocessing(run.model(), "run"))
     assert description == "3 random clips"
     assert pixels.shape == (3, 3, 8, 32, 32)
@@ -206,9 +191,7 @@ def test_mistakes_are_said_in_one_line_before_any_work(trained, tmp_path, one_li
 
 def test_a_network_must_say_how_clips_are_prepared(small, tmp_path):
     other = small.preprocessing | {"sampling": {"mode": "uniform", "frames": 8, "stride": 1}}
-    small.preprocessing = other
-    with pytest.raises(UserError, match=r"has 8 frames.* 4"):
-        export(small, tmp_path / "x.pt2", source="it")
-    small.preprocessing = None
-    with pytest.raises(UserError, match=r"config\.json: .*preprocessing"):
-        export(small, tmp_path / "x.pt2", source="it")
+    for preprocessing, message in ((other, "has 8 frames.* 4"), (None, r"config\.json: .*preprocessing")):
+        small.preprocessing = preprocessing
+        with pytest.raises(UserError, match=message):
+            export(small, tmp_path / "x.pt2", source="it")
