@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,46 +114,37 @@ def test_edits_of_clips_whose_video_cannot_be_read_here_are_reported_and_stop_no
     database = f"sqlite:///{tmp_path / 'team.db'}"
     with serving(trained, mine, database=database) as ann:
         change(ann, uncollected(ann, "train"), [1.0] * FRAMES, "request-1")
-
-    def unreadable(*_: object) -> None:
-        raise UserError("no such file; give the videos")
-
-    monkeypatch.setattr(Viewer, "_read_and_predict", unreadable)
+    monkeypatch.setattr(Viewer, "_read_and_predict", raising(UserError("no such file; give the videos")))
     with serving(trained, yours, database=database) as bo:
         assert bo.get("/api/changes").json()["problem"].startswith("1 ")
         assert bo.get("/api/people").status_code == 200
 
 
+def raising(error: Exception) -> Callable[..., None]:
+    def call(*_: object) -> None:
+        raise error
+
+    return call
+
+
 def test_a_full_disk_is_reported(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(clip_routes, "_check_video", full)
+    monkeypatch.setattr(clip_routes, "_check_video", raising(OSError(28, "No space left on device")))
     check_refused(client.post("/api/uploads", content=b"x"), 507, "No space left")
-
-
-def test_a_disk_too_full_for_another_clip_is_reported(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise SafetensorError("I/O error: No space left on device")
-
-    monkeypatch.setattr(projects, "save_file", full)
+    monkeypatch.setattr(projects, "save_file", raising(SafetensorError("I/O error: No space left on device")))
     body = {"author": "Ann", "request": "request-1", "kind": "paint", "scores": [1.0] * FRAMES}
     answer = client.post("/api/edit", json={"id": uncollected(client, "train"), **body})
     check_refused(answer, 400, "No space left")
     assert client.studio.store.current() == ()
 
 
-def test_who_waits_for_a_removed_clip_is_reported(shared: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    viewer = shared.studio.viewer
-    monkeypatch.setattr(viewer, "_requests", type(viewer._requests)())  # nobody opens it
-    clip = viewer.open(NO_VIDEO)
+def test_a_removed_clip_and_a_closed_studio_let_nobody_wait(shared: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer = Viewer(shared.studio.viewer.model, shared.studio.viewer.preprocessing)
+    with monkeypatch.context() as patch:
+        patch.setattr(viewer, "_requests", type(viewer._requests)())  # nobody opens it
+        clip = viewer.open(NO_VIDEO)
     threading.Timer(0.1, viewer.forget, [NO_VIDEO.clip_id]).start()
     with pytest.raises(UserError, match="removed"):
         clip.picture(0)
-
-
-def test_a_closed_studio_lets_nobody_wait(shared: Client) -> None:
-    viewer = Viewer(shared.studio.viewer.model, shared.studio.viewer.preprocessing)
     viewer.close()
     with pytest.raises(UserError, match="closing"):
         viewer.open(NO_VIDEO).picture(0)
