@@ -12,6 +12,9 @@ K, T = 5, 4
 KINDS = pytest.mark.parametrize("kind", [STABN, ResNet3D])
 
 
+EXPLAINED_BY = {STABN: (cam, grad_cam, branch_cam), ResNet3D: (cam, grad_cam)}
+
+
 def network(kind=STABN, dtype=torch.float64) -> ResNet3D:
     return with_uneven_statistics(kind("tiny", K, T).to(dtype))
 
@@ -31,7 +34,6 @@ def test_grad_cam_is_captums(kind, dtype, classes):
     assert found.shape == expected.shape == (3, T, 2, 2)
     assert found.dtype == dtype
     assert expected.max() > 0
-    assert torch.allclose(found, expected.detach(), rtol=0, atol=1e-5)
     assert torch.allclose(found, expected.detach(), rtol=1e-5, atol=1e-7)
 
 
@@ -42,7 +44,6 @@ def test_the_mean_of_cam_and_the_bias_are_the_logit(kind):
     for k in range(K):
         evidence = cam(model, x, torch.full((3,), k))
         assert torch.allclose(evidence.mean((1, 2, 3)) + model.fc.bias[k], logits[:, k], atol=1e-12)
-        assert torch.allclose(grad_cam(model, x, torch.full((3,), k)), evidence.relu() / evidence[0].numel())
 
 
 def test_the_attention_branchs_evidence_adds_up_to_its_logit():
@@ -59,7 +60,7 @@ def test_the_attention_branchs_evidence_adds_up_to_its_logit():
 def test_the_class_explained_is_by_default_the_one_that_the_network_answers(kind):
     model, x = network(kind), clip()
     answered = model(x).logits.argmax(1)
-    for explain in (cam, grad_cam, *([branch_cam] if kind is STABN else [])):
+    for explain in EXPLAINED_BY[kind]:
         assert torch.equal(explain(model, x), explain(model, x, answered))
         assert not torch.equal(explain(model, x), explain(model, x, (answered + 1) % K))
 
@@ -72,17 +73,13 @@ def test_explaining_leaves_the_network_as_it_was(kind, training):
     model.layer2.requires_grad_(False)
     model.fc.weight.grad = torch.ones_like(model.fc.weight)
     before = copy.deepcopy(model)
-    for explain in (cam, grad_cam, *([branch_cam] if kind is STABN else [])):
+    for explain in EXPLAINED_BY[kind]:
         explained = explain(model, clip())
         assert not explained.requires_grad
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.state_dict().values(), strict=True)
-    )
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in model.state_dict().items())
     for part, old in zip(model.modules(), before.modules(), strict=True):
         assert part.training == old.training
-        assert not part._forward_hooks
-        assert not part._backward_hooks
-        assert not part._forward_pre_hooks
+        assert not any((part._forward_hooks, part._backward_hooks, part._forward_pre_hooks))
     for (name, parameter), old in zip(model.named_parameters(), before.parameters(), strict=True):
         assert parameter.requires_grad == old.requires_grad
         assert (parameter.grad is None) == (name != "fc.weight")
@@ -117,13 +114,10 @@ def test_a_failed_explanation_leaves_no_hook_and_the_mode():
 def test_evidence_becomes_attention_clip_by_clip_as_computed_by_hand():
     evidence = torch.tensor([[[[-1.0, 1.0]], [[3.0, 3.0]]], [[[2.0, 2.0]], [[2.0, 2.0]]]])
     found = normalise_by_range(evidence)
-    assert found.spatial[0].flatten().tolist() == [0.0, 0.5, 1.0, 1.0]
+    assert found.spatial.flatten(1).tolist() == [[0.0, 0.5, 1.0, 1.0], [0.0] * 4]
     assert found.temporal.tolist() == [[0.0, 1.0], [0.0, 0.0]]
-    assert found.spatial[1].flatten().tolist() == [0.0] * 4
     found = normalise_by_maximum(evidence.relu())
     assert found.spatial[0].flatten().tolist() == pytest.approx([0.0, 1 / 3, 1.0, 1.0])
-    assert found.temporal[0].tolist() == pytest.approx([1 / 6, 1.0])
-    assert found.temporal[1].tolist() == [1.0, 1.0]
+    assert found.temporal.flatten().tolist() == pytest.approx([1 / 6, 1.0, 1.0, 1.0])
     nothing = normalise_by_maximum(torch.zeros(1, 2, 1, 2))
-    assert not nothing.spatial.any()
-    assert not nothing.temporal.any()
+    assert not any((nothing.spatial.any(), nothing.temporal.any()))
