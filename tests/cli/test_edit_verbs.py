@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from small_run import FRAMES, TINY, lines
 
-from stabn.cli.main import main
+from stabn.cli.main import main, run_verb
 from stabn.data.annotations.source import DataSource
 from stabn.edits.formats import FORMATS
 from stabn.edits.project import open_project
@@ -39,8 +39,7 @@ def test_exported_edits_are_imported_elsewhere_and_only_once(name, edited, tmp_p
     assert "0 edits added, 3 " in capsys.readouterr().out
     assert edited.history() == before
     write_edits(edited.edits_file, before[:1])
-    main(["import-edits", str(edited.folder), str(out), "--json", str(tmp_path / "r.json")])
-    report = json.loads((tmp_path / "r.json").read_text())
+    report = run_verb(["import-edits", str(edited.folder), str(out)])
     assert (report["imported"], report["unchanged"]) == (2, 1)
     assert set(edited.history()) == set(before)
     assert edited.history()[0] == before[0]
@@ -68,12 +67,11 @@ def test_an_import_with_one_mistake_adds_nothing(edited, one_line, tmp_path):
     assert edited.edits_file.read_bytes() == before
 
 
-def test_people_and_their_agreement_are_printed(edited, tmp_path, capsys):
-    main(["check-edits", str(edited.folder), "--json", str(tmp_path / "c.json")])
+def test_people_and_their_agreement_are_printed(edited, capsys):
+    report = run_verb(["check-edits", str(edited.folder)])
     text = capsys.readouterr().out
     assert "2 of 3 clips" in text
     assert "Krippendorff" in text
-    report = json.loads((tmp_path / "c.json").read_text())
     assert report["people"] == {"Ann": 2, "Bo": 1}
     first, second, _ = edited.clips
     assert report["agreement"]["clips"][second.clip_id] is None
@@ -131,8 +129,7 @@ def test_a_run_remembers_the_columns_of_its_table_and_edits_are_simulated_from_i
     main(["collect", str(run), "--out", str(project), "--bound", "1.0"])
     clips = {clip.clip_id: clip for clip in open_project(project).clips}
     capsys.readouterr()
-    main(["simulate-edits", str(project), "--json", str(tmp_path / "s.json")])
-    report = json.loads((tmp_path / "s.json").read_text())
+    report = run_verb(["simulate-edits", str(project)])
     assert report["edits"] == len(clips) - ("1" in clips)
     assert report["without_truth"] == ("1" in clips)
     relevance = {entry["id"]: entry["relevance"] for entry in lines(tabletop / "truth.jsonl")}
@@ -145,8 +142,7 @@ def test_a_run_remembers_the_columns_of_its_table_and_edits_are_simulated_from_i
     text = (tmp_path / "words.csv").read_text(encoding="utf-8-sig").splitlines()
     (tmp_path / "held-back.csv").write_text("\n".join(r for r in text if "part" in r or "test" in r))
     held_back = ["--data.annotations", str(tmp_path / "held-back.csv"), *spoken[2:]]
-    main(["evaluate", str(run), *held_back, "--split", "test", "--json", str(tmp_path / "e.json")])
-    figures = json.loads((tmp_path / "e.json").read_text())
+    figures = run_verb(["evaluate", str(run), *held_back, "--split", "test"])
     assert [(c["name"], c["count"]) for c in figures["classes"]] == [("down", 0), ("up", 4)]
     assert "'validation'" in one_line("evaluate", run, *held_back)
     assert "'train'" in one_line("train", "--out", tmp_path / "new", *held_back, *TINY, "--data.columns.label", "nr")

@@ -140,8 +140,8 @@ def test_checkpoints_of_another_architecture(one_line, tmp_path):
 
 
 def test_a_folder_whose_weights_are_of_another_network(one_line, run, tmp_path, tabletop):
-    config = json.loads((run.folder / "config.json").read_text())
-    (run.folder / "config.json").write_text(json.dumps(config | {"architecture": "small"}))
+    config = run.folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"architecture": "small"}))
     explain = ("explain", run.folder, tabletop / "videos" / "1.mp4", "--out", tmp_path / "out")
     assert "model.safetensors" in one_line(*explain)
     assert not (tmp_path / "out").exists()

@@ -56,9 +56,7 @@ def test_two_lines_of_python_give_what_the_command_writes(trained, video, tmp_pa
 def test_an_explanation_has_arrays_of_the_sampled_frames_and_shows_itself(trained, video, tmp_path):
     net = stabn.load(str(trained))
     answer = net.explain(video)
-    assert answer.temporal.shape == (FRAMES,)
-    assert answer.temporal.dtype == np.float32
-    assert answer.spatial.shape[0] == FRAMES
+    assert (answer.temporal.shape, answer.temporal.dtype, len(answer.spatial)) == ((FRAMES,), np.float32, FRAMES)
     for values in (answer.temporal, answer.spatial):
         assert 0 <= values.min() <= values.max() <= 1
     assert np.array_equal(answer.frames, all_frames(video)[answer.record.frame_indices])
@@ -86,19 +84,12 @@ def test_an_array_of_frames_is_sampled_like_a_video(trained, count):
     frames = np.random.default_rng(0).integers(0, 256, (count, 48, 64, 3), dtype=np.uint8)
     net = stabn.load(trained)
     answer = net.explain(frames)
+    # as OpenCV's users turn BGR into RGB: a view with negative strides
+    assert np.array_equal(net.explain(frames[..., ::-1].copy()[..., ::-1]).temporal, answer.temporal)
     chosen = net.preprocessing.sampling.for_testing(count)[0]
     assert tuple(answer.record.frame_indices) == chosen
     assert np.array_equal(answer.frames, frames[list(chosen)])
     assert np.array_equal(answer.record.timestamps, np.array(chosen) / 25)
-
-
-def test_an_array_of_a_videos_frames_is_answered_like_the_video(trained, video):
-    net, frames = stabn.load(trained), all_frames(video)
-    of_video, of_array = net.explain(video).record, net.explain(frames).record
-    assert np.array_equal(of_video.temporal, of_array.temporal)
-    assert np.array_equal(of_video.spatial, of_array.spatial)
-    # as OpenCV's users turn BGR into RGB: a view with negative strides
-    assert np.array_equal(net.explain(frames[..., ::-1].copy()[..., ::-1]).temporal, of_video.temporal)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +115,11 @@ def test_predictions_are_a_table_in_which_unreadable_videos_have_an_error(traine
     table = net.predict([video, bad, str(video), missing, all_frames(video)])
     assert len(table) == 5
     assert [row.video for row in table] == [str(video), bad, str(video), missing, "frames"]
-    top = net.explain(video).top(1)[0]
+    answer = net.explain(video)
+    of_array = net.explain(all_frames(video)).record
+    assert np.array_equal(answer.temporal, of_array.temporal)
+    assert np.array_equal(answer.spatial, of_array.spatial)
+    top = answer.top(1)[0]
     for index in (0, 2, 4):
         assert (table[index].label, table[index].probability) == (top[0], pytest.approx(top[1]))
         assert table[index].error is None
@@ -157,15 +152,12 @@ def test_predictions_become_a_data_frame(trained, video):
 
 
 def test_predicting_shows_a_bar_only_after_a_while(trained, video, capsys, monkeypatch):
-    net = stabn.load(trained)
+    net, tqdm = stabn.load(trained), recogniser.tqdm
     net.predict([video])
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(recogniser, "tqdm", lambda *args, **options: recogniser_tqdm(*args, **options | {"delay": 0}))
+    monkeypatch.setattr(recogniser, "tqdm", lambda *args, **options: tqdm(*args, **options | {"delay": 0}))
     net.predict([video])
     assert "1/1" in capsys.readouterr().err
-
-
-recogniser_tqdm = recogniser.tqdm
 
 
 def test_the_plain_network_predicts_but_has_nothing_to_explain(plain, video, one_line, tmp_path):
