@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_run import FRAMES, TINY, lines
 
-from stabn.cli.main import VERBS, function_of, main
+from stabn.cli.main import VERBS, function_of, main, run_verb
 from stabn.data.video.clip import write_video
 from stabn.data.video.reader import probe
 from stabn.edits.project import open_project
@@ -31,10 +31,14 @@ def test_every_verb_teaches_itself(verb, capsys):
         assert re.search(rf"^  {name} +\S", text, re.MULTILINE), name
 
 
+def output_of(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
 def test_help_lists_every_verb_with_what_its_docstring_says_and_loads_no_torch():
-    code = "import sys; from stabn.cli.main import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    text = " ".join(done.stdout.split())
+    listing = "try: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    code = f"import sys; from stabn.cli.main import main\n{listing}"
+    text = " ".join(output_of(code).split())
     assert text.endswith("False")
     for verb in VERBS:
         documented = (function_of(verb).__doc__ or "").strip().partition("\n\n")[0]
@@ -42,25 +46,15 @@ def test_help_lists_every_verb_with_what_its_docstring_says_and_loads_no_torch()
 
 
 def test_the_verb_that_explains_loads_no_library_that_a_single_video_can_do_without():
-    code = """
-import sys, stabn.cli.explain
-from stabn.explain.drawing import font
-font(12)
-print(sys.modules.keys() & {"lightning", "matplotlib", "pyarrow", "torchvision", "torchmetrics", "pandas"})
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    heavy = '{"lightning", "matplotlib", "pyarrow", "torchvision", "torchmetrics", "pandas"}'
+    draw = "from stabn.explain.drawing import font; font(12)"
+    assert output_of(f"import sys, stabn.cli.explain; {draw}; print(sys.modules.keys() & {heavy})") == "set()\n"
 
 
 def test_the_console_command_exists_and_fails_in_one_line():
-    done = subprocess.run(
-        [Path(sys.executable).with_name("stabn"), "explain", "nowhere", "a.mp4", "--out", "x"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
+    words = [Path(sys.executable).with_name("stabn"), "explain", "nowhere", "a.mp4", "--out", "x"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch("stabn explain: error: nowhere: .*\n", done.stderr)
 
 
@@ -130,10 +124,8 @@ def test_several_windows_and_videos_of_one_name_do_not_overwrite_each_other(trai
 def test_a_run_is_evaluated_and_its_figures_are_written(trained, tmp_path, capsys):
     main(["evaluate", str(trained), "--clips", "2", "--json", str(tmp_path / "e.json")])
     figures = json.loads((tmp_path / "e.json").read_text())
-    assert figures["num_clips"] == 14
-    assert figures["clips"] == 2
+    assert (figures["num_clips"], figures["clips"], np.sum(figures["confusion"])) == (14, 2, 14)
     assert set(figures["perception"]) == set(figures["attention_branch"]) == {"top1", "top5"}
-    assert np.array(figures["confusion"]).sum() == 14
     assert f"{figures['perception']['top1']:.1%}" in capsys.readouterr().out
 
 
@@ -151,35 +143,28 @@ def test_a_recipe_file_gives_options_and_the_command_line_overrides_them(tableto
 
 
 def test_training_works_from_a_csv_table_with_workers(tabletop, tmp_path):
-    rows = [
-        f"{tabletop}/videos/{i}.mp4,{'up' if i % 2 else 'down'},{'train' if i < 9 else 'validation'}"
-        for i in range(1, 13)
-    ]
-    table = tmp_path / "own.csv"
-    table.write_text("path,label,split\n" + "\n".join(rows) + "\n")
-    where = ["--out", str(tmp_path / "run"), "--data.annotations", str(table), "--loader.workers", "1"]
-    main(["train", *where, *TINY])
-    assert STABN.from_pretrained(tmp_path / "run").class_names == ("down", "up")
-    main(["evaluate", str(tmp_path / "run")])
+    table, run = tmp_path / "own.csv", str(tmp_path / "run")
+    rows = (f"{tabletop}/videos/{i}.mp4,{'du'[i % 2]},{'train' if i < 9 else 'validation'}\n" for i in range(1, 13))
+    table.write_text("path,label,split\n" + "".join(rows))
+    main(["train", "--out", run, "--data.annotations", str(table), "--loader.workers", "1", *TINY])
+    assert STABN.from_pretrained(run).class_names == ("d", "u")
+    main(["evaluate", run])
 
 
 def test_edits_are_checked_fine_tuned_compared_and_reported(run, project, tabletop, tmp_path, capsys):
-    truth = str(tabletop / "truth.jsonl")
-    main(["simulate-edits", str(project.folder), "--truth", truth])
-    main(["check-edits", str(project.folder)])
+    truth, before, edits = str(tabletop / "truth.jsonl"), str(run.folder), str(project.folder)
+    control, after = str(tmp_path / "control"), str(tmp_path / "after")
+    main(["simulate-edits", edits, "--truth", truth])
+    main(["check-edits", edits])
     assert "3 of 3 clips" in capsys.readouterr().out
-    common = ["finetune", str(run.folder), "--edits", str(project.folder), "--optimizer.epochs", "1",
-              "--optimizer.batch_size", "8"]  # fmt: skip
-    main([*common, "--out", str(tmp_path / "after")])
-    main([*common, "--out", str(tmp_path / "control"), "--control", "true"])
-    main(["compare", str(run.folder), str(tmp_path / "control"), str(tmp_path / "after"), "--control",
-          str(tmp_path / "control"), "--truth", truth, "--json", str(tmp_path / "c.json")])  # fmt: skip
-    comparison = json.loads((tmp_path / "c.json").read_text())
-    names = [method["name"] for method in comparison["methods"]]
-    assert names == [str(run.folder), str(tmp_path / "control"), str(tmp_path / "after")]
+    common = ["finetune", before, "--edits", edits, "--optimizer.epochs", "1", "--optimizer.batch_size", "8"]
+    main([*common, "--out", after])
+    main([*common, "--out", control, "--control", "true"])
+    comparison = run_verb(["compare", before, control, after, "--control", control, "--truth", truth])
+    assert [method["name"] for method in comparison["methods"]] == [before, control, after]
     assert comparison["methods"][0]["frame_average_precision"] > 0
-    main(["report", str(run.folder), str(tmp_path / "after"), "--control", str(tmp_path / "control"), "--edits",
-          str(project.folder), "--truth", truth, "--out", str(tmp_path / "r.html"), "--examples", "2"])  # fmt: skip
+    main(["report", before, after, "--control", control, "--edits", edits, "--truth", truth, "--examples", "2",
+          "--out", str(tmp_path / "r.html")])  # fmt: skip
     html = (tmp_path / "r.html").read_text()
     assert html.count("<video") == 4
     assert not re.search(r"""(src|href)=["']?https?:""", html)
@@ -187,24 +172,21 @@ def test_edits_are_checked_fine_tuned_compared_and_reported(run, project, tablet
 
 
 def test_official_checkpoints_become_folders(tmp_path):
+    checkpoint, folder, rgb = (str(tmp_path / name) for name in ("best.pth", "folder", "rgb"))
     model = STABN("resnet18", 5, 6)
     tensors = {f"module.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"epoch": 3, "model_state_dict": tensors}, tmp_path / "best.pth")
+    torch.save({"epoch": 3, "model_state_dict": tensors}, checkpoint)
     (tmp_path / "labels.json").write_text(json.dumps({n: str(i) for i, n in enumerate("edcba")}))
-    main(["import-official", str(tmp_path / "best.pth"), str(tmp_path / "folder"), "--class_names",
-          str(tmp_path / "labels.json")])  # fmt: skip
-    loaded = STABN.from_pretrained(tmp_path / "folder")
+    main(["import-official", checkpoint, folder, "--class_names", str(tmp_path / "labels.json")])
+    main(["import-official", checkpoint, rgb, "--bgr", "true"])
+    loaded, clip = STABN.from_pretrained(folder), torch.randn(1, 3, 6, 32, 32)
     assert (loaded.architecture, loaded.frames, loaded.class_names) == ("resnet18", 6, tuple("edcba"))
-    clip = torch.randn(1, 3, 6, 32, 32)
     with torch.inference_mode():
-        assert torch.equal(loaded(clip).logits, model.eval()(clip).logits)
-    main(["import-official", str(tmp_path / "best.pth"), str(tmp_path / "rgb"), "--bgr", "true"])
-    with torch.inference_mode():
-        assert torch.allclose(
-            STABN.from_pretrained(tmp_path / "rgb")(clip.flip(1)).logits, loaded(clip).logits, atol=1e-5
-        )
+        logits = loaded(clip).logits
+        assert torch.equal(logits, model.eval()(clip).logits)
+        assert torch.allclose(STABN.from_pretrained(rgb)(clip.flip(1)).logits, logits, atol=1e-5)
     write_video(tmp_path / "v.mp4", np.zeros((9, 32, 48, 3), np.uint8), 12)
-    main(["explain", str(tmp_path / "folder"), str(tmp_path / "v.mp4"), "--out", str(tmp_path / "out")])
+    main(["explain", folder, str(tmp_path / "v.mp4"), "--out", str(tmp_path / "out")])
 
 
 def test_every_verb_works_on_a_folder_without_a_run_if_told_the_data(own, own_run, tmp_path):
@@ -219,20 +201,19 @@ def test_every_verb_works_on_a_folder_without_a_run_if_told_the_data(own, own_ru
 
 
 def test_a_switch_needs_no_value_and_words_may_be_joined_by_hyphens(own_run, own_project, tmp_path):
-    words = ["finetune", str(own_run), "--edits", str(own_project.folder), *TINY[-4:]]
-    main([*words, "--out", str(tmp_path / "control"), "--control"])
-    assert json.loads((tmp_path / "control" / "run.json").read_text())["recipe"]["control"] is True
-    main([*words, "--out", str(tmp_path / "after")])
-    assert json.loads((tmp_path / "after" / "run.json").read_text())["recipe"]["control"] is False
+    runs = {True: tmp_path / "control", False: tmp_path / "after"}
+    for control, out in runs.items():
+        words = ["finetune", str(own_run), "--edits", str(own_project.folder), *TINY[-4:], "--out", str(out)]
+        main([*words, *["--control"] * control])
+        assert json.loads((out / "run.json").read_text())["recipe"]["control"] is control
     main(["evaluate", str(own_run), "--batch-size", "3"])
-    main(["report", str(own_run), str(tmp_path / "after"), "--control", str(tmp_path / "control"), "--out",
-          str(tmp_path / "r.html"), "--examples", "1"])  # fmt: skip
+    main(["report", str(own_run), str(runs[False]), "--control", str(runs[True]), "--out", str(tmp_path / "r.html"),
+          "--examples", "1"])  # fmt: skip
 
 
-def test_a_table_with_only_some_of_the_classes_is_matched_by_name(own, own_run, tmp_path):
+def test_a_table_with_only_some_of_the_classes_is_matched_by_name(own, own_run):
     (own / "b.csv").write_text("path,label,split\n1.mp4,b,validation\n3.mp4,b,validation\n")
-    main(["evaluate", str(own_run), "--data.annotations", str(own / "b.csv"), "--json", str(tmp_path / "e.json")])
-    figures = json.loads((tmp_path / "e.json").read_text())
+    figures = run_verb(["evaluate", str(own_run), "--data.annotations", str(own / "b.csv")])
     assert [c["count"] for c in figures["classes"]] == [0, 2]
 
 
