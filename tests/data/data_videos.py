@@ -46,6 +46,7 @@ def encode(
     """Encode by PyAV alone, independently of `write_video`; `pts` counts in 1/1000 s."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
+        assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = "yuv420p"
         if pts is not None:
             stream.codec_context.time_base = Fraction(1, 1000)

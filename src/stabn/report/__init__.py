@@ -1,1 +1,1 @@
-"""Runs side by side: who takes part, what they answer for the same clips, and the page that shows it."""
+"""Every HTML page: runs compared, and a run before and after its corrections."""
