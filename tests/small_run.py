@@ -1,7 +1,8 @@
 """A recipe that trains in seconds, shared by the tests that need a run."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,21 +24,26 @@ SETTINGS = {
 }
 
 
-class PowerError(Exception):
-    """The power fails."""
-
-
-def power_fails_at(monkeypatch: pytest.MonkeyPatch, interrupted_at: int) -> Callable[[], None]:
-    """Let training fail at a step, until the function that is returned is called."""
-    step = TrainingModule.training_step
+@contextmanager
+def power_fails_at(interrupted_at: int, method: str = "training_step") -> Iterator[None]:
+    """The training in the block fails at a step, or in the first `method` from it on."""
+    step = getattr(TrainingModule, method)
 
     def failing(self, batch, batch_idx):
-        if self.global_step == interrupted_at:
-            raise PowerError
+        if self.global_step >= interrupted_at:
+            raise ConnectionAbortedError("the power fails")
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(TrainingModule, "training_step", failing)
-    return lambda: monkeypatch.setattr(TrainingModule, "training_step", step)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingModule, method, failing)
+        with pytest.raises(ConnectionAbortedError):
+            yield
+
+
+def assert_same_training(first: Path, second: Path) -> None:
+    """Two runs have the same weights and curves, bit by bit."""
+    for name in ("model.safetensors", "curves.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
 def lines(path: Path) -> list[dict]:

@@ -12,7 +12,7 @@ from stabn.data.annotations.source import DataSource
 from stabn.data.dataset import Sample, Table
 from stabn.edits.project import open_project
 from stabn.errors import UserError
-from stabn.evaluation.predict import predict_split
+from stabn.evaluation.predict import Predictions, predict_split
 from stabn.files import read_json
 from stabn.runs import open_run
 from stabn.training.cross_validation import assign_folds, predict_out_of_fold
@@ -24,19 +24,23 @@ def samples_of(labels: list[int]) -> list[Sample]:
     return [Sample(f"c{i}", Path(f"c{i}.mp4"), label, "train") for i, label in enumerate(labels)]
 
 
-def test_every_fold_has_its_share_of_every_class():
+def test_every_fold_has_its_share_of_every_class_and_depends_on_the_seed_alone():
     labels = np.repeat(np.arange(4), (10, 11, 3, 20))
     folds_of = assign_folds(samples_of(labels.tolist()), 5, seed=3)
     for label in range(4):
         counts = np.bincount(folds_of[labels == label], minlength=5)
         assert counts.max() - counts.min() <= 1
     assert np.bincount(folds_of).max() - np.bincount(folds_of).min() <= 1
-
-
-def test_the_folds_depend_on_the_seed_alone():
     samples = samples_of([0, 1] * 20)
     assert (assign_folds(samples, 4, seed=1) == assign_folds(samples, 4, seed=1)).all()
     assert (assign_folds(samples, 4, seed=1) != assign_folds(samples, 4, seed=2)).any()
+
+
+def assert_same(predictions: Predictions, fold_predictions: Predictions, clip_ids: list[str]) -> None:
+    for clip_id in clip_ids:
+        ours, theirs = predictions.clip_ids.index(clip_id), fold_predictions.clip_ids.index(clip_id)
+        np.testing.assert_allclose(predictions.probabilities[ours], fold_predictions.probabilities[theirs], atol=1e-5)
+        assert predictions.labels[ours] == fold_predictions.labels[theirs]
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +60,12 @@ def test_each_clip_is_predicted_by_a_network_that_was_not_trained_on_it(trained,
     assert set(predictions.clip_ids) == ids
     for fold in range(2):
         fold_predictions, _ = predict_split(open_run(folds / str(fold)), "train")
-        for clip_id in sorted(held_out[fold])[:4]:
-            ours, theirs = predictions.clip_ids.index(clip_id), fold_predictions.clip_ids.index(clip_id)
-            np.testing.assert_allclose(
-                predictions.probabilities[ours], fold_predictions.probabilities[theirs], atol=1e-5
-            )
-            assert predictions.labels[ours] == fold_predictions.labels[theirs]
-
-
-def test_the_project_holds_their_mistakes_and_says_so(trained, collected):
+        assert_same(predictions, fold_predictions, sorted(held_out[fold])[:4])
+    # the project holds their mistakes, and says so
     project = open_project(collected)
     assert project.clips
     assert all(clip.predicted != clip.label for clip in project.clips)
     assert read_json(collected / "project.json", remedy="")["folds"] == 2
-    predictions = predict_out_of_fold(open_run(trained), collected.with_name("edits-folds"), folds=2)
     assert len(project.clips) <= (~predictions.correct).sum()
 
 
@@ -122,12 +118,7 @@ def test_a_table_with_other_class_numbers_or_fewer_classes_is_predicted_in_the_r
         trained_on = open_run(tmp_path / "folds" / str(fold))
         assert trained_on.model().class_names == known.class_names
         fold_predictions, _ = predict_split(trained_on, "train")
-        for clip_id in trained_on.recipe["held_out"]:
-            ours, theirs = predictions.clip_ids.index(clip_id), fold_predictions.clip_ids.index(clip_id)
-            assert predictions.correct[ours] == fold_predictions.correct[theirs]
-            np.testing.assert_allclose(
-                predictions.probabilities[ours], fold_predictions.probabilities[theirs], atol=1e-5
-            )
+        assert_same(predictions, fold_predictions, trained_on.recipe["held_out"])
 
 
 @pytest.mark.parametrize(
@@ -144,13 +135,9 @@ def test_a_wrong_option_is_refused_before_networks_are_trained(trained, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_plain_network_is_refused_before_networks_are_trained(plain, tmp_path, one_line):
-    assert str(plain) in one_line("collect", plain, "--out", tmp_path / "edits", "--folds", 2)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("folds", [1, -2, 15])
-def test_a_wrong_number_of_folds_is_refused(trained, tmp_path, one_line, folds):
+def test_the_plain_network_and_a_wrong_number_of_folds_are_refused(plain, trained, tmp_path, one_line, folds):
+    assert str(plain) in one_line("collect", plain, "--out", tmp_path / "edits", "--folds", 2)
     message = one_line("collect", trained, "--out", tmp_path / "edits", "--folds", folds)
     assert message.startswith(f"stabn collect: error: --folds: got {folds}")
-    assert not (tmp_path / "edits").exists()
+    assert list(tmp_path.iterdir()) == []

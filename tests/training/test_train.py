@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import torch
 from filelock import FileLock
-from small_run import FRAMES, QUICK, SETTINGS, PowerError, power_fails_at
+from small_run import FRAMES, QUICK, SETTINGS, assert_same_training, power_fails_at
 
 from stabn.data.annotations.source import DataSource
 from stabn.data.dataset import VideoDataset
@@ -18,7 +18,7 @@ from stabn.training.datamodule import ClipDataModule, ResumableLoader
 from stabn.training.finetune import finetune
 from stabn.training.module import TrainingModule
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
-from stabn.training.train import fit_network, train
+from stabn.training.train import build_datasets, fit_network, train
 
 ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **SETTINGS}
 
@@ -46,10 +46,7 @@ def test_the_baseline_differs_from_st_abn_in_the_attention_branch_alone(trained,
         "conv_temp_att1", "conv_temp_att2", "conv_temp_att3", "conv_att_mechanism",
     }  # fmt: skip
     recipes = [open_run(folder).recipe for folder in (trained, plain)]
-    assert recipes[0]["network"] | {"attention": False} == recipes[1]["network"]
-    assert {k: v for k, v in recipes[0].items() if k != "network"} == {
-        k: v for k, v in recipes[1].items() if k != "network"
-    }
+    assert {**recipes[0], "network": recipes[0]["network"] | {"attention": False}} == recipes[1]
 
 
 @pytest.mark.parametrize("interrupted_at", [3, 7, 9])
@@ -58,23 +55,17 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_curves(
 ):
     # 7 steps an epoch: 3 and 9 are inside the first and the second epoch, 7 is between them.
     monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
-    power_is_back = power_fails_at(monkeypatch, interrupted_at)
-    with pytest.raises(PowerError):
+    with power_fails_at(interrupted_at):
         train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS)
     with pytest.raises(UserError, match=str(tmp_path / "run")):
         open_run(tmp_path / "run")
-    power_is_back()
     train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS)
-    expected, got = (load_pretrained(folder).state_dict() for folder in (trained, tmp_path / "run"))
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
-    assert (tmp_path / "run" / "curves.json").read_bytes() == (trained / "curves.json").read_bytes()
+    assert_same_training(trained, tmp_path / "run")
 
 
-def test_the_same_command_twice_at_once_is_refused_once(tabletop, trained, monkeypatch, tmp_path):
-    power_is_back = power_fails_at(monkeypatch, 3)
-    with pytest.raises(PowerError):
+def test_the_same_command_twice_at_once_is_refused_once(tabletop, trained, tmp_path):
+    with power_fails_at(3):
         train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS)
-    power_is_back()
     with FileLock(tmp_path / "run" / ".lock"), pytest.raises(UserError, match=str(tmp_path / "run")):
         train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS)
     train(tmp_path / "run", DataSource(str(tabletop)), **ARGUMENTS)
@@ -101,13 +92,8 @@ def test_a_run_folder_with_another_recipe_or_another_purpose_is_left_alone(table
 
 def test_a_resumed_loader_gives_exactly_the_batches_that_are_left(tabletop):
     table = DataSource(str(tabletop)).table()
-    dataset = VideoDataset(
-        table.of_split("train"),
-        SETTINGS["preprocessing"],
-        class_names=table.class_names,
-        augmentation=SETTINGS["augmentation"],
-        cache=True,
-    )
+    parts = {name: SETTINGS[name] for name in ("preprocessing", "augmentation", "loader", "seed")}
+    dataset, _ = build_datasets(table, **parts)
     whole = [batch.clip_ids for batch in ResumableLoader(dataset, 4, 0)]
     assert len(whole) == 7
     assert len({clip_id for batch in whole for clip_id in batch}) == 28
@@ -231,8 +217,8 @@ def test_the_step_schedule_falls_tenfold_after_each_milestone():
 
 def test_fit_writes_nothing_but_the_run_and_a_finished_fit_is_not_repeated(tabletop, tmp_path):
     table = DataSource(str(tabletop)).table()
-    common = {"class_names": table.class_names, "cache": True}
-    sets = [VideoDataset(table.of_split(s), SETTINGS["preprocessing"], **common) for s in ("train", "validation")]
+    parts = {name: SETTINGS[name] for name in ("preprocessing", "augmentation", "loader", "seed")}
+    sets = build_datasets(table, **parts)
     module = TrainingModule(STABN("tiny", 14, FRAMES), replace(QUICK, epochs=1), total_steps=7, seed=0)
     entry = fit_network(module, ClipDataModule(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"])
     assert entry["epoch"] == 1
@@ -253,30 +239,15 @@ def test_a_training_stopped_during_validation_goes_on_as_if_it_had_not(tabletop,
     monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
     arguments = ARGUMENTS | {"optimizer": replace(QUICK, epochs=epochs)}
     train(tmp_path / "whole", DataSource(str(tabletop)), **arguments)
-    validate = TrainingModule.validation_step
-
-    def failing(self, batch, batch_idx):
-        raise PowerError
-
-    monkeypatch.setattr(TrainingModule, "validation_step", failing)
-    with pytest.raises(PowerError):
+    with power_fails_at(0, "validation_step"):
         train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
-    monkeypatch.setattr(TrainingModule, "validation_step", validate)
     train(tmp_path / "run", DataSource(str(tabletop)), **arguments)
-    for name in ("model.safetensors", "curves.json"):
-        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert_same_training(tmp_path / "whole", tmp_path / "run")
 
 
-def test_an_interrupted_fine_tuning_does_not_go_on_with_other_edits(run, project, tmp_path, monkeypatch):
-    step = TrainingModule.training_step
-
-    def failing(self, batch, batch_idx):
-        raise PowerError
-
-    monkeypatch.setattr(TrainingModule, "training_step", failing)
-    with pytest.raises(PowerError):
+def test_an_interrupted_fine_tuning_does_not_go_on_with_other_edits(run, project, tmp_path):
+    with power_fails_at(0):
         finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **FINETUNING)
-    monkeypatch.setattr(TrainingModule, "training_step", step)
     edit = next(iter(project.edits().values()))
     project.add([replace(edit, scores=(0.0,) * FRAMES)])
     with pytest.raises(UserError, match="edits = "):
