@@ -56,45 +56,37 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def one_process(tabletop, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "one-process"
-    run(train(tabletop, out, 1, "--engine.precision=64-true"))
-    return out
+def runs(tabletop, tmp_path_factory) -> dict[int, Path]:
+    """Number of processes -> their run."""
+    outs = {count: tmp_path_factory.mktemp("runs") / str(count) for count in (1, 2)}
+    for count, out in outs.items():
+        run(train(tabletop, out, count, "--engine.precision=64-true"))
+    return outs
 
 
-@pytest.fixture(scope="module")
-def two_processes(tabletop, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "two-processes"
-    run(train(tabletop, out, 2, "--engine.precision=64-true"))
-    return out
-
-
-def test_two_processes_learn_the_weights_that_one_does_with_the_same_batches_and_dropout(one_process, two_processes):
-    expected, actual = weights(one_process), weights(two_processes)
+def test_two_processes_learn_the_weights_that_one_does_with_the_same_batches_and_dropout(runs):
+    expected, actual = weights(runs[1]), weights(runs[2])
     assert expected.keys() == actual.keys()
     for name, value in expected.items():
         torch.testing.assert_close(actual[name], value, rtol=1e-6, atol=1e-7)
+    curves = [json.loads((out / "curves.json").read_text())["epochs"] for out in runs.values()]
+    for one, two in zip(*curves, strict=True):
+        assert two == pytest.approx(one, abs=1e-5)
 
 
-def test_their_curves_are_those_of_one(one_process, two_processes):
-    curves = [json.loads((out / "curves.json").read_text())["epochs"] for out in (one_process, two_processes)]
-    for expected, actual in zip(*curves, strict=True):
-        assert actual == pytest.approx(expected, abs=1e-5)
-
-
-def test_in_evaluation_each_clip_counts_once(one_process, tmp_path):
+def test_in_evaluation_each_clip_counts_once(runs, tmp_path):
     files, outputs = [], []
     for processes in (1, 2):
         file = tmp_path / f"{processes}.json"
         devices = ("--engine.accelerator=cpu", f"--engine.devices={processes}")
-        words = ("evaluate", str(one_process), *devices, "--json", str(file))
+        words = ("evaluate", str(runs[1]), *devices, "--json", str(file))
         outputs.append(run(command(processes, *words)))
         files.append(json.loads(file.read_text()))
     assert files[0] == files[1]
     assert outputs[0].splitlines()[-3:] == outputs[1].splitlines()[-3:], "one process speaks for both"
 
 
-def test_one_of_two_processes_killed_and_all_started_again_end_with_the_same_weights(two_processes, tabletop, tmp_path):
+def test_one_of_two_processes_killed_and_all_started_again_end_with_the_same_weights(runs, tabletop, tmp_path):
     out = tmp_path / "killed"
     words = train(tabletop, out, 2, "--engine.precision=64-true")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -111,7 +103,7 @@ def test_one_of_two_processes_killed_and_all_started_again_end_with_the_same_wei
             os.killpg(started.pid, signal.SIGKILL)
     assert not json.loads((out / "run.json").read_text())["complete"]
     run(words)
-    expected, actual = weights(two_processes), weights(out)
+    expected, actual = weights(runs[2]), weights(out)
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
