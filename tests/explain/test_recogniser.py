@@ -155,7 +155,9 @@ def test_predicting_shows_a_bar_only_after_a_while(trained, video, capsys, monke
     net, tqdm = stabn.load(trained), recogniser.tqdm
     net.predict([video])
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(recogniser, "tqdm", lambda *args, **options: tqdm(*args, **options | {"delay": 0}))
+    monkeypatch.setattr(
+        recogniser, "tqdm", lambda *args, **options: tqdm(*args, **options | {"delay": 0, "mininterval": 0})
+    )
     net.predict([video])
     assert "1/1" in capsys.readouterr().err
 

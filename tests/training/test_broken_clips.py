@@ -181,7 +181,12 @@ def test_a_resumed_training_with_broken_clips_ends_as_one_that_was_not_interrupt
     assert json.loads(whole) == json.loads(resumed)
 
 
-@pytest.mark.parametrize("loader", [LoaderRecipe(cache=True, timeout=2), LoaderRecipe(workers=1, timeout=2)], ids=str)
+@pytest.mark.parametrize(
+    "loader",
+    # PyAV: within two seconds a process of its own could not even import torchcodec
+    [LoaderRecipe(cache=True, timeout=2, decoder="pyav"), LoaderRecipe(workers=1, timeout=2, decoder="pyav")],
+    ids=str,
+)
 def test_a_video_that_hangs_or_crashes_the_decoder_is_left_out(clips, tmp_path, monkeypatch, caplog, loader):
     monkeypatch.setattr("stabn.data.video.reader.VideoFiles", HangsOnSome)
     table = (clips / "clips.csv").read_text()
