@@ -9,7 +9,7 @@ from typing import Any
 
 from av.video.reformatter import VideoReformatter
 
-from stabn.data.video.decode import decode, upright_size
+from stabn.data.video.decode import decode
 from stabn.data.video.file_check import file_status
 
 _THUMBNAIL = 32  # pixels a side; videos whose thumbnails are all equal have the same content
@@ -39,14 +39,13 @@ class Inspector:
                     item.frame, _THUMBNAIL, _THUMBNAIL, "gray", interpolation="AREA", threads=1
                 )
                 pictures.update(small.to_ndarray().tobytes())
-        width, height = upright_size(item.frame)
         return {
             "bytes": self.digest(path),
             "pictures": pictures.hexdigest(),
             "frames": len(times),
             "announced": item.frames or None,
-            "width": width,
-            "height": height,
+            "width": item.display.width,
+            "height": item.display.height,
             "seconds": round(times[-1], 6),
             "times": [round(time, 6) for time in times] if has_variable_rate(times) else None,
         }

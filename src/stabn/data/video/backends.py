@@ -96,7 +96,7 @@ class VideoFiles(FrameSource):
             yield self.frames(path, indices)
             return
         convert = RgbConverter(path)
-        yield [RgbFrame(i, convert(held[i].frame), held[i].seconds) for i in sorted(set(indices))]
+        yield [RgbFrame(i, convert(held[i]), held[i].seconds) for i in sorted(set(indices))]
 
     def _find_intact(self, path: Path | str) -> _IntactFile | None:
         intact = self._intact.get(os.fspath(path))

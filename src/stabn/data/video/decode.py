@@ -6,43 +6,52 @@ times of the frames from an earlier pass, and compare them.
 Imports no torch, so that processes that only decode (`subprocess_worker`) start in a fraction of a second.
 """
 
-import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from stabn.data.video.decoder_errors import MissingFrames, choose_decoder, configure_stream
+from stabn.data.video.display import Display, DisplayGraph, frame_display
 from stabn.data.video.file_check import COPY_AGAIN, check_file
+from stabn.data.video.transport_stream import TransportStreamJoints
 from stabn.errors import UserError
 
 _REENCODE = "convert it to H.264 MP4 with ffmpeg or give another video"
 _SEEKABLE = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d")
 """Codecs whose decoders show nothing after a seek until a key frame has made it complete."""
+_STATES_ASPECT = ("mov", "matroska")
+"""Containers whose word about the shape of pixels counts more than the video's own."""
+_BACK, _AHEAD = Fraction(1, 10), 10
+"""Seconds back or ahead from frame to frame that mean another recording: the limits of the `ffmpeg` command."""
 
 
 class DecodedFrame(NamedTuple):
     """A decoded frame that is not yet converted to RGB, and what its file's header says.
 
     Attributes:
-        frame: as stored; `RgbConverter` turns it upright.
+        frame: as stored; `RgbConverter` makes of it what players show.
         seconds: since the first frame.
+        display: how players show it, the same for all frames of a file.
         first_pts: presentation time of the first frame in the stream's time base; None if it has none.
         container: FFmpeg's name of the format, as in "mov,mp4,m4a,3gp,3g2,mj2".
         fps: frames per second in the header.
         frames: number of frames in the header, those that an edit list hides included; 0 if it does not say.
+        streams: number of video streams.
     """
 
     frame: av.VideoFrame
     seconds: float
+    display: Display
     first_pts: int | None
     container: str
     fps: float
     frames: int
+    streams: int
 
 
 def decode(path: Path | str, start: tuple[int, float] | None = None) -> Generator[DecodedFrame]:
@@ -68,10 +77,10 @@ def decode(path: Path | str, start: tuple[int, float] | None = None) -> Generato
     with _translate_errors(path, problem), _open(path) as container:
         stream = _video_stream(path, container)
         packets = container.demux(stream) if start is None else _sought_packets(container, stream, *start)
-        size = decoder = None
-        missing_frames = MissingFrames(container, stream)
+        size = display = decoder = None
+        missing_frames, joints = MissingFrames(container, stream), TransportStreamJoints(path, container, stream)
         for packet in packets:
-            if packet.is_corrupt:
+            if packet.is_corrupt and not joints.explain(packet):
                 raise UserError(f"{path}: is damaged or cut short after frame {count}; {COPY_AGAIN}")
             missing_frames.add_packet(packet)
             decoder = decoder or choose_decoder(stream, packet)
@@ -84,11 +93,18 @@ def decode(path: Path | str, start: tuple[int, float] | None = None) -> Generato
                         f"{path}: frame {count} is {frame.width}x{frame.height} and those before "
                         f"{size[0]}x{size[1]}; {_REENCODE}"
                     )
+                aspect = _pixel_aspect(container, stream, decoder)
+                previous, display = display, _display(path, frame, aspect)
+                if previous is not None and display != previous:
+                    raise UserError(
+                        f"{path}: frame {count} is shown turned or stretched otherwise than those before, as "
+                        f"{display.width}x{display.height} and not {previous.width}x{previous.height}; {_REENCODE}"
+                    )
                 if count == 0:
-                    clock = _Clock(stream, frame.pts if start is None else start[0])
+                    clock = _Clock(path, container, stream, frame if start is None else start[0])
                     header = (clock.first_pts, container.format.name, clock.fps, stream.frames)
                 missing_frames.add_frame(frame)
-                yield DecodedFrame(frame, clock.seconds(frame), *header)
+                yield DecodedFrame(frame, clock.seconds(frame), display, *header, len(container.streams.video))
                 count += 1
         if missing_frames.count():
             raise UserError(f"{path}: {missing_frames.count()} of its frames cannot be decoded; {COPY_AGAIN}")
@@ -97,10 +113,9 @@ def decode(path: Path | str, start: tuple[int, float] | None = None) -> Generato
 
 
 class RgbConverter:
-    """Convert decoded frames to upright RGB.
+    """Convert decoded frames to the RGB frames that players show.
 
-    One converter for all frames and one thread: on its own, every frame sets up a converter with a pool of threads,
-    which was measured to take longer than decoding a small clip.
+    One converter for all frames of a file: setting up FFmpeg's filters takes as long as converting a small frame.
 
     Args:
         path: of the file, for messages.
@@ -108,28 +123,20 @@ class RgbConverter:
 
     def __init__(self, path: Path | str) -> None:
         self._path = path
-        self._reformatter = VideoReformatter()
+        self._graphs: dict[object, DisplayGraph] = {}
 
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+    def __call__(self, item: DecodedFrame) -> np.ndarray:
         """(H, W, 3) uint8.
 
         Raises:
             UserError: FFmpeg cannot convert such frames.
         """
+        frame = item.frame
+        kind = (frame.format.name, frame.colorspace, frame.color_range)
         with _translate_errors(self._path, lambda: "cannot be converted to RGB"):
-            pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, quarter_turns(frame)))
-
-
-def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    """Width and height of a frame after the rotation that players apply."""
-    return (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
-
-
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """By how many quarters players turn a frame counterclockwise, as `numpy.rot90` counts: 0..3."""
-    degrees = frame.rotation
-    return round(degrees / 90) % 4 if math.isfinite(degrees) else 0  # a damaged matrix holds no number
+            if kind not in self._graphs:
+                self._graphs[kind] = DisplayGraph(frame, item.display)
+            return self._graphs[kind](frame)
 
 
 @contextmanager
@@ -153,10 +160,12 @@ def _open(path: Path) -> av.container.InputContainer:
 
 def _video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
     # FFmpeg reads any .txt as terminal art and cover pictures as one-frame videos; nobody means either
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if container.format.name == "tty" or not streams:
+    films = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if container.format.name == "tty" or not films:
         raise UserError(f"{path}: has no video stream; give a video file")
-    stream = streams[0]
+    best = container.streams.best("video")
+    stream = best if best in films else films[0]
+    assert isinstance(stream, av.VideoStream)
     if stream.codec_context is None:
         raise UserError(f"{path}: has a video stream of an unknown kind; {_REENCODE}")
     configure_stream(stream)
@@ -182,17 +191,77 @@ def _sought_packets(
         yield from packets
 
 
-class _Clock:
-    """Seconds since the first frame, never falling; frames without a time follow at the rate of the header."""
+def _pixel_aspect(
+    container: av.container.InputContainer, stream: av.VideoStream, decoder: av.VideoCodecContext
+) -> Fraction | None:
+    """Width by height of a pixel: what the container says, or else what the decoder has read last."""
+    stated, read = stream.sample_aspect_ratio, decoder.sample_aspect_ratio
+    return stated if stated and container.format.name.startswith(_STATES_ASPECT) else read or stated
 
-    def __init__(self, stream: av.VideoStream, first_pts: int | None) -> None:
-        self.fps = float(stream.average_rate or stream.guessed_rate or 25)  # 25 is FFmpeg's own last resort
-        self.first_pts = first_pts
-        self._last: float | None = None
+
+def _display(path: Path, frame: av.VideoFrame, pixel_aspect: Fraction | None) -> Display:
+    try:
+        return frame_display(frame, pixel_aspect)
+    except ValueError as error:
+        raise UserError(f"{path}: has {error}, which makes its frames too large; {_REENCODE}") from None
+
+
+class _Clock:
+    """Seconds since the first frame, never falling; frames without a time follow at the rate of the header.
+
+    Where recordings were joined the clock goes on: the first frame of the next one follows the last frame of the one
+    before, at that one's rate. As in the `ffmpeg` command, such a joint is a step back by more than 0.1 s or ahead by
+    more than 10 s in formats whose clocks may start anew. MPEG-PS and MPEG-TS count in 33 bits. AVI has no presentation
+    times: frames are shown in steps of the order in which they are stored.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        first: av.VideoFrame | int,
+    ) -> None:
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)  # FFmpeg's own last resort
+        self.fps = float(rate)
+        self._stored_order = container.format.name == "avi"
+        self.first_pts = first if isinstance(first, int) else self._pts(first)
+        self._path = path
+        self._may_start_anew = bool(container.format.flags & av.format.Flags.ts_discont.value)
+        self._wraps = container.format.name in ("mpeg", "mpegts")
+        self._ticks = self.first_pts or 0
+        self._period = self._step = 1 / rate
+        self._offset = Fraction(0)  # what the joints so far have added to the times
+        self._last: Fraction | None = None
+        self._count = 0
 
     def seconds(self, frame: av.VideoFrame) -> float:
-        if frame.pts is None or self.first_pts is None or frame.time_base is None:
-            self._last = 0.0 if self._last is None else self._last + 1 / self.fps
+        """When a frame is shown.
+
+        Raises:
+            UserError: before the frame that precedes it, in a format in which that is no joint.
+        """
+        last, pts = self._last, self._pts(frame)
+        if pts is None or self.first_pts is None or frame.time_base is None:
+            time = Fraction(0) if last is None else last + (self._step if self._stored_order else self._period)
         else:
-            self._last = max(float((frame.pts - self.first_pts) * frame.time_base), self._last or 0.0)
-        return self._last
+            step = pts - self._ticks
+            self._ticks += (step + 2**32) % 2**33 - 2**32 if self._wraps else step
+            time = (self._ticks - self.first_pts) * frame.time_base + self._offset
+            if last is not None and (time < last - _BACK or (self._may_start_anew and time > last + _AHEAD)):
+                if not self._may_start_anew:
+                    raise UserError(
+                        f"{self._path}: frame {self._count} is shown {float(last - time):.2f} s before the frame that "
+                        f"precedes it; {_REENCODE}"
+                    )
+                self._offset += last + self._step - time
+                time = last + self._step
+        if last is not None:
+            time = max(time, last)
+            self._step = time - last or self._step
+        self._last = time
+        self._count += 1
+        return float(time)
+
+    def _pts(self, frame: av.VideoFrame) -> int | None:
+        return frame.dts if self._stored_order else frame.pts

@@ -4,6 +4,7 @@ What they notice, and what nobody can: docs/data-faults.md.
 """
 
 import av
+from av.sidedata.sidedata import Type
 
 _ONE_EACH = ("h264", "hevc", "libdav1d", "av1")
 _BOUNDED = {"max_pixels": str(2**27)}  # of a frame, 400 MB as RGB: a damaged header may claim any size
@@ -33,7 +34,7 @@ def choose_decoder(stream: av.VideoStream, first: av.Packet) -> av.VideoCodecCon
         return own
     frames = first.decode()
     own.flush_buffers()
-    if any(frame.rotation for frame in frames):  # only the decoder that the file has opened knows it
+    if any(frame.side_data.get(Type.DISPLAYMATRIX) for frame in frames):  # only the decoder that the file opened knows
         return own
     decoder = av.CodecContext.create("libvpx-vp9", "r")
     assert isinstance(decoder, av.VideoCodecContext)

@@ -15,7 +15,7 @@ from stabn.errors import UserError
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RgbFrame:
-    """An upright RGB frame.
+    """An RGB frame as players show it: upright and with square pixels.
 
     Attributes:
         index: counted from 0.
@@ -71,7 +71,7 @@ def read_frames(path: Path | str, indices: Sequence[int] | None = None) -> Gener
         for index, item in enumerate(frames):
             count = index + 1
             if missing is None or index in missing:
-                yield RgbFrame(index, convert(item.frame), item.seconds)
+                yield RgbFrame(index, convert(item), item.seconds)
             if missing is not None:
                 missing.discard(index)
                 if not missing:
@@ -101,7 +101,7 @@ def seek_frames(path: Path | str, indices: Sequence[int], rate: SteadyRate) -> G
             if index is None or index > missing[0]:
                 return
             if index == missing[0]:
-                yield RgbFrame(index, convert(item.frame), item.seconds)
+                yield RgbFrame(index, convert(item), item.seconds)
                 del missing[0]
             if not missing:
                 return

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stabn.data.video.decode import DecodedFrame, decode, quarter_turns, upright_size
+from stabn.data.video.decode import DecodedFrame, decode
 from stabn.data.video.file_check import file_status
 from stabn.errors import UserError
 
@@ -44,11 +44,12 @@ class VideoInfo:
     Attributes:
         num_frames: how many frames a player shows.
         timestamps: num_frames times in seconds, ascending from 0.0, the first frame.
-        width: pixels, after the rotation that players apply.
-        height: pixels, after the rotation that players apply.
+        width: in pixels, as players show it: upright and with square pixels.
+        height: likewise.
         fps: frames per second on average; for a single frame, the rate in the file's header.
-        rate: the timing, if it is a usual file: an upright 8-bit 4:2:0 video of even size, constant rate and at least
-            two frames, not interlaced, in MP4, MOV, Matroska or WebM. All decoders show the same frames of such files.
+        rate: the timing, if it is a usual file: the only video of its file, upright, with square pixels, 8-bit 4:2:0,
+            of even size, constant rate and at least two frames, not interlaced, in MP4, MOV, Matroska or WebM. All
+            decoders show the same frames of such files.
     """
 
     num_frames: int
@@ -87,7 +88,7 @@ def scan_video(path: Path | str, most_pixels: int | None = None, held: list[Deco
                     held.clear()
     if held is not None and len(held) < len(times):
         held.clear()
-    width, height = upright_size(frame)
+    width, height = item.display.width, item.display.height
     fps = (len(times) - 1) / times[-1] if times[-1] > 0 else item.fps
     rate = None if interlaced else _steady_rate(item, times)
     return VideoInfo(len(times), tuple(times), width, height, fps, rate)
@@ -97,7 +98,9 @@ def _steady_rate(last: DecodedFrame, times: Sequence[float]) -> SteadyRate | Non
     """As `VideoInfo.rate`, for a video that is not interlaced."""
     frame, steps = last.frame, np.diff(times)
     is_usual = (
-        quarter_turns(frame) == frame.width % 2 == frame.height % 2 == 0
+        last.display == ((), frame.width, frame.height)
+        and frame.width % 2 == frame.height % 2 == 0
+        and last.streams == 1
         and frame.format.name in ("yuv420p", "yuvj420p")
         and last.container.startswith(("mov", "matroska"))
     )
