@@ -1,16 +1,28 @@
-"""Atomic files, texts, JSON, and locks of folders."""
+"""Atomic files, texts, JSON, short names, and locks of folders."""
 
+import errno
+import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from stabn.errors import UserError
+
+NAME_BYTES = 200
+"""Bytes of a name from which other names are made; file systems allow 255, of which endings and numbers need some."""
+NO_LOCKS = {getattr(errno, name) for name in ("ENOLCK", "EOPNOTSUPP", "ENOTSUP", "ENOSYS") if hasattr(errno, name)}
+"""Errors by which a file system says that it has no locks."""
+
+log = logging.getLogger(__name__)
 
 
 def is_first_process() -> bool:
@@ -31,20 +43,86 @@ def lock_folder(folder: Path, *, remedy: str) -> Iterator[None]:
     Raises:
         UserError: another command holds the lock.
     """
-    lock = FileLock(folder / ".lock")
-    if is_first_process():
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"{folder}: another command works in it; wait for it, or {remedy}") from None
-        except NotImplementedError:
-            pass  # a file system without locks, where two commands would only do the same work twice
+    if not is_first_process():
+        yield
+        return
+    try:
+        with lock_file(folder / ".lock", remove=True):
+            yield
+    except Timeout:
+        raise UserError(f"{folder}: another command works in it; wait for it, or {remedy}") from None
+
+
+@contextmanager
+def lock_file(path: Path, *, timeout: float = 0.0, remove: bool = False) -> Iterator[None]:
+    """Hold a lock file within the block.
+
+    A file system without locks, as some network disks are, is used without; one line says so, once for each folder.
+
+    Args:
+        path: the file, in an existing folder.
+        timeout: seconds to wait for another process that holds it.
+        remove: remove the file at the end.
+
+    Raises:
+        filelock.Timeout: another process holds it.
+    """
+    lock = FileLock(path, fallback_to_soft=False) if _HAS_SOFT_FALLBACK else FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except NotImplementedError:
+        _warn_without_locks(path.parent)
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in NO_LOCKS:
+            raise
+        _warn_without_locks(path.parent)
     try:
         yield
     finally:
-        if lock.is_locked:
-            Path(lock.lock_file).unlink(missing_ok=True)
+        if remove and lock.is_locked:
+            path.unlink(missing_ok=True)
         lock.release()
+
+
+_HAS_SOFT_FALLBACK = "fallback_to_soft" in signature(FileLock.__init__).parameters
+"""Where it can fall back by itself, a lock that a killed process has left would stay."""
+
+
+@cache
+def _warn_without_locks(folder: Path) -> None:
+    log.warning(
+        "note: %s: its file system has no locks, so nothing stops a second command from writing there at the same time",
+        folder,
+    )
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether the file system of a folder that can be written to has the locks of databases (fcntl)."""
+    try:
+        import fcntl
+    except ImportError:
+        return True  # Windows locks otherwise
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            _warn_without_locks(folder)
+            return False
+    return True
+
+
+def short_name(name: str, most: int = NAME_BYTES) -> str:
+    """A name of at most `most` bytes: itself, or its beginning and eight digits of its SHA-256, the same every time."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= most:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    beginning = name
+    while len(os.fsencode(beginning)) > most - len(digest) - 1:
+        beginning = beginning[:-1]
+    return f"{beginning}-{digest}"
 
 
 @contextmanager
@@ -56,7 +134,12 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    try:
+        suffix = path.suffix if len(path.suffix) < NAME_BYTES // 10 else ""
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{short_name(path.stem)}-", suffix=suffix)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
@@ -66,8 +149,13 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         if is_first_process():
             temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, name):  # writing has no name, and nobody knows the temporary one
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that fails now would hide why
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -77,8 +165,12 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write indented UTF-8 JSON atomically; NaN and infinity are refused because other programs cannot read them."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write indented UTF-8 JSON atomically; NaN and infinity are refused because other programs cannot read them.
+
+    Bytes of a file name that are no text are escaped as Python escapes them, so that `read_json` gives the name back.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text.encode("utf-8", "backslashreplace").decode())
 
 
 def read_text(file: Path, remedy: str, *, size: int = -1) -> str:

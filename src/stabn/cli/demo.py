@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stabn.cli.main import run_verb
 from stabn.cli.printing import print_comparison
+from stabn.cli.verbs import run_verb
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
 from stabn.runs import is_finished_run

@@ -1,134 +1,141 @@
 """The command line: one verb per job, explained by `stabn VERB --help`.
 
-A verb's options and help are the parameters and docstring of its function.
+The parser and the verbs (`verbs.py`) are imported when signals are handled already: loading them takes a moment.
 """
 
-import ast
-import inspect
+import errno
 import logging
 import os
-import re
+import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from functools import cache
-from importlib import import_module
-from pathlib import Path
-from typing import Any, NoReturn, get_args
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
-import yaml
-from docstring_parser import parse
-from jsonargparse import (  # type: ignore[attr-defined]
-    ActionConfigFile,
-    ArgumentParser,
-    DefaultHelpFormatter,
-    Namespace,
-)
-
-from stabn.errors import UserError
-from stabn.files import is_first_process, write_json
-
-VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "demo": ("demo.demo_command", ()),
-    "tabletop": ("data.tabletop_command", ("out",)),
-    "prepare": ("data.prepare_command", ("source",)),
-    "check-data": ("data.check_data_command", ("source",)),
-    "train": ("train.train_command", ()),
-    "evaluate": ("evaluate.evaluate_command", ("run",)),
-    "explain": ("explain.explain_command", ("run", "videos")),
-    "collect": ("edits.collect_command", ("run",)),
-    "studio": ("edits.studio_command", ("run",)),
-    "simulate-edits": ("edits.simulate_edits_command", ("project",)),
-    "check-edits": ("edits.check_edits_command", ("project",)),
-    "export-edits": ("edits.export_edits_command", ("project", "out")),
-    "import-edits": ("edits.import_edits_command", ("project", "file")),
-    "finetune": ("train.finetune_command", ("run",)),
-    "compare": ("evaluate.compare_command", ("runs",)),
-    "report": ("evaluate.report_command", ("before", "after")),
-    "doctor": ("machine.doctor_command", ()),
-    "import-official": ("export.import_official_command", ("checkpoint", "folder")),
-    "export": ("export.export_command", ("run",)),
-    "profile": ("machine.profile_command", ()),
-}
-"""Verb -> its function, as MODULE.NAME of this package, and its positional parameters. Only that module is loaded."""
-
-
-RENAMED = {
-    "optimiser": ("optimizer", ""),
-    "correction.start": ("correction.init", "; its values are checkpoint (before) and scratch (anew)"),
-    "correction.frozen": ("correction.freeze", "; its values are extractor and none (nothing)"),
-    "engine.recompute": ("engine.activation_checkpointing", ""),
-}
-"""Options of earlier versions -> their names now, and what to say about their values."""
-
+from stabn.engine.stop_signals import StopSignal, end_children, stop_line, stop_requested, stop_signals
+from stabn.errors import UserError, describe_os_error
+from stabn.files import is_first_process
 
 MAX_MESSAGE = 600
 """Characters of an error message, which may quote a whole file."""
 
 
-class _Parser(ArgumentParser):
-    """A parser that answers mistakes with one line and status 2."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        parser = getattr(ex, "subcommand_parser", None) or self
-        _fail(re.sub(r" \[options\].*", "", parser.prog), f"{_one_line(message)}; see --help")
-
-
-class _Help(DefaultHelpFormatter):
-    """Help that keeps the paragraphs of a docstring."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        fill = super()._fill_text
-        return "\n\n".join(fill(paragraph, width, indent) for paragraph in text.split("\n\n"))
-
-
-class _Recipe(ActionConfigFile):
-    """A YAML file of options; errors in it name the file."""
-
-    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb; the exit status is 0, 2 for a user's mistake, or 128 + the number of the signal that ended it."""
+    _open_closed_streams()
+    _show_notes()
+    words = sys.argv[1:] if arguments is None else arguments
+    program = " ".join(("stabn", *words[:1]))
+    with _robust_output() as output, stop_signals(program):
         try:
-            text = Path(values).read_text(encoding="utf-8")
-            content = yaml.safe_load(text)
-            keys = list(_keys(content)) if isinstance(content, Mapping) else []
+            from stabn.cli.verbs import run_verb
+
+            run_verb(words)
+        except UserError as error:
+            fail(program, one_line(str(error)))
+        except KeyboardInterrupt as stopped:
+            _stop(program, stopped)
         except OSError as error:
-            parser.error(f"--config: {values}: {error.strerror}; give a YAML file")
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
-            parser.error(f"{values}: is not YAML ({_one_line(str(error))}); correct it")
-        if content is None:
+            if (number := stop_requested()) is not None:
+                _stop(program, StopSignal(number))
+            fail(program, one_line(describe_os_error(error)))
+        except Exception:
+            if (number := stop_requested()) is None:
+                raise
+            _stop(program, StopSignal(number))  # the signal has also ended a process that this one needs
+        output.flush()
+        if output.error is not None:
+            fail(program, describe_os_error(output.error, "standard output"))
+        if (number := stop_requested()) is not None:  # too late to stop anything, but not for `train && evaluate`
+            _stop(program, StopSignal(number, "all its work is done"))
+
+
+_RESUMED = ("demo", "tabletop", "check-data", "train", "finetune", "collect", "explain")
+"""Verbs whose repetition goes on with what was finished before."""
+
+
+def _stop(program: str, stopped: KeyboardInterrupt) -> NoReturn:
+    """Say what a command that was told to end has kept, and end."""
+    number = getattr(stopped, "number", signal.SIGINT)
+    if program.removeprefix("stabn ") in _RESUMED:
+        kept = "what was finished is kept; give the same command again to go on"
+    else:
+        kept = "what was there before is unchanged; give the same command again"
+    if is_first_process():
+        print(stop_line(program, number, getattr(stopped, "kept", "") or kept), file=sys.stderr)
+    end_children()
+    raise SystemExit(128 + number)
+
+
+class _Output:
+    """A standard stream that stops no work: what cannot be written is dropped, what it cannot encode is escaped.
+
+    Attributes:
+        error: why it could not be written; None while it can, and where its reader went away, as in `| head`.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._broken = False
+        self.error: OSError | None = None
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+        self._try(self._stream.flush)
+
+    def _try(self, function: Callable[[], object]) -> None:
+        if self._broken:
             return
-        if not isinstance(content, Mapping):
-            parser.error(f"{values}: got {str(content)[:40]!r}, expected options such as optimizer: {{epochs: 3}}")
-        for key in keys:
-            if (message := _renamed(key)) is not None:
-                parser.error(f"{values}: {message}")
-        names = {action.dest for action in parser._actions}
-        leaves = {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
-        for key in keys:
-            if key not in names and not any(key.startswith(f"{leaf}.") for leaf in leaves):
-                similar = get_close_matches(key, leaves, 1)
-                remedy = f"did you mean {similar[0]}?" if similar else "remove it"
-                parser.error(f"{values}: {key} is no option of this verb; {remedy}")
-        super().__call__(parser, cfg, values if Path(values).is_file() else text, option_string)  # a pipe is empty now
+        try:
+            function()
+        except OSError as error:
+            self._broken = True
+            self.error = None if error.errno == errno.EPIPE else error
+            with suppress(OSError, ValueError):  # Python would complain once more while it closes the stream
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
-def _keys(content: Mapping[Any, Any], above: str = "") -> Iterator[str]:
-    """The dotted names of the options that a recipe sets."""
-    for key, value in content.items():
-        if isinstance(value, Mapping) and value:
-            yield from _keys(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}"
+@contextmanager
+def _robust_output() -> Iterator[_Output]:
+    """Within the block the standard streams stop no work; only the first process of several has an output.
+
+    Yields:
+        The standard output.
+    """
+    before = sys.stdout, sys.stderr
+    if not is_first_process():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
+    output = _Output(sys.stdout)
+    sys.stdout, sys.stderr = output, _Output(sys.stderr)  # type: ignore[assignment]
+    try:
+        yield output
+    finally:
+        output.flush()
+        sys.stdout, sys.stderr = before
 
 
-def _renamed(name: str, dashes: str = "") -> str | None:
-    """Say what an option of an earlier version is called now; None for other options."""
-    for old, (new, values) in RENAMED.items():
-        if name == old or name.startswith(f"{old}."):
-            return f"{dashes}{name} is now {dashes}{new}{name.removeprefix(old)}{values}"
-    return None
+def _open_closed_streams() -> None:
+    """Open the standard streams that the shell has closed (`>&-`): otherwise a data file would take their place."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
     """A message without line breaks; of the traceback of a decoding process only its last line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if len(lines) > 1 and "Traceback" in message:
@@ -137,132 +144,10 @@ def _one_line(message: str) -> str:
     return message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} ..."
 
 
-def _fail(program: str, message: str) -> NoReturn:
+def fail(program: str, message: str) -> NoReturn:
+    """Say what is wrong in one line on stderr, and end with status 2."""
     print(f"{program}: error: {message}", file=sys.stderr)
     raise SystemExit(2)
-
-
-def function_of(verb: str) -> Callable[..., dict[str, Any]]:
-    """The function behind a verb."""
-    module, _, name = VERBS[verb][0].partition(".")
-    function: Callable[..., dict[str, Any]] = getattr(import_module(f"stabn.cli.{module}"), name)
-    return function
-
-
-def _summary(verb: str) -> str | None:
-    """The first line of a verb's docstring, parsed from the source because importing all verbs takes seconds."""
-    module, _, name = VERBS[verb][0].partition(".")
-    body = _source(module).body
-    (function,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == name)
-    return parse(ast.get_docstring(function) or "").short_description
-
-
-@cache
-def _source(module: str) -> ast.Module:
-    return ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
-
-
-def _parser(verb: str | None = None) -> _Parser:
-    """The parser of the command line, with the options of one verb."""
-    parser = _Parser(
-        prog="stabn",
-        description="Video recognition that shows when and where it looked, and learns when you correct it.",
-        allow_abbrev=False,
-        formatter_class=_Help,  # also of the verbs
-        epilog="Start with `stabn demo --out demo`. Every verb takes --json FILE to write its result for programs.",
-    )
-    verbs = parser.add_subcommands(required=True, dest="verb")
-    for name in VERBS:
-        verbs.add_subcommand(name, _verb_parser(name) if name == verb else _Parser(), help=_summary(name))
-    parser.usage = "stabn VERB [options]"  # after the verbs, whose own names are made from it
-    return parser
-
-
-def _verb_parser(verb: str) -> _Parser:
-    """The parser of a verb's options: its function's parameters, explained by its docstring."""
-    function, positional = function_of(verb), VERBS[verb][1]
-    parameters = inspect.signature(function).parameters
-    documented = parse(inspect.getdoc(function) or "")
-    explained = {parameter.arg_name: parameter.description for parameter in documented.params}
-    description = filter(None, (documented.short_description, documented.long_description))
-    parser = _Parser(description="\n\n".join(description), allow_abbrev=False)
-    for name in positional:
-        kind = parameters[name].annotation
-        several = kind in (list[Path], list[Path] | None)
-        action = parser.add_argument(name, type=Path, nargs="+" if several else None, help=explained.get(name))
-        action.required = type(None) not in get_args(kind)
-    parser.add_argument("--config", action=_Recipe, help="A recipe: a YAML file with any of these options.")
-    switches = [name for name, parameter in parameters.items() if parameter.annotation is bool]
-    for name in switches:
-        parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=explained.get(name))
-    parser.add_function_arguments(function, as_group=False, skip={*positional, *switches}, sub_configs=False)
-    parser.add_argument("--json", type=Path | None, default=None, help="Also write the result to this file, as JSON.")
-    parser.usage = _usage(verb, parser)
-    return parser
-
-
-def _usage(verb: str, parser: _Parser) -> str:
-    """The required options in one line; all options would fill a screen."""
-    words = ["stabn", verb, "[options]"]
-    for action in parser._actions:
-        metavar = (action.dest.rpartition(".")[2]).upper()
-        if not action.option_strings:
-            words += [metavar, f"[{metavar} ...]"] if action.nargs == "+" else [metavar]
-        elif action.required and action.default is None:
-            words += [action.option_strings[0], metavar]
-    return " ".join(words)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a verb; the exit status is 0, 2 for a user's mistake, or 130 when interrupted."""
-    _show_notes()
-    words = sys.argv[1:] if arguments is None else arguments
-    program = " ".join(("stabn", *words[:1]))
-    if not is_first_process():
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
-    try:
-        run_verb(words)
-    except UserError as error:
-        _fail(program, _one_line(str(error)))
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; give the same command again to go on", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        # The reader of our output went away; Python would complain once more while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        _fail(program, f"{error.filename}: {error.strerror}; give another place, or make room there")
-
-
-def run_verb(words: Sequence[str]) -> dict[str, Any]:
-    """Run a verb as it is typed, without `stabn`, and return what it reports.
-
-    Raises:
-        SystemExit: an option is unknown or cannot be read; the line that says so is on stderr.
-        UserError: an option's value is wrong, or the verb cannot do its work.
-    """
-    # --max_clips for --max-clips, but not in values
-    spelled = [re.sub(r"^--[^=]*", lambda option: "--" + option[0][2:].replace("-", "_"), word) for word in words]
-    for word in spelled:
-        option = word.removeprefix("--").partition("=")[0]
-        if word.startswith("--") and (message := _renamed(option, "--")) is not None:
-            raise UserError(message)
-    parser = _parser(words[0] if words else None)
-    chosen = parser.parse_args(spelled)
-    try:
-        options: Namespace = parser.instantiate(chosen)[chosen.verb]
-    except ValueError as error:
-        raise UserError(f"{_one_line(str(error))}; see --help") from None
-    report_file = options.pop("json")
-    options.pop("config", None)
-    if report_file is not None:
-        nearest = next(parent for parent in report_file.absolute().parents if parent.exists())
-        if report_file.is_dir() or not nearest.is_dir():
-            raise UserError(f"--json: got {report_file}, where no file can be written; give a file in a folder")
-    report = function_of(chosen.verb)(**dict(options.items()))
-    if report_file is not None:
-        write_json(report_file, report)
-    return report
 
 
 class _NoteHandler(logging.Handler):
