@@ -41,7 +41,7 @@ from stabn.evaluation.comparison import frame_precisions
 from stabn.evaluation.localisation import measure_localisation
 from stabn.evaluation.predict import predict_each
 from stabn.files import read_json, write_json, write_text
-from stabn.nn import STABN
+from stabn.nn import has_attention
 from stabn.runs import Run, is_finished_run, network_preprocessing, open_run
 from stabn.training.recipes import (
     SMALL_AUGMENTATION,
@@ -295,7 +295,7 @@ def measure_run(folder: Path, split: str, edited: Sequence[str] = (), clips: int
     dataset = VideoDataset(
         table.of_split(split), network_preprocessing(model, str(folder)), class_names=table.class_names, clips=clips
     )
-    attentions = ("as-is", "inverse-spatial", "inverse-temporal") if isinstance(model, STABN) else ("as-is",)
+    attentions = ("as-is", "inverse-spatial", "inverse-temporal") if has_attention(model) else ("as-is",)
     answers = predict_each(model, dataset, attentions, engine=ENGINE)
     own = answers["as-is"]
     is_edited = np.isin(own.labels, [table.class_names.index(name) for name in edited])
@@ -306,7 +306,7 @@ def measure_run(folder: Path, split: str, edited: Sequence[str] = (), clips: int
     found["calibration error"] = 100 * float(calibration(own.probabilities, own.labels)["error"])
     for attention in attentions[1:]:
         found[f"{attention} drop"] = found["all"] - 100 * float(answers[attention].correct.mean())
-    if isinstance(model, STABN) and table.truth and clips == 1:
+    if has_attention(model) and table.truth and clips == 1:
         found["frame AP"] = float(np.nanmean(frame_precisions(own, table.truth)))
         located = measure_localisation(ExplainedNetwork.of(model, ENGINE), dataset, table.truth, ["attention"]) or {}
         if (in_space := located.get("attention", {}).get("spatial")) is not None:

@@ -20,7 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.settings import write_results
-from stabn.nn import STABN, ResNet3D, recognition_loss
+from stabn.nn import STABN, PlainNetwork, recognition_loss
 
 SIZES = {
     "small": (8, 16, 56, 14),
@@ -35,7 +35,7 @@ def one_step(architecture: str, attention: bool, repetitions: int) -> dict[str, 
     """Seconds per training step, and peak memory of this process in MiB."""
     batch, frames, side, classes = SIZES[architecture]
     torch.manual_seed(0)
-    model = (STABN if attention else ResNet3D)(architecture, classes, frames)
+    model = (STABN if attention else PlainNetwork)(architecture, classes, frames)
     model.channels_last()
     model.checkpoint_norms()
     model.train()
@@ -57,7 +57,7 @@ def arithmetic(architecture: str, attention: bool) -> dict[str, float]:
     """Parameters in millions, and GFLOP of one clip's forward pass (multiply and add counted as two)."""
     _, frames, side, classes = SIZES[architecture]
     with torch.device("meta"):
-        model = (STABN if attention else ResNet3D)(architecture, classes, frames).eval()
+        model = (STABN if attention else PlainNetwork)(architecture, classes, frames).eval()
         with FlopCounterMode(display=False) as counter:
             model(torch.randn(1, 3, frames, side, side))
     return {

@@ -18,7 +18,7 @@ import torch
 from benchmarks.settings import build_parser, run_seeds, write_report
 from stabn.data.dataset import VideoDataset
 from stabn.files import read_json, write_json
-from stabn.nn import STABN, Attention
+from stabn.nn import Attention, has_attention
 from stabn.runs import network_preprocessing, open_run
 
 RUNS = ("before", "control", "edited", "whole-network-control", "whole-network-edited")
@@ -31,7 +31,7 @@ def top1_by_attention(folder: Path, split: str) -> dict[str, float]:
         return read_json(file, remedy="remove it")
     run = open_run(folder)
     model = run.model()
-    assert isinstance(model, STABN)
+    assert has_attention(model)
     table = run.table(model)
     dataset = VideoDataset(
         table.of_split(split), network_preprocessing(model, str(folder)), class_names=table.class_names

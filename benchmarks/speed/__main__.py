@@ -147,7 +147,7 @@ def prepared(work: Work, arm: Arm, architecture: str, classes: int) -> Callable[
 
 def _step(model: STABN, clips: torch.Tensor, arm: Arm, classes: int) -> Callable[[], Any]:
     model.train()
-    model.activation_checkpointing = arm.activation_checkpointing
+    model.checkpoint_activations(arm.activation_checkpointing)
     model.checkpoint_norms(arm.norm_checkpointing)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4, fused=arm.fused)
     labels = torch.arange(len(clips), device=DEVICE) % classes

@@ -19,14 +19,14 @@ from stabn.data.sampling import Sampling
 from stabn.data.tabletop.generate import generate_tabletop
 from stabn.data.transforms import Preprocessing
 from stabn.evaluation.collect import collect_project
-from stabn.nn import STABN
+from stabn.nn import STABN, has_attention
 from stabn.runs import open_run, write_run
 
 
 def measure(run: Path, project: Path, repeats: int, forwards: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     model = open_run(run).model()
-    assert isinstance(model, STABN)
+    assert has_attention(model)
     model.channels_last()
     assert model.preprocessing is not None
     side = model.preprocessing["crop"]

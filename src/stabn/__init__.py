@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stabn.errors import UserError
     from stabn.explain.recogniser import Explanation, Recogniser, load
-    from stabn.nn import STABN, Attention, Output, ResNet3D, load_pretrained
+    from stabn.nn import STABN, Attention, Output, load_pretrained
     from stabn.records import Edit, Record
 
 __all__ = [
@@ -15,9 +15,9 @@ __all__ = [
     "Edit",
     "Explanation",
     "Output",
+    "PlainNetwork",
     "Recogniser",
     "Record",
-    "ResNet3D",
     "UserError",
     "load",
     "load_pretrained",
@@ -27,7 +27,7 @@ _MODULES = {
     "errors": ("UserError",),
     "records": ("Edit", "Record"),
     "explain.recogniser": ("Explanation", "Recogniser", "load"),
-    "nn": ("STABN", "Attention", "Output", "ResNet3D", "load_pretrained"),
+    "nn": ("STABN", "Attention", "Output", "PlainNetwork", "load_pretrained"),
 }
 
 

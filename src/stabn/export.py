@@ -22,7 +22,7 @@ from stabn.data.transforms import Preprocessing
 from stabn.data.video.reader import Reader
 from stabn.errors import UserError
 from stabn.files import atomic_write
-from stabn.nn import STABN, Output, ResNet3D
+from stabn.nn import Output, VideoNetwork
 from stabn.runs import Run, network_class_names, network_preprocessing
 
 EXPORT_FORMAT = "stabn-export/1"
@@ -49,7 +49,7 @@ class ExportableNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: STABN | ResNet3D, preprocessing: Preprocessing, input_kind: InputKind) -> None:
+    def __init__(self, network: VideoNetwork, preprocessing: Preprocessing, input_kind: InputKind) -> None:
         super().__init__()
         is_float32 = all(p.dtype == torch.float32 for p in network.parameters())
         self.network = network if is_float32 else deepcopy(network).float()
@@ -66,7 +66,7 @@ class ExportableNetwork(nn.Module):
 
 
 def export(
-    model: STABN | ResNet3D,
+    model: VideoNetwork,
     out: Path,
     *,
     source: str,
@@ -180,7 +180,7 @@ def _load(path: Path) -> Callable[[Tensor], dict[str, Tensor]]:
 
 
 def _compare(
-    model: STABN | ResNet3D,
+    model: VideoNetwork,
     exported: Callable[[Tensor], dict[str, Tensor]],
     pixels: UInt8[Tensor, "n 3 t s s"],
     preprocessing: Preprocessing,

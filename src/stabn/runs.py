@@ -18,7 +18,7 @@ from stabn.data.dataset import Table
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
-from stabn.nn import STABN, ResNet3D, load_pretrained
+from stabn.nn import VideoNetwork, load_pretrained
 
 RUN_FORMAT = "stabn-run/1"
 
@@ -43,7 +43,7 @@ class Run:
     edited: tuple[str, ...]
     edited_classes: tuple[str, ...]
 
-    def model(self) -> STABN | ResNet3D:
+    def model(self) -> VideoNetwork:
         """The network, in evaluation mode.
 
         Raises:
@@ -51,7 +51,7 @@ class Run:
         """
         return load_pretrained(self.folder)
 
-    def table(self, model: ResNet3D) -> Table:
+    def table(self, model: VideoNetwork) -> Table:
         """Read the labelled videos, with the class names and numbers of the network.
 
         A table with only some of the classes is accepted; labels are matched by name. A network without class names
@@ -73,7 +73,7 @@ class Run:
         return table.with_class_names(names)
 
 
-def network_preprocessing(model: ResNet3D, source: str) -> Preprocessing:
+def network_preprocessing(model: VideoNetwork, source: str) -> Preprocessing:
     """The preprocessing of a network's clips.
 
     Args:
@@ -88,7 +88,7 @@ def network_preprocessing(model: ResNet3D, source: str) -> Preprocessing:
     return Preprocessing.from_json(model.preprocessing, source=f"{source}/config.json, preprocessing")
 
 
-def network_class_names(model: ResNet3D) -> tuple[str, ...]:
+def network_class_names(model: VideoNetwork) -> tuple[str, ...]:
     """The class names of a network; "class 0", "class 1", ... where it has none."""
     return model.class_names or tuple(f"class {k}" for k in range(model.num_classes))
 

@@ -137,7 +137,7 @@ def test_the_engines_precision_is_used_and_nothing_else_changes_an_answer(
 
 def test_an_answer_that_is_no_number_is_an_error_of_its_clip(trained, tabletop, tmp_path):
     model = load_pretrained(trained)
-    model.fc.weight.data.fill_(3e38)  # a number, but sums of it are not
+    model.backbone.fc.weight.data.fill_(3e38)  # a number, but sums of it are not
     model.save_pretrained(tmp_path / "run")
     table = write_rows(tmp_path / "t.csv", ("path",), [(str(tabletop / "videos" / f"{n}.mp4"),) for n in (1, 2)])
     told = explained(tmp_path / "run", table, tmp_path / "out")

@@ -13,7 +13,7 @@ from stabn.engine import device
 from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_predictor, build_trainer, silence_lightning
 from stabn.memory import keep_freed_memory
-from stabn.nn import STABN, ResNet3D
+from stabn.nn import STABN, PlainNetwork
 from stabn.nn.fast_inference import InferenceSTABN, for_inference
 
 CPU = torch.device("cpu")
@@ -67,10 +67,10 @@ def test_a_predictor_has_its_precision_in_its_weights_and_no_autocast_on_top(wit
 
 
 def test_double_precision_and_networks_of_other_classes_stay_themselves():
-    class Own(ResNet3D):
+    class Own(PlainNetwork):
         pass
 
-    for model, precision in ((ResNet3D("tiny", 3, 4), "64-true"), (Own("tiny", 3, 4), "32-true")):
+    for model, precision in ((PlainNetwork("tiny", 3, 4), "64-true"), (Own("tiny", 3, 4), "32-true")):
         assert for_inference(model, precision, CPU) is model
 
 

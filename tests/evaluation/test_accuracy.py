@@ -41,7 +41,7 @@ def network(trained):
     return make
 
 
-@pytest.mark.parametrize("tensor", ["fc.weight", "conv_temp_att3.0.weight"])
+@pytest.mark.parametrize("tensor", ["backbone.fc.weight", "conv_temp_att3.0.weight"])
 def test_answers_that_are_no_numbers_are_refused(network, tensor):
     model, dataset = network()
     model.get_parameter(tensor).data.fill_(torch.nan)

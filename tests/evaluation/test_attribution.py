@@ -5,7 +5,7 @@ from lanterns import FRAMES
 
 from stabn.errors import UserError
 from stabn.evaluation.attribution import METHODS, REFERENCE_METHODS, ExplainedNetwork, attribute_clips, methods_of
-from stabn.nn import STABN, ResNet3D
+from stabn.nn import STABN, PlainNetwork
 from stabn.nn.cam import branch_cam, cam, grad_cam, normalise_by_maximum, normalise_by_range
 
 
@@ -18,7 +18,7 @@ def network(kind):
     return kind("tiny", 4, FRAMES).eval()
 
 
-@pytest.mark.parametrize("kind", [STABN, ResNet3D])
+@pytest.mark.parametrize("kind", [STABN, PlainNetwork])
 @pytest.mark.parametrize("side", [56, 40])
 def test_all_methods_of_a_network_answer_on_the_grid_of_its_features(kind, side):
     found = attribute_clips(network(kind), clip(side), methods_of(network(kind)), clip_ids=("a", "b"))
@@ -45,7 +45,7 @@ def test_methods_are_those_of_their_sources_on_the_same_cells():
 
 
 def test_dummies_know_the_clips_name_at_most():
-    model = network(ResNet3D)
+    model = network(PlainNetwork)
     one, same, other = (
         attribute_clips(model, clip(seed=n), REFERENCE_METHODS, clip_ids=ids, seed=5)
         for n, ids in ((0, ("a", "b")), (1, ("b", "a")), (0, ("c", "d")))
@@ -66,9 +66,9 @@ def test_dummies_know_the_clips_name_at_most():
 
 def test_a_method_that_the_network_does_not_have_is_refused():
     with pytest.raises(UserError, match=r"--methods: got 'attention', .*cam, grad-cam, random"):
-        attribute_clips(network(ResNet3D), clip(), ["attention"], clip_ids=("a", "b"))
+        attribute_clips(network(PlainNetwork), clip(), ["attention"], clip_ids=("a", "b"))
     with pytest.raises(UserError, match="--methods: got 'cam' twice"):
-        attribute_clips(network(ResNet3D), clip(), ["cam", "cam"], clip_ids=("a", "b"))
+        attribute_clips(network(PlainNetwork), clip(), ["cam", "cam"], clip_ids=("a", "b"))
 
 
 def test_a_subject_is_a_copy_that_answers_like_the_network():
@@ -76,10 +76,10 @@ def test_a_subject_is_a_copy_that_answers_like_the_network():
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     subject = ExplainedNetwork.of(model)
     with torch.no_grad():
-        subject.model.fc.bias.zero_()
+        subject.model.backbone.fc.bias.zero_()
     assert model.training
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     with torch.no_grad():
-        model.fc.bias.zero_()
+        model.backbone.fc.bias.zero_()
         expected = model.eval()(clip()).logits.softmax(1)
     assert torch.allclose(subject.probabilities(clip()), expected, atol=1e-5)

@@ -21,7 +21,7 @@ from stabn.evaluation.faithfulness import explanation_differences, faithfulness
 from stabn.evaluation.perturbation import BASELINES, DIRECTIONS, SCOPES
 from stabn.evaluation.predict import predict, predict_each, split_dataset
 from stabn.evaluation.replaced_attention import random_derangement
-from stabn.nn import STABN, Attention, ResNet3D
+from stabn.nn import STABN, Attention, PlainNetwork
 from stabn.runs import open_run
 
 REAL = localisation.probe
@@ -178,7 +178,7 @@ def is_part(documented, real) -> bool:
     return isinstance(real, type(documented))
 
 
-@pytest.mark.parametrize("kind", [STABN, ResNet3D])
+@pytest.mark.parametrize("kind", [STABN, PlainNetwork])
 def test_every_measure_is_taken_of_every_method_and_the_network_stays_as_it_was(kind, capsys):
     torch.manual_seed(0)
     model = kind("tiny", 3, FRAMES).train()
@@ -223,7 +223,7 @@ def test_every_measure_is_taken_of_every_method_and_the_network_stays_as_it_was(
     assert ("attention replaced" in told) == ("attention minus" in told) == (kind is STABN)
 
 
-@pytest.mark.parametrize("kind", [STABN, ResNet3D])
+@pytest.mark.parametrize("kind", [STABN, PlainNetwork])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
 def test_other_precisions_find_much_the_same(kind, precision):
     torch.manual_seed(0)

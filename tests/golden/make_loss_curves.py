@@ -26,7 +26,7 @@ from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
 from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_trainer, silence_lightning
-from stabn.nn import STABN, ResNet3D
+from stabn.nn import STABN, PlainNetwork, VideoNetwork
 from stabn.training.module import TrainingModule
 from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
 
@@ -36,7 +36,7 @@ from formula_weights import formula_tensor
 FILE = Path(__file__).with_name("loss_curves.json")
 STEPS, CLIPS, CLASSES, FRAMES, SIDE = 6, 6, 3, 4, 32
 CASES: dict[str, dict[str, Any]] = {
-    "plain 3D ResNet": {"network": ResNet3D},
+    "plain 3D ResNet": {"network": PlainNetwork},
     "ST-ABN, paper": {"mechanism": "paper"},
     "ST-ABN, gated": {"mechanism": "gated"},
     "ST-ABN, gated-both": {"mechanism": "gated-both"},
@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_network(kind: type[ResNet3D], **options: Any) -> ResNet3D:
+def make_network(kind: type[VideoNetwork], **options: Any) -> VideoNetwork:
     """A tiny network with weights by formula, float64."""
     model = kind("tiny", CLASSES, FRAMES, dropout=0.0, **options)
     weights = {name: torch.from_numpy(formula_tensor(name, list(v.shape))) for name, v in model.state_dict().items()}
@@ -87,7 +87,7 @@ class _LossHistory(Callback):
 
 
 def loss_curve(
-    network: type[ResNet3D] = STABN,
+    network: type[VideoNetwork] = STABN,
     mechanism: str | None = None,
     optimizer: dict[str, Any] | None = None,
     gamma: float | None = None,

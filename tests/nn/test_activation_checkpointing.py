@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stabn.nn import STABN, recognition_loss
-from stabn.nn.resnet3d import ARCHITECTURES
+from stabn.nn.backbones.resnet3d import ARCHITECTURES
 
 
 def step(model, clips, labels):
@@ -27,14 +27,14 @@ def test_gradients_and_batch_norm_statistics_are_those_without_it(monkeypatch, a
     if architecture == "of several GPUs":
         kept = torch.nn.SyncBatchNorm.convert_sync_batchnorm(kept)
     again = copy.deepcopy(kept)
-    again.activation_checkpointing = blocks
+    again.checkpoint_activations(blocks)
     again.checkpoint_norms(lean)
     clips, labels = torch.randn(2, 3, 4, 32, 32), torch.tensor([0, 2])
     expected, found = step(kept, clips, labels), step(again, clips, labels)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert all(torch.equal(a, b) for a, b in zip(kept.buffers(), again.buffers(), strict=True))
-    assert again.bn1.momentum == again.layer2[0].bn1.momentum == 0.1
+    assert again.backbone.bn1.momentum == again.backbone.layer2[0].bn1.momentum == 0.1
 
 
 def test_less_is_kept_for_the_gradients():
@@ -51,5 +51,5 @@ def test_less_is_kept_for_the_gradients():
     model.checkpoint_norms()
     lean = kept()
     assert lean < 0.9 * everything
-    model.activation_checkpointing = True
+    model.checkpoint_activations()
     assert kept() < min(lean, 0.6 * everything)

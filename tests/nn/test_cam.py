@@ -5,17 +5,17 @@ import torch
 from captum.attr import LayerGradCam
 from uneven import with_uneven_statistics
 
-from stabn.nn import STABN, ResNet3D
+from stabn.nn import STABN, PlainNetwork, VideoNetwork
 from stabn.nn.cam import branch_cam, cam, grad_cam, normalise_by_maximum, normalise_by_range
 
 K, T = 5, 4
-KINDS = pytest.mark.parametrize("kind", [STABN, ResNet3D])
+KINDS = pytest.mark.parametrize("kind", [STABN, PlainNetwork])
 
 
-EXPLAINED_BY = {STABN: (cam, grad_cam, branch_cam), ResNet3D: (cam, grad_cam)}
+EXPLAINED_BY = {STABN: (cam, grad_cam, branch_cam), PlainNetwork: (cam, grad_cam)}
 
 
-def network(kind=STABN, dtype=torch.float64) -> ResNet3D:
+def network(kind=STABN, dtype=torch.float64) -> VideoNetwork:
     return with_uneven_statistics(kind("tiny", K, T).to(dtype))
 
 
@@ -28,7 +28,7 @@ def clip(dtype=torch.float64, count=3) -> torch.Tensor:
 @pytest.mark.parametrize("classes", [[0, 1, 2], [4, 2, 1], [3, 3, 0]])
 def test_grad_cam_is_captums(kind, dtype, classes):
     model, x, target = network(kind, dtype), clip(dtype), torch.tensor(classes)
-    oracle = LayerGradCam(lambda given: model(given).logits, model.layer4)
+    oracle = LayerGradCam(lambda given: model(given).logits, model.backbone.layer4)
     expected = oracle.attribute(x, target=target, relu_attributions=True)[:, 0]
     found = grad_cam(model, x, target)
     assert found.shape == expected.shape == (3, T, 2, 2)
@@ -43,7 +43,7 @@ def test_the_mean_of_cam_and_the_bias_are_the_logit(kind):
     logits = model(x).logits.detach()
     for k in range(K):
         evidence = cam(model, x, torch.full((3,), k))
-        assert torch.allclose(evidence.mean((1, 2, 3)) + model.fc.bias[k], logits[:, k], atol=1e-12)
+        assert torch.allclose(evidence.mean((1, 2, 3)) + model.backbone.fc.bias[k], logits[:, k], atol=1e-12)
 
 
 def test_the_attention_branchs_evidence_adds_up_to_its_logit():
@@ -69,9 +69,9 @@ def test_the_class_explained_is_by_default_the_one_that_the_network_answers(kind
 @pytest.mark.parametrize("training", [True, False])
 def test_explaining_leaves_the_network_as_it_was(kind, training):
     model = network(kind).train(training)
-    model.layer1.train(not training)
-    model.layer2.requires_grad_(False)
-    model.fc.weight.grad = torch.ones_like(model.fc.weight)
+    model.backbone.layer1.train(not training)
+    model.backbone.layer2.requires_grad_(False)
+    model.backbone.fc.weight.grad = torch.ones_like(model.backbone.fc.weight)
     before = copy.deepcopy(model)
     for explain in EXPLAINED_BY[kind]:
         explained = explain(model, clip())
@@ -82,8 +82,8 @@ def test_explaining_leaves_the_network_as_it_was(kind, training):
         assert not any((part._forward_hooks, part._backward_hooks, part._forward_pre_hooks))
     for (name, parameter), old in zip(model.named_parameters(), before.parameters(), strict=True):
         assert parameter.requires_grad == old.requires_grad
-        assert (parameter.grad is None) == (name != "fc.weight")
-    assert torch.equal(model.fc.weight.grad, torch.ones_like(model.fc.weight))
+        assert (parameter.grad is None) == (name != "backbone.fc.weight")
+    assert torch.equal(model.backbone.fc.weight.grad, torch.ones_like(model.backbone.fc.weight))
 
 
 @KINDS

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stabn.errors import UserError
-from stabn.nn import ARCHITECTURES, STABN, ResNet3D, hub, import_official, load_pretrained
+from stabn.nn import STABN, PlainNetwork, hub, import_official, load_pretrained
+from stabn.nn.backbones.resnet3d import ARCHITECTURES
 
 NAMES = ["push", "pull", "lift"]
 
@@ -48,11 +49,11 @@ def edit_config(folder, **changes):
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
-@pytest.mark.parametrize("network", [STABN, ResNet3D])
+@pytest.mark.parametrize("network", [STABN, PlainNetwork])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_network_comes_back_bit_equal_with_all_it_remembered(tmp_path, no_network, network, dtype):
     model = network("tiny", 3, 4, 0.25, NAMES, {"mean": (0.5, 0.4), "size": 32}).to(dtype)
-    model.bn1.running_mean.normal_()
+    model.backbone.bn1.running_mean.normal_()
     model.save_pretrained(tmp_path)
     random_state = torch.get_rng_state()
     for back in (load_pretrained(tmp_path), network.from_pretrained(str(tmp_path))):
@@ -137,7 +138,7 @@ def test_a_folder_that_does_not_exist_is_never_looked_for_on_the_network(tmp_pat
     ("changes", "tokens"),
     [
         ({"format": "stabn-model/9"}, ("format", "'stabn-model/9'", "'stabn-model/1'")),
-        ({"kind": "vit"}, ("kind", "'vit'", "stabn, resnet3d")),
+        ({"kind": "vit"}, ("kind", "'vit'", "stabn, plain")),
         ({"kind": 3}, ("kind", "3")),
         ({"architecture": "vgg"}, ("architecture", "'vgg'", "resnet18")),
         ({"architecture": ["tiny"]}, ("architecture", "['tiny']")),
@@ -221,8 +222,8 @@ def test_weights_with_a_missing_or_infinite_tensor_are_refused_by_its_name(folde
 
 
 def test_the_other_kind_of_network_is_refused_by_from_pretrained(folder):
-    with refused(folder / "config.json", "kind", "'stabn'", "'resnet3d'", "load_pretrained"):
-        ResNet3D.from_pretrained(folder)
+    with refused(folder / "config.json", "kind", "'stabn'", "'plain'", "load_pretrained"):
+        PlainNetwork.from_pretrained(folder)
 
 
 # Official checkpoints
@@ -271,7 +272,7 @@ def test_the_other_depths_are_recognised_by_their_blocks(tmp_path, architecture,
     torch.save(official(architecture, classes, frames), tmp_path / "save.pth")
     model = import_official(tmp_path / "save.pth")
     assert (model.architecture, model.num_classes, model.frames) == (architecture, classes, frames)
-    assert ARCHITECTURES[architecture].depths == tuple(len(getattr(model, f"layer{n}")) for n in (1, 2, 3, 4))
+    assert ARCHITECTURES[architecture].depths == tuple(len(getattr(model.backbone, f"layer{n}")) for n in (1, 2, 3, 4))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from uneven import with_uneven_statistics
 
 from stabn.errors import UserError
-from stabn.nn import STABN, ResNet3D, hub, imagenet_state_dict, load_imagenet
+from stabn.nn import STABN, PlainNetwork, hub, imagenet_state_dict, load_imagenet
 
 
 def flat_network(depth: int, source: str = "torchvision") -> torch.nn.Module:
@@ -31,7 +31,7 @@ def flat_features(model: torch.nn.Module, picture_bchw: torch.Tensor) -> torch.T
 @pytest.mark.parametrize(("depth", "source"), [(18, "timm"), (50, "torchvision")])
 def test_a_static_clip_gets_the_2d_networks_features_and_logits(depth, source):
     flat, frames = flat_network(depth, source), 4
-    model = ResNet3D(f"resnet{depth}", 1000, frames).double().eval()
+    model = PlainNetwork(f"resnet{depth}", 1000, frames).double().eval()
     summary = load_imagenet(model, flat.state_dict())
     assert summary.left_random == ()
     assert set(summary.loaded) == set(model.state_dict())
@@ -45,7 +45,7 @@ def test_a_static_clip_gets_the_2d_networks_features_and_logits(depth, source):
 
 def test_averaging_changes_the_response_at_the_ends_and_less_in_the_middle():
     flat = flat_network(18)
-    model = ResNet3D("resnet18", 1000, 9).double().eval()
+    model = PlainNetwork("resnet18", 1000, 9).double().eval()
     load_imagenet(model, flat.state_dict(), inflation="average")
     with torch.no_grad():
         features = model.encode(picture()[:, :, None].expand(-1, -1, 9, -1, -1))
@@ -57,12 +57,12 @@ def test_averaging_changes_the_response_at_the_ends_and_less_in_the_middle():
 
 def test_averaging_repeats_the_kernel_over_its_taps():
     flat = flat_network(50)
-    model = ResNet3D("resnet50", 10, 4)
+    model = PlainNetwork("resnet50", 10, 4)
     load_imagenet(model, flat.state_dict(), inflation="average")
     kernel = flat.layer3[0].conv1.weight.float()
     for tap in range(3):
-        assert torch.allclose(model.layer3[0].conv1.weight[:, :, tap], kernel / 3)
-    assert torch.equal(model.layer1[0].conv2.weight[:, :, 0], flat.layer1[0].conv2.weight.float())
+        assert torch.allclose(model.backbone.layer3[0].conv1.weight[:, :, tap], kernel / 3)
+    assert torch.equal(model.backbone.layer1[0].conv2.weight[:, :, 0], flat.layer1[0].conv2.weight.float())
 
 
 def test_the_attention_branch_starts_from_layer4_and_the_rest_stays_random():
@@ -90,7 +90,7 @@ def test_the_attention_branch_starts_from_layer4_and_the_rest_stays_random():
     ],
 )
 def test_a_2d_network_of_another_depth_or_kind_is_refused_and_changes_nothing(flat, token):
-    model = ResNet3D("resnet18", 10, 4)
+    model = PlainNetwork("resnet18", 10, 4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.device("meta"):
         state = flat().state_dict()

@@ -1,6 +1,5 @@
-"""ResNet3D and STABN: arithmetic against the official code's outputs, structure, and refusal of wrong input."""
+"""PlainNetwork and STABN: arithmetic against the official code's outputs, structure, and refusal of wrong input."""
 
-import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +11,8 @@ from uneven import parts, with_uneven_statistics
 from uneven import random_clip as clip
 
 from stabn.errors import UserError
-from stabn.nn import ARCHITECTURES, STABN, Attention, Output, ResNet3D
+from stabn.nn import STABN, Attention, Output, PlainNetwork
+from stabn.nn.backbones.resnet3d import ARCHITECTURES
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_clips_of_a_batch_do_not_influence_each_other(tiny):
 
 
 def test_the_baseline_takes_any_number_of_frames_and_has_no_attention():
-    model = with_uneven_statistics(ResNet3D("tiny", 5, 4))
+    model = with_uneven_statistics(PlainNetwork("tiny", 5, 4))
     assert model.frames == 4
     for frames in (1, 4, 7):
         output = model(clip(frames))
@@ -120,7 +120,7 @@ def test_the_other_official_depths_have_the_block_counts_of_their_2d_namesakes(n
     import torchvision
 
     with torch.device("meta"):
-        flat, model = getattr(torchvision.models, name)(), ResNet3D(name, 1000, 8)
+        flat, model = getattr(torchvision.models, name)(), PlainNetwork(name, 1000, 8)
     flattened = {
         n: tuple(v.shape[:2] + v.shape[3:]) if v.ndim == 5 else tuple(v.shape) for n, v in model.state_dict().items()
     }
@@ -132,9 +132,9 @@ def test_every_architecture_runs_with_its_attention_branch_on_the_meta_device(na
     with torch.device("meta"):
         model = STABN(name, 7, 3)
         output = model(torch.zeros(2, 3, 3, 40, 64))
-    assert model.feature_stride == (8 if name.startswith("fine") else 16)
+    assert model.backbone.space_stride == (8 if name.startswith("fine") else 16)
     assert output.logits.shape == output.attention_logits.shape == (2, 7)
-    assert output.attention.spatial.shape == (2, 3, math.ceil(40 / model.feature_stride), 64 // model.feature_stride)
+    assert output.attention.spatial.shape == (2, 3, model.backbone.grid(40), model.backbone.grid(64))
     assert output.attention.temporal.shape == (2, 3)
 
 
@@ -142,7 +142,7 @@ def test_the_perception_loss_reaches_both_attentions():
     torch.manual_seed(0)
     model = STABN("tiny", 5, 8).train()
     model(clip(8, batch=2)).logits.square().sum().backward()
-    for name in ("conv_spatial_att.0", "conv_temp_att1.0", "layer_att_common.0.conv1", "conv1", "fc"):
+    for name in ("conv_spatial_att.0", "conv_temp_att1.0", "layer_att_common.0.conv1", "backbone.conv1", "backbone.fc"):
         assert model.get_submodule(name).weight.grad.abs().sum() > 0, name
     # The attention branch's own scores are no part of it.
     assert model.fc_att_out.weight.grad is None
@@ -154,14 +154,17 @@ def test_freezing_the_extractor_leaves_both_branches_to_train(tiny):
     tiny(clip()).logits.sum().backward()
     frozen = {name for name, value in tiny.named_parameters() if value.grad is None}
     extractor = {"conv1", "bn1", "layer1", "layer2", "layer3"}
-    assert {name.split(".")[0] for name in frozen} - {"fc_att_out", "conv_att_out"} == extractor
+    assert {name.removeprefix("backbone.").split(".")[0] for name in frozen} - {
+        "fc_att_out",
+        "conv_att_out",
+    } == extractor
 
 
 def test_the_network_compiles_without_a_graph_break():
     # In a process of its own, because the shape checks that pytest switches on are themselves a graph break.
     program = """
 import torch
-from stabn.nn import STABN
+from stabn.nn import STABN, PlainNetwork
 model, clip = STABN("tiny", 5, 4).eval(), torch.randn(1, 3, 4, 32, 32)
 compiled = torch.compile(model, fullgraph=True, backend="eager")
 with torch.no_grad():
@@ -202,7 +205,7 @@ def test_under_autocast_a_float32_clip_is_taken(tiny):
         assert torch.isfinite(tiny(clip()).logits).all()
 
 
-@pytest.mark.parametrize("network", [ResNet3D, STABN])
+@pytest.mark.parametrize("network", [PlainNetwork, STABN])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -224,7 +227,7 @@ def test_wrong_arguments_are_refused_with_the_allowed_values(network, arguments,
 def test_dropout_acts_in_training_only(tiny):
     assert torch.equal(tiny(clip()).logits, tiny(clip()).logits)
     features = tiny.encode(clip())
-    tiny.drop.train()
+    tiny.backbone.drop.train()
     torch.manual_seed(0)
     assert not torch.equal(tiny.classify(features), tiny.classify(features))
 

@@ -22,7 +22,7 @@ def stubborn(trained, tmp_path):
         folder = shutil.copytree(trained, tmp_path / name)
         model = load_pretrained(folder)
         with torch.no_grad():
-            model.fc.bias[label] += 100
+            model.backbone.fc.bias[label] += 100
         model.save_pretrained(folder)
         value = json.loads((folder / "run.json").read_text())
         (folder / "run.json").write_text(json.dumps(value | changes))

@@ -129,7 +129,7 @@ def test_a_batch_of_broken_clips_is_a_step_that_moves_nothing(clips, tmp_path, m
     weights: list[tuple[bool, torch.Tensor]] = []
 
     def after(self, outputs, batch, batch_idx):
-        weights.append((bool(batch.clip_ids), self.model.fc.weight.detach().clone()))
+        weights.append((bool(batch.clip_ids), self.model.backbone.fc.weight.detach().clone()))
 
     monkeypatch.setattr(TrainingModule, "on_train_batch_end", after)
     train(tmp_path / "run", source, **RECIPE | {"optimizer": replace(RECIPE["optimizer"], batch_size=1)})

@@ -18,7 +18,7 @@ from stabn.batch.clips import ArchiveClip, clips_digest
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
 from stabn.files import lock_folder, read_json, write_json
-from stabn.nn import ResNet3D
+from stabn.nn import VideoNetwork
 from stabn.runs import network_class_names, network_preprocessing, weights_digest
 
 JOB_FORMAT = "stabn-archive/1"
@@ -55,7 +55,7 @@ class ArchiveJob:
 
     @classmethod
     def create(
-        cls, run: Path, model: ResNet3D, precision: str, table: Path, part_clips: int = PART_CLIPS
+        cls, run: Path, model: VideoNetwork, precision: str, table: Path, part_clips: int = PART_CLIPS
     ) -> "ArchiveJob":
         """The job of a network and a table of clips.
 

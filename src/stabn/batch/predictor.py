@@ -14,7 +14,7 @@ from stabn.data.transforms import Preprocessing
 from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_predictor, silence_lightning
 from stabn.errors import NotFiniteError, UserError
-from stabn.nn import Output, ResNet3D
+from stabn.nn import Output, VideoNetwork
 
 _HIGHER_PRECISION = "try --engine.precision 32-true"
 
@@ -33,7 +33,7 @@ class ArchivePredictor:
     """
 
     def __init__(
-        self, model: ResNet3D, preprocessing: Preprocessing, class_names: Sequence[str], engine: EngineRecipe
+        self, model: VideoNetwork, preprocessing: Preprocessing, class_names: Sequence[str], engine: EngineRecipe
     ) -> None:
         with silence_lightning():
             one_device = replace(engine, devices="1", strategy="auto", nodes=1)

@@ -63,11 +63,9 @@ def import_official_command(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is not empty; choose another folder")
     names = None if class_names is None else read_class_names(class_names)
-    model = import_official(checkpoint, class_names=names)
+    model = import_official(checkpoint, class_names=names, bgr=bgr)
     if sampling is not None and sampling.frames != model.frames:
         raise UserError(f"--sampling.frames: got {sampling.frames}, but {checkpoint} reads {model.frames} frames")
-    if bgr:
-        model.conv1.weight.data = model.conv1.weight.data.flip(1)
     model.preprocessing = Preprocessing(sampling or Sampling("dense", model.frames), resize=resize, crop=crop).as_json()
     model.save_pretrained(folder)
     print(f"{folder}: {model.architecture}, {model.num_classes} classes, {model.frames} frames")

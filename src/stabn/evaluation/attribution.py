@@ -19,7 +19,8 @@ from stabn.data.video.reader import init_reader_process
 from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_predictor, silence_lightning
 from stabn.errors import UserError
-from stabn.nn import STABN, Attention, ResNet3D
+from stabn.nn import Attention, VideoNetwork, has_attention
+from stabn.nn.backbone import map_of
 from stabn.nn.cam import branch_cam, cam, evaluation_mode, grad_cam, normalise_by_maximum, normalise_by_range
 
 EXPLAINERS: dict[str, Callable[[Any, Tensor, Tensor | None], Attention]] = {
@@ -36,12 +37,12 @@ REFERENCE_METHODS = ("random", "centre", "uniform")
 METHODS = (*EXPLAINERS, *REFERENCE_METHODS)
 
 
-def methods_of(model: ResNet3D) -> tuple[str, ...]:
+def methods_of(model: VideoNetwork) -> tuple[str, ...]:
     """The methods that fit a network; the plain network has no attention and no attention branch."""
-    return METHODS if isinstance(model, STABN) else tuple(m for m in METHODS if not m.startswith("attention"))
+    return METHODS if has_attention(model) else tuple(m for m in METHODS if not m.startswith("attention"))
 
 
-def check_methods(model: ResNet3D, methods: Sequence[str]) -> None:
+def check_methods(model: VideoNetwork, methods: Sequence[str]) -> None:
     """Check the names of explanation methods.
 
     Raises:
@@ -58,7 +59,7 @@ def check_methods(model: ResNet3D, methods: Sequence[str]) -> None:
 
 
 def attribute_clips(
-    model: STABN | ResNet3D,
+    model: VideoNetwork,
     clip_bcthw: Tensor,
     methods: Sequence[str],
     *,
@@ -88,7 +89,7 @@ def attribute_clips(
     """
     check_methods(model, methods)
     with evaluation_mode(model), torch.no_grad():
-        features_bcthw = model.encode(clip_bcthw)
+        features_bcthw = map_of(model.encode(clip_bcthw))
         size = (clip_bcthw.shape[2], *features_bcthw.shape[-2:])
         explanations = {}
         for method in methods:
@@ -137,12 +138,12 @@ class ExplainedNetwork:
         precision: context manager in which the network runs at the engine's precision.
     """
 
-    model: STABN | ResNet3D
-    plain: STABN | ResNet3D
+    model: VideoNetwork
+    plain: VideoNetwork
     precision: Callable[[], AbstractContextManager[Any]]
 
     @classmethod
-    def of(cls, model: STABN | ResNet3D, engine: EngineRecipe | None = None) -> "ExplainedNetwork":
+    def of(cls, model: VideoNetwork, engine: EngineRecipe | None = None) -> "ExplainedNetwork":
         """A copy of `model` on an engine; by default the one that `auto` selects.
 
         Raises:

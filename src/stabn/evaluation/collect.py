@@ -11,7 +11,7 @@ from stabn.edits.project import check_vacant, write_project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions, check_loader_options, predict, split_dataset
-from stabn.nn import STABN
+from stabn.nn import has_attention
 from stabn.runs import Run
 
 
@@ -64,7 +64,7 @@ def collect_project(
     check_loader_options(batch_size, workers)
     check_vacant(out)
     model, table, dataset = split_dataset(run, "train")
-    if not isinstance(model, STABN):
+    if not has_attention(model):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
     if get_predictions is None:
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "engine": engine}

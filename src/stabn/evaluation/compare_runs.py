@@ -15,7 +15,7 @@ from stabn.evaluation.comparison import compare_predictions
 from stabn.evaluation.faithfulness import run_faithfulness
 from stabn.evaluation.predict import Predictions, predict_split
 from stabn.evaluation.seeds import compare_over_seeds
-from stabn.nn import STABN
+from stabn.nn import has_attention
 from stabn.runs import Run, network_class_names, open_runs
 
 
@@ -134,7 +134,7 @@ def _by_repetition(folders: Sequence[Path], methods: Sequence[str]) -> list[list
 
 def _compared_run(run: Run, method: str) -> ComparedRun:
     model = run.model()
-    network = f"{'ST-ABN' if isinstance(model, STABN) else 'plain network'}, {model.architecture}"
+    network = f"{'ST-ABN' if has_attention(model) else 'plain network'}, {model.architecture}"
     return ComparedRun(run, method, network, network_class_names(model))
 
 

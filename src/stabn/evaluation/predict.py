@@ -19,7 +19,7 @@ from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_predictor, progress_bar, shard_indices, silence_lightning
 from stabn.errors import NotFiniteError, UserError
 from stabn.evaluation.replaced_attention import ATTENTIONS, SHUFFLED, random_derangement
-from stabn.nn import STABN, Attention, Output, ResNet3D
+from stabn.nn import Attention, Output, VideoNetwork, has_attention
 from stabn.records import Record
 from stabn.runs import Run, network_preprocessing
 
@@ -103,7 +103,7 @@ class Predictions:
 
 
 def predict(
-    model: STABN | ResNet3D,
+    model: VideoNetwork,
     dataset: VideoDataset,
     *,
     batch_size: int = 16,
@@ -143,7 +143,7 @@ def check_loader_options(batch_size: int, workers: int) -> None:
 
 
 def predict_each(
-    model: STABN | ResNet3D,
+    model: VideoNetwork,
     dataset: VideoDataset,
     attentions: Sequence[str],
     *,
@@ -171,7 +171,7 @@ def predict_each(
     for attention in attentions:
         if attention not in names:
             raise UserError(f"attention: got {attention!r}, expected one of {', '.join(names)}")
-        if attention != "as-is" and not isinstance(model, STABN):
+        if attention != "as-is" and not has_attention(model):
             raise UserError(
                 f"attention: got {attention!r}, but this is the plain network, which has none; leave it out"
             )
@@ -261,9 +261,7 @@ def _predictions(
     return Predictions(clip_ids, skipped=skipped, **columns)
 
 
-def split_dataset(
-    run: Run, split: str, *, clips: int = 1, crops: int = 1
-) -> tuple[STABN | ResNet3D, Table, VideoDataset]:
+def split_dataset(run: Run, split: str, *, clips: int = 1, crops: int = 1) -> tuple[VideoNetwork, Table, VideoDataset]:
     """A run's network, its table of clips, and the data set of one split, without augmentation.
 
     Args:
@@ -308,7 +306,7 @@ class _Predictor(LightningModule):
 
     def __init__(
         self,
-        model: STABN | ResNet3D,
+        model: VideoNetwork,
         attentions: Sequence[str],
         *,
         keep_maps: bool,
@@ -351,7 +349,7 @@ class _Predictor(LightningModule):
         return columns
 
     def _outputs(self, clip_bcthw: Tensor, rows: slice) -> dict[str, Output]:
-        if self.attentions == ("as-is",) or not isinstance(self.model, STABN):
+        if self.attentions == ("as-is",) or not has_attention(self.model):
             return {attention: self.model(clip_bcthw) for attention in self.attentions}
         features_bcthw = self.model.encode(clip_bcthw)
         own, attention_logits_bk = self.model.attend(features_bcthw)

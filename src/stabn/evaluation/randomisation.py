@@ -15,34 +15,10 @@ from stabn.data.clip_batch import ClipBatch
 from stabn.data.dataset import VideoDataset
 from stabn.evaluation.attribution import ExplainedNetwork, attribute_clips, clip_batches
 from stabn.evaluation.intervals import bootstrap_interval
-from stabn.nn import STABN, ResNet3D
-from stabn.nn.resnet3d import initialise
+from stabn.nn.backbones.resnet3d import initialise
 
 SIMILARITY_BOUND = 0.5
 """From this rank correlation on, the explanation of a randomised network counts as unchanged."""
-
-
-def randomisation_stages(model: STABN | ResNet3D) -> dict[str, list[nn.Module]]:
-    """The modules of a network by stage, from the classifier down to the stem."""
-    stages: dict[str, list[nn.Module]] = {"fc": [model.fc], "layer4": [model.layer4]}
-    if isinstance(model, STABN):
-        stages["attention mechanism"] = [model.conv_att_mechanism]
-        stages["attention branch"] = [
-            model.fc_att_out,
-            model.conv_temp_att3,
-            model.conv_temp_att2,
-            model.conv_temp_att1,
-            model.conv_spatial_att,
-            model.conv_att_out,
-            model.conv_att_common,
-            model.layer_att_common,
-        ]
-    return stages | {
-        "layer3": [model.layer3],
-        "layer2": [model.layer2],
-        "layer1": [model.layer1],
-        "stem": [model.conv1, model.bn1],
-    }
 
 
 def randomise_weights(part: nn.Module) -> None:
@@ -112,7 +88,7 @@ def measure_randomisation(
 
     trained = explain_all()
     result: dict[str, dict[str, Any]] = {method: {"temporal": [], "spatial": []} for method in methods}
-    stages = randomisation_stages(model)
+    stages = dict(reversed(model.stages().items()))
     for number, (part, modules) in enumerate(tqdm(stages.items(), desc="randomisation", unit="part", disable=None)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * len(stages) + number)

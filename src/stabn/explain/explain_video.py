@@ -13,7 +13,7 @@ from stabn.data.video.reader import read_clip
 from stabn.errors import UserError
 from stabn.explain.render import contact_sheet, write_explanation
 from stabn.files import atomic_write, write_json
-from stabn.nn import STABN, Output, ResNet3D
+from stabn.nn import STABN, Output, VideoNetwork
 from stabn.records import Record
 
 
@@ -52,7 +52,7 @@ def explain_video(
     return explain_clip(model, preprocessing, clip, class_names, clip_id=path.stem, label=label), clip
 
 
-def check_frames(model: ResNet3D, preprocessing: Preprocessing) -> None:
+def check_frames(model: VideoNetwork, preprocessing: Preprocessing) -> None:
     """Make sure that a network reads as many frames as its preprocessing takes from a video.
 
     Raises:

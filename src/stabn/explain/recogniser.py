@@ -25,7 +25,7 @@ from stabn.explain.explain_video import check_frames, explain_clip, explain_vide
 from stabn.explain.render import contact_sheet, write_explanation
 from stabn.files import atomic_write, write_json
 from stabn.memory import keep_freed_memory
-from stabn.nn import STABN, Output, ResNet3D, load_pretrained
+from stabn.nn import Output, VideoNetwork, has_attention, load_pretrained
 from stabn.nn.fast_inference import for_inference
 from stabn.records import Record
 from stabn.runs import network_class_names, network_preprocessing
@@ -70,7 +70,7 @@ class Recogniser:
 
     def __init__(
         self,
-        network: STABN | ResNet3D,
+        network: VideoNetwork,
         source: str = "network",
         engine: EngineRecipe = EngineRecipe(),  # noqa: B008
     ) -> None:
@@ -79,11 +79,11 @@ class Recogniser:
         self.preprocessing: Preprocessing = network_preprocessing(network, source)
         self.class_names = network_class_names(network)
         self._engine = replace(engine, accelerator="cpu")
-        if isinstance(network, STABN):
+        if has_attention(network):
             check_frames(network, self.preprocessing)
 
     def __repr__(self) -> str:
-        kind = "STABN" if isinstance(self.network, STABN) else "plain network"
+        kind = "STABN" if has_attention(self.network) else "plain network"
         return (
             f"Recogniser({self.source!r}: {kind} {self.network.architecture}, {len(self.class_names)} classes, "
             f"{self.preprocessing.sampling.frames} frames of {self.preprocessing.crop} x {self.preprocessing.crop} "
@@ -96,7 +96,7 @@ class Recogniser:
         Raises:
             UserError: it is the plain network.
         """
-        if not isinstance(self.network, STABN):
+        if not has_attention(self.network):
             raise UserError(
                 f"{self.source}: is the plain network, which has no attention to show; train with network.attention "
                 "true"
@@ -118,7 +118,7 @@ class Recogniser:
         if not 0 <= window < windows:
             raise ValueError(f"window: got {window} of {windows} windows, expected 0..windows - 1")
         model = self._predictor
-        assert isinstance(model, STABN)
+        assert has_attention(model)
         if isinstance(video, np.ndarray):
             clip = _sampled_array(video, self.preprocessing, window, windows)
             record = explain_clip(model, self.preprocessing, clip, self.class_names, clip_id=_ARRAY)
@@ -146,7 +146,7 @@ class Recogniser:
         return PredictionTable(self._predicted(video) for video in bar)
 
     @cached_property
-    def _predictor(self) -> ResNet3D:
+    def _predictor(self) -> VideoNetwork:
         """The network as it answers fastest; in double precision the network itself."""
         self._engine.log_settings()
         if self._engine.keeps_memory():

@@ -3,9 +3,25 @@
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from stabn.errors import NotFiniteError
+
+
+def repeat_steps(values_bs: Float[Tensor, "b s ..."], stride: int, frames: int) -> Float[Tensor, "b t ..."]:
+    """The value of each step of the features for each of its frames: frame t takes that of step floor(t / stride)."""
+    return values_bs if stride == 1 else values_bs.repeat_interleave(stride, dim=1)[:, :frames]
+
+
+def pool_frames(values_bt: Float[Tensor, "b t ..."], stride: int) -> Float[Tensor, "b s ..."]:
+    """The mean over the frames of each step, the transpose of `repeat_steps` divided by the number of frames."""
+    if stride == 1:
+        return values_bt
+    whole = values_bt.shape[1] // stride * stride
+    steps = values_bt[:, :whole].unflatten(1, (-1, stride)).mean(dim=2)
+    # The last step may have fewer frames.
+    return steps if whole == values_bt.shape[1] else torch.cat((steps, values_bt[:, whole:].mean(1, True)), dim=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ as before.
 Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,50 +15,67 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from stabn.nn.attention import Attention
-from stabn.nn.resnet3d import ResNet3D
+from stabn.errors import UserError
+from stabn.nn.attention import Attention, repeat_steps
+from stabn.nn.backbone import map_of, with_map
+from stabn.nn.network import VideoNetwork
 from stabn.nn.stabn import STABN
 
 
-def cam(model: ResNet3D, clip_bcthw: Tensor, classes_b: Int[Tensor, " b"] | None = None) -> Float[Tensor, "b t h w"]:
+def cam(
+    model: VideoNetwork, clip_bcthw: Tensor, classes_b: Int[Tensor, " b"] | None = None
+) -> Float[Tensor, "b t h w"]:
     """Class activation mapping (Zhou et al. 2016) of the perception branch, or of the plain network, over space-time.
 
-        evidence_c[t, h, w] = sum_k fc[c, k] layer4_k[t, h, w]
+        evidence_c[t, h, w] = sum_k fc[c, k] maps_k[t, h, w]
 
-    It is exact: the mean over (t, h, w) plus the classifier's bias is the logit of class c.
+    It is exact: the mean over (t, h, w) plus the classifier's bias is the logit of class c. Where the maps have fewer
+    steps than the clip has frames, each step's evidence is repeated for its frames.
 
     Args:
-        model: the network.
+        model: a network whose base network has a `linear` classifier of the maps' mean.
         clip_bcthw: (B, 3, T, H, W) as for the network.
         classes_b: (B,) int64, the class to explain of each clip; by default the most probable one.
 
     Returns:
-        (B, T, h, w), of any sign; h and w are those of layer4's output.
+        (B, T, h, w), of any sign; h and w are those of the last maps.
 
     Raises:
+        UserError: the base network's classifier is another one, so that CAM is not defined.
         ValueError: the clip has another shape or dtype than the network takes, or not one class per clip.
         IndexError: a class out of range.
     """
-    maps_bcthw, logits_bk = _forward_with_maps(model, model.layer4, clip_bcthw)
-    weights_bc = model.fc.weight.detach()[_classes_or_predicted(classes_b, logits_bk)]
-    return torch.einsum("bc,bcthw->bthw", weights_bc, maps_bcthw.to(weights_bc.dtype))
+    return _of_frames(_cam_of_steps(model, clip_bcthw, classes_b), clip_bcthw.shape[2])
 
 
 def grad_cam(
-    model: ResNet3D, clip_bcthw: Tensor, classes_b: Int[Tensor, " b"] | None = None
+    model: VideoNetwork, clip_bcthw: Tensor, classes_b: Int[Tensor, " b"] | None = None
 ) -> Float[Tensor, "b t h w"]:
-    """Grad-CAM (Selvaraju et al. 2017) over layer4's output, over space-time.
+    """Grad-CAM (Selvaraju et al. 2017) of the last maps before the classifier, over space-time.
 
-        relu( sum_k a_k layer4_k[t, h, w] ),    a_k = mean over (t, h, w) of d logit_c / d layer4_k[t, h, w]
+        relu( sum_k a_k maps_k[t, h, w] ),    a_k = mean over (t, h, w) of d logit_c / d maps_k[t, h, w]
 
-    Behind layer4 our networks only average and classify linearly, so that a_k = fc[c, k] / (T h w), and Grad-CAM is
-    relu(`cam`) / (T h w). Arguments and errors are those of `cam`.
+    Where CAM is defined, a_k = fc[c, k] / (T h w), so that Grad-CAM is relu(`cam`) / (T h w). Arguments and errors are
+    those of `cam`, but that any base network will do.
 
     Returns:
         (B, T, h, w) from 0.
     """
-    evidence_bthw = cam(model, clip_bcthw, classes_b)
-    return evidence_bthw.relu() / evidence_bthw[0].numel()
+    if model.backbone.linear is not None:
+        evidence_bthw = _cam_of_steps(model, clip_bcthw, classes_b)
+        return _of_frames(evidence_bthw.relu() / evidence_bthw[0].numel(), clip_bcthw.shape[2])
+    with evaluation_mode(model):
+        with torch.no_grad():
+            maps = model.last_maps(clip_bcthw)
+        with torch.enable_grad():
+            map_bcthw = map_of(maps).detach().requires_grad_()
+            logits_bk = model.backbone.classify(with_map(maps, map_bcthw))
+            chosen_b = _classes_or_predicted(classes_b, logits_bk)
+            score = logits_bk.gather(1, chosen_b[:, None]).sum()  # clips do not influence each other
+            (gradient_bcthw,) = torch.autograd.grad(score, map_bcthw)
+    weights_bc = gradient_bcthw.mean(dim=(2, 3, 4))
+    evidence_bthw = torch.einsum("bc,bcthw->bthw", weights_bc, map_bcthw.detach()).relu()
+    return _of_frames(evidence_bthw, clip_bcthw.shape[2])
 
 
 def branch_cam(
@@ -67,7 +85,7 @@ def branch_cam(
 
         evidence_c[t, h, w] = sum_k W[c, k, t] map_k[t, h, w]
 
-    with the maps of `conv_att_out` and the weights W (K, K, T) of `fc_att_out`. It is exact: the sum over frames of
+    with the maps of `conv_att_out` and the weights W (K, K, T') of `fc_att_out`. It is exact: the sum over steps of
     the mean over (h, w), plus the bias, is the branch's logit of class c.
 
     Args:
@@ -81,9 +99,31 @@ def branch_cam(
     Raises:
         ValueError, IndexError: as in `cam`.
     """
-    maps_bkthw, logits_bk = _forward_with_maps(model, model.conv_att_out, clip_bcthw)
-    weight_kkt = model.fc_att_out.weight.detach().view(model.num_classes, model.num_classes, model.frames)
-    return torch.einsum("bkt,bkthw->bthw", weight_kkt[_classes_or_predicted(classes_b, logits_bk)], maps_bkthw)
+    with evaluation_mode(model), torch.no_grad():
+        features = model.encode(clip_bcthw)
+        maps_bkthw = model.conv_att_out(model.class_maps(features))
+        logits_bk = model.perceive(features, model.attend(features)[0])
+    weight_kkt = model.fc_att_out.weight.detach().unflatten(1, (model.num_classes, -1))
+    classes_b = _classes_or_predicted(classes_b, logits_bk)
+    return _of_frames(torch.einsum("bkt,bkthw->bthw", weight_kkt[classes_b], maps_bkthw), clip_bcthw.shape[2])
+
+
+def _cam_of_steps(model: VideoNetwork, clip_bcthw: Tensor, classes_b: Tensor | None) -> Tensor:
+    linear = model.backbone.linear
+    if linear is None:
+        raise UserError(
+            f"cam: is not defined for {model.architecture}, which does not classify the mean of its maps; use grad-cam"
+        )
+    with evaluation_mode(model), torch.no_grad():
+        maps = model.last_maps(clip_bcthw)
+        logits_bk = model.backbone.classify(maps)
+    weights_bc = linear.weight.detach()[_classes_or_predicted(classes_b, logits_bk)]
+    return torch.einsum("bc,bcthw->bthw", weights_bc, map_of(maps).to(weights_bc.dtype))
+
+
+def _of_frames(evidence_bthw: Tensor, frames: int) -> Tensor:
+    """The evidence of each step for each of its frames."""
+    return repeat_steps(evidence_bthw, math.ceil(frames / evidence_bthw.shape[1]), frames)
 
 
 def normalise_by_range(evidence_bthw: Float[Tensor, "b t h w"]) -> Attention:
@@ -125,18 +165,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _forward_with_maps(model: ResNet3D, module: nn.Module, clip_bcthw: Tensor) -> tuple[Tensor, Tensor]:
-    """A module's output, (B, C, T, h, w), and the network's logits, (B, K), in evaluation mode."""
-    outputs: list[Tensor] = []
-    handle = module.register_forward_hook(lambda _module, _inputs, maps: outputs.append(maps))
-    try:
-        with evaluation_mode(model), torch.no_grad():
-            logits_bk = model(clip_bcthw).logits
-    finally:
-        handle.remove()
-    return outputs[0], logits_bk
 
 
 def _classes_or_predicted(classes_b: Tensor | None, logits_bk: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from stabn.errors import UserError
+from stabn.nn.backbones.resnet3d import ARCHITECTURES, ResNet3D
 from stabn.nn.hub import CONFIG, read_config
-from stabn.nn.resnet3d import ARCHITECTURES, ResNet3D
+from stabn.nn.network import PlainNetwork, VideoNetwork
 from stabn.nn.stabn import STABN
 from stabn.nn.state_dict import read_tensors
 
@@ -19,7 +20,7 @@ OFFICIAL = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 _REMEDY = "expected a checkpoint of the official ST-ABN code"
 
 
-def load_pretrained(folder: Path | str) -> STABN | ResNet3D:
+def load_pretrained(folder: Path | str) -> VideoNetwork:
     """Load the network of a folder that `save_pretrained` wrote, of either kind; in evaluation mode, offline.
 
     Raises:
@@ -28,7 +29,7 @@ def load_pretrained(folder: Path | str) -> STABN | ResNet3D:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give one that save_pretrained or a training run wrote")
-    kinds: dict[str, type[ResNet3D]] = {"stabn": STABN, "resnet3d": ResNet3D}
+    kinds: dict[str, type[VideoNetwork]] = {"stabn": STABN, "plain": PlainNetwork}
     kind, _ = read_config(folder)
     if kind not in kinds:
         raise UserError(f"{folder / CONFIG}: kind: got {kind!r}, expected one of {', '.join(kinds)}")
@@ -40,6 +41,7 @@ def import_official(
     *,
     class_names: Sequence[str] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    bgr: bool = False,
 ) -> STABN:
     """Load a checkpoint of the official ST-ABN code as a network; in evaluation mode, on the CPU.
 
@@ -51,6 +53,7 @@ def import_official(
         path: the checkpoint; nothing in it is executed.
         class_names: K names in the order of the outputs, or None.
         preprocessing: how clips must be prepared, or None; the checkpoint does not contain it.
+        bgr: whether it was trained on blue, green, red; the network then takes red, green, blue like all others.
 
     Raises:
         UserError: the file is missing or no such checkpoint; it names the first offending tensor.
@@ -71,7 +74,10 @@ def import_official(
     for name, own in model.state_dict().items():
         if name.endswith(".num_batches_tracked"):
             tensors.setdefault(name, torch.zeros((), dtype=own.dtype))
-    return model.assign_tensors(tensors, source=source, remedy=f"{_REMEDY}, here for {architecture}")
+    model = model.assign_tensors(tensors, source=source, remedy=f"{_REMEDY}, here for {architecture}")
+    if bgr and isinstance(model.backbone, ResNet3D):
+        model.backbone.reverse_colours()
+    return model
 
 
 def _architecture(tensors: Mapping[str, Tensor], source: str) -> str:

@@ -5,6 +5,7 @@ nothing, and in float32 on a CPU kernels of size three use Winograd's algorithm 
 like the network it was made from, but cannot be trained or saved, and no gradient passes its convolutions.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stabn.nn.attention import Attention
-from stabn.nn.resnet3d import ResidualBlock, ResNet3D
+from stabn.nn.backbone import Features, map_of, with_map
+from stabn.nn.network import PlainNetwork, VideoNetwork
 from stabn.nn.stabn import STABN, Perceiver
 from stabn.nn.winograd import SpatialWinogradConv, TemporalWinogradConv, to_channels_last
 
@@ -24,12 +26,12 @@ DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": to
 WINOGRAD_MINIMUM = 128
 """Channels times frames of a kernel from which Winograd's sums cost less than the multiplications that they save."""
 
-Network = TypeVar("Network", bound=ResNet3D)
+Network = TypeVar("Network", bound=VideoNetwork)
 
 
-def supports_fast_inference(model: ResNet3D) -> bool:
+def supports_fast_inference(model: VideoNetwork) -> bool:
     """Whether `fast_inference_copy` can copy a network; a subclass may compute something else."""
-    return type(model) in (STABN, ResNet3D)
+    return type(model) in (STABN, PlainNetwork) and model.backbone.can_fold
 
 
 def for_inference(model: Network, precision: str, device: torch.device, *, fast: bool = True) -> Network:
@@ -51,34 +53,30 @@ def fast_inference_copy(model: Network, dtype: torch.dtype | None = None, *, win
     """Copy a network for fast inference, on the same device.
 
     Args:
-        model: `ResNet3D` or `STABN`; is not changed.
+        model: `PlainNetwork` or `STABN` around a base network that `can_fold`; is not changed.
         dtype: of clips, features and their convolutions; by default that of the weights. Attention and class scores
             are computed and returned in the dtype of the weights.
         winograd: whether kernels of size three use Winograd's algorithm; by default in float32 on a CPU only.
 
     Returns:
-        `InferenceSTABN` or `InferenceResNet3D`, in evaluation mode.
+        `InferenceSTABN` or `InferencePlainNetwork`, in evaluation mode.
     """
-    weight = model.conv1.weight
+    weight = next(model.parameters())
     dtype = weight.dtype if dtype is None else dtype
     if winograd is None:
         winograd = dtype == torch.float32 and weight.device.type == "cpu"
     copy: Any = deepcopy(model)
-    copy.__class__ = InferenceSTABN if isinstance(model, STABN) else InferenceResNet3D
+    copy.__class__ = InferenceSTABN if isinstance(model, STABN) else InferencePlainNetwork
     fold = partial(_folded, dtype=dtype, winograd=winograd)
     with torch.no_grad():
-        copy.conv1, copy.bn1 = fold(model.conv1, model.bn1), nn.Identity()
-        for block in list(copy.modules()):
-            if isinstance(block, ResidualBlock):
-                for number, (convolution, norm) in enumerate(block.convolutions, start=1):
-                    setattr(block, f"conv{number}", fold(convolution, norm))
-                    setattr(block, f"bn{number}", nn.Identity())
-                if block.downsample is not None:
-                    block.downsample = nn.Sequential(fold(*block.downsample))
-        copy.drop = _ToDtype(weight.dtype)
+        for part in [part for part in copy.modules() if hasattr(part, "foldable")]:
+            for parent, convolution, norm in part.foldable():
+                setattr(parent, convolution, fold(getattr(parent, convolution), getattr(parent, norm)))
+                setattr(parent, norm, nn.Identity())
+        copy.backbone.drop = to_weights = _ToDtype(weight.dtype)
         if isinstance(model, STABN):
             before, mix, after, _ = cast(Any, model.conv_att_common)
-            copy.conv_att_common = nn.Sequential(fold(mix, after, before=before), nn.ReLU(inplace=True), copy.drop)
+            copy.conv_att_common = nn.Sequential(fold(mix, after, before=before), nn.ReLU(inplace=True), to_weights)
             mix_weight, mix_bias = fold_batch_norm(*cast(Any, model.conv_att_mechanism))
             in_space, in_time = mix_weight[..., 0, 0, 0].to(dtype).chunk(2, dim=1)
             copy.conv_att_mechanism = nn.Sequential()
@@ -88,7 +86,7 @@ def fast_inference_copy(model: Network, dtype: torch.dtype | None = None, *, win
     return cast(Network, copy.requires_grad_(False).eval())
 
 
-class _InferenceOnly(ResNet3D):
+class _InferenceOnly(VideoNetwork):
     def save_pretrained(self, *_arguments: Any, **_options: Any) -> str | None:
         """Not for a copy, whose folded weights cannot be loaded again.
 
@@ -98,8 +96,8 @@ class _InferenceOnly(ResNet3D):
         raise TypeError("got a copy for fast inference, expected the network it was made from")
 
 
-class InferenceResNet3D(_InferenceOnly):
-    """A fast-inference copy of a `ResNet3D`."""
+class InferencePlainNetwork(_InferenceOnly, PlainNetwork):
+    """A fast-inference copy of a `PlainNetwork`."""
 
 
 class InferenceSTABN(_InferenceOnly, STABN):
@@ -109,8 +107,21 @@ class InferenceSTABN(_InferenceOnly, STABN):
     mix_in_time: Tensor
     mix_bias: Tensor
 
-    def perceiver(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Perceiver:
-        """`perceive` for many attentions of the same features.
+    def perceiver(self, features: Features) -> Perceiver:
+        """`perceive` for many attentions of the same features."""
+        weigh, nbytes = self._weigher(features)
+        return Perceiver(lambda attention: self.classify(weigh(attention)), nbytes)
+
+    def weigh(self, features: Features, attention: Attention) -> Features:
+        """As `STABN.weigh`."""
+        return self._weigher(features)[0](attention)
+
+    def perceive(self, features: Features, attention: Attention) -> Float[Tensor, "b k"]:
+        """As `STABN.perceive`."""
+        return self.perceiver(features)(attention)
+
+    def _weigher(self, features: Features) -> tuple[Callable[[Attention], Features], int]:
+        """`weigh` as a function of the attention alone, and its size in bytes.
 
         A 1 x 1 x 1 convolution commutes with a factor per place:
 
@@ -118,27 +129,23 @@ class InferenceSTABN(_InferenceOnly, STABN):
 
         So W_s f and W_t f are computed once, and nothing is concatenated.
         """
-        self._check_frames("features", features_bcthw)
-        f_bthwc = to_channels_last(features_bcthw).permute(0, 2, 3, 4, 1)
+        self._check_steps(features)
+        f_bthwc = to_channels_last(map_of(features)).permute(0, 2, 3, 4, 1)
         in_space, in_time = (
             F.linear(f_bthwc, weight).permute(0, 4, 1, 2, 3) for weight in (self.mix_in_space, self.mix_in_time)
         )
 
-        def perceive(attention: Attention) -> Tensor:
-            self._check_attention(features_bcthw, attention)
-            spatial = attention.spatial[:, None].to(in_space)
-            temporal = attention.temporal[:, None, :, None, None].to(in_space)
+        def weigh(attention: Attention) -> Features:
+            m_s_bthw, m_t_bt = self._attention_of_steps(features, attention)
+            spatial = m_s_bthw[:, None].to(in_space)
+            temporal = m_t_bt[:, None, :, None, None].to(in_space)
             if self.mechanism == "gated-both":
                 spatial = temporal = spatial * temporal
             else:
                 spatial = (1 + spatial) * temporal if self.mechanism == "gated" else 1 + spatial
-            return self.classify(torch.addcmul(self.mix_bias, spatial, in_space).addcmul_(temporal, in_time))
+            return with_map(features, torch.addcmul(self.mix_bias, spatial, in_space).addcmul_(temporal, in_time))
 
-        return Perceiver(perceive, in_space.nbytes + in_time.nbytes)
-
-    def perceive(self, features_bcthw: Float[Tensor, "b c t h w"], attention: Attention) -> Float[Tensor, "b k"]:
-        """As `STABN.perceive`."""
-        return self.perceiver(features_bcthw)(attention)
+        return weigh, in_space.nbytes + in_time.nbytes
 
 
 def fold_batch_norm(

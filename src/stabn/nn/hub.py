@@ -35,6 +35,7 @@ _ARGUMENTS: dict[str, Any] = {
     "class_names": list | None,
     "preprocessing": dict | None,
 }
+_OPTIONAL: dict[str, Any] = {"backbone_options": dict}
 _SAVE_AGAIN = "save the network again with save_pretrained"
 _CARD = """---
 {{ card_data }}
@@ -64,7 +65,8 @@ def read_config(folder: Path | str) -> tuple[str, dict[str, Any]]:
     if not isinstance(kind, str):
         raise UserError(f"{path}: kind: got {kind!r}, expected a string; {_SAVE_AGAIN}")
     arguments = {name: value for name, value in fields.items() if name not in ("format", "kind")}
-    types = _ARGUMENTS | ({"mechanism": str} if kind == "stabn" else {})
+    types = _ARGUMENTS | _OPTIONAL | ({"mechanism": str} if kind == "stabn" else {})
+    kind = "plain" if kind == "resnet3d" else kind  # its name while there was one family of base networks
     for name in [*_ARGUMENTS, *arguments]:
         if name not in arguments or name not in types:
             raise UserError(f"{path}: {name}: {'unknown' if name in arguments else 'missing'} field; {_SAVE_AGAIN}")
@@ -106,7 +108,8 @@ class PretrainedNetwork(
 
     def config(self) -> dict[str, Any]:
         """The content of config.json: the format, the kind of network and the arguments that build it."""
-        return {"format": FORMAT, "kind": self.kind, **{name: getattr(self, name) for name in _ARGUMENTS}}
+        optional = {name: value for name in _OPTIONAL if (value := getattr(self, name))}
+        return {"format": FORMAT, "kind": self.kind, **{name: getattr(self, name) for name in _ARGUMENTS}, **optional}
 
     def save_pretrained(
         self,

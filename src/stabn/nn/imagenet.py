@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stabn.errors import UserError
 from stabn.nn.hub import download
-from stabn.nn.resnet3d import ResNet3D
+from stabn.nn.network import VideoNetwork
 from stabn.nn.state_dict import check_tensors, first_line_of, read_tensors
 
 _SHARED = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
@@ -30,7 +30,7 @@ class InflationReport:
 
 
 def load_imagenet(
-    model: ResNet3D, state_dict: Mapping[str, Tensor], *, inflation: Literal["centre", "average"] = "centre"
+    model: VideoNetwork, state_dict: Mapping[str, Tensor], *, inflation: Literal["centre", "average"] = "centre"
 ) -> InflationReport:
     """Fill a network with the weights of a 2D ResNet of the same depth, in place.
 

@@ -3,15 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeGuard, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from stabn.errors import UserError
-from stabn.nn.attention import Attention, Output
-from stabn.nn.resnet3d import ARCHITECTURES, ResNet3D, initialise, residual_layer
+from stabn.nn.attention import Attention, Output, pool_frames, repeat_steps
+from stabn.nn.backbone import Features, map_of, with_map
+from stabn.nn.backbones.resnet3d import initialise
+from stabn.nn.network import VideoNetwork
 
 Mechanism = Literal["paper", "gated", "gated-both"]
 MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
@@ -34,15 +36,16 @@ class Perceiver:
         return self.function(attention)
 
 
-class STABN(ResNet3D):
-    """The Spatio-Temporal Attention Branch Network: a 3D ResNet with an attention branch.
+class STABN(VideoNetwork):
+    """The Spatio-Temporal Attention Branch Network: a base network with an attention branch.
 
     `model(clip)` is `perceive(features, attend(features))` of `features = encode(clip)`. Nothing is mutated: for the
     class scores of another attention, give another `Attention` to `perceive` with the same features.
 
-    Arguments and errors are those of `ResNet3D`, but the temporal attention has one weight per frame, so the number
-    of frames is fixed. Names and shapes of all tensors are those of the official code's checkpoints, and the same for
-    all mechanisms.
+    Arguments and errors are those of `VideoNetwork`, but the temporal attention has one weight per frame, so the number
+    of frames is fixed. With 3D ResNets, names and shapes of all tensors are those of the official code's checkpoints;
+    they are the same for all mechanisms. Where the features have fewer steps than the clip has frames, the network
+    computes one score and one map per step; attention has T frames everywhere (`repeat_steps`, `pool_frames`).
 
     Args:
         mechanism: "paper" is Eqs. 1 to 3, in which f_s passes on all frames whatever M_t is. In "gated" (ours) M_t
@@ -60,16 +63,15 @@ class STABN(ResNet3D):
         class_names: Sequence[str] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
         mechanism: str = "paper",
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(architecture, num_classes, frames, dropout, class_names, preprocessing)
+        super().__init__(architecture, num_classes, frames, dropout, class_names, preprocessing, backbone_options)
         if mechanism not in MECHANISMS:
             raise UserError(f"mechanism: got {mechanism!r}, expected one of {', '.join(MECHANISMS)}")
         self.mechanism = mechanism
-        shape = ARCHITECTURES[architecture]
-        k, t, extracted = num_classes, frames, shape.channels_out(3)
-        # layer4 once more, but at the features' own resolution so that the maps stay fine.
-        self.layer_att_common = residual_layer(shape, 4, spatial_stride=1)
-        branch = shape.channels_out(4)
+        k, t, extracted = num_classes, self.backbone.steps(frames), self.backbone.channels
+        self.layer_att_common = self.backbone.fresh_head()
+        branch = self.backbone.branch_channels
         self.conv_att_common = nn.Sequential(
             nn.BatchNorm3d(branch), nn.Conv3d(branch, k, 1, bias=False), nn.BatchNorm3d(k), nn.ReLU(inplace=True)
         )
@@ -85,63 +87,84 @@ class STABN(ResNet3D):
             nn.Conv3d(2 * extracted, extracted, 1, bias=False), nn.BatchNorm3d(extracted)
         )
         for name, module in self.named_children():
-            if "att" in name:  # the base class has initialised its own
+            if "att" in name:  # the base network has initialised its own
                 initialise(module)
 
     def config(self) -> dict[str, Any]:
         """The content of config.json; the mechanism only where it is not the paper's."""
         return super().config() | ({} if self.mechanism == "paper" else {"mechanism": self.mechanism})
 
-    def encode(self, clip_bcthw: Tensor) -> Float[Tensor, "b c t h w"]:
-        """f(x): the features after layer3.
+    def stages(self) -> dict[str, tuple[nn.Module, ...]]:
+        """As for any network, with the attention branch and the mechanism between extractor and head."""
+        stages = list(self.backbone.stages().items())
+        branch = (
+            self.layer_att_common,
+            self.conv_att_common,
+            self.conv_att_out,
+            self.conv_spatial_att,
+            self.conv_temp_att1,
+            self.conv_temp_att2,
+            self.conv_temp_att3,
+            self.fc_att_out,
+        )
+        split = self.backbone.extracting
+        own = {"attention branch": branch, "attention mechanism": (self.conv_att_mechanism,)}
+        return dict(stages[:split]) | own | dict(stages[split:])
 
-        Args:
-            clip_bcthw: (B, 3, T, H, W) in the dtype of the weights, normalised as in training; T = `self.frames`.
-
-        Returns:
-            (B, C', T, h, w), where h = ceil(H / 16) and w = ceil(W / 16); for the fine architectures 8 in place of 16.
+    def encode(self, clip_bcthw: Tensor) -> Features:
+        """As `VideoNetwork.encode`, for clips of T = `self.frames` frames.
 
         Raises:
             ValueError: the clip has another shape, number of frames or dtype.
         """
-        self._check_clip(clip_bcthw)
-        self._check_frames("clip", clip_bcthw)
-        return super().encode(clip_bcthw)
+        self.backbone.check_clip(clip_bcthw)
+        if clip_bcthw.shape[2] != self.frames:
+            raise ValueError(
+                f"clip: got {clip_bcthw.shape[2]} frames, expected {self.frames}, which this network was built for"
+            )
+        return self.backbone.extract(clip_bcthw)
 
-    def attend(self, features_bcthw: Float[Tensor, "b c t h w"]) -> tuple[Attention, Float[Tensor, "b k"]]:
+    def class_maps(self, features: Features) -> Float[Tensor, "b k t h w"]:
+        """One map per class, from which the attention branch computes its three outputs."""
+        return self.conv_att_common(self.layer_att_common(map_of(features)))
+
+    def attend(self, features: Features) -> tuple[Attention, Float[Tensor, "b k"]]:
         """The attention of both kinds, and the attention branch's own class scores.
 
         Args:
-            features_bcthw: (B, C', T, h, w) from `encode`.
+            features: (B, C', T', h, w) from `encode`.
 
         Returns:
             M_s(x) as (B, T, h, w) and M_t(x) as (B, T), both in 0..1, and unnormalised class scores (B, K).
 
         Raises:
-            ValueError: the features have another number of frames.
+            ValueError: the features have another number of steps.
         """
-        self._check_frames("features", features_bcthw)
-        # One feature map per class, from which all three outputs are computed.
-        maps_bkthw = self.conv_att_common(self._run_layer(self.layer_att_common, features_bcthw))
+        self._check_steps(features)
+        maps_bkthw = self.class_maps(features)
         per_frame_bkt = self.conv_att_out(maps_bkthw).mean(dim=(3, 4))
-        logits_bk = self.fc_att_out(self.drop(per_frame_bkt.flatten(1)))
+        logits_bk = self.fc_att_out(self.backbone.drop(per_frame_bkt.flatten(1)))
         spatial_bthw = self.conv_spatial_att(maps_bkthw).squeeze(1)
         # Frames become channels, so that every frame's importance may depend on all frames.
         frames_bthw = self.conv_temp_att2(self.conv_temp_att1(maps_bkthw).squeeze(1))
         temporal_bt = self.conv_temp_att3(frames_bthw.mean(dim=(2, 3)))
-        return Attention(spatial_bthw, temporal_bt), logits_bk
+        stride = self.backbone.time_stride
+        return Attention(
+            repeat_steps(spatial_bthw, stride, self.frames), repeat_steps(temporal_bt, stride, self.frames)
+        ), logits_bk
 
-    def perceive(self, features_bcthw: Float[Tensor, "b c t h w"], attention: Attention) -> Float[Tensor, "b k"]:
+    def perceive(self, features: Features, attention: Attention) -> Float[Tensor, "b k"]:
         """Class scores of the perception branch for features weighted by an attention.
 
             f_s = (1 + M_s) f           (1)  residual, so that a zero in the map does not erase the features
             f_t =      M_t  f           (2)
             f'  = bn(conv([f_s, f_t]))  (3)
 
-        With "gated", f_s = (1 + M_s) f_t in place of (1); with "gated-both", f_s = f_t = M_s M_t f.
+        With "gated", f_s = (1 + M_s) f_t in place of (1); with "gated-both", f_s = f_t = M_s M_t f. Class tokens, where
+        the base network has them, are not weighed.
 
         Args:
-            features_bcthw: (B, C', T, h, w) from `encode`.
+            features: (B, C', T', h, w) from `encode`.
             attention: that of `attend`, or any other of the same shape.
 
         Returns:
@@ -150,39 +173,58 @@ class STABN(ResNet3D):
         Raises:
             ValueError: the attention's shape is not that of the features.
         """
-        self._check_frames("features", features_bcthw)
-        self._check_attention(features_bcthw, attention)
-        f_t_bcthw = attention.temporal[:, None, :, None, None] * features_bcthw
-        m_s_b1thw = attention.spatial[:, None]
+        return self.classify(self.weigh(features, attention))
+
+    def weigh(self, features: Features, attention: Attention) -> Features:
+        """f', the features weighted by an attention; arguments and errors as of `perceive`."""
+        self._check_steps(features)
+        m_s_bthw, m_t_bt = self._attention_of_steps(features, attention)
+        features_bcthw = map_of(features)
+        f_t_bcthw = m_t_bt[:, None, :, None, None] * features_bcthw
+        m_s_b1thw = m_s_bthw[:, None]
         if self.mechanism == "gated-both":
             f_t_bcthw = f_s_bcthw = m_s_b1thw * f_t_bcthw
         else:
             f_s_bcthw = (1 + m_s_b1thw) * (f_t_bcthw if self.mechanism == "gated" else features_bcthw)
-        return self.classify(self.conv_att_mechanism(torch.cat((f_s_bcthw, f_t_bcthw), dim=1)))
+        mixed_bcthw = self.conv_att_mechanism(torch.cat((f_s_bcthw, f_t_bcthw), dim=1))
+        return with_map(features, mixed_bcthw)
 
-    def perceiver(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Perceiver:
+    def perceiver(self, features: Features) -> Perceiver:
         """`perceive` for many attentions of the same features.
 
         Arguments and errors are those of `perceive`. It is cheaper only in `stabn.nn.fast_inference`.
         """
-        return Perceiver(partial(self.perceive, features_bcthw), features_bcthw.nbytes)
+        return Perceiver(partial(self.perceive, features), map_of(features).nbytes)
 
     def forward(self, clip_bcthw: Tensor) -> Output:
         """The output for a batch of clips with its attention; shapes and errors as in `encode`."""
-        features_bcthw = self.encode(clip_bcthw)
-        attention, attention_logits_bk = self.attend(features_bcthw)
-        return Output(self.perceive(features_bcthw, attention), attention_logits_bk, attention)
+        features = self.encode(clip_bcthw)
+        attention, attention_logits_bk = self.attend(features)
+        return Output(self.perceive(features, attention), attention_logits_bk, attention)
 
-    def _check_attention(self, features_bcthw: Tensor, attention: Attention) -> None:
-        expected = (features_bcthw.shape[0], *features_bcthw.shape[2:])
+    def last_maps(self, clip_bcthw: Tensor) -> Features:
+        """The perception branch's maps before its classifier; shapes and errors as in `encode`."""
+        features = self.encode(clip_bcthw)
+        return self.backbone.deepen(self.weigh(features, self.attend(features)[0]))
+
+    def _attention_of_steps(self, features: Features, attention: Attention) -> tuple[Tensor, Tensor]:
+        """M_s (B, T', h, w) and M_t (B, T') on the steps of the features."""
+        shape = tuple(map_of(features).shape)
+        expected = (shape[0], self.frames, *shape[3:])
         if tuple(attention.spatial.shape) != expected:
             raise ValueError(
                 f"attention: got spatial shape {tuple(attention.spatial.shape)}, expected {expected} "
-                f"for features of shape {tuple(features_bcthw.shape)}"
+                f"for features of shape {shape}"
             )
+        stride = self.backbone.time_stride
+        return pool_frames(attention.spatial, stride), pool_frames(attention.temporal, stride)
 
-    def _check_frames(self, name: str, value_bcthw: Tensor) -> None:
-        if value_bcthw.shape[2] != self.frames:
-            raise ValueError(
-                f"{name}: got {value_bcthw.shape[2]} frames, expected {self.frames}, which this network was built for"
-            )
+    def _check_steps(self, features: Features) -> None:
+        got, expected = map_of(features).shape[2], self.backbone.steps(self.frames)
+        if got != expected:
+            raise ValueError(f"features: got {got} frames, expected {expected}, which this network was built for")
+
+
+def has_attention(model: object) -> TypeGuard[STABN]:
+    """Whether a network has an attention branch; type checkers know it as `STABN` where this is true."""
+    return isinstance(model, STABN)

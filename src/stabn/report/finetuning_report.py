@@ -18,14 +18,14 @@ from stabn.evaluation.predict import Predictions
 from stabn.explain.explain_video import explain_video
 from stabn.explain.render import write_comparison
 from stabn.files import read_json
-from stabn.nn import STABN, ResNet3D
+from stabn.nn import VideoNetwork, has_attention
 from stabn.records import Edit
 from stabn.report.comparison_report import comparison_table, machine_facts, training_settings
 from stabn.report.content import Confusion, Curve, Example, Page
 from stabn.report.page import write_page
 from stabn.runs import Run, network_class_names, network_preprocessing
 
-Models = Mapping[str, STABN | ResNet3D]
+Models = Mapping[str, VideoNetwork]
 
 _READING = (
     "Each number is the percentage of clips of “{split}” whose first answer is right, with its 95 % interval and the "
@@ -128,7 +128,7 @@ def check_report(runs: Mapping[str, Run], control: str | None) -> None:
             differs from the last run in more than L_temp.
     """
     for run in runs.values():
-        if not isinstance(run.model(), STABN):
+        if not has_attention(run.model()):
             raise UserError(f"{run.folder}: is the plain network, which has no attention to show; use `stabn compare`")
         if not run.recipe:
             raise UserError(f"{run.folder}: is a network without a run, so without curves; use `stabn compare`")
@@ -232,7 +232,7 @@ def _example(
     records = []
     for name in names:
         model = models[name]
-        assert isinstance(model, STABN)
+        assert has_attention(model)
         options: dict[str, Any] = {"label": sample.label, "segment": sample.segment}
         preprocessing, class_names = network_preprocessing(model, name), network_class_names(model)
         record, clip = explain_video(model, preprocessing, sample.path, class_names, **options)

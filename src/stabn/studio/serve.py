@@ -17,7 +17,7 @@ from sqlalchemy import URL
 
 from stabn.edits.project import Project, open_project
 from stabn.errors import UserError
-from stabn.nn import STABN
+from stabn.nn import STABN, has_attention
 from stabn.runs import Run, network_preprocessing, weights_digest
 from stabn.studio.app import build_app
 from stabn.studio.catalogue import Catalogue
@@ -51,7 +51,7 @@ def open_studio(
     """
     project = open_project(folder)
     model = run.model()
-    if not isinstance(model, STABN):
+    if not has_attention(model):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
     _check_fit(run, project, model)
     uploads = project.folder / ".uploads"

@@ -166,7 +166,7 @@ class Viewer:
             UserError: the video cannot be read.
         """
         prediction, perceiver = clip.prediction, clip.perceiver
-        device = self.model.fc.weight.device
+        device = self.model.device
         spatial_map, temporal_map = (
             torch.from_numpy(values)[None].to(device) for values in (prediction.spatial, prediction.temporal)
         )

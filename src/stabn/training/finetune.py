@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from stabn.data.transforms import Augmentation
 from stabn.edits.project import Project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
-from stabn.nn import STABN
+from stabn.nn import has_attention
 from stabn.records import Edit
 from stabn.runs import Run, network_preprocessing
 from stabn.training.datamodule import ClipDataModule, total_steps
@@ -75,7 +74,7 @@ def finetune(
     if not 0 < gamma < float("inf"):
         raise UserError(f"--gamma: got {gamma}, expected a number above 0; --control leaves L_temp out")
     model = run.model()
-    if not isinstance(model, STABN):
+    if not has_attention(model):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
     edits = project.edits(use)
     if not edits:
@@ -124,12 +123,12 @@ def finetune(
         scores={edit.clip_id: FrameScores(edit.frame_indices, edit.scores) for edit in edits.values()},
         vary_scored=correction.views == "any",
         boxes=boxes,
-        grid=math.ceil(preprocessing.crop / model.feature_stride),
+        grid=model.backbone.grid(preprocessing.crop),
     )
     seed_everything(seed, verbose=False)
     if correction.init == "scratch":
         model = build_network(NetworkRecipe(**run.recipe["network"]), preprocessing, names)
-        assert isinstance(model, STABN)
+        assert has_attention(model)
     if correction.mechanism != "keep":
         model.mechanism = correction.mechanism
     module = TrainingModule(

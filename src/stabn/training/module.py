@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from stabn.data.clip_batch import ClipBatch
 from stabn.engine.config import EngineRecipe
-from stabn.nn import STABN, Output, ResNet3D, recognition_loss, spatial_loss, temporal_loss
+from stabn.nn import Output, VideoNetwork, has_attention, recognition_loss, spatial_loss, temporal_loss
 from stabn.training.distributed import BatchShard, ShardedDropout, process_count, shard_of_batch, sum_over_processes
 from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
 
@@ -44,7 +44,7 @@ class TrainingModule(LightningModule):
 
     def __init__(
         self,
-        model: STABN | ResNet3D,
+        model: VideoNetwork,
         optimizer: OptimizerRecipe,
         *,
         total_steps: int,
@@ -66,12 +66,12 @@ class TrainingModule(LightningModule):
         model.train()
         for module in frozen:
             module.requires_grad_(False).eval()
-        self._dropout = model.drop = ShardedDropout(model.dropout)
+        self._dropout = model.backbone.drop = ShardedDropout(model.dropout)
         self.validation_top1 = MulticlassAccuracy(model.num_classes, average="micro")
 
     def configure_engine(self, engine: EngineRecipe) -> None:
         """Set up the network for an engine; call this before the weights are moved to a device."""
-        self.model.activation_checkpointing = engine.activation_checkpointing
+        self.model.checkpoint_activations(engine.activation_checkpointing)
         self.fused = engine.fast
         if engine.fast:
             self.model.checkpoint_norms()
@@ -139,7 +139,7 @@ class TrainingModule(LightningModule):
 
     def _guided(self, batch: ClipBatch, shard: BatchShard) -> Output:
         """The network's output, for which some edited clips are perceived through their edited scores."""
-        assert isinstance(self.model, STABN)
+        assert has_attention(self.model)
         features_bcthw = self.model.encode(batch.clips.to(self.dtype))
         attention, attention_logits_bk = self.model.attend(features_bcthw)
         drawn_b = shard.of(torch.rand(shard.total, device=batch.scores.device)) < self.correction.guided

@@ -20,7 +20,7 @@ from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_trainer, progress_bar, silence_lightning
 from stabn.errors import NotFiniteError, UserError
 from stabn.files import is_first_process, lock_folder
-from stabn.nn import STABN, ResNet3D, imagenet_state_dict, load_imagenet
+from stabn.nn import STABN, PlainNetwork, VideoNetwork, imagenet_state_dict, load_imagenet
 from stabn.runs import read_run, write_run
 from stabn.training.callbacks import LossCurves, ProgressFile, SkippedClips, TimedCheckpoint
 from stabn.training.datamodule import ClipDataModule, total_steps
@@ -119,7 +119,7 @@ def build_datasets(
     )
 
 
-def build_network(network: NetworkRecipe, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> ResNet3D:
+def build_network(network: NetworkRecipe, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> VideoNetwork:
     """The recipe's network before training, with random or inflated ImageNet weights; seed torch before the call."""
     arguments: Any = (
         network.architecture,
@@ -129,7 +129,7 @@ def build_network(network: NetworkRecipe, preprocessing: Preprocessing, class_na
         class_names,
         preprocessing.as_json(),
     )
-    model = STABN(*arguments, mechanism=network.mechanism) if network.attention else ResNet3D(*arguments)
+    model = STABN(*arguments, mechanism=network.mechanism) if network.attention else PlainNetwork(*arguments)
     if network.imagenet is not None:
         load_imagenet(model, imagenet_state_dict(network.imagenet), inflation=network.inflation)
     return model
@@ -293,14 +293,14 @@ def fit_network(
                 "again to resume from the last checkpoint"
             ) from error
     model = module.model if unsharded is None else _load_checkpoint(unsharded, last)
-    model.activation_checkpointing = False
+    model.checkpoint_activations(False)
     model.checkpoint_norms(False)
     if trainer.is_global_zero:
         model.cpu().float().eval().save_pretrained(out)
     return curves.epochs[-1] | {"skipped": len(skipped.counter)}
 
 
-def _load_checkpoint(model: ResNet3D, checkpoint: Path) -> ResNet3D:
+def _load_checkpoint(model: VideoNetwork, checkpoint: Path) -> VideoNetwork:
     """The network with the weights of a checkpoint: after FSDP, whose processes hold only pieces of them."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict(

@@ -22,7 +22,7 @@ def stubborn(trained, tmp_path):
         folder = shutil.copytree(trained, tmp_path / name)
         model = load_pretrained(folder)
         with torch.no_grad():
-            model.fc.bias[label] += 100
+            model.backbone.fc.bias[label] += 100
         model.save_pretrained(folder)
         return open_run(folder)
 

@@ -1,11 +1,10 @@
-"""Base networks, each split into an extractor (`encode`) and a head (`classify`).
+"""3D ResNets built like the slow pathway of SlowFast, the paper's base networks, with the official code's names.
 
 Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -15,9 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stabn.errors import UserError
-from stabn.nn.attention import Output
-from stabn.nn.hub import PretrainedNetwork
+from stabn.nn.backbone import Backbone, ClipFormat, Features, map_of
 
 Four = tuple[int, int, int, int]
 
@@ -110,6 +107,11 @@ class ResidualBlock(nn.Module):
         self.norm_checkpointing = False
         self._depth = len(convolutions)
 
+    def foldable(self) -> list[tuple[nn.Module, str, str]]:
+        """(module, name of a convolution, name of the norm behind it) for `stabn.nn.fast_inference`."""
+        pairs: list[tuple[nn.Module, str, str]] = [(self, f"conv{n}", f"bn{n}") for n in range(1, self._depth + 1)]
+        return pairs if self.downsample is None else [*pairs, (self.downsample, "0", "1")]
+
     @property
     def convolutions(self) -> list[tuple[Any, Any]]:
         """Each convolution with the normalisation after it, in order."""
@@ -134,7 +136,26 @@ class ResidualBlock(nn.Module):
         return _checkpointed(compute, norm, y_bcthw)
 
 
-def residual_layer(shape: Architecture, layer: int, *, spatial_stride: int | None = None) -> nn.Sequential:
+class ResidualLayer(nn.Sequential):
+    """Residual blocks in a row.
+
+    Attributes:
+        activation_checkpointing: in training, keep only the inputs of the blocks and recompute the rest in the
+            backward pass; costs about a third more time, changes no value.
+    """
+
+    activation_checkpointing = False
+
+    def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h2 w2"]:
+        """The output of the last block."""
+        if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
+            return super().forward(x_bcthw)
+        for block in self:
+            x_bcthw = _checkpointed(block, block, x_bcthw)
+        return x_bcthw
+
+
+def residual_layer(shape: Architecture, layer: int, *, spatial_stride: int | None = None) -> ResidualLayer:
     """Layer 1..4 of an architecture; `spatial_stride` replaces the architecture's own."""
     width, kernel = shape.widths[layer - 1], shape.temporal_kernels[layer - 1]
     stride = shape.spatial_strides[layer - 1] if spatial_stride is None else spatial_stride
@@ -143,7 +164,7 @@ def residual_layer(shape: Architecture, layer: int, *, spatial_stride: int | Non
         ResidualBlock(shape.block, shape.channels_out(layer), width, kernel, 1)
         for _ in range(shape.depths[layer - 1] - 1)
     )
-    return nn.Sequential(first, *rest)
+    return ResidualLayer(first, *rest)
 
 
 def initialise(module: nn.Module) -> None:
@@ -184,62 +205,28 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
-class ResNet3D(nn.Module, PretrainedNetwork):
-    """A 3D ResNet video classifier: the paper's baseline, and the base class of `STABN`.
+class ResNet3D(Backbone):
+    """A 3D ResNet, split after layer3.
 
     Args:
         architecture: a key of `ARCHITECTURES`.
-        num_classes: K, at least 1.
-        frames: T, frames per clip, at least 1. This network takes clips of any length and only records the number;
-            `STABN` requires it.
-        dropout: probability in 0..1 (1 excluded) of dropping an input of a classifier while training.
-        class_names: K names in the order of the outputs, or None.
-        preprocessing: how clips were prepared (JSON values), recorded for later use of the network.
-
-    Attributes:
-        activation_checkpointing: keep only the inputs of residual blocks and recompute the rest in the backward pass;
-            costs about a third more time, changes no value.
-
-    Raises:
-        UserError: an argument is none of the allowed values.
+        num_classes: K.
+        frames: recorded; any number of frames is taken.
+        size: recorded; any size is taken.
+        dropout: probability in 0..1 (1 excluded) of dropping an input of the classifier while training.
     """
 
-    kind: ClassVar[str] = "resnet3d"
+    time_stride = 1
+    extracting = 4
+    can_fold: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        architecture: str,
-        num_classes: int,
-        frames: int,
-        dropout: float | int = 0.5,
-        class_names: Sequence[str] | None = None,
-        preprocessing: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, architecture: str, num_classes: int, frames: int, size: int = 224, dropout: float = 0.5) -> None:
         super().__init__()
-        if architecture not in ARCHITECTURES:
-            raise UserError(f"architecture: got {architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
-        for name, value in (("num_classes", num_classes), ("frames", frames)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"{name}: got {value!r}, expected an integer from 1")
-        if isinstance(dropout, bool) or not 0 <= dropout < 1:
-            raise UserError(f"dropout: got {dropout!r}, expected a number from 0 to less than 1")
-        if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names or ()):
-            raise UserError(f"class_names: got {class_names!r}, expected a list of strings")
-        if class_names is not None and len(class_names) != num_classes:
-            raise UserError(f"class_names: got {len(class_names)} names, expected {num_classes}, one per class")
-        self.architecture = architecture
-        self.num_classes = num_classes
-        self.frames = frames
-        self.dropout = float(dropout)
-        self.class_names = None if class_names is None else tuple(class_names)
-        try:
-            # as JSON gives it back, so that saving and loading changes nothing
-            text = json.dumps(preprocessing and dict(preprocessing), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"preprocessing: got what JSON cannot hold ({error}), expected plain values") from None
-        self.preprocessing: dict[str, Any] | None = json.loads(text)
-
         shape = ARCHITECTURES[architecture]
+        self.shape = shape
+        self.format = ClipFormat(frames, size)
+        self.channels, self.branch_channels = shape.channels_out(3), shape.channels_out(4)
+        self.space_stride = 4 * math.prod(shape.spatial_strides[:3])
         self.conv1 = _convolution(3, shape.stem_width, (1, 7, 7), stride=2)
         self.bn1 = nn.BatchNorm3d(shape.stem_width)
         self.relu = nn.ReLU(inplace=True)
@@ -248,75 +235,41 @@ class ResNet3D(nn.Module, PretrainedNetwork):
         self.layer2 = residual_layer(shape, 2)
         self.layer3 = residual_layer(shape, 3)
         self.layer4 = residual_layer(shape, 4)
-        self.activation_checkpointing = False
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(shape.channels_out(4), num_classes)
         initialise(self)
 
-    @property
-    def extractor(self) -> tuple[nn.Module, ...]:
-        """The modules with weights that `encode` uses; fine-tuning on edits freezes them."""
-        return self.conv1, self.bn1, self.layer1, self.layer2, self.layer3
-
-    @property
-    def feature_stride(self) -> int:
-        """Pixels per cell of the feature grid of `encode`, which is also the grid of the attention maps."""
-        return 4 * math.prod(ARCHITECTURES[self.architecture].spatial_strides[:3])
-
-    def channels_last(self) -> None:
-        """Store the weights of 3D convolutions channels last: changes no value; a CPU trains a fifth faster."""
-        for part in self.modules():
-            if isinstance(part, nn.Conv3d):
-                part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last_3d)
-
-    def checkpoint_norms(self, enabled: bool = True) -> None:
-        """Recompute the normalisations inside residual blocks in the backward pass, for training in less memory."""
-        for part in self.modules():
-            if isinstance(part, ResidualBlock):
-                part.norm_checkpointing = enabled
-
-    def encode(self, clip_bcthw: Tensor) -> Float[Tensor, "b c t h w"]:
-        """f(x): the features after layer3.
-
-        Args:
-            clip_bcthw: (B, 3, T, H, W) in the dtype of the weights, normalised as in training; any T, H, W from 1.
-
-        Returns:
-            (B, C', T, h, w), where h = ceil(H / 16) and w = ceil(W / 16).
-
-        Raises:
-            ValueError: the clip has another shape or dtype.
-        """
-        self._check_clip(clip_bcthw)
+    def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t h2 w2"]:
+        """The features after layer3: (B, C', T, ceil(H / 16), ceil(W / 16)); the fine architectures have 8 for 16."""
         x_bcthw = self.maxpool(self.relu(self.bn1(self.conv1(clip_bcthw))))
-        for layer in (self.layer1, self.layer2, self.layer3):
-            x_bcthw = self._run_layer(layer, x_bcthw)
-        return x_bcthw
+        return self.layer3(self.layer2(self.layer1(x_bcthw)))
 
-    def classify(self, features_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b k"]:
-        """Class scores (B, K), unnormalised, from (B, C', T, h, w): layer4, average, dropout, linear."""
-        pooled_bc = self._run_layer(self.layer4, features_bcthw).mean(dim=(2, 3, 4))
-        return self.fc(self.drop(pooled_bc))
+    def deepen(self, features: Features) -> Float[Tensor, "b c t h w"]:
+        """Layer4."""
+        return self.layer4(map_of(features))
 
-    def forward(self, clip_bcthw: Tensor) -> Output:
-        """The output for a batch of clips: `classify(encode(clip))`; shapes and errors as in `encode`."""
-        return Output(self.classify(self.encode(clip_bcthw)))
+    def classify(self, maps: Features) -> Float[Tensor, "b k"]:
+        """Average, dropout, linear."""
+        return self.fc(self.drop(map_of(maps).mean(dim=(2, 3, 4))))
 
-    def _run_layer(self, layer: nn.Sequential, x_bcthw: Tensor) -> Tensor:
-        """The output of a residual layer, by activation checkpointing of its blocks where that is on."""
-        if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
-            return layer(x_bcthw)
-        for block in layer:
-            x_bcthw = _checkpointed(block, block, x_bcthw)
-        return x_bcthw
+    def fresh_head(self) -> ResidualLayer:
+        """Layer4 once more, but at the features' own resolution so that the maps stay fine."""
+        return residual_layer(self.shape, 4, spatial_stride=1)
 
-    def _check_clip(self, clip_bcthw: Tensor) -> None:
-        shape = tuple(clip_bcthw.shape)
-        if len(shape) != 5 or shape[1] != 3 or 0 in shape[2:]:
-            raise ValueError(f"clip: got shape {shape}, expected (B, 3, T, H, W)")
-        dtype = self.conv1.weight.dtype
-        if clip_bcthw.dtype == dtype:
-            return
-        # Under autocast PyTorch converts; anywhere else another dtype fails deep inside with an obscure message.
-        if not (clip_bcthw.is_floating_point() and torch.is_autocast_enabled(clip_bcthw.device.type)):
-            raise ValueError(f"clip: got {clip_bcthw.dtype}, expected {dtype} like the weights")
+    def stages(self) -> dict[str, tuple[nn.Module, ...]]:
+        """The stem, the four layers and the classifier."""
+        layers = {f"layer{n}": (getattr(self, f"layer{n}"),) for n in (1, 2, 3, 4)}
+        return {"stem": (self.conv1, self.bn1), **layers, "fc": (self.fc,)}
+
+    @property
+    def linear(self) -> nn.Linear:
+        """The classifier of the maps' mean."""
+        return self.fc
+
+    def foldable(self) -> list[tuple[nn.Module, str, str]]:
+        """The stem's convolution and norm."""
+        return [(self, "conv1", "bn1")]
+
+    def reverse_colours(self) -> None:
+        """Turn a network that was trained on BGR into one for RGB."""
+        self.conv1.weight.data = self.conv1.weight.data.flip(1)

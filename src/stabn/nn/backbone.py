@@ -1,0 +1,153 @@
+"""The seam between a base network and ST-ABN: all that a base network offers, and no more.
+
+    clip -> extract -> features -> deepen -> maps -> classify -> logits
+
+The attention branch reads the features, and the perception branch weighs them and goes on with `deepen`. Each family
+of base networks is a file in `stabn.nn.backbones`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """The clips that a base network takes, and those that its published weights were trained on.
+
+    Attributes:
+        frames: per clip.
+        size: side of the square in pixels.
+        mean: of R, G and B in 0..1, subtracted.
+        std: of R, G and B in 0..1, divided by.
+        fps: frames per second that the weights were trained on; None where frames were spread over the whole video.
+        fixed_frames: whether another number of frames is refused.
+        fixed_size: whether another size is refused.
+    """
+
+    frames: int
+    size: int
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    fps: float | None = None
+    fixed_frames: bool = False
+    fixed_size: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMap:
+    """Features of a network with class tokens, which are no cells of the map: they travel beside it.
+
+    Attributes:
+        map: (B, C, T', h, w).
+        tokens: (B, N, C).
+    """
+
+    map: Tensor
+    tokens: Tensor
+
+
+Features = Tensor | TokenMap
+"""(B, C, T', h, w), with class tokens beside it in the families that have them."""
+
+
+def map_of(features: Features) -> Float[Tensor, "b c t h w"]:
+    """The map alone."""
+    return features.map if isinstance(features, TokenMap) else features
+
+
+def with_map(features: Features, map_bcthw: Float[Tensor, "b c t h w"]) -> Features:
+    """The features with another map and the same class tokens."""
+    return TokenMap(map_bcthw, features.tokens) if isinstance(features, TokenMap) else map_bcthw
+
+
+class Backbone(nn.Module):
+    """A base network, split where ST-ABN's attention branch begins.
+
+    Attributes:
+        format: the clips that it takes.
+        channels: C of the features.
+        time_stride: frames per step of the features: T' = ceil(T / time_stride).
+        space_stride: pixels per cell of the features' grid.
+        branch_channels: C of what `fresh_head` gives.
+        drop: the dropout before the classifier, which the attention branch shares.
+        options: JSON values that build the same network again, beyond name, classes, frames and size.
+    """
+
+    format: ClipFormat
+    channels: int
+    time_stride: int
+    space_stride: int
+    branch_channels: int
+    drop: nn.Dropout
+    options: Mapping[str, Any] = {}
+    can_fold: ClassVar[bool] = False
+
+    def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Features:
+        """The features of normalised clips."""
+        raise NotImplementedError
+
+    def deepen(self, features: Features) -> Features:
+        """The last feature maps before the classifier."""
+        raise NotImplementedError
+
+    def classify(self, maps: Features) -> Float[Tensor, "b k"]:
+        """Class scores, unnormalised, of the last maps."""
+        raise NotImplementedError
+
+    def fresh_head(self) -> nn.Module:
+        """New layers at the features' resolution, (B, C, T', h, w) -> (B, branch_channels, T', h, w)."""
+        raise NotImplementedError
+
+    def stages(self) -> dict[str, tuple[nn.Module, ...]]:
+        """The modules with weights by name, from the clip to the classifier."""
+        raise NotImplementedError
+
+    @property
+    def extracting(self) -> int:
+        """How many of the `stages` belong to `extract`."""
+        raise NotImplementedError
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The classifier, where `classify` is linear in the maps' mean, so that CAM is defined; else None."""
+        return None
+
+    def steps(self, frames: int) -> int:
+        """T' of so many frames."""
+        return math.ceil(frames / self.time_stride)
+
+    def grid(self, size: int) -> int:
+        """Cells along a side of the features of so many pixels."""
+        return math.ceil(size / self.space_stride)
+
+    def check_clip(self, clip_bcthw: Tensor) -> None:
+        """Check shape and dtype of clips.
+
+        Raises:
+            ValueError: they are wrong.
+        """
+        shape, wanted = tuple(clip_bcthw.shape), self.format
+        frames, size = (wanted.frames if wanted.fixed_frames else "T"), (wanted.size if wanted.fixed_size else None)
+        sides = f"{size}, {size}" if size else "H, W"
+        if (
+            len(shape) != 5
+            or shape[1] != 3
+            or 0 in shape[2:]
+            or (wanted.fixed_frames and shape[2] != wanted.frames)
+            or (wanted.fixed_size and shape[3:] != (wanted.size, wanted.size))
+        ):
+            raise ValueError(f"clip: got shape {shape}, expected (B, 3, {frames}, {sides})")
+        dtype = next(self.parameters()).dtype
+        if clip_bcthw.dtype == dtype:
+            return
+        # Under autocast PyTorch converts; anywhere else another dtype fails deep inside with an obscure message.
+        if not (clip_bcthw.is_floating_point() and torch.is_autocast_enabled(clip_bcthw.device.type)):
+            raise ValueError(f"clip: got {clip_bcthw.dtype}, expected {dtype} like the weights")

@@ -1,0 +1,29 @@
+"""The base networks, one family a file, and the one function that builds any of them by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stabn.errors import UserError
+from stabn.nn.backbone import Backbone
+from stabn.nn.backbones.resnet3d import ARCHITECTURES, ResNet3D
+
+
+def build_backbone(
+    name: str, num_classes: int, frames: int, dropout: float = 0.5, options: Mapping[str, Any] | None = None
+) -> Backbone:
+    """A base network with random weights.
+
+    Args:
+        name: one of `stabn backbones`.
+        num_classes: K.
+        frames: T, frames per clip.
+        dropout: probability in 0..1 (1 excluded) of dropping an input of the classifier while training.
+        options: the family's further options, as `Backbone.options` gives them.
+
+    Raises:
+        UserError: there is no such network, or it does not take so many frames.
+    """
+    options = options or {}
+    if name in ARCHITECTURES:
+        return ResNet3D(name, num_classes, frames, dropout=dropout, **options)
+    raise UserError(f"architecture: got {name!r}, expected one of {', '.join(ARCHITECTURES)}")
