@@ -12,8 +12,8 @@ import subprocess
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from inspect import isgenerator
 from itertools import accumulate
 from pathlib import Path
@@ -168,12 +168,13 @@ class WorkerProcess:
         self._streaming, self._owner = False, os.getpid()
         descriptor = _memory_file()
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _START.format(path=sys.path, shared=descriptor)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=() if descriptor < 0 else (descriptor,),
-            )
+            with _signals_blocked():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _START.format(path=sys.path, shared=descriptor)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    pass_fds=() if descriptor < 0 else (descriptor,),
+                )
         except BaseException:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -236,6 +237,22 @@ def _memory_file() -> int:
         return -1
 
 
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A process that is started within the block never receives the signals that tell a whole group to end.
+
+    They are for its caller, which then closes the pipe; a reader that ended by them would look like a damaged file.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _stop_process(process: subprocess.Popen[bytes], owner: int, descriptor: int) -> None:
     if descriptor >= 0:
         os.close(descriptor)
@@ -257,7 +274,7 @@ def _serve(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for standard_stream in (0, 1, 2):  # libraries print to them, even while they crash
         os.dup2(null, standard_stream)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, which then closes the pipe
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where signals cannot be blocked, as in `_signals_blocked`
     with suppress(EOFError, BrokenPipeError):
         target = pickle.load(requests)
         while True:
