@@ -7,20 +7,25 @@ RUN/checkpoints/last.ckpt            where an interrupted training resumes; remo
 """
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from stabn.data.annotations.columns import Columns
+from stabn.data.annotations.notes import note_once
 from stabn.data.annotations.source import DataSource
 from stabn.data.dataset import Table
+from stabn.data.spelling import normalise_label
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError
 from stabn.files import read_json, write_json
 from stabn.nn import VideoNetwork, load_pretrained
 
 RUN_FORMAT = "stabn-run/1"
+_PATHS = ("annotations", "videos", "exclude")
+"""The fields of `DataSource` that are paths."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,13 @@ class Run:
         names = network_class_names(model)
         if table.class_names == names or (model.class_names is None and len(table.class_names) == len(names)):
             return table
-        unknown = [name for name in table.class_names if name not in names]
+        evened = {normalise_label(name) for name in names}
+        if len(evened) < len(names):
+            note_once(
+                f"{self.folder}: its network has classes whose names differ in nothing that is visible, and an answer "
+                "with one of them counts as wrong for clips of the other; train a new network"
+            )
+        unknown = [name for name in table.class_names if name not in evened | set(names)]
         if unknown:
             raise UserError(
                 f"{self.source.annotations}: has class {unknown[0]!r}, which the network of {self.folder} lacks; give "
@@ -93,6 +104,28 @@ def network_class_names(model: VideoNetwork) -> tuple[str, ...]:
     return model.class_names or tuple(f"class {k}" for k in range(model.num_classes))
 
 
+def relative_path(path: str, folder: Path) -> str | None:
+    """A path relative to a folder, to find it when both move together; None if they share but the root."""
+    absolute, base = os.path.abspath(path), os.path.abspath(folder)
+    if os.path.dirname(os.path.commonpath((absolute, base))) == os.path.commonpath((absolute, base)):
+        return None
+    return os.path.relpath(absolute, base)
+
+
+def moved_path(path: str, relative: str | None, folder: Path) -> str:
+    """Where a file is that was written down as an absolute path and relative to a folder, which may have moved.
+
+    The relative path decides if it exists: a copied project reads its own files. If the absolute one exists as well
+    and is another file, that is noted.
+    """
+    candidate = None if relative is None else os.path.normpath(os.path.join(os.path.abspath(folder), relative))
+    if candidate is None or candidate == path or not os.path.exists(candidate):
+        return path
+    if os.path.exists(path) and not os.path.samefile(path, candidate):
+        note_once(f"{folder}: takes {candidate}, which has moved with it, and not {path}")
+    return candidate
+
+
 def write_run(
     folder: Path,
     source: DataSource,
@@ -103,13 +136,16 @@ def write_run(
     edited: tuple[str, ...] = (),
     edited_classes: tuple[str, ...] = (),
 ) -> None:
-    """Write run.json, atomically and with absolute paths, so that later verbs find the data from any folder."""
+    """Write run.json, atomically, with absolute paths and those relative to the run, so that a project may move."""
+    data = asdict(source.absolute())
+    paths = {name: data[name] for name in _PATHS} | {"origin": origin}
     write_json(
         folder / "run.json",
         {
             "format": RUN_FORMAT,
             "complete": complete,
-            "data": asdict(source.absolute()),
+            "data": data,
+            "relative": {name: relative_path(path, folder) for name, path in paths.items() if path},
             "origin": origin,
             "edited_classes": list(edited_classes),
             "recipe": dict(recipe),
@@ -134,10 +170,17 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     value = read_json(file, remedy="choose another folder for --out")
     if not isinstance(value, dict) or value.get("format") != RUN_FORMAT:
         raise UserError(f"{file}: is not of format {RUN_FORMAT!r}; choose another folder for --out")
-    if isinstance(value.get("data"), dict):
-        value["data"]["columns"] = asdict(Columns()) | value["data"].get("columns", {})  # older runs have fewer
-    if isinstance(value.get("recipe"), dict):
-        value["recipe"] = _with_current_names(value["recipe"])
+    relative = value.get("relative", {})  # older runs have none
+    data, recipe, origin = (value.get(name) for name in ("data", "recipe", "origin"))
+    if isinstance(data, dict):
+        data["columns"] = asdict(Columns()) | data.get("columns", {})  # older runs have fewer
+        data |= {name: moved_path(data[name], relative.get(name), folder) for name in _PATHS if data.get(name)}
+    if isinstance(recipe, dict):
+        value["recipe"] = _with_current_names(recipe)
+    if origin:
+        value["origin"] = moved_path(origin, relative.get("origin"), folder)
+        if isinstance(recipe, dict) and recipe.get("origin") == origin:
+            value["recipe"]["origin"] = value["origin"]
     return value
 
 
@@ -188,7 +231,7 @@ def open_run(folder: Path | str, data: DataSource | None = None) -> Run:
 
     Args:
         folder: the run's folder.
-        data: labelled videos in place of those that the run was trained on.
+        data: labelled videos in place of those that the run was trained on, or other options for these.
 
     Raises:
         UserError: there is no run, or its training is not finished.
@@ -197,7 +240,7 @@ def open_run(folder: Path | str, data: DataSource | None = None) -> Run:
     if not (folder / "run.json").exists():
         if not (folder / "config.json").exists():
             raise UserError(f"{folder}: is no run; `stabn train --out {folder}` makes one")
-        if data is None:
+        if data is None or not data.annotations:
             raise UserError(f"{folder}: is a network without a run; give the data to use it on with --data.annotations")
         return Run(folder, data.absolute(), {}, None, (), ())
     value = read_run(folder)
@@ -207,7 +250,7 @@ def open_run(folder: Path | str, data: DataSource | None = None) -> Run:
     try:
         return Run(
             folder=folder,
-            source=data.absolute() if data else DataSource.from_json(value["data"]),
+            source=(data or DataSource()).over(DataSource.from_json(value["data"])).absolute(),
             recipe=value["recipe"],
             origin=value["origin"],
             edited=tuple(value["edited"]),

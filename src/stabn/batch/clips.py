@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,11 @@ from tqdm import tqdm
 
 from stabn.data.annotations.columns import Columns, clips_in_rows
 from stabn.data.annotations.listing import ListedClip
-from stabn.data.annotations.paths import PathFinder, walk_clips
+from stabn.data.annotations.paths import PathFinder, other_files_note, walk_clips
 from stabn.data.annotations.rows import read_rows
 from stabn.data.annotations.something_something import annotated_clips, is_something_v2, with_videos
 from stabn.data.segments import Segment
+from stabn.data.spelling import normalise_split
 from stabn.errors import UserError
 
 
@@ -27,10 +27,12 @@ class ArchiveSource:
         videos: the folder that paths are relative to; by default that of the table, or `videos` inside the folder of
             Something-Something's annotations.
         columns: what the columns of the table are called. Labels and splits may be missing.
+        annotations: the table itself, for the command line, where --batch names it as well.
     """
 
     videos: str | None = None
     columns: Columns = Columns()  # noqa: RUF009
+    annotations: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ def list_clips(table: Path, source: ArchiveSource = ArchiveSource(), split: str 
     else:
         listing = _of_folder(table if videos is None else videos)
     if split is not None:
-        chosen = tuple(clip for clip in listing.clips if clip.split == split)
+        wanted = normalise_split(split)
+        chosen = tuple(clip for clip in listing.clips if normalise_split(clip.split or "") == wanted)
         if not chosen:
             splits = ", ".join(sorted({clip.split for clip in listing.clips if clip.split})) or "none"
             raise UserError(f"--split: got {split!r}, but {table} has only: {splits}")
@@ -149,10 +152,8 @@ def _of_folder(folder: Path) -> ArchiveListing:
         others += other_names
     if not clips:
         raise UserError(f"{folder}: holds no videos and no folders of frames; give another folder, or a table of clips")
-    endings = Counter(os.path.splitext(name)[1].lower() or name for name in others)
-    counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
-    notes = (f"{folder}: skipped files whose names are not those of videos: {counts}",) if others else ()
-    return ArchiveListing(tuple(clips), notes)
+    note = other_files_note(others)
+    return ArchiveListing(tuple(clips), () if note is None else (f"{folder}: {note}",))
 
 
 def _with_existing_paths(table: Path, listing: ArchiveListing) -> ArchiveListing:

@@ -124,7 +124,7 @@ def tabletop_command(
 def check_data_command(
     out: Path,
     source: Path | None = None,
-    data: DataSource | None = None,
+    data: DataSource = DataSource(),  # noqa: B008
     frames: int | None = None,
     workers: int | None = None,
     timeout: float = TIMEOUT,
@@ -137,7 +137,7 @@ def check_data_command(
 
     Args:
         out: folder for the results.
-        source: the table or folder of annotations; or give --data, as for training.
+        source: the table or folder of annotations; or give --data.annotations.
         data: the labelled videos.
         frames: clips with fewer frames are too short.
         workers: processes that decode; by default one per core.
@@ -145,15 +145,13 @@ def check_data_command(
         verify: read the bytes of all files again and compare them with what they were at the first check, since damage
             on a disk changes neither size nor time.
     """
-    if (source is None) == (data is None):
-        raise UserError("source, --data: got both or none, expected one of them; give the table of your clips")
+    data = data.with_positional(source)
     workers = core_count() if workers is None else workers
     if workers < 1 or timeout <= 0 or (frames is not None and frames < 1):
         raise UserError(
             f"--workers, --timeout, --frames: got {workers}, {timeout} and {frames}, expected at least 1, more than 0, "
             "and at least 1"
         )
-    table = (data or DataSource(str(source))).full_table()
-    report = check(table, out, frames=frames, workers=workers, timeout=timeout, verify=verify)
+    report = check(data.full_table(), out, frames=frames, workers=workers, timeout=timeout, verify=verify)
     print_data_check(report, out)
     return report

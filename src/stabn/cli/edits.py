@@ -11,14 +11,15 @@ from stabn.cli.printing import print_collection, print_people
 from stabn.data.annotations.source import DataSource
 from stabn.data.ground_truth import ClipTruth, read_truth
 from stabn.edits.agreement import measure_agreement
+from stabn.edits.changed_files import usable_clips
 from stabn.edits.formats import choose_format
-from stabn.edits.project import open_project
+from stabn.edits.project import Project, open_project, project_data
 from stabn.edits.simulate import Simulation, has_truth, simulate_edits
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.collect import collect_project
 from stabn.files import atomic_write
-from stabn.runs import open_run
+from stabn.runs import network_preprocessing, open_run
 from stabn.training.cross_validation import predict_out_of_fold
 
 
@@ -103,7 +104,7 @@ def simulate_edits_command(
     if truth is not None:
         clip_truth = read_truth(truth)
     elif constant is None:
-        source = open_run(opened.run, data).source
+        source = project_data(opened, data)
         clip_truth = source.table().truth
         if not clip_truth:
             raise UserError(
@@ -123,15 +124,19 @@ def simulate_edits_command(
     }
 
 
-def check_edits_command(project: Path) -> dict[str, Any]:
-    """Check a project's edits file, count the edited clips, and measure how far people agree.
+def check_edits_command(project: Path, data: DataSource | None = None) -> dict[str, Any]:
+    """Check a project's edits file and its videos, count the edited clips, and measure how far people agree.
+
+    Every video has to be the one in which the clip was collected: the same frames at the same times, of the same size.
 
     Args:
         project: the folder of an edit project.
+        data: the labelled videos; by default those of the project's run.
     """
     opened = open_project(project)
     edits = opened.latest_edits()
     edited = len({edit.clip_id for edit in edits})
+    _check_files(opened, data)
     print(f"{opened.edits_file}: {edited} of {len(opened.clips)} clips have an edit; all lines are valid")
     people = dict(sorted(Counter(edit.author for edit in edits).items()))
     agreement = measure_agreement(edits, {clip.clip_id: clip.label for clip in opened.clips})
@@ -143,6 +148,26 @@ def check_edits_command(project: Path) -> dict[str, Any]:
         "people": people,
         "agreement": asdict(agreement),
     }
+
+
+def _check_files(project: Project, data: DataSource | None) -> None:
+    """Name every clip whose video is missing or is not the one that was edited; a UserError if there are any."""
+    samples = {sample.clip_id: sample for sample in project_data(project, data).full_table().samples}
+    absent = [clip.clip_id for clip in project.clips if clip.clip_id not in samples]
+    if absent:
+        raise UserError(
+            f"{project.folder}: clip {absent[0]!r} is not in the labelled videos; give those of the project's run with "
+            "--data.annotations"
+        )
+    missing = [samples[c.clip_id].path for c in project.clips if not samples[c.clip_id].path.exists()]
+    if missing:
+        raise UserError(
+            f"{missing[0]}: no such file, and {len(missing)} of the project's {len(project.clips)} videos are missing; "
+            "say with --data.videos where they are"
+        )
+    run = project.run
+    preprocessing = network_preprocessing(open_run(run).model(), str(run)) if (run / "run.json").exists() else None
+    usable_clips(project, project.clips, samples, preprocessing)
 
 
 def export_edits_command(project: Path, out: Path, format: str | None = None) -> dict[str, Any]:

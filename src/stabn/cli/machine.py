@@ -1,6 +1,7 @@
 """The verbs about this machine: doctor says what it offers, profile where the time of training goes."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
@@ -30,7 +31,8 @@ def doctor_command() -> dict[str, Any]:
 
 
 def profile_command(
-    data: DataSource,
+    data: DataSource = DataSource(),  # noqa: B008
+    table: Path | None = None,
     steps: int = 20,
     preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
     network: NetworkRecipe = NetworkRecipe(dropout=0.1),  # noqa: B008
@@ -49,6 +51,7 @@ def profile_command(
 
     Args:
         data: the labelled videos.
+        table: the table or folder of annotations; or give --data.annotations.
         steps: how many training steps are measured.
         preprocessing: how videos become clips.
         network: architecture and initial weights.
@@ -68,10 +71,10 @@ def profile_command(
         )
     engine = replace(engine, devices="1")
     check_can_train(engine, seed)
-    table = data.table()
+    clips = data.with_positional(table).table()
     seed_everything(seed, verbose=False)
-    training_clips, validation_clips = build_datasets(table, preprocessing, augmentation, loader, seed)
-    model = build_network(network, preprocessing, table.class_names)
+    training_clips, validation_clips = build_datasets(clips, preprocessing, augmentation, loader, seed)
+    model = build_network(network, preprocessing, clips.class_names)
     total = total_steps(len(training_clips), optimizer) + WARM_UP + steps
     module = TrainingModule(model, optimizer, total_steps=total, seed=seed)
     data_module = ClipDataModule(training_clips, validation_clips, optimizer.batch_size, loader)

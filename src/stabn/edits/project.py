@@ -12,17 +12,20 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from stabn.data.annotations.source import DataSource
+from stabn.edits.clip_files import ClipFile
 from stabn.edits.merge import latest_edits, merge_edits
 from stabn.errors import UserError
 from stabn.files import atomic_write, read_json, write_json, write_text
 from stabn.records import Edit, Record, read_edits, write_edits
-from stabn.runs import weights_digest
+from stabn.runs import moved_path, open_run, relative_path, weights_digest
 
 PROJECT_FORMAT = "stabn-project/1"
 ARRAYS = ("temporal", "spatial", "frame_indices", "timestamps", "probabilities")
@@ -43,6 +46,7 @@ class ProjectClip:
         timestamps: their T times in seconds.
         temporal: T scores in 0..1, the network's temporal attention.
         crop: (left, top, right, bottom) of the network's view, fractions of the frame's width and height.
+        file: what the video file was; None for clips of early versions.
     """
 
     clip_id: str
@@ -53,6 +57,7 @@ class ProjectClip:
     timestamps: tuple[float, ...]
     temporal: tuple[float, ...]
     crop: tuple[float, float, float, float]
+    file: ClipFile | None = None
 
     def edit(self, scores: Sequence[float], *, author: str, time: str, comment: str = "") -> Edit:
         """An edit of this clip with one score per frame."""
@@ -135,7 +140,13 @@ def check_vacant(folder: Path) -> None:
 
 
 def write_project(
-    folder: Path, run: Path, classes: Sequence[dict[str, Any]], records: Sequence[Record], bound: float, folds: int = 0
+    folder: Path,
+    run: Path,
+    classes: Sequence[dict[str, Any]],
+    records: Sequence[Record],
+    bound: float,
+    folds: int = 0,
+    files: Mapping[str, ClipFile] = MappingProxyType({}),
 ) -> None:
     """Write a new project without edits; project.json comes last, so a folder without it is no project.
 
@@ -146,12 +157,13 @@ def write_project(
         records: the clips.
         bound: the accuracy below which a class was taken.
         folds: number of cross-validation folds whose networks made the records; 0 for the run's own network.
+        files: what the records' files are, by clip id.
 
     Raises:
         UserError: the folder holds something.
     """
     check_vacant(folder)
-    write_text(folder / "clips.jsonl", "".join(map(_line, records)))
+    write_text(folder / "clips.jsonl", "".join(_line(record, files.get(record.clip_id)) for record in records))
     with atomic_write(folder / "attention.safetensors") as temporary:
         save_file({name: np.stack([getattr(r, name) for r in records]) for name in ARRAYS}, temporary)
     write_text(folder / "edits.jsonl", "")
@@ -159,6 +171,7 @@ def write_project(
         "format": PROJECT_FORMAT,
         "id": secrets.token_hex(16),
         "run": str(run.resolve()),
+        "relative": {"run": relative_path(str(run.resolve()), folder.resolve())},
         "weights": weights_digest(run),
         "bound": bound,
         "folds": folds,
@@ -167,7 +180,7 @@ def write_project(
     write_json(folder / "project.json", description)
 
 
-def add_clip(project: Project, record: Record) -> Project:
+def add_clip(project: Project, record: Record, file: ClipFile | None = None) -> Project:
     """Add a training clip that was not collected, so that it can be edited; a clip of the project is left as it is.
 
     The arrays are written first: after a crash between the two files there is one row more than lines, which is
@@ -176,6 +189,7 @@ def add_clip(project: Project, record: Record) -> Project:
     Args:
         project: the project to extend.
         record: of a labelled clip, made by the project's run.
+        file: what the clip's file is.
 
     Returns:
         The extended project.
@@ -189,21 +203,21 @@ def add_clip(project: Project, record: Record) -> Project:
         return project
     if record.label is None:
         raise ValueError(f"record: clip {record.clip_id!r} has no label, expected a labelled clip")
-    file = project.folder / "attention.safetensors"
+    source = project.folder / "attention.safetensors"
     try:
-        arrays = {name: array[: len(project.clips)] for name, array in load_file(file).items()}
+        arrays = {name: array[: len(project.clips)] for name, array in load_file(source).items()}
         for name in ARRAYS:
             row = getattr(record, name)
             if row.shape != arrays[name].shape[1:]:
                 raise ValueError(f"record: {name} has shape {row.shape}, expected {arrays[name].shape[1:]}")
             arrays[name] = np.concatenate([arrays[name], row[None].astype(arrays[name].dtype)])
     except (OSError, SafetensorError, KeyError) as error:
-        raise UserError(f"{file}: is damaged ({error}); collect the project again with `stabn collect`") from None
-    with atomic_write(file) as temporary:
+        raise UserError(f"{source}: is damaged ({error}); collect the project again with `stabn collect`") from None
+    with atomic_write(source) as temporary:
         save_file(arrays, temporary)
     lines = project.folder / "clips.jsonl"
-    write_text(lines, lines.read_text(encoding="utf-8") + _line(record))
-    return replace(project, clips=(*project.clips, _clip(json.loads(_line(record)))))
+    write_text(lines, lines.read_text(encoding="utf-8") + _line(record, file))
+    return replace(project, clips=(*project.clips, _clip(json.loads(_line(record, file)))))
 
 
 def write_snapshot(folder: Path, project: Project, edits: Sequence[Edit]) -> None:
@@ -219,11 +233,30 @@ def write_snapshot(folder: Path, project: Project, edits: Sequence[Edit]) -> Non
     write_text(folder / "clips.jsonl", (project.folder / "clips.jsonl").read_text(encoding="utf-8"))
     write_edits(folder / "edits.jsonl", edits)
     description = read_json(project.folder / "project.json", remedy=REMEDY)
-    write_json(folder / "project.json", description | {"id": project.id})
+    run = {"run": str(project.run), "relative": {"run": relative_path(str(project.run), folder.resolve())}}
+    write_json(folder / "project.json", description | {"id": project.id, **run})
 
 
-def _line(record: Record) -> str:
+def project_data(project: Project, data: DataSource | None = None) -> DataSource:
+    """The labelled videos of a project: those of its run, with the options that are given, or others.
+
+    Raises:
+        UserError: the run is not there, and nothing says where the videos are.
+    """
+    if data is not None and data.annotations:
+        return data.absolute()
+    if not (project.run / "run.json").exists():
+        raise UserError(
+            f"{project.folder}: its run, {project.run}, is no longer there; give the labelled videos with "
+            "--data.annotations"
+        )
+    return open_run(project.run, data).source
+
+
+def _line(record: Record, file: ClipFile | None) -> str:
     value = record.as_json() | {"predicted": record.class_names[record.predicted]}
+    if file is not None:
+        value["file"] = file.as_json()
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
@@ -237,6 +270,7 @@ def _clip(entry: Mapping[str, Any]) -> ProjectClip:
         timestamps=tuple(entry["timestamps"]),
         temporal=tuple(entry["temporal_attention"]),
         crop=tuple(entry["crop"]),
+        file=ClipFile.from_json(entry["file"]) if "file" in entry else None,
     )
 
 
@@ -258,6 +292,7 @@ def open_project(folder: Path | str) -> Project:
         classes = tuple(entry["name"] for entry in value["classes"])
         # Projects of early versions have no id; their project.json never changes.
         project_id = str(value["id"]) if "id" in value else hashlib.sha256(file.read_bytes()).hexdigest()[:32]
-        return Project(folder, project_id, Path(value["run"]), value.get("weights"), classes, clips)
+        run = Path(moved_path(value["run"], value.get("relative", {}).get("run"), folder.resolve()))
+        return Project(folder, project_id, run, value.get("weights"), classes, clips)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{source}: is damaged ({error}); collect the project again with `stabn collect`") from None

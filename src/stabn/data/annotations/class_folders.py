@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 from stabn.data.annotations.listing import ListedClip, Listing, make_listing
-from stabn.data.annotations.paths import walk_clips
-from stabn.data.annotations.splits import UNSPLIT, known_split
+from stabn.data.annotations.paths import other_files_note, walk_clips
+from stabn.data.spelling import UNSPLIT, known_split
 from stabn.errors import UserError
 
 
@@ -18,7 +18,10 @@ def read_class_folders(folder: Path) -> Listing:
     Raises:
         UserError: a folder cannot be listed, or there is no clip.
     """
-    paths = [path.relative_to(folder) for clips, _ in walk_clips(folder) for path in clips]
+    paths, others = [], []
+    for found, names in walk_clips(folder):
+        paths += [path.relative_to(folder) for path in found]
+        others += names
     if not paths:
         raise UserError(f"{folder}: holds no videos and no folders of frames; give a folder with a folder per class")
     if all(len(path.parts) == 1 for path in paths):
@@ -34,9 +37,10 @@ def read_class_folders(folder: Path) -> Listing:
         *above, _ = path.parts
         split = (known_split(above[0]) or above[0]) if in_splits and above else UNSPLIT
         classes = above[in_splits:]
-        label = classes[0].strip() if classes else ""
+        label = classes[0] if classes else ""
         clips.append(ListedClip(str(path.parent), path.as_posix(), folder / path, label, split))
-    notes = []
+    note = other_files_note(others)
+    notes = [] if note is None else [note]
     counts = Counter(clip.label for clip in clips)
     if len(counts) > 2 and max(counts.values()) == 1:
         notes.append("every class has a single clip: are these folders of classes?")

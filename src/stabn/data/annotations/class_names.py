@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from stabn.data.spelling import normalise_label
 from stabn.errors import UserError
 from stabn.files import read_json, read_text
 
@@ -42,9 +43,9 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """
     value = read_json(path, remedy="give something-something-v2-labels.json or a JSON list of names")
     if isinstance(value, dict) and all(str(index).isdecimal() for index in value.values()):
-        return tuple(sorted(value, key=lambda name: int(value[name])))
+        return tuple(normalise_label(name) for name in sorted(value, key=lambda name: int(value[name])))
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return tuple(value)
+        return tuple(map(normalise_label, value))
     raise UserError(f"{path}: is neither a list of names nor an object of name: index; correct it")
 
 
@@ -63,7 +64,7 @@ def read_class_numbers(file: Path) -> dict[int, str]:
     else:
         lines = [line.strip() for line in read_text(file, _REMEDY).splitlines()]
         pairs = _numbered_names([line for line in lines if line])
-    classes = dict(sorted(pairs))
+    classes = {number: normalise_label(name) for number, name in sorted(pairs)}
     if not classes or len(classes) < len(pairs) or len(set(classes.values())) < len(pairs):
         problem = "has a number or a name twice" if classes else "holds no class name"
         raise UserError(f"{file}: {problem}; {_REMEDY}")

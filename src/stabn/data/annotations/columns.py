@@ -1,15 +1,18 @@
 """Which column of a table holds what, and what a row says of its clip."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stabn.data.annotations.listing import ListedClip
+from stabn.data.annotations.notes import note_once
+from stabn.data.annotations.paths import PathFinder, moved_parts
 from stabn.data.annotations.rows import Rows
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.segments import Segment, Unit, format_number
+from stabn.data.spelling import normalise_split
 from stabn.errors import UserError
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -145,10 +148,17 @@ def clips_in_rows(table: Rows, columns: Columns, file: Path, videos: Path | None
         table: a row per clip; a row with a wrong or missing cell is a clip with a problem.
         columns: from `Columns.of`.
         file: the table's.
-        videos: what paths are relative to; by default the folder of the file.
+        videos: what paths are relative to; by default the folder of the file. Where no path exists as it is written,
+            but all do without the folders that they have in common, those are left out, with a note.
     """
     path_columns = _FIELD.findall(columns.path)
-    for line, row in table.rows:
+    cells = [_FIELD.sub(lambda field, row=row: row[field[1]], columns.path) for _, row in table.rows]
+    root = videos or file.parent
+    moved = moved_parts([cell for cell in cells if cell], root, PathFinder())
+    if moved:
+        before = Path(*Path(cells[0].replace("\\", "/")).parts[:moved])
+        note_once(f"{file}: its videos are no longer in {before}; they are taken from {root}")
+    for (line, row), path in zip(table.rows, cells, strict=True):
         segment, truth = None, None
         problem = next((f"{name} is empty" for name in path_columns if not row[name]), None)
         try:
@@ -156,17 +166,21 @@ def clips_in_rows(table: Rows, columns: Columns, file: Path, videos: Path | None
             truth = _truth(row, columns, table.decimal_sign)
         except ValueError as error:
             problem = problem or str(error)
-        path = _FIELD.sub(lambda field, row=row: row[field[1]], columns.path)
         yield ListedClip(
             where=f"{file.name}, {line}",
             clip_id=(row[columns.id] if columns.id else "") or default_clip_id(path, segment) or line,
-            path=(videos or file.parent) / path,
+            path=root.joinpath(*Path(path.replace("\\", "/")).parts[moved:]) if moved else root / path,
             label=row[columns.label] if columns.label else "",
             split=row[columns.split] if columns.split else "",
             segment=segment,
             truth=truth,
             problem=problem,
         )
+
+
+def with_usual_splits(clips: Iterable[ListedClip], default: str = "") -> Iterator[ListedClip]:
+    """The clips with their splits as `normalise_split` spells them, and `default` where a row does not say."""
+    return (replace(clip, split=normalise_split(clip.split) or default) for clip in clips)
 
 
 def _segment(row: Mapping[str, str], columns: Columns, decimal_sign: str) -> Segment | None:

@@ -21,9 +21,10 @@ from stabn.data.annotations.something_something import (
     read_something_v1,
     read_something_v2,
 )
-from stabn.data.annotations.splits import UNSPLIT, split_of_file
+from stabn.data.annotations.splits import split_of_file
 from stabn.data.annotations.table import CLASSES
 from stabn.data.annotations.text_lists import LAYOUTS, looks_like_list, read_text_lists
+from stabn.data.spelling import UNSPLIT
 from stabn.errors import UserError
 from stabn.files import read_text
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stabn.data.annotations.listing import ListedClip, Listing, make_listing
-from stabn.data.annotations.paths import is_video, walk_clips
+from stabn.data.annotations.paths import is_video, other_files_note, walk_clips
 from stabn.data.annotations.rows import read_rows
-from stabn.data.annotations.splits import known_split, normalise_split
 from stabn.data.segments import Segment
+from stabn.data.spelling import known_split, normalise_label, normalise_split
 from stabn.errors import UserError
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
@@ -36,7 +36,9 @@ def read_kinetics(files: Sequence[tuple[Path, str]], videos: Path) -> Listing:
         UserError: a file or folder cannot be read, or the files have other columns.
     """
     videos_by_stem: dict[str, list[Path]] = defaultdict(list)
-    for paths, _ in walk_clips(videos):
+    others: list[str] = []
+    for paths, names in walk_clips(videos):
+        others += names
         for path in paths:
             videos_by_stem[path.stem if is_video(path.name) else path.name].append(path)
     clips: list[ListedClip] = []
@@ -49,6 +51,8 @@ def read_kinetics(files: Sequence[tuple[Path, str]], videos: Path) -> Listing:
             clips += [_clip(f"{file.name}, {line}", row, split, videos, videos_by_stem) for line, row in table.rows]
         else:
             notes.append(f"{file.name} has no labels and is left out")
+    note = other_files_note(name for name in others if name not in {file.name for file, _ in files})
+    notes += [] if note is None else [note]
     parts = sum(clip.segment is not None for clip in clips)
     if parts:
         notes.append(f"{parts} clips are cut out of whole videos, by their times in seconds")
@@ -58,7 +62,7 @@ def read_kinetics(files: Sequence[tuple[Path, str]], videos: Path) -> Listing:
 def _clip(
     where: str, row: Mapping[str, str], split: str, videos: Path, videos_by_stem: Mapping[str, Sequence[Path]]
 ) -> ListedClip:
-    name, label = row["youtube_id"], row["label"]
+    name, label = row["youtube_id"], normalise_label(row["label"])
     split = normalise_split(row.get("split", "")) or split
     clip_id, path, segment, problem = name or where, videos / f"{name}.mp4", None, None
     try:
@@ -83,6 +87,8 @@ def _best_matches(paths: Sequence[Path], label: str, split: str) -> Sequence[Pat
     """Of videos of the same name, those in a folder of the clip's class or else its split, if there are any."""
     if len(paths) < 2:
         return paths
-    of_class = [path for path in paths if any(folder.replace("_", " ") == label for folder in path.parts[:-1])]
+    of_class = [
+        path for path in paths if any(normalise_label(folder.replace("_", " ")) == label for folder in path.parts[:-1])
+    ]
     of_split = [path for path in paths if any(known_split(folder) == split for folder in path.parts[:-1])]
     return of_class or of_split or paths

@@ -10,10 +10,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stabn.data.annotations.paths import PathFinder
-from stabn.data.annotations.splits import UNSPLIT
 from stabn.data.dataset import Sample, Table
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.segments import Segment
+from stabn.data.spelling import IGNORED, UNSPLIT, normalise_label
 from stabn.data.video.frame_folder import frame_numbers
 from stabn.errors import UserError, join_names
 
@@ -31,7 +31,7 @@ class ListedClip:
         where: file and line, or folder.
         clip_id: its name.
         path: where its video or frame folder should be.
-        label: the name of its class; empty if the source gives none.
+        label: the name of its class, normalised by `normalise_label`; empty if the source gives none.
         split: train, validation, ..., or `UNSPLIT`.
         segment: the part of the source that is the clip.
         num_frames: how many images its folder should hold, or its segment.
@@ -50,6 +50,9 @@ class ListedClip:
     truth: ClipTruth | None = None
     problem: str | None = None
     problem_kind: str = "unreadable line"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", normalise_label(self.label))
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,11 @@ def make_table(
     for clip in clips:
         problem = clip.problem
         if problem is None and not (clip.label and clip.split):
-            problem = f"{'split' if clip.label else 'label'} is empty; every clip needs one"
+            problem = "label is empty; every clip needs one"
+            if clip.label:
+                problem = (
+                    f"split is empty; every clip needs one, such as train, validation, or {IGNORED} to leave it out"
+                )
         elif problem is None and clip.clip_id in samples:
             problem = f"clip {clip.clip_id!r} is there twice, in split {samples[clip.clip_id].split!r}; remove one"
         elif problem is None and clip.label not in labels:

@@ -1,13 +1,11 @@
 """Any table with named columns: CSV, JSON Lines or Parquet."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from stabn.data.annotations.columns import Columns, clips_in_rows
+from stabn.data.annotations.columns import Columns, clips_in_rows, with_usual_splits
 from stabn.data.annotations.listing import Listing, make_listing
 from stabn.data.annotations.rows import read_rows
-from stabn.data.annotations.splits import normalise_split
 from stabn.data.annotations.table import read_class_order
 from stabn.errors import UserError
 
@@ -33,8 +31,7 @@ def read_named_columns(files: Sequence[tuple[Path, str]], videos: Path | None, c
             raise UserError(str(error).replace("--data.columns", "--columns")) from None
         changes = usual.changes(columns)
         notes += [f"{file.name}: {', '.join(changes)}"] if changes else []
-        listed = clips_in_rows(table, named, file, videos)
-        clips += [replace(clip, split=normalise_split(clip.split) or split) for clip in listed]
+        clips += with_usual_splits(clips_in_rows(table, named, file, videos), split)
     if not clips:
         raise UserError(f"{files[0][0]}: holds no clip; write one line per video under the heading")
     order = read_class_order(files[0][0]) if len(files) == 1 else None

@@ -1,8 +1,10 @@
 """Where listed videos and frame folders are on the disk."""
 
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
@@ -11,9 +13,15 @@ from stabn.data.video.frame_folder import frame_numbers
 from stabn.errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
-    (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm",
-     ".wmv")
+    (".264", ".265", ".360", ".3g2", ".3gp", ".3gpp", ".amv", ".apng", ".asf", ".avi", ".divx", ".dv", ".evo", ".f4v",
+     ".flv", ".gif", ".gxf", ".h264", ".h265", ".hevc", ".insv", ".ivf", ".lrv", ".m1v", ".m2t", ".m2ts", ".m2v",
+     ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mod", ".mov", ".mp4", ".mp4v", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts",
+     ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".webm", ".wmv",
+     ".wtv", ".xvid", ".y4m")
 )  # fmt: skip
+"""Endings of the names of what FFmpeg reads as video, lower case; a folder's other files are counted and named."""
+_TRIED_PATHS = 100
+"""Of a list, how many paths show whether its videos have moved."""
 _MAX_SUBFOLDERS = 100
 """Folders beside a list in which its videos are looked for; where there are more, each holds one video's frames."""
 
@@ -21,6 +29,16 @@ _MAX_SUBFOLDERS = 100
 def is_video(name: str) -> bool:
     """Whether a file name has a video's suffix."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
+def other_files_note(names: Iterable[str]) -> str | None:
+    """Count, by their endings, the files of a folder that are taken for no video; None if there are none."""
+    endings = Counter(os.path.splitext(name)[1].lower() or name for name in names)
+    if not endings:
+        return None
+    counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
+    rest = sum(endings.values()) - sum(count for _, count in endings.most_common(5))
+    return f"skipped files whose names are not those of videos: {counts}" + (f", {rest} others" if rest else "")
 
 
 class PathFinder:
@@ -50,6 +68,28 @@ class PathFinder:
             except OSError:
                 self._folders[parent] = {}
         return self._folders[parent].get(name, False)
+
+
+def moved_parts(paths: Sequence[str], root: Path, finder: PathFinder) -> int:
+    """How many folders at the beginning of listed paths to leave out, so that the rest of them exists below a folder.
+
+    Args:
+        paths: as listed, absolute or relative, maybe with backslashes.
+        root: the folder that relative paths begin in.
+        finder: looks for the paths.
+
+    Returns:
+        0 where any of the first paths exists as it is listed, or none does anyhow. Only folders that all paths have in
+        common count, so that no two paths become one.
+    """
+    parts = [PurePosixPath(path.replace("\\", "/")).parts for path in paths]
+    columns = zip(*(path[:-1] for path in parts), strict=False)
+    common = sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, columns))
+    first = parts[:_TRIED_PATHS]
+    if any(finder.find(root / path) is not None for path in paths[:_TRIED_PATHS]):
+        return 0
+    counts = [sum(finder.exists(root.joinpath(*path[n:])) for path in first) for n in range(common + 1)]
+    return counts.index(max(counts))
 
 
 def likeliest_root(folder: Path, candidates: Sequence[Sequence[str]], finder: PathFinder) -> Path:

@@ -1,7 +1,6 @@
 """A data set of any format as the table that training reads: read and judge it, then write it."""
 
 import csv
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +8,10 @@ from pathlib import Path
 from stabn.data.annotations.columns import Columns
 from stabn.data.annotations.detect import Format, detect_format, read_detected
 from stabn.data.annotations.listing import LEFT_OUT, ListedClip, Listing
-from stabn.data.annotations.splits import UNSPLIT, normalise_split, with_split, with_validation
+from stabn.data.annotations.splits import with_split, with_validation
 from stabn.data.annotations.table import HEADING, write_table
 from stabn.data.dataset import Table
+from stabn.data.spelling import UNSPLIT, normalise_split
 from stabn.errors import UserError, join_names
 from stabn.files import atomic_write
 
@@ -82,11 +82,7 @@ def _warnings(table: Table) -> Iterator[str]:
     untrained = [name for label, name in enumerate(table.class_names) if label not in trained]
     if trained and untrained:
         yield f"{len(untrained)} classes have no clip to learn from: {join_names(untrained)}"
-    spellings = [" ".join(name.replace("_", " ").split()).casefold() for name in table.class_names]
-    counts = Counter(spellings)
-    alike = [name for name, spelling in zip(table.class_names, spellings, strict=True) if counts[spelling] > 1]
-    if alike:
-        yield f"classes differ only in capitals, spaces or underscores: {join_names(alike)}"
+    yield from table.spelling_notes()
     if any(truth.relevance is not None or truth.boxes is not None for truth in table.truth.values()):
         yield "relevance and boxes per frame have no place in a table: give their file to the verbs that take --truth"
 

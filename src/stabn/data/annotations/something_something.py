@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stabn.data.annotations.listing import ListedClip, Listing, make_listing, make_table
-from stabn.data.annotations.paths import PathFinder
+from stabn.data.annotations.paths import VIDEO_SUFFIXES, PathFinder
 from stabn.data.dataset import Table
 from stabn.data.ground_truth import read_truth
+from stabn.data.spelling import normalise_label
 from stabn.errors import UserError
 from stabn.files import read_json, read_text
 
@@ -81,7 +82,7 @@ def read_label_names(file: Path) -> tuple[str, ...]:
                 f"{file}: label {name!r} has index {value!r}, expected each of 0..{len(labels) - 1} once; {_REDOWNLOAD}"
             )
         by_index[int(value)] = name
-    return tuple(by_index[index] for index in range(len(labels)))
+    return tuple(normalise_label(by_index[index]) for index in range(len(labels)))
 
 
 def with_videos(clips: Sequence[ListedClip], videos: Path, *, missing: str = ".webm") -> list[ListedClip]:
@@ -97,7 +98,7 @@ def with_videos(clips: Sequence[ListedClip], videos: Path, *, missing: str = ".w
 
 
 def _find_video(videos: Path, clip: ListedClip, finder: PathFinder) -> Path | None:
-    candidates = (videos / f"{clip.path}{suffix}" for suffix in (".webm", ".mp4", ""))
+    candidates = (videos / f"{clip.path}{suffix}" for suffix in (".webm", ".mp4", "", *sorted(VIDEO_SUFFIXES)))
     return next(filter(finder.exists, candidates), None)
 
 
@@ -122,7 +123,9 @@ def read_something_something(
     try:
         os.scandir(videos).close()
     except OSError as error:
-        raise UserError(f"{videos}: cannot be listed ({error.strerror}); give the folder with the videos") from None
+        raise UserError(
+            f"{videos}: cannot be listed ({error.strerror}); give the videos' folder with --data.videos"
+        ) from None
     clips = _with_truth(with_videos(annotated_clips(annotations, splits), videos), annotations)
     return make_table(clips, class_names, folder=annotations, class_file=labels.name)
 
@@ -139,7 +142,7 @@ def read_something_v1(folder: Path, videos: Path | None = None) -> Listing:
         UserError: a list is missing or empty, or a class is there twice.
     """
     labels = folder / f"{V1}-labels.csv"
-    classes = [line.strip() for line in read_text(labels, _REDOWNLOAD).splitlines() if line.strip()]
+    classes = [normalise_label(line) for line in read_text(labels, _REDOWNLOAD).splitlines() if line.strip()]
     if not classes or len(set(classes)) < len(classes):
         raise UserError(f"{labels}: holds {'a class twice' if classes else 'no class'}; {_REDOWNLOAD}")
     clips = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stabn.data.annotations.columns import Columns
+from stabn.data.annotations.notes import note_once
 from stabn.data.annotations.paths import PathFinder
 from stabn.data.annotations.something_something import read_something_something
 from stabn.data.annotations.table import read_table
@@ -15,6 +16,8 @@ from stabn.data.dataset import Table
 from stabn.data.quality.unreadable import SkipCounter
 from stabn.errors import UserError
 from stabn.files import read_text
+
+_ANNOTATIONS = "give a CSV file or an annotation folder with --data.annotations"
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,14 @@ class DataSource:
     Attributes:
         annotations: a table with a row per clip (CSV, JSON Lines or Parquet; `stabn prepare` makes one of other
             formats), or a folder with the annotation files of Something-Something v2
-            (something-something-v2-labels.json, -train.json, -validation.json).
-        videos: the folder of the videos; by default that of the table, or `videos` inside the annotations' folder.
+            (something-something-v2-labels.json, -train.json, -validation.json); by default those of the run.
+        videos: the folder of the videos; by default that of the table, or `videos` inside the annotations' folder. It
+            may be where the videos are now, if no path of the table exists any more.
         columns: what the columns of the table are called.
         exclude: a file with the id of a clip on each line, which are left out; `stabn check-data` writes one.
     """
 
-    annotations: str
+    annotations: str = ""
     videos: str | None = None
     columns: Columns = Columns()  # noqa: RUF009
     exclude: str | None = None
@@ -53,24 +57,54 @@ class DataSource:
     def full_table(self) -> Table:
         """As `table`, but with the clips to exclude, and however many videos are missing.
 
+        What may be misspelled is noted once.
+
         Raises:
             UserError: a file is missing or wrong.
         """
         source = Path(self.annotations)
+        if not self.annotations:
+            raise UserError(f"--data.annotations: got nothing; {_ANNOTATIONS}")
         if not source.exists():
-            raise UserError(f"{source}: no such file or folder; give a CSV file or an annotation folder")
+            raise UserError(f"{source}: no such file or folder; {_ANNOTATIONS}")
         if source.is_file():
-            return read_table(source, self.videos, self.columns)
-        if self.columns != Columns():
+            table = read_table(source, self.videos, self.columns)
+        elif self.columns != Columns():
             raise UserError(f"{source}: is a folder, but --data.columns is for CSV files; leave it out")
-        return read_something_something(source, self.videos or source / "videos")
+        else:
+            table = read_something_something(source, self.videos or source / "videos")
+        for note in table.spelling_notes():
+            note_once(f"{source}: {note}")
+        return table
+
+    def with_positional(self, table: Path | None) -> "DataSource":
+        """The same with the table that a verb was given by its place in the command instead of --data.annotations.
+
+        Raises:
+            UserError: there are both or none.
+        """
+        if (table is None) == (not self.annotations):
+            given = "both" if self.annotations else "none"
+            raise UserError(
+                f"TABLE, --data.annotations: got {given}, expected one of them; give the table of your clips"
+            )
+        return self if table is None else replace(self, annotations=str(table))
+
+    def over(self, other: "DataSource") -> "DataSource":
+        """This data or, if it names no annotations, the other with the options that this one changes."""
+        if self.annotations:
+            return self
+        names = asdict(self.columns).items()
+        columns = replace(other.columns, **{n: value for n, value in names if value != getattr(Columns(), n)})
+        return DataSource(other.annotations, self.videos or other.videos, columns, self.exclude or other.exclude)
 
     def absolute(self) -> "DataSource":
         """The same data with absolute paths."""
         # Not resolve(): a linked CSV file lies where its link is, and its videos beside it.
         videos = None if self.videos is None else os.path.abspath(self.videos)
         exclude = None if self.exclude is None else os.path.abspath(self.exclude)
-        return replace(self, annotations=os.path.abspath(self.annotations), videos=videos, exclude=exclude)
+        annotations = self.annotations and os.path.abspath(self.annotations)
+        return replace(self, annotations=annotations, videos=videos, exclude=exclude)
 
     def options(self) -> dict[str, str]:
         """These values as options of the command line, without those that have their default."""

@@ -1,4 +1,4 @@
-"""Which split a clip is in: what formats call them, and drawing one for validation where there is none."""
+"""Which split a clip is in where its row does not say: by the name of its file, or drawn."""
 
 import hashlib
 import re
@@ -7,25 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stabn.data.dataset import Table
-
-UNSPLIT = "unsplit"
-"""The split of clips whose source does not say."""
-_SYNONYMS = {
-    "train": ("train", "training", "trn"),
-    "validation": ("validation", "valid", "val", "validate", "dev"),
-    "test": ("test", "testing", "tst"),
-}
-_SPLITS = {synonym: split for split, synonyms in _SYNONYMS.items() for synonym in synonyms}
-
-
-def known_split(name: str) -> str | None:
-    """Which of train, validation and test a name means; None if none."""
-    return _SPLITS.get(name.strip().lower())
-
-
-def normalise_split(name: str) -> str:
-    """train, validation or test for any of their usual names; other names stay as they are."""
-    return known_split(name) or name.strip()
+from stabn.data.spelling import UNSPLIT, known_split
 
 
 def split_of_file(file: Path) -> str | None:

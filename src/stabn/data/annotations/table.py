@@ -5,11 +5,12 @@ import os
 from pathlib import Path
 
 from stabn.data.annotations.class_names import read_class_names
-from stabn.data.annotations.columns import Columns, clips_in_rows
+from stabn.data.annotations.columns import Columns, clips_in_rows, with_usual_splits
 from stabn.data.annotations.listing import make_table
 from stabn.data.annotations.rows import read_rows
 from stabn.data.dataset import Table
 from stabn.data.segments import format_number
+from stabn.data.spelling import IGNORED
 from stabn.errors import UserError
 from stabn.files import atomic_write, write_json
 
@@ -29,8 +30,8 @@ def read_table(file: Path | str, videos: Path | str | None = None, columns: Colu
         columns: what the columns are called; others are ignored.
 
     Returns:
-        The clips of all splits, whose videos need not exist; their truth is when the labelled thing happens, where the
-        table has it.
+        The clips of all splits but those that `IGNORED` leaves out, whose videos need not exist; their truth is when
+        the labelled thing happens, where the table has it.
 
     Raises:
         UserError: a column is missing, a cell is empty or wrong, or an id comes twice; file, line and value are named.
@@ -40,7 +41,10 @@ def read_table(file: Path | str, videos: Path | str | None = None, columns: Colu
     named = (columns or Columns()).of(table.heading, file)
     if not table.rows:
         raise UserError(f"{file}: holds no clip; write one line per video under the heading")
-    clips = clips_in_rows(table, named, file, None if videos is None else Path(videos))
+    listed = clips_in_rows(table, named, file, None if videos is None else Path(videos))
+    clips = [clip for clip in with_usual_splits(listed) if clip.split != IGNORED]
+    if not clips:
+        raise UserError(f"{file}: marks every row with split {IGNORED}; write train or validation for some")
     return make_table(clips, read_class_order(file), folder=file.parent, class_file=f"{file.name}{CLASSES}")
 
 
@@ -59,8 +63,18 @@ def read_class_order(file: Path) -> tuple[str, ...] | None:
     return names
 
 
+def path_beside(path: Path, folder: str) -> str:
+    """A path as a table in `folder` has it: relative below that folder or the one above, so that both move together.
+
+    Other paths are absolute, since a table may move without them.
+    """
+    absolute, above = os.path.abspath(path), os.path.dirname(folder)
+    near = folder if os.path.dirname(above) == above else above  # not from the root of the file system
+    return os.path.relpath(absolute, folder) if os.path.commonpath((near, absolute)) == near else absolute
+
+
 def write_table(file: Path, table: Table, *, ordered: bool) -> None:
-    """Write clips as CSV for `read_table`, atomically; paths below the file's folder are relative to it.
+    """Write clips as CSV for `read_table`, atomically; paths are as `path_beside` gives them.
 
     The columns are path, label, split and id; then, where a clip has any of it, segment_start_seconds and
     segment_end_seconds or the same in frames, relevant_start and relevant_end.
@@ -84,9 +98,7 @@ def write_table(file: Path, table: Table, *, ordered: bool) -> None:
             writer = csv.writer(content, lineterminator="\n")
             writer.writerow(heading)
             for sample in table.samples:
-                path = os.path.abspath(sample.path)
-                if os.path.commonpath((folder, path)) == folder:
-                    path = os.path.relpath(path, folder)
+                path = path_beside(sample.path, folder)
                 numbers: list[float | None] = []
                 if unit is not None:
                     numbers += [sample.segment.start, sample.segment.end] if sample.segment else [None, None]
