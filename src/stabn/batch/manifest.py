@@ -16,7 +16,7 @@ from typing import Any
 
 from stabn.batch.clips import ArchiveClip, clips_digest
 from stabn.data.transforms import Preprocessing
-from stabn.errors import UserError
+from stabn.errors import UserError, list_differences
 from stabn.files import lock_folder, read_json, write_json
 from stabn.nn import VideoNetwork
 from stabn.runs import network_class_names, network_preprocessing, weights_digest
@@ -149,10 +149,14 @@ def _check(out: Path, job: ArchiveJob, clips: Sequence[ArchiveClip]) -> None:
     if not isinstance(previous, dict) or previous.get("format") != JOB_FORMAT:
         raise UserError(f"{file}: is not of format {JOB_FORMAT!r}; {_OTHER_FOLDER}")
     fields = job.as_json()
-    for name in ("weights", "class_names", "preprocessing", "precision", "part_clips"):
-        if previous.get(name) != fields[name]:
-            values = f" ({previous.get(name)}, now {fields[name]})" if name in ("precision", "part_clips") else ""
-            raise UserError(f"{out}: holds another job, with other {name}{values}; {_OTHER_FOLDER}")
+    if previous.get("weights") != fields["weights"]:
+        raise UserError(
+            f"{out}: holds another job, with other weights ({previous.get('run')}, now {job.run}); {_OTHER_FOLDER}"
+        )
+    names = ("class_names", "preprocessing", "precision", "part_clips")
+    differences = list_differences({n: previous.get(n) for n in names}, {n: fields[n] for n in names})
+    if differences:
+        raise UserError(f"{out}: holds another job, with other {'; '.join(differences)}; {_OTHER_FOLDER}")
     count = previous.get("clips")
     if not isinstance(count, int) or clips_digest(clips[:count]) != previous.get("clips_digest"):
         raise UserError(

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from stabn.batch.clips import ArchiveClip
 from stabn.batch.manifest import JOB_FORMAT, ArchiveJob, ArchivePart
-from stabn.errors import UserError
+from stabn.errors import UserError, describe_os_error
 from stabn.files import atomic_write
 
 SCHEMA = pa.schema(
@@ -83,8 +83,7 @@ def write_part(out: Path, job: ArchiveJob, part: ArchivePart, rows: Sequence[Row
         with atomic_write(file) as temporary:
             parquet.write_table(table, temporary, compression="zstd")
     except OSError as error:
-        message = " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be written ({message}); make room and give the same command again") from None
+        raise UserError(f"{describe_os_error(error, file)}, and give the same command again") from None
 
 
 def _count_errors(out: Path, job: ArchiveJob, part: ArchivePart) -> int | None:

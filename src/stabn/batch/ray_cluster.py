@@ -11,6 +11,7 @@ from typing import Any
 
 from stabn.batch.manifest import ArchiveJob, ArchivePart
 from stabn.batch.worker import ArchiveWorker, BatchOptions, ProcessingTimes
+from stabn.engine.stop_signals import take_stop_signals
 from stabn.errors import UserError
 
 _PARTS_PER_CALL = 8
@@ -92,6 +93,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         except Exception as error:  # noqa: BLE001 -- Ray raises nearly anything, a bare Exception when it is slow
             where = "on this machine" if address is None else f"at {address}"
             raise UserError(f"--ray: no cluster {where} ({_one_line(error)}); see --ray-address") from None
+        take_stop_signals()  # Ray's own handler would end with status 1
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     if hasattr(context, "max_consecutive_actor_init_deaths"):

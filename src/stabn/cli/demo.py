@@ -8,7 +8,7 @@ from typing import Any
 
 from stabn.cli.printing import print_comparison
 from stabn.cli.verbs import run_verb
-from stabn.errors import UserError
+from stabn.errors import UserError, list_differences
 from stabn.files import read_json, write_json
 from stabn.runs import is_finished_run
 
@@ -33,8 +33,10 @@ def demo_command(
     if marker.exists():
         previous_settings = read_json(marker, remedy="choose another --out")
         if previous_settings != settings:
+            differences = "; ".join(list_differences(previous_settings, settings))
             raise UserError(
-                f"{out}: holds a demo with other settings ({previous_settings}); choose another --out or remove it"
+                f"{out}: holds a demo with other options: {differences}; give its options, choose another --out, or "
+                "remove it"
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is not empty and holds no demo; choose another --out")

@@ -12,7 +12,7 @@ from stabn.data.video.clip import Clip
 from stabn.data.video.reader import read_clip
 from stabn.errors import UserError
 from stabn.explain.render import contact_sheet, write_explanation
-from stabn.files import atomic_write, write_json
+from stabn.files import atomic_write, short_name, write_json
 from stabn.nn import STABN, Output, VideoNetwork
 from stabn.records import Record
 
@@ -110,12 +110,13 @@ def _numbers(value: torch.Tensor) -> np.ndarray:
 
 
 def distinct_file_names(videos: list[Path]) -> dict[str, Path]:
-    """File names without suffix for the videos, numbered where two have the same name."""
+    """File names without suffix for the videos, numbered where two have the same name, and shortened where too long."""
     names: dict[str, Path] = {}
     for video in videos:
-        name, number = video.stem, 2
+        stem = short_name(video.stem or video.resolve().stem)
+        name, number = stem, 2
         while name in names:
-            name, number = f"{video.stem}-copy{number}", number + 1
+            name, number = f"{stem}-copy{number}", number + 1
         names[name] = video
     return names
 

@@ -15,7 +15,7 @@ from stabn.data.tabletop.clip_plan import SPLITS, ClipPlan, draw_labels, plan_cl
 from stabn.data.tabletop.draw_clip import draw_clip
 from stabn.data.tabletop.shortcut import Shortcut, plan_mark
 from stabn.data.video.clip import write_video
-from stabn.errors import UserError
+from stabn.errors import UserError, list_differences
 from stabn.files import read_json, write_json, write_text
 
 FORMAT = "stabn-tabletop/1"
@@ -61,9 +61,10 @@ def generate_tabletop(
     manifest = folder / "tabletop.json"
     if manifest.exists():
         existing = read_json(manifest, remedy="choose another folder")
-        if {key: value for key, value in existing.items() if key != "complete"} != settings:
+        if differences := list_differences({k: v for k, v in existing.items() if k != "complete"}, settings):
             raise UserError(
-                f"{folder}: holds another Tabletop ({existing}), expected {settings}; choose another folder"
+                f"{folder}: holds a Tabletop with other options: {'; '.join(differences)}; give its options, or choose "
+                "another folder"
             )
         if existing["complete"]:
             return
@@ -74,8 +75,12 @@ def generate_tabletop(
     labels = [(split, n, label) for split in counts for n, label in enumerate(draw_labels(seed, split, counts[split]))]
     plans = {str(i): plan_clip(seed, *clip) for i, clip in enumerate(labels, start=1)}
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-        results = pool.map(partial(_write_clip, folder, shortcut), plans.items(), chunksize=8)
-        truth = list(tqdm(results, total=len(plans), desc="tabletop", unit="clip"))
+        try:
+            results = pool.map(partial(_write_clip, folder, shortcut), plans.items(), chunksize=8)
+            truth = list(tqdm(results, total=len(plans), desc="tabletop", unit="clip"))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # an interrupted command does not finish all clips first
+            raise
     _write_annotations(folder, plans, truth)
     if shortcut is not None:
         clean = {clip_id: plan for clip_id, plan in plans.items() if plan.split == "validation"}
