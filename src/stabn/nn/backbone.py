@@ -9,6 +9,7 @@ of base networks is a file in `stabn.nn.backbones`.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -39,6 +40,23 @@ class ClipFormat:
     fps: float | None = None
     fixed_frames: bool = False
     fixed_size: bool = False
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Weights of a base network that have a name.
+
+    Attributes:
+        name: as `--network.weights` takes it.
+        trained_on: the data.
+        file: where they are, or would be, on this machine.
+        source: the address that they are downloaded from; None where a package of the registry has them.
+    """
+
+    name: str
+    trained_on: str
+    file: Path
+    source: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +108,42 @@ class Backbone(nn.Module):
     options: Mapping[str, Any] = {}
     can_fold: ClassVar[bool] = False
 
+    def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5, **options: Any) -> None:
+        super().__init__()
+
+    @classmethod
+    def options_for(cls, name: str, weights: str | None) -> dict[str, Any]:
+        """The `options` that build the network which published weights belong to; {} where the name says all.
+
+        Raises:
+            UserError: the weights cannot be read, or are of another network.
+        """
+        return {}
+
+    @classmethod
+    def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
+        """The clips that a network of this name takes, without building it."""
+        raise NotImplementedError
+
+    @classmethod
+    def published(cls, name: str) -> tuple["PublishedWeights", ...]:
+        """The weights that `load_weights` knows by name."""
+        return ()
+
+    def load_weights(self, weights: str) -> tuple[str, ...]:
+        """Fill the network, but for its classifier, with published weights.
+
+        Args:
+            weights: a name of `published`, a file, a folder or a repository on the hub, as the family allows.
+
+        Returns:
+            The names of the tensors, as in `state_dict`, that keep their values.
+
+        Raises:
+            UserError: the weights cannot be read or downloaded, or the first tensor that does not fit.
+        """
+        raise NotImplementedError
+
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Features:
         """The features of normalised clips."""
         raise NotImplementedError
@@ -119,6 +173,10 @@ class Backbone(nn.Module):
     def linear(self) -> nn.Linear | None:
         """The classifier, where `classify` is linear in the maps' mean, so that CAM is defined; else None."""
         return None
+
+    def features_shape(self, frames: int, size: int) -> tuple[int, int, int, int]:
+        """(C, T', h, w) of the features of a square clip."""
+        return self.channels, self.steps(frames), self.grid(size), self.grid(size)
 
     def steps(self, frames: int) -> int:
         """T' of so many frames."""
@@ -151,3 +209,33 @@ class Backbone(nn.Module):
         # Under autocast PyTorch converts; anywhere else another dtype fails deep inside with an obscure message.
         if not (clip_bcthw.is_floating_point() and torch.is_autocast_enabled(clip_bcthw.device.type)):
             raise ValueError(f"clip: got {clip_bcthw.dtype}, expected {dtype} like the weights")
+
+
+def convolutional_head(channels: int, width: int) -> nn.Sequential:
+    """A light head at the features' resolution: (B, channels, T', h, w) -> (B, width, T', h, w).
+
+    A 1 x 1 x 1 convolution reduces the channels, and a 3 x 3 x 3 one looks at the neighbourhood in space and time; He
+    initialisation, by fan-in.
+    """
+    head = nn.Sequential(
+        nn.Conv3d(channels, width, 1, bias=False),
+        nn.BatchNorm3d(width),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(width, width, 3, padding=1, bias=False),
+        nn.BatchNorm3d(width),
+        nn.ReLU(inplace=True),
+    )
+    initialise(head)
+    return head
+
+
+def initialise(module: nn.Module) -> None:
+    """He initialisation of every convolution; normalisations and linear layers keep PyTorch's initialisation.
+
+    It uses fan-in: with fan-out, a convolution to a single map would start so large that weight decay and momentum
+    SGD hardly move the attention that it computes.
+    """
+    for part in module.modules():
+        # The meta device has no values, and PyTorch would load its compiler for it, which takes two seconds.
+        if isinstance(part, nn.Conv2d | nn.Conv3d) and not part.weight.is_meta:
+            nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")

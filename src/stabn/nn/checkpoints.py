@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from stabn.errors import UserError
-from stabn.nn.backbones.resnet3d import ARCHITECTURES, ResNet3D
+from stabn.nn.backbones.resnet3d import ARCHITECTURES, OFFICIAL, ResNet3D
 from stabn.nn.hub import CONFIG, read_config
 from stabn.nn.network import PlainNetwork, VideoNetwork
 from stabn.nn.stabn import STABN
 from stabn.nn.state_dict import read_tensors
-
-OFFICIAL = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 _REMEDY = "expected a checkpoint of the official ST-ABN code"
 

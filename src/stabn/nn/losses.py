@@ -14,7 +14,10 @@ EditLossForm = Literal["squared", "cross-entropy", "balanced"]
 
 
 def recognition_loss(
-    output: Output, labels_b: Int[Tensor, " b"], label_smoothing: float | int = 0
+    output: Output,
+    labels_b: Int[Tensor, " b"],
+    label_smoothing: float | int = 0,
+    class_weights_k: Float[Tensor, " k"] | None = None,
 ) -> Float[Tensor, ""]:
     """L_att(x) + L_per(x) of Eq. 4: the softmax cross-entropies of both branches, each averaged over the batch.
 
@@ -25,6 +28,9 @@ def recognition_loss(
         labels_b: (B,) int64 in 0..K-1.
         label_smoothing: e in 0..1; the target is 1 - e + e / K for the label and e / K for each other class, in both
             branches (Szegedy et al., arXiv 1512.00567, section 7).
+        class_weights_k: (K,) from 0, by which a clip's cross-entropies are multiplied, by its label; None for 1. The
+            average divides by the number of clips, not by the sum of their weights as PyTorch's own `weight` does, so
+            that a clip counts the same in every batch.
 
     Returns:
         A scalar from 0.
@@ -37,10 +43,15 @@ def recognition_loss(
         raise ValueError(f"labels: got shape {tuple(labels_b.shape)}, expected ({len(output.logits)},)")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing: got {label_smoothing}, expected a share in 0..1")
-    loss = F.cross_entropy(output.logits, labels_b, label_smoothing=label_smoothing)
-    if output.attention_logits is None:
-        return loss
-    return loss + F.cross_entropy(output.attention_logits, labels_b, label_smoothing=label_smoothing)
+
+    def branch_loss(logits_bk: Tensor) -> Tensor:
+        if class_weights_k is None:
+            return F.cross_entropy(logits_bk, labels_b, label_smoothing=label_smoothing)
+        losses_b = F.cross_entropy(logits_bk, labels_b, label_smoothing=label_smoothing, reduction="none")
+        return (losses_b * class_weights_k[labels_b]).mean()
+
+    loss = branch_loss(output.logits)
+    return loss if output.attention_logits is None else loss + branch_loss(output.attention_logits)
 
 
 def temporal_loss(

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from stabn.errors import UserError
 from stabn.nn.attention import Attention, Output, pool_frames, repeat_steps
-from stabn.nn.backbone import Features, map_of, with_map
-from stabn.nn.backbones.resnet3d import initialise
+from stabn.nn.backbone import Features, initialise, map_of, with_map
 from stabn.nn.network import VideoNetwork
 
 Mechanism = Literal["paper", "gated", "gated-both"]

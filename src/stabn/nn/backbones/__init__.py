@@ -8,6 +8,19 @@ from stabn.nn.backbone import Backbone
 from stabn.nn.backbones.resnet3d import ARCHITECTURES, ResNet3D
 
 
+def backbone_class(name: str) -> type[Backbone]:
+    """The class of a base network.
+
+    Raises:
+        UserError: there is no such network.
+    """
+    if name in ARCHITECTURES:
+        return ResNet3D
+    raise UserError(
+        f"architecture: got {name!r}, expected one of {', '.join(ARCHITECTURES)}; `stabn backbones` lists them"
+    )
+
+
 def build_backbone(
     name: str, num_classes: int, frames: int, dropout: float = 0.5, options: Mapping[str, Any] | None = None
 ) -> Backbone:
@@ -23,7 +36,4 @@ def build_backbone(
     Raises:
         UserError: there is no such network, or it does not take so many frames.
     """
-    options = options or {}
-    if name in ARCHITECTURES:
-        return ResNet3D(name, num_classes, frames, dropout=dropout, **options)
-    raise UserError(f"architecture: got {name!r}, expected one of {', '.join(ARCHITECTURES)}")
+    return backbone_class(name)(name, num_classes, frames, dropout=dropout, **(options or {}))

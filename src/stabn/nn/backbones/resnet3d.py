@@ -4,7 +4,7 @@ Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stabn.nn.backbone import Backbone, ClipFormat, Features, map_of
+from stabn.nn.backbone import Backbone, ClipFormat, Features, initialise, map_of
 
 Four = tuple[int, int, int, int]
 
@@ -63,6 +63,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "fine-deep": Architecture("basic",      (2, 2, 2, 2),  (16, 32, 48, 64),    (1, 3, 3, 3), (1, 2, 1, 2), 16),
 }
 # fmt: on
+
+
+OFFICIAL = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+"""The architectures of the official code."""
 
 
 def _convolution(channels_in: int, channels_out: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Conv3d:
@@ -167,18 +171,6 @@ def residual_layer(shape: Architecture, layer: int, *, spatial_stride: int | Non
     return ResidualLayer(first, *rest)
 
 
-def initialise(module: nn.Module) -> None:
-    """He initialisation of every convolution; normalisations and linear layers keep PyTorch's initialisation.
-
-    It uses fan-in: with fan-out, a convolution to a single map would start so large that weight decay and momentum
-    SGD hardly move the attention that it computes.
-    """
-    for part in module.modules():
-        # The meta device has no values, and PyTorch would load its compiler for it, which takes two seconds.
-        if isinstance(part, nn.Conv2d | nn.Conv3d) and not part.weight.is_meta:
-            nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
-
-
 def _checkpointed(function: Callable[[Tensor], Tensor], normalising: nn.Module, x_bcthw: Tensor) -> Tensor:
     """Activation checkpointing of a function without randomness; `normalising` has all of its batch norms."""
     return checkpoint(
@@ -211,8 +203,7 @@ class ResNet3D(Backbone):
     Args:
         architecture: a key of `ARCHITECTURES`.
         num_classes: K.
-        frames: recorded; any number of frames is taken.
-        size: recorded; any size is taken.
+        frames: any number of frames is taken.
         dropout: probability in 0..1 (1 excluded) of dropping an input of the classifier while training.
     """
 
@@ -220,11 +211,11 @@ class ResNet3D(Backbone):
     extracting = 4
     can_fold: ClassVar[bool] = True
 
-    def __init__(self, architecture: str, num_classes: int, frames: int, size: int = 224, dropout: float = 0.5) -> None:
-        super().__init__()
+    def __init__(self, architecture: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
+        super().__init__(architecture, num_classes, frames, dropout)
         shape = ARCHITECTURES[architecture]
         self.shape = shape
-        self.format = ClipFormat(frames, size)
+        self.format = self.format_for(architecture, {})
         self.channels, self.branch_channels = shape.channels_out(3), shape.channels_out(4)
         self.space_stride = 4 * math.prod(shape.spatial_strides[:3])
         self.conv1 = _convolution(3, shape.stem_width, (1, 7, 7), stride=2)
@@ -238,6 +229,11 @@ class ResNet3D(Backbone):
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(shape.channels_out(4), num_classes)
         initialise(self)
+
+    @classmethod
+    def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
+        """Any clips; the paper's are 32 frames of 224 pixels, and those of the networks for a CPU 16 of 56."""
+        return ClipFormat(32, 224) if name in OFFICIAL else ClipFormat(16, 56)
 
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t h2 w2"]:
         """The features after layer3: (B, C', T, ceil(H / 16), ceil(W / 16)); the fine architectures have 8 for 16."""
