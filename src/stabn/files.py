@@ -97,20 +97,19 @@ def _warn_without_locks(folder: Path) -> None:
 
 
 def has_locks(folder: Path) -> bool:
-    """Whether the file system of a folder that can be written to has the locks of databases (fcntl)."""
+    """Whether the file system of a folder has the locks that databases need (fcntl); one line says it if not."""
     try:
         import fcntl
     except ImportError:
         return True  # Windows locks otherwise
-    with tempfile.TemporaryFile(dir=folder) as file:
-        try:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
+    except OSError as error:
+        if error.errno in NO_LOCKS:
             _warn_without_locks(folder)
             return False
-    return True
+    return True  # or nothing can be written there, which the database says
 
 
 def short_name(name: str, most: int = NAME_BYTES) -> str:

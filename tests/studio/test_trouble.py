@@ -150,7 +150,7 @@ def test_a_removed_clip_and_a_closed_studio_let_nobody_wait(shared: Client, monk
         viewer.open(NO_VIDEO).picture(0)
 
 
-@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
 def test_asked_to_stop_the_studio_removes_uploads_and_ends_well(trained, project, film, word):
     command = [sys.executable, "-m", "stabn.cli", "studio", str(trained), "--edits", str(project), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -163,6 +163,7 @@ def test_asked_to_stop_the_studio_removes_uploads_and_ends_well(trained, project
         assert (project / ".uploads").exists()
         process.send_signal(word)
         printed = process.stdout.read()
-    assert process.returncode == 0
+    assert process.returncode == 128 + word
+    assert word.name in printed
     assert len(printed.strip().splitlines()) == 1
     assert not (project / ".uploads").exists()

@@ -176,7 +176,11 @@ def _verb_parser(verb: str) -> _Parser:
     switches = [name for name, parameter in parameters.items() if parameter.annotation is bool]
     for name in switches:
         parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=explained.get(name))
-    parser.add_function_arguments(function, as_group=False, skip={*positional, *switches}, sub_configs=False)
+    repeated = [name for name, parameter in parameters.items() if parameter.annotation == list[str] | None]
+    for name in repeated:
+        parser.add_argument(f"--{name}", type=str, action="append", default=None, help=explained.get(name))
+    by_hand = {*positional, *switches, *repeated}
+    parser.add_function_arguments(function, as_group=False, skip=by_hand, sub_configs=False)
     parser.add_argument("--json", type=Path | None, default=None, help="Also write the result to this file, as JSON.")
     parser.usage = _usage(verb, parser)
     return parser

@@ -13,12 +13,12 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from stabn.errors import UserError
+from stabn.errors import UserError, describe_os_error
 from stabn.studio.not_found import NotFoundError
 from stabn.studio.routes.clips import clip_routes
 from stabn.studio.routes.edits import edit_routes
 from stabn.studio.routes.jobs import job_routes
-from stabn.studio.security import AccessControl, BodyLimit
+from stabn.studio.security import AccessControl, BodyLimit, Forwarding
 from stabn.studio.session import Studio
 
 STATIC = Path(__file__).parent / "static"
@@ -27,13 +27,14 @@ MAX_IMPORT = 64 * 2**20
 log = logging.getLogger(__name__)
 
 
-def build_app(studio: Studio, token: str, port: int) -> FastAPI:
+def build_app(studio: Studio, token: str, port: int, forwarding: Forwarding = Forwarding()) -> FastAPI:  # noqa: B008
     """Build the application of a studio.
 
     Args:
         studio: its state.
         token: the secret that gives access.
         port: where it is served.
+        forwarding: where browsers reach it.
     """
     limits = {"/api/uploads": studio.max_upload, "/api/import": MAX_IMPORT}
     app = FastAPI(
@@ -41,7 +42,10 @@ def build_app(studio: Studio, token: str, port: int) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        middleware=[Middleware(AccessControl, token=token, port=port), Middleware(BodyLimit, limits=limits)],
+        middleware=[
+            Middleware(AccessControl, token=token, port=port, forwarding=forwarding),
+            Middleware(BodyLimit, limits=limits),
+        ],
     )
     for routes in (clip_routes, edit_routes, job_routes):
         app.include_router(routes(studio), prefix="/api")
@@ -80,7 +84,7 @@ def _error_response(request: Request, error: Exception) -> JSONResponse:
         case ClientDisconnect():
             status, message = 400, "The request ended early."
         case OSError():
-            status, message = 507, f"{error.strerror or error}; check the disk of the project and try again"
+            status, message = 507, f"{describe_os_error(error)}, and try again"
         case _:
             log.error("%s %s failed", request.method, request.url.path, exc_info=error)
             status, message = 500, "The studio failed; the error is in its terminal."

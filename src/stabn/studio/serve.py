@@ -1,5 +1,6 @@
 """Starts the studio: from a run and its edit project to a page in the browser."""
 
+import errno
 import logging
 import secrets
 import shutil
@@ -9,19 +10,23 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import FrameType
 from urllib.parse import quote
 
 import uvicorn
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from sqlalchemy import URL
 
 from stabn.edits.project import Project, open_project
+from stabn.engine.stop_signals import StopSignal
 from stabn.errors import UserError
+from stabn.files import lock_file
 from stabn.nn import STABN, has_attention
 from stabn.runs import Run, network_preprocessing, weights_digest
 from stabn.studio.app import build_app
 from stabn.studio.catalogue import Catalogue
 from stabn.studio.jobs.manager import JobManager
+from stabn.studio.security import ANY_HOST, LOOPBACK, Forwarding
 from stabn.studio.session import Studio
 from stabn.studio.storage.edits_file import EditsFile
 from stabn.studio.storage.events import Store
@@ -56,9 +61,8 @@ def open_studio(
     _check_fit(run, project, model)
     uploads = project.folder / ".uploads"
     with ExitStack() as stack:
-        lock = FileLock(project.folder / ".studio.lock")
         try:
-            stack.enter_context(lock.acquire(timeout=0))
+            stack.enter_context(lock_file(project.folder / ".studio.lock"))
         except Timeout:
             message = f"{project.folder}: is open in another studio; use its page, or stop it first"
             raise UserError(message) from None
@@ -97,50 +101,89 @@ def open_studio(
                 log.warning("The edits are in the database, but not all in the file: %s", edits_file.problem)
 
 
-def serve(studio: Studio, *, port: int, browser: bool) -> None:
-    """Serve a studio on this machine's loopback until it is interrupted.
+def serve(studio: Studio, *, port: int, browser: bool, forwarding: Forwarding = Forwarding()) -> None:  # noqa: B008
+    """Serve a studio until the process is told to end.
 
     Args:
         studio: what to serve.
-        port: where; if it is taken, a free one. The page stores its settings by port.
+        port: where; if it is taken, a free one, unless a forwarder needs this one. The page stores its settings by
+            port.
         browser: open the page.
+        forwarding: where browsers reach it; by default on this machine only.
+
+    Raises:
+        UserError: it cannot listen there.
+        StopSignal: it was told to end; always, unless another program stopped the server.
     """
-    listener = bind_socket(port)
+    listener = bind_socket(port, forwarding.host, exactly=not forwarding.is_local)
     port = listener.getsockname()[1]
     token = _read_or_create_token(studio.catalogue.project)
-    address = f"http://{HOST}:{port}/?token={quote(token)}"
+    host = HOST if forwarding.host in ANY_HOST else forwarding.host
+    here = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    addresses = [f"{origin}{forwarding.root_path}/?token={quote(token)}" for origin in forwarding.origins or (here,)]
+    shown = "".join(f"    {address}\n" for address in addresses)
     print(
-        f"Correct {studio.catalogue.project.folder} in your browser; Ctrl-C ends the studio:\n\n    {address}\n",
+        f"Correct {studio.catalogue.project.folder} in your browser; Ctrl-C ends the studio:\n\n{shown}",
         flush=True,
     )
+    if forwarding.host not in LOOPBACK:
+        log.warning(
+            "note: it listens on %s: other machines reach it, too, and only the token in the address keeps them out; "
+            "without HTTPS in front of it the network can read that",
+            forwarding.host,
+        )
     if browser:
-        webbrowser.open(address)
+        webbrowser.open(addresses[0])
     # No access log, because the first address contains the token. The application logs errors.
     config = uvicorn.Config(
-        build_app(studio, token, port),
+        build_app(studio, token, port, forwarding),
         log_level="critical",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=3,
     )
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # by default the process would end without cleaning up
-            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        _Server(config, studio).run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass  # uvicorn raises it again after it has closed everything
-    finally:
-        listener.close()
-    print("The studio has ended; every edit is saved.")
+    server = _Server(config, studio)
+    with server.ended_by_hangup():
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            pass  # uvicorn raises it again after it has closed everything
+        finally:
+            listener.close()
+    if server.stopped_by is not None:
+        running = "; the fine-tuning goes on" if studio.jobs.is_busy() else ""
+        raise StopSignal(server.stopped_by, f"every edit is saved, and the same command continues{running}")
 
 
 class _Server(uvicorn.Server):
-    """A server that does not wait for clips that are being opened when it ends."""
+    """A server that does not wait for clips that are being opened when it ends.
+
+    Attributes:
+        stopped_by: the number of the signal that ended it, or None.
+    """
 
     def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
         super().__init__(config)
         self.studio = studio
+        self.stopped_by: int | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End the server, and remember why."""
+        self.stopped_by = self.stopped_by or sig
+        super().handle_exit(sig, frame)
+
+    @contextmanager
+    def ended_by_hangup(self) -> Iterator[None]:
+        """Within the block SIGHUP ends the server, too, which uvicorn does not know."""
+        number = getattr(signal, "SIGHUP", None)
+        if number is None or signal.getsignal(number) == signal.SIG_IGN:
+            yield
+            return
+        before = signal.signal(number, self.handle_exit)
+        try:
+            yield
+        finally:
+            signal.signal(number, before)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop serving."""
@@ -148,24 +191,40 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def bind_socket(port: int) -> socket.socket:
-    """Open a listening socket on this machine's loopback, at the port or, if that is taken, at a free one.
+def bind_socket(port: int, host: str = HOST, *, exactly: bool = False) -> socket.socket:
+    """Open a listening socket at the port or, if that is taken, at a free one.
+
+    Args:
+        port: which; 0 for a free one.
+        host: an address of this machine.
+        exactly: refuse a port that is taken.
 
     Raises:
-        UserError: no port is free.
+        UserError: the port, or every port, is taken, or the machine has no such address.
     """
-    for candidate in (port, 0):
+    try:
+        family, kind, protocol, _, (address, *_) = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise UserError(f"--host: got {host!r} ({error.strerror}); give an address of this machine") from None
+    for candidate in (port,) if exactly else (port, 0):
         # With the protocol named, asyncio sends responses at once; otherwise each waits 40 ms for an acknowledgement.
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, candidate))
+            listener.bind((address, candidate))
             listener.listen(128)  # a browser that opens the address before uvicorn runs waits instead of being refused
-        except OSError:
+        except OSError as error:
             listener.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise UserError(f"--host: got {host!r}, which this machine does not have; give 0.0.0.0") from None
+            if error.errno == errno.EACCES:
+                raise UserError(f"--port: got {port}, which is the system's; give one from 1024") from None
             continue
         return listener
-    raise UserError(f"--port: got {port}, but no port of this machine is free; stop another server")
+    remedy = "give another one, and forward that" if exactly else "stop another server"
+    raise UserError(f"--port: got {port}, but {'it' if exactly else 'every port of this machine'} is taken; {remedy}")
 
 
 def _read_or_create_token(project: Project) -> str:

@@ -17,7 +17,7 @@ from filelock import Timeout
 
 from stabn.edits.merge import merge_edits
 from stabn.edits.project import Project, write_snapshot
-from stabn.errors import UserError
+from stabn.errors import UserError, describe_os_error
 from stabn.files import read_json
 from stabn.records import Edit, utc_now
 from stabn.runs import Run, is_finished_run
@@ -87,7 +87,7 @@ class JobManager:
                 self._launch(folder, spec)
             except OSError as error:
                 shutil.rmtree(folder, ignore_errors=True)
-                raise UserError(f"{folder}: {error.strerror}; free some disk space and start again") from None
+                raise UserError(f"{describe_os_error(error, folder)}, and start again") from None
         return folder.name
 
     def cancel(self, job_id: str) -> None:
@@ -119,7 +119,7 @@ class JobManager:
                 cancel_marker(folder).unlink(missing_ok=True)
                 self._launch(folder, JobSpec.read(folder))
             except OSError as error:
-                raise UserError(f"{folder}: {error.strerror}; free some disk space and resume again") from None
+                raise UserError(f"{describe_os_error(error, folder)}, and resume again") from None
 
     def get(self, job_id: str) -> dict[str, Any]:
         """A job for the page.
@@ -212,6 +212,14 @@ class JobManager:
                 start_new_session=True,
             )
 
+    def is_busy(self) -> bool:
+        """Whether a job is running."""
+        try:
+            self._check_idle()
+        except UserError:
+            return True
+        return False
+
     def _check_idle(self) -> None:
         for folder in self._folders():
             try:
@@ -230,7 +238,7 @@ class JobManager:
         if state.ended is not None:
             return False
         try:
-            with job_lock(folder).acquire(timeout=0):
+            with job_lock(folder):
                 # A process takes its lock only after it has loaded its libraries.
                 age = time.time() - (folder / "state.json").stat().st_mtime
                 return child is None and state.stage is None and age < START_TIMEOUT

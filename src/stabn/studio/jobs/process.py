@@ -20,17 +20,20 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from stabn.data.annotations.source import DataSource
 from stabn.edits.project import open_project
 from stabn.engine.config import EngineRecipe
+from stabn.engine.stop_signals import begin_work, stop_signals
 from stabn.errors import UserError
-from stabn.files import read_json, write_json
+from stabn.files import lock_file, read_json, write_json
 from stabn.records import utc_now
 from stabn.runs import is_finished_run, open_run
 from stabn.studio.jobs.outcome import has_outcome, measure_outcome
@@ -144,9 +147,11 @@ class JobState(_JobFile):
     error: str | None = None
 
 
-def job_lock(folder: Path) -> FileLock:
-    """The lock that a job's process holds while it runs."""
-    return FileLock(folder / "lock")
+@contextmanager
+def job_lock(folder: Path, timeout: float = 0.0) -> Iterator[None]:
+    """The lock that a job's process holds while it runs; errors as for `lock_file`."""
+    with lock_file(folder / "lock", timeout=timeout):
+        yield
 
 
 def cancel_marker(folder: Path) -> Path:
@@ -216,7 +221,8 @@ def run_job_process() -> None:
     # A server that a script started in the background ignores SIGINT, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with job_lock(folder).acquire(timeout=GRACE_PERIOD):
+        with stop_signals("job"), job_lock(folder, GRACE_PERIOD):
+            begin_work()
             threading.Thread(target=_wait_for_cancel, args=(cancel_marker(folder),), daemon=True).start()
             run_stages(folder)
     except Timeout:

@@ -5,13 +5,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from stabn.errors import UserError
+from stabn.files import has_locks
 from stabn.studio.storage.migrations import migrate
 from stabn.studio.storage.schema import VERSION_TABLE
 
@@ -21,10 +25,12 @@ LOCK_TIMEOUT = 30.0
 _EXPECTED_URL = "sqlite:////folder/file.db or postgresql://user:password@host/database"
 _PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
 _SQLITE_REMEDIES = {
-    sqlite3.SQLITE_BUSY: "close the other program that uses it",
+    sqlite3.SQLITE_BUSY: "close the other program that uses it; on a network disk, give --database on a local one",
     sqlite3.SQLITE_CANTOPEN: "make sure that its folder exists and can be written to",
     sqlite3.SQLITE_CORRUPT: "take it from a backup or move it away; edits.jsonl still holds every current edit",
     sqlite3.SQLITE_FULL: "free some disk space",
+    sqlite3.SQLITE_IOERR: "check its disk; on a network disk, give --database with a file on a local one",
+    sqlite3.SQLITE_PROTOCOL: "on a network disk, give --database with a file on a local one",
     sqlite3.SQLITE_NOTADB: "move that file away, or give another one",
     sqlite3.SQLITE_READONLY: "make the file and its folder writable",
 }
@@ -124,6 +130,10 @@ def _parse_url(url: str | URL) -> URL:
 
 def _create_engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
+        assert url.database is not None
+        file = Path(url.database).absolute()
+        if not has_locks(file.parent):
+            return _create_engine_without_locks(url, file)
         # With isolation_level None the driver does not begin transactions by itself; `_begin` does.
         engine = create_engine(url, connect_args={"timeout": LOCK_TIMEOUT, "isolation_level": None})
         event.listen(engine, "connect", _set_pragmas)
@@ -133,6 +143,24 @@ def _create_engine(url: URL) -> Engine:
         return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
     except ImportError:
         raise UserError("database: PostgreSQL needs the package psycopg; pip install 'stabn[teams]'") from None
+
+
+def _create_engine_without_locks(url: URL, file: Path) -> Engine:
+    """SQLite where the file system has no locks: the threads take turns with one connection, which has no WAL."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{file.as_uri()}?nolock=1", uri=True, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        # exclusive first: a file that was in WAL mode elsewhere could not be opened otherwise
+        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = DELETE", *_PRAGMAS[1:]):
+            connection.execute(f"PRAGMA {pragma}").close()
+        return connection
+
+    one: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": LOCK_TIMEOUT}
+    engine = create_engine(url, creator=connect, **one)
+    event.listen(engine, "begin", _begin)
+    return engine
 
 
 def _set_pragmas(connection: sqlite3.Connection, _: object) -> None:

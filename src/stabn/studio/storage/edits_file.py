@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from stabn.errors import UserError
+from stabn.errors import UserError, describe_os_error
 from stabn.files import write_text
 from stabn.records import Edit, format_edits, read_edits
 from stabn.studio.storage.events import Store
@@ -82,8 +82,7 @@ class EditsFile:
                 try:
                     write_text(self.path, text)
                 except OSError as error:
-                    message = f"{self.path}: cannot be written ({error.strerror}); make its folder writable"
-                    raise UserError(message) from None
+                    raise UserError(describe_os_error(error, self.path)) from None
                 self._synced_content = text.encode()
 
     def request_push(self) -> None:

@@ -9,7 +9,8 @@ export class ApiError extends Error {
 }
 
 /**
- * @param {string} path "/api/queue" or "queue"
+ * An address relative to the page, which a forwarder may show under a path of its own.
+ * @param {string} path such as "queue"
  * @param {Record<string, any>} [params] null and undefined are left out
  */
 export function address(path, params = {}) {
@@ -17,7 +18,7 @@ export function address(path, params = {}) {
   for (const [name, value] of Object.entries(params))
     if (value !== null && value !== undefined) query.set(name, String(value));
   const text = query.toString();
-  return (path.startsWith("/") ? path : `/api/${path}`) + (text ? `?${text}` : "");
+  return `api/${path}${text ? `?${text}` : ""}`;
 }
 
 /**

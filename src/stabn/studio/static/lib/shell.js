@@ -46,7 +46,7 @@ function build(context) {
     element(
       "a",
       { class: "brand", href: "#/", "aria-label": "stabn studio, to the queue" },
-      element("img", { src: "/icon.svg", width: 22, height: 22, alt: "" }),
+      element("img", { src: "icon.svg", width: 22, height: 22, alt: "" }),
       "stabn",
     ),
     element("nav", { "aria-label": "Pages" }, links),
