@@ -71,11 +71,11 @@ def lock_file(path: Path, *, timeout: float = 0.0, remove: bool = False) -> Iter
     try:
         lock.acquire(timeout=timeout)
     except NotImplementedError:
-        _warn_without_locks(path.parent)
+        _warn_without_locks(path.parent.absolute())
     except OSError as error:
         if isinstance(error, Timeout) or error.errno not in NO_LOCKS:
             raise
-        _warn_without_locks(path.parent)
+        _warn_without_locks(path.parent.absolute())
     try:
         yield
     finally:
@@ -107,7 +107,7 @@ def has_locks(folder: Path) -> bool:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in NO_LOCKS:
-            _warn_without_locks(folder)
+            _warn_without_locks(folder.absolute())
             return False
     return True  # or nothing can be written there, which the database says
 
