@@ -60,7 +60,7 @@ def read_view(clip: ArchiveClip, reader: Reader, preprocessing: Preprocessing) -
     if clip.segment is None:
         read = reader.read_sampled(clip.path, lambda num_frames: sampling.for_testing(num_frames)[0])
     else:
-        within = segment_frames(clip.path, clip.segment, clip.clip_id, reader.probe)
+        within = segment_frames(clip.path, clip.segment, clip.clip_id, reader)
         read = reader.read_clip(clip.path, [within[index] for index in sampling.for_testing(len(within))[0]])
     return ClipView(
         pixels=preprocessing.centre_square(preprocessing.resized(read.frames)).clone(),

@@ -1,7 +1,7 @@
 """Labelled videos as a table, and a data set that gives their clips."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stabn.data.boxes import Box, box_map
+from stabn.data.class_balance import count_classes
 from stabn.data.clip_batch import ClipBatch
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.segments import Segment, segment_frames
+from stabn.data.spelling import IGNORED, near_doubles, normalise_label, normalise_split, unusual_splits
 from stabn.data.transforms import Augmentation, Preprocessing, mirrored_classes
 from stabn.data.video.clip import Clip
 from stabn.data.video.reader import Reader
@@ -75,13 +77,26 @@ class Table:
                     f"label: got {sample.label} for {sample.clip_id!r}, expected 0..{len(self.class_names) - 1}"
                 )
 
+    def spelling_notes(self) -> Iterator[str]:
+        """What may be misspelled: splits that no verb reads by itself, and classes that look alike; a line each."""
+        others = unusual_splits(Counter(sample.split for sample in self.samples))
+        if others is not None:
+            yield (
+                f"clips left out, as their split is neither train, validation nor test: {others}; correct it, name it "
+                f"with --split, or write {IGNORED} to leave them out without this note"
+            )
+        clips = Counter(sample.label for sample in self.samples)
+        for pair in near_doubles({name: clips[label] for label, name in enumerate(self.class_names)}):
+            yield f"classes {pair}; give both one name if they are the same"
+
     def of_split(self, split: str) -> tuple[Sample, ...]:
-        """The samples of one split, in the table's order.
+        """The samples of one split, which may be called as `normalise_split` reads it, in the table's order.
 
         Raises:
             UserError: the table has no sample of that split.
         """
-        samples = tuple(sample for sample in self.samples if sample.split == split)
+        names = {split, normalise_split(split)}
+        samples = tuple(sample for sample in self.samples if sample.split in names)
         if not samples:
             splits = ", ".join(sorted({sample.split for sample in self.samples})) or "none"
             raise UserError(f"split: got {split!r}, but the data has only: {splits}; mark some clips as {split}")
@@ -90,16 +105,20 @@ class Table:
     def with_class_names(self, class_names: Sequence[str]) -> "Table":
         """The same videos with the class numbers of a network; labels are matched by name.
 
+        Networks of earlier versions may have names that `normalise_label` changes; those match what it makes of them.
+
         Args:
             class_names: K names, this table's among them, in the order of the network's outputs.
 
         Raises:
             ValueError: one of the table's classes is not among them.
         """
-        missing = [name for name in self.class_names if name not in class_names]
+        evened = [normalise_label(name) for name in class_names]
+        by_name = {name: evened.index(name) for name in evened} | {name: k for k, name in enumerate(class_names)}
+        missing = [name for name in self.class_names if name not in by_name]
         if missing:
             raise ValueError(f"class_names: got none called {missing[0]!r}, expected all of the table's")
-        numbers = [class_names.index(name) for name in self.class_names]
+        numbers = [by_name[name] for name in self.class_names]
         samples = tuple(replace(sample, label=numbers[sample.label]) for sample in self.samples)
         return replace(self, class_names=tuple(class_names), samples=samples)
 
@@ -234,6 +253,11 @@ class VideoDataset(Dataset[ClipBatch]):
         """Rows per video."""
         return self.clips * self.crops
 
+    @property
+    def class_counts(self) -> np.ndarray:
+        """(K,) int64: how many of the videos are of each class."""
+        return count_classes([sample.label for sample in self.samples], len(self.class_names))
+
     def __len__(self) -> int:
         """How many videos."""
         return len(self.samples)
@@ -326,17 +350,12 @@ class VideoDataset(Dataset[ClipBatch]):
         return Clip(whole.frames[indices - first], indices, whole.timestamps[indices - first], whole.path)
 
     def _read_whole(self, sample: Sample) -> Clip:
-        """All resized frames of a clip, read in chunks, so that a long video is never in memory at its full size."""
-        segment = None if sample.segment is None else self._frames_of_segment(sample, sample.segment)
-        chunks = []
-        for chunk in self._reader.read_chunks(sample.path):
-            if segment is not None:
-                if chunk.frame_indices[0] >= segment.stop:
-                    break
-                kept = (chunk.frame_indices >= segment.start) & (chunk.frame_indices < segment.stop)
-                chunk = Clip(chunk.frames[kept], chunk.frame_indices[kept], chunk.timestamps[kept], chunk.path)
-            if len(chunk.frames):
-                chunks.append(self._resized(chunk))
+        """All resized frames of a clip, read in parts, so that a long video is never in memory at its full size."""
+        if sample.segment is None:
+            clips = self._reader.read_chunks(sample.path)
+        else:
+            clips = self._reader.stream_clip(sample.path, self._frames_of_segment(sample, sample.segment))
+        chunks = [self._resized(clip) for clip in clips]
         joined = {n: torch.cat([getattr(c, n) for c in chunks]) for n in ("frames", "frame_indices", "timestamps")}
         return Clip(**joined, path=chunks[0].path)
 
@@ -345,8 +364,8 @@ class VideoDataset(Dataset[ClipBatch]):
         return replace(clip, frames=self.preprocessing.resized(clip.frames))
 
     def _frames_of_segment(self, sample: Sample, segment: Segment) -> range:
-        # finding them decodes the whole source, so it happens once
+        # finding them may decode the source up to the segment, so it happens once
         key = sample.path, segment
         if key not in self._segment_frames:
-            self._segment_frames[key] = segment_frames(sample.path, segment, sample.clip_id, self._reader.probe)
+            self._segment_frames[key] = segment_frames(sample.path, segment, sample.clip_id, self._reader)
         return self._segment_frames[key]

@@ -2,13 +2,14 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stabn.data.video.reader import probe
-from stabn.data.video.scan import VideoInfo
+import numpy as np
+
+from stabn.data.video.reader import IN_PROCESS, Reader
 from stabn.errors import UserError
 
 Unit = Literal["seconds", "frames"]
@@ -47,7 +48,7 @@ class Segment:
         start, end = (None if value is None else format_number(value) for value in (self.start, self.end))
         return f"{self.unit} {start} to {end or 'the end'}"
 
-    def frames(self, timestamps: Sequence[float]) -> range:
+    def frames(self, timestamps: Sequence[float] | np.ndarray) -> range:
         """The frames of the source that lie in the segment, maybe none.
 
         Args:
@@ -70,19 +71,17 @@ def format_number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
-def segment_frames(
-    path: Path | str,
-    segment: Segment | None,
-    clip_id: str,
-    probe: Callable[[Path | str], VideoInfo] = probe,
-) -> range:
-    """The frames of a source that belong to a clip; the source is decoded to time them.
+def segment_frames(path: Path | str, segment: Segment | None, clip_id: str, reader: Reader = IN_PROCESS) -> range:
+    """The frames of a source that belong to a clip.
+
+    A file that is a clip is decoded from beginning to end, which examines all of it; of one that holds a segment no
+    more is read than is needed to number its frames.
 
     Args:
         path: a video file or folder of frames.
         segment: which part; None for all of it.
         clip_id: for the message.
-        probe: counts and times the frames of the source.
+        reader: reads the source.
 
     Returns:
         Frames counted from 0 in the source; at least one.
@@ -90,13 +89,14 @@ def segment_frames(
     Raises:
         UserError: the source cannot be read, or has no frame in the segment.
     """
-    info = probe(path)
     if segment is None:
-        return range(info.num_frames)
-    frames = segment.frames(info.timestamps)
+        return range(reader.probe(path).num_frames)
+    limit = segment.end if segment.unit == "seconds" else None, segment.end if segment.unit == "frames" else None
+    frames = segment.frames(reader.frame_times(path, *limit))
     if not frames:
+        times = reader.frame_times(path)
         raise UserError(
-            f"{path}: has no frame in {segment}, which is clip {clip_id!r}; it has {info.num_frames} frames and the "
-            f"last appears at {info.timestamps[-1]:.2f} s; correct the segment"
+            f"{path}: has no frame in {segment}, which is clip {clip_id!r}; it has {len(times)} frames and the "
+            f"last appears at {times[-1]:.2f} s; correct the segment"
         )
     return frames

@@ -15,7 +15,7 @@ from stabn.data.boxes import Box, box_map
 from stabn.data.dataset import Sample, VideoDataset
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.transforms import Preprocessing
-from stabn.data.video.reader import probe
+from stabn.data.video.reader import frame_size
 from stabn.errors import UserError
 from stabn.evaluation.attribution import ExplainedNetwork, attribute_clips, clip_batches
 from stabn.evaluation.intervals import summarise_clips
@@ -182,8 +182,8 @@ def _covers(
     boxes = {int(t): truth.boxes[frame_indices[t]] for t in np.flatnonzero(decisive_t)}
     if all(box is None for box in boxes.values()):
         return {}
-    info = probe(sample.path)
-    source = (info.height, info.width)
+    width, height = frame_size(sample.path)
+    source = (height, width)
     crop = preprocessing.crop_box(*source)
     covers = {
         t: (box_map(box, crop, source, *size).double().numpy(), cells_in_box(box, crop, source, *size))

@@ -12,6 +12,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.profilers import Profiler
 from torch.utils.data import DataLoader
@@ -201,13 +202,13 @@ def time_clips(dataset: VideoDataset, loader: LoaderRecipe) -> ClipTime:
             try:
                 timed[row]
                 seconds = time.perf_counter() - start
-                info = reader.probe(sample.path)
-                frames = len(segment_frames(sample.path, sample.segment, sample.clip_id, reader.probe))
+                width, height = reader.frame_size(sample.path)
+                frames = len(segment_frames(sample.path, sample.segment, sample.clip_id, reader))
             except UserError as error:
                 last_error = error
                 continue
-            height, width = dataset.preprocessing.resized_size(info.height, info.width)
-            reading, short_side = timed_reader.seconds, min(info.height, info.width)
+            reading, short_side = timed_reader.seconds, min(height, width)
+            height, width = dataset.preprocessing.resized_size(height, width)
             measured.append((reading, seconds - reading, short_side, frames, 3 * height * width * frames))
     if not measured:
         raise last_error
@@ -242,14 +243,23 @@ class _TimedReader(Reader):
         with self._timed():
             return self.reader.read_sampled(*arguments, **options)
 
+    def frame_times(self, *arguments: Any, **options: Any) -> np.ndarray:
+        with self._timed():
+            return self.reader.frame_times(*arguments, **options)
+
     def read_chunks(self, *arguments: Any, **options: Any) -> Iterator[Clip]:
-        chunks = self.reader.read_chunks(*arguments, **options)
+        return self._timed_each(self.reader.read_chunks(*arguments, **options))
+
+    def stream_clip(self, *arguments: Any, **options: Any) -> Iterator[Clip]:
+        return self._timed_each(self.reader.stream_clip(*arguments, **options))
+
+    def _timed_each(self, clips: Iterator[Clip]) -> Iterator[Clip]:
         while True:
             with self._timed():
-                chunk = next(chunks, None)
-            if chunk is None:
+                clip = next(clips, None)
+            if clip is None:
                 return
-            yield chunk
+            yield clip
 
 
 def try_workers(data_module: ClipDataModule) -> dict[int, float]:

@@ -6,12 +6,14 @@ decodes every file first, from its beginning to its end. When the same unchanged
 is decoded: usual files from the key frame before the first wanted frame on, by torchcodec if it loads, others from
 their beginning to the last wanted frame.
 
+Parts of long files are read without decoding the rest: the packets say which frames they are, where they can.
+
 Nothing here loads torch before torchcodec is used.
 """
 
 import os
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,11 +21,17 @@ from typing import Literal
 
 import numpy as np
 
-from stabn.data.video.decode import DecodedFrame, RgbConverter
+from stabn.data.video.decode import DecodedFrame, RgbConverter, decode
 from stabn.data.video.file_check import REMEMBERED_FILES, file_status
+from stabn.data.video.frame_index import FrameIndex, index_frames
 from stabn.data.video.rgb_frames import FrameSource, RgbFrame, no_such_frame, read_frames, seek_frames
-from stabn.data.video.scan import SteadyRate, VideoInfo, cached_scan, scan_video
+from stabn.data.video.scan import SteadyRate, VideoInfo, cached_scan, first_frame_size, scan_video
 from stabn.errors import UserError
+
+_FAR = 250
+"""Frames; beyond them packets are read first to find the key frame before the first wanted frame."""
+_MOST_PARTS = 128
+"""Files whose frames are remembered by their packets: 1.4 MB for an hour."""
 
 Decoder = Literal["auto", "pyav", "torchcodec", "cuda"]
 """auto is torchcodec where it loads, and else PyAV alone; cuda is torchcodec on the GPU, whose colours are rounded
@@ -40,6 +48,24 @@ class _IntactFile:
     rate: SteadyRate | None  # None: it cannot be sought
 
 
+@dataclass(slots=True)
+class _PartTiming:
+    """When the frames of a file of which only parts are read are shown.
+
+    Attributes:
+        size, mtime_ns: of the file.
+        index: the frames by the packets; None where these do not say it, and then the file is decoded.
+        seconds: times of the frames that were decoded so far.
+        is_whole: whether these are all.
+    """
+
+    size: int
+    mtime_ns: int
+    index: FrameIndex | None
+    seconds: np.ndarray
+    is_whole: bool
+
+
 class VideoFiles(FrameSource):
     """RGB frames of video files, decoded in this process, which remembers the files that are intact.
 
@@ -53,6 +79,7 @@ class VideoFiles(FrameSource):
     def __init__(self, decoder: Decoder = "auto") -> None:
         self.decoder = decoder
         self._intact: dict[str, _IntactFile] = {}
+        self._parts: dict[str, _PartTiming] = {}
         self._torchcodec = decoder != "pyav" and find_spec("torchcodec") is not None
         if decoder in ("torchcodec", "cuda"):
             fault = torchcodec_fault()
@@ -65,13 +92,42 @@ class VideoFiles(FrameSource):
         self._remember(path, info)
         return info
 
+    def frame_times(self, path: Path | str, seconds: float | None = None, count: int | None = None) -> np.ndarray:
+        """As `FrameSource.frame_times`."""
+        timing = self._part_timing(path)
+        if timing.index is not None:
+            return timing.index.seconds
+
+        def is_enough(times: Sequence[float] | np.ndarray) -> bool:
+            return (seconds is not None and len(times) > 0 and times[-1] >= seconds) or len(times) == count
+
+        if not timing.is_whole and not is_enough(timing.seconds[:count]):
+            times: list[float] = []
+            with closing(decode(path)) as frames:
+                for item in frames:
+                    times.append(item.seconds)
+                    if is_enough(times):
+                        break
+                else:
+                    timing.is_whole = True
+            timing.seconds = np.array(times)
+        return timing.seconds
+
+    def frame_size(self, path: Path | str) -> tuple[int, int]:
+        """As `FrameSource.frame_size`."""
+        status = file_status(path)
+        return first_frame_size(os.fspath(path), status.st_size, status.st_mtime_ns)
+
     def stream_frames(self, path: Path | str, indices: Sequence[int] | None = None) -> Generator[RgbFrame]:
         """As `FrameSource.stream_frames`."""
         intact = self._find_intact(path)
-        if indices is None or intact is None:
-            yield from read_frames(path, indices)
+        if indices is None:
+            yield from read_frames(path)
             return
         missing = sorted(set(indices))
+        if intact is None:
+            yield from self._part(path, missing)
+            return
         if missing[-1] >= intact.count:
             raise no_such_frame(path, indices, intact.count)
         for frame in self._seek(path, missing, intact):
@@ -97,6 +153,44 @@ class VideoFiles(FrameSource):
             return
         convert = RgbConverter(path)
         yield [RgbFrame(i, convert(held[i]), held[i].seconds) for i in sorted(set(indices))]
+
+    def _part(self, path: Path | str, indices: Sequence[int]) -> Generator[RgbFrame]:
+        """Some frames of a file that was not decoded to its end."""
+        timing = self._part_timing(path) if os.fspath(path) in self._parts or indices[0] >= _FAR else None
+        if timing is None or timing.index is None:
+            yield from read_frames(path, indices)
+            return
+        seconds = timing.index.seconds
+        if indices[-1] >= len(seconds):
+            raise no_such_frame(path, indices, len(seconds))
+        count = 0
+        with suppress(Exception), closing(seek_frames(path, indices, timing.index)) as frames:
+            for frame in frames:
+                yield frame
+                count += 1
+        if count == len(indices):
+            return
+        # no key frame could be sought, the file is damaged, or its packets have promised other frames
+        timing.index = None
+        for frame in read_frames(path, indices[count:]):
+            if frame.seconds != seconds[frame.index]:
+                raise UserError(
+                    f"{path}: frame {frame.index} is shown at {frame.seconds:.3f} s and not at "
+                    f"{seconds[frame.index]:.3f} s, as its packets say; convert it to H.264 MP4 with ffmpeg"
+                )
+            yield frame
+
+    def _part_timing(self, path: Path | str) -> _PartTiming:
+        name, status = os.fspath(path), file_status(path)
+        timing = self._parts.get(name)
+        if timing is None or (timing.size, timing.mtime_ns) != (status.st_size, status.st_mtime_ns):
+            index = index_frames(path)
+            timing = self._parts[name] = _PartTiming(
+                status.st_size, status.st_mtime_ns, index, np.array([]), is_whole=False
+            )
+            if len(self._parts) > _MOST_PARTS:
+                del self._parts[next(iter(self._parts))]
+        return timing
 
     def _find_intact(self, path: Path | str) -> _IntactFile | None:
         intact = self._intact.get(os.fspath(path))

@@ -9,6 +9,7 @@ Imports no torch, so that processes that only decode (`subprocess_worker`) start
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +27,24 @@ _SEEKABLE = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d")
 """Codecs whose decoders show nothing after a seek until a key frame has made it complete."""
 _STATES_ASPECT = ("mov", "matroska")
 """Containers whose word about the shape of pixels counts more than the video's own."""
-_BACK, _AHEAD = Fraction(1, 10), 10
+_BACK, AHEAD = Fraction(1, 10), 10
 """Seconds back or ahead from frame to frame that mean another recording: the limits of the `ffmpeg` command."""
+
+
+class SeekTarget(NamedTuple):
+    """Where to begin to decode.
+
+    Attributes:
+        first_pts: presentation time of the file's first frame.
+        seconds: after it; frames come from the last key frame before that time on.
+        key: presentation time of this key frame, if it is known.
+        by_reading: whether the file is read up to it, because its container does not lead there exactly.
+    """
+
+    first_pts: int
+    seconds: float
+    key: int | None = None
+    by_reading: bool = False
 
 
 class DecodedFrame(NamedTuple):
@@ -54,15 +71,14 @@ class DecodedFrame(NamedTuple):
     streams: int
 
 
-def decode(path: Path | str, start: tuple[int, float] | None = None) -> Generator[DecodedFrame]:
+def decode(path: Path | str, start: SeekTarget | None = None) -> Generator[DecodedFrame]:
     """Every frame that a player shows, in order; at least one.
 
     FFmpeg's own messages stay silent: PyAV discards them unless the program asks for them with `av.logging`.
 
     Args:
         path: a video file.
-        start: presentation time of the file's first frame, and seconds after it: frames come from the last key frame
-            before that time on, or none at all if the file cannot be sought. None for all frames.
+        start: where to begin; no frame comes if the file cannot be sought. None for all frames.
 
     Raises:
         UserError: the file is missing, no video, cut short, or damaged where the decoder notices.
@@ -76,7 +92,7 @@ def decode(path: Path | str, start: tuple[int, float] | None = None) -> Generato
 
     with _translate_errors(path, problem), _open(path) as container:
         stream = _video_stream(path, container)
-        packets = container.demux(stream) if start is None else _sought_packets(container, stream, *start)
+        packets = container.demux(stream) if start is None else _sought_packets(container, stream, start)
         size = display = decoder = None
         missing_frames, joints = MissingFrames(container, stream), TransportStreamJoints(path, container, stream)
         for packet in packets:
@@ -101,7 +117,7 @@ def decode(path: Path | str, start: tuple[int, float] | None = None) -> Generato
                         f"{display.width}x{display.height} and not {previous.width}x{previous.height}; {_REENCODE}"
                     )
                 if count == 0:
-                    clock = _Clock(path, container, stream, frame if start is None else start[0])
+                    clock = _Clock(path, container, stream, frame if start is None else start.first_pts)
                     header = (clock.first_pts, container.format.name, clock.fps, stream.frames)
                 missing_frames.add_frame(frame)
                 yield DecodedFrame(frame, clock.seconds(frame), display, *header, len(container.streams.video))
@@ -140,6 +156,18 @@ class RgbConverter:
 
 
 @contextmanager
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """A file and its video stream, to read packets without decoding them.
+
+    Raises:
+        UserError: the file is missing, no video, or cut short.
+    """
+    check_file(path)
+    with _translate_errors(path, lambda: "is not a video that FFmpeg can read"), _open(path) as container:
+        yield container, _video_stream(path, container)
+
+
+@contextmanager
 def _translate_errors(path: Path | str, problem: Callable[[], str]) -> Iterator[None]:
     """Turn whatever a library raises about a damaged file into a UserError of one line that names the file."""
     try:
@@ -173,12 +201,16 @@ def _video_stream(path: Path, container: av.container.InputContainer) -> av.Vide
 
 
 def _sought_packets(
-    container: av.container.InputContainer, stream: av.VideoStream, first_pts: int, seconds: float
+    container: av.container.InputContainer, stream: av.VideoStream, start: SeekTarget
 ) -> Iterator[av.Packet]:
     """The packets from the last key frame before a time on; none where the container does not lead to one."""
-    if stream.codec_context.name not in _SEEKABLE or stream.time_base is None:
+    if start.by_reading:
+        packets = container.demux(stream)
+        yield from dropwhile(lambda packet: packet.size > 0 and packet_time(container, packet) != start.key, packets)
         return
-    target = first_pts + int(max(seconds, 0) / stream.time_base)
+    if stream.time_base is None or (start.key is None and stream.codec_context.name not in _SEEKABLE):
+        return
+    target = start.first_pts + int(max(start.seconds, 0) / stream.time_base) if start.key is None else start.key
     container.seek(target, stream=stream)
     packets = container.demux(stream)
     first = next(packets)
@@ -189,6 +221,21 @@ def _sought_packets(
     if first.is_keyframe and first.pts is not None and first.pts <= target:
         yield first
         yield from packets
+
+
+def packet_time(container: av.container.InputContainer, packet: av.Packet) -> int | None:
+    """When the frame of a packet is shown, in the stream's time base."""
+    return packet.dts if shown_in_stored_order(container) else packet.pts
+
+
+def clock_may_start_anew(container: av.container.InputContainer) -> bool:
+    """Whether the times in files of this format may start anew, as where recordings were joined."""
+    return bool(container.format.flags & av.format.Flags.ts_discont.value)
+
+
+def shown_in_stored_order(container: av.container.InputContainer) -> bool:
+    """Whether the format has no presentation times: frames are shown in steps of the order in which they are stored."""
+    return container.format.name == "avi"
 
 
 def _pixel_aspect(
@@ -224,10 +271,10 @@ class _Clock:
     ) -> None:
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)  # FFmpeg's own last resort
         self.fps = float(rate)
-        self._stored_order = container.format.name == "avi"
+        self._stored_order = shown_in_stored_order(container)
         self.first_pts = first if isinstance(first, int) else self._pts(first)
         self._path = path
-        self._may_start_anew = bool(container.format.flags & av.format.Flags.ts_discont.value)
+        self._may_start_anew = clock_may_start_anew(container)
         self._wraps = container.format.name in ("mpeg", "mpegts")
         self._ticks = self.first_pts or 0
         self._period = self._step = 1 / rate
@@ -248,7 +295,7 @@ class _Clock:
             step = pts - self._ticks
             self._ticks += (step + 2**32) % 2**33 - 2**32 if self._wraps else step
             time = (self._ticks - self.first_pts) * frame.time_base + self._offset
-            if last is not None and (time < last - _BACK or (self._may_start_anew and time > last + _AHEAD)):
+            if last is not None and (time < last - _BACK or (self._may_start_anew and time > last + AHEAD)):
                 if not self._may_start_anew:
                     raise UserError(
                         f"{self._path}: frame {self._count} is shown {float(last - time):.2f} s before the frame that "

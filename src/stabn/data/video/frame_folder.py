@@ -80,6 +80,15 @@ class FrameFolders(FrameSource):
             width, height = reversed(image.size) if turned else image.size
         return VideoInfo(len(names), tuple(index / FPS for index in range(len(names))), width, height, FPS)
 
+    def frame_times(self, path: Path | str, seconds: float | None = None, count: int | None = None) -> np.ndarray:
+        """As `FrameSource.frame_times`; all frames, because none is opened for it."""
+        return np.array(self.probe(path).timestamps)
+
+    def frame_size(self, path: Path | str) -> tuple[int, int]:
+        """As `FrameSource.frame_size`."""
+        info = self.probe(path)
+        return info.width, info.height
+
     def stream_frames(self, path: Path | str, indices: Sequence[int] | None = None) -> Generator[RgbFrame]:
         """As `FrameSource.stream_frames`.
 

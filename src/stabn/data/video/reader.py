@@ -26,6 +26,8 @@ TIMEOUT = 60.0
 def init_reader_process(worker: int = 0) -> None:
     """Prepare a process that reads clips; give this to the data loader as `worker_init_fn`."""
     keep_freed_memory(KEPT_BY_READERS)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C is for the process that owns the loader: it finishes its step, and needs clips for it
 
 
 class Reader:
@@ -62,6 +64,36 @@ class Reader:
         """
         info: VideoInfo = self._source(path).call("probe", path, most_pixels)
         return info
+
+    def frame_times(self, path: Path | str, seconds: float | None = None, count: int | None = None) -> np.ndarray:
+        """When the frames of a video are shown, at least up to one at or after `seconds` or up to `count` of them.
+
+        Nothing is decoded for it but the first frames, if the packets of the file say it; else no more than is needed.
+        What lies beyond is not examined.
+
+        Args:
+            path: a video file, or a folder of frames.
+            seconds: since the first frame; None for no such limit.
+            count: of frames; None for no such limit. Without either all frames are meant.
+
+        Returns:
+            (N,) float64, ascending seconds since the first frame, valid until the next call; N is the number of all
+            frames if it is fewer.
+
+        Raises:
+            UserError: as `read_clip`.
+        """
+        times: np.ndarray = self._source(path).call("frame_times", path, seconds, count)
+        return times
+
+    def frame_size(self, path: Path | str) -> tuple[int, int]:
+        """Width and height of the frames of a video, of which only the first is decoded.
+
+        Raises:
+            UserError: as `read_clip`.
+        """
+        width, height = self._source(path).call("frame_size", path)
+        return width, height
 
     def read_clip(self, path: Path | str, frame_indices: Sequence[int]) -> Clip:
         """Some frames of a video in the order of the indices; a file is decoded no further than to the last of them.
@@ -121,12 +153,14 @@ class Reader:
         return self._folders if os.path.isdir(path) else self._files
 
 
-_IN_PROCESS = Reader(timeout=0, decoder="pyav")
-probe = _IN_PROCESS.probe
-read_clip = _IN_PROCESS.read_clip
-stream_clip = _IN_PROCESS.stream_clip
-read_sampled = _IN_PROCESS.read_sampled
-read_chunks = _IN_PROCESS.read_chunks
+IN_PROCESS = Reader(timeout=0, decoder="pyav")
+"""Reads in the calling process without a time limit."""
+probe = IN_PROCESS.probe
+frame_size = IN_PROCESS.frame_size
+read_clip = IN_PROCESS.read_clip
+stream_clip = IN_PROCESS.stream_clip
+read_sampled = IN_PROCESS.read_sampled
+read_chunks = IN_PROCESS.read_chunks
 
 
 def _check_indices(frame_indices: Sequence[int]) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stabn.data.video.decode import RgbConverter, decode
+from stabn.data.video.frame_index import FrameIndex
 from stabn.data.video.scan import SteadyRate
 from stabn.errors import UserError
 
@@ -52,6 +53,30 @@ class FrameSource:
         """
         raise NotImplementedError
 
+    def frame_times(self, path: Path | str, seconds: float | None = None, count: int | None = None) -> np.ndarray:
+        """When the frames are shown, at least up to one at or after `seconds` or up to `count` of them.
+
+        Args:
+            path: the source.
+            seconds: since the first frame; None for no such limit.
+            count: of frames; None for no such limit. Without either all frames are meant.
+
+        Returns:
+            (N,) float64, ascending seconds since the first frame; N is the number of all frames if it is fewer.
+
+        Raises:
+            UserError: what is read of the source is damaged.
+        """
+        raise NotImplementedError
+
+    def frame_size(self, path: Path | str) -> tuple[int, int]:
+        """Width and height of the frames, by the first one.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        raise NotImplementedError
+
     def frames(self, path: Path | str, indices: Sequence[int]) -> list[RgbFrame]:
         """As `stream_frames`, all at once."""
         return list(self.stream_frames(path, indices))
@@ -80,24 +105,24 @@ def read_frames(path: Path | str, indices: Sequence[int] | None = None) -> Gener
         raise no_such_frame(path, indices, count)
 
 
-def seek_frames(path: Path | str, indices: Sequence[int], rate: SteadyRate) -> Generator[RgbFrame]:
+def seek_frames(path: Path | str, indices: Sequence[int], timing: SteadyRate | FrameIndex) -> Generator[RgbFrame]:
     """Some frames, decoded from the last key frame before the first of them.
 
     It ends early, with fewer frames than requested, where the file cannot be sought or shows frames at other times
-    than `rate` says.
+    than `timing` says.
 
     Args:
-        path: a video file that `scan_video` has decoded without an error.
+        path: a video file.
         indices: ascending frame numbers.
-        rate: the timing from that scan.
+        timing: of the file.
 
     Raises:
         UserError: the file cannot be decoded.
     """
     missing, convert = list(indices), RgbConverter(path)
-    with closing(decode(path, start=(rate.first_pts, (missing[0] - 0.25) * rate.step))) as frames:
+    with closing(decode(path, timing.seek_target(missing[0]))) as frames:
         for item in frames:
-            index = rate.frame_at(item.seconds)
+            index = timing.frame_at(item.seconds)
             if index is None or index > missing[0]:
                 return
             if index == missing[0]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stabn.data.video.decode import DecodedFrame, decode
+from stabn.data.video.decode import DecodedFrame, SeekTarget, decode
 from stabn.data.video.file_check import file_status
 from stabn.errors import UserError
 
@@ -35,6 +35,10 @@ class SteadyRate(NamedTuple):
         """The frame that is shown at this time; None for a time between two frames."""
         index = round(seconds / self.step)
         return index if abs(seconds / self.step - index) < 0.25 else None
+
+    def seek_target(self, index: int) -> SeekTarget:
+        """Where to begin to decode in order to see a frame."""
+        return SeekTarget(self.first_pts, (index - 0.25) * self.step)
 
 
 @dataclass(frozen=True)
@@ -122,3 +126,20 @@ def cached_scan(path: Path | str, most_pixels: int | None = None) -> VideoInfo:
 @lru_cache(maxsize=4096)
 def _cached_scan(path: str, size: int, mtime_ns: int, most_pixels: int | None) -> VideoInfo:
     return scan_video(path, most_pixels)
+
+
+@lru_cache(maxsize=4096)
+def first_frame_size(path: str, size: int, mtime_ns: int) -> tuple[int, int]:
+    """Width and height of the frames of a file, of which only the first is decoded.
+
+    Args:
+        path: a video file.
+        size: of the file in bytes.
+        mtime_ns: when it was changed.
+
+    Raises:
+        UserError: as `stabn.data.video.decode.decode`.
+    """
+    with closing(decode(path)) as frames:
+        display = next(frames).display
+    return display.width, display.height
