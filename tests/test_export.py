@@ -1,6 +1,9 @@
 import json
+import math
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,10 @@ import torch
 from stabn import export as exporting
 from stabn.cli.main import main
 from stabn.data.sampling import Sampling
+from stabn.data.segments import Segment, segment_frames
 from stabn.data.transforms import Preprocessing
+from stabn.data.video.clip import write_video
+from stabn.data.video.reader import read_clip
 from stabn.errors import UserError
 from stabn.explain.explain_video import explain_video
 from stabn.export import ExportableNetwork, export
@@ -48,19 +54,84 @@ def frames_onnx(trained, tmp_path_factory):
     return folder / "network.onnx"
 
 
-def test_the_documented_program_recognises_a_video_as_stabn_does(
-    frames_onnx, trained, tabletop, tmp_path, monkeypatch, capsys
+@pytest.fixture
+def documented(tmp_path, monkeypatch):
+    """A folder with the documented clips.py, from which the other programs are executed."""
+    (tmp_path / "clips.py").write_text(PROGRAMS[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "clips", raising=False)
+
+    def execute(number: int) -> dict:
+        names: dict = {}
+        exec(compile(PROGRAMS[number], "export.md", "exec"), names)
+        return names
+
+    yield execute
+    sys.modules.pop("clips", None)
+
+
+@pytest.fixture
+def videos(tabletop, tmp_path):
+    """A wide film, and the same as a phone stores it upright, mirrored, or with pixels that are not square."""
+    film = tmp_path / "plain.mp4"
+    frames = np.random.default_rng(0).integers(0, 256, (14, 3, 5, 3)).astype(np.uint8)  # no two corners are alike
+    write_video(film, frames.repeat(24, 1).repeat(20, 2), 10)
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs the ffmpeg command").get_ffmpeg_exe()
+    quiet = [ffmpeg, "-v", "error", "-y"]
+
+    def made(name: str, before=(), after=("-c", "copy")) -> Path:
+        subprocess.run([*quiet, *before, "-i", film, *after, tmp_path / f"{name}.mp4"], check=True)
+        return tmp_path / f"{name}.mp4"
+
+    turned = [
+        made(f"turned-{degrees}-{flip}", ("-display_rotation", str(degrees), *((f"-display_{flip}",) * bool(flip))))
+        for degrees in (0, 90, 180, 270)
+        for flip in ("", "hflip")
+    ]
+    stretched = made("stretched", after=("-vf", "setsar=2", "-bf", "2"))
+    return [*turned, stretched]
+
+
+def test_the_documented_program_prepares_every_film_as_stabn_does(videos, documented):
+    read_clips = documented(0)["read_clips"]
+    region = (0.1, 0.2, 0.85, 0.9)
+    ways = [
+        (Preprocessing(Sampling("uniform", 4), resize=40, crop=32), 1, None),
+        (Preprocessing(Sampling("dense", 4, 2), resize=40, crop=32, region=region), 3, Segment(0.15, 1.25)),
+        (Preprocessing(Sampling("uniform", 4), resize=32, crop=32), 2, Segment(0.25, None)),
+        (Preprocessing(Sampling("dense", 8), resize=32, crop=24), 1, Segment(1.0, 1.25)),  # three frames, of eight
+    ]
+    seen = set()
+    for number, video in enumerate(videos):
+        for preprocessing, views, segment in ways if number in (2, len(videos) - 1) else ways[:1]:
+            within = segment_frames(video, segment, "it")
+            windows = preprocessing.sampling.for_testing(len(within), views)
+            right = [preprocessing.centre_square(preprocessing.resized(read_clip(video, [within[i] for i in w]).frames))
+                     for w in windows]  # fmt: skip
+            ends = (0.0, math.inf) if segment is None else (segment.start, segment.end or math.inf)
+            clips = read_clips(str(video), preprocessing.as_json(), views, *ends)
+            expected = torch.stack(right).permute(0, 1, 3, 4, 2).numpy()
+            assert clips.shape == expected.shape
+            difference = np.abs(clips.astype(int) - expected)
+            assert difference.max() <= 1, (video.name, segment)
+        seen.add(read_clips(str(video), ways[0][0].as_json()).tobytes())
+    assert len(seen) == len(videos)
+
+
+def test_the_documented_program_recognises_an_upright_video_as_stabn_does(
+    frames_onnx, trained, videos, documented, tmp_path, capsys
 ):
     model = load_pretrained(trained)
-    video = tabletop / "videos" / "3.mp4"
-    record, _ = explain_video(model, network_preprocessing(model, "run"), video, network_class_names(model))
     shutil.copy(frames_onnx, tmp_path)
-    shutil.copy(video, tmp_path / "video.mp4")
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(compile(PROGRAMS[0], "export.md", "exec"), names)
+    shutil.copy(videos[2], tmp_path / "video.mp4")
+    record, _ = explain_video(
+        model, network_preprocessing(model, "run"), tmp_path / "video.mp4", network_class_names(model)
+    )
+    names = documented(1)
     assert capsys.readouterr().out.startswith(record.top(1)[0][0])
-    assert np.allclose(names["temporal"][0], record.temporal, atol=0.02)
+    assert np.allclose(names["probabilities"], record.probabilities, atol=0.005)
+    assert np.allclose(names["temporal"][0], record.temporal, atol=0.005)
     assert names["spatial"].shape == (1, *record.spatial.shape)
 
 
@@ -99,19 +170,20 @@ def test_onnx_runtime_answers_any_number_of_clips_as_the_network_does(frames_onn
         assert_answers(session.run(None, {"frames": frames[rows]}), model, clips[rows])
 
 
-def test_the_documented_pytorch_program_runs(trained, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "network.pt2"
-    main(["export", str(trained), "--out", str(out)])
+def test_the_documented_pytorch_program_answers_as_the_network_does(trained, videos, documented, tmp_path, capsys):
+    main(["export", str(trained), "--out", str(tmp_path / "network.pt2")])
     assert "3 clips of" in capsys.readouterr().out
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(compile(PROGRAMS[1], "export.md", "exec"), names)
-    assert capsys.readouterr().out.split(" tensor")[0] in load_pretrained(trained).class_names
+    video = shutil.copy(videos[3], tmp_path / "video.mp4")
+    model = load_pretrained(trained)
+    record, _ = explain_video(model, network_preprocessing(model, "run"), video, network_class_names(model))
+    names = documented(2)
+    assert capsys.readouterr().out.startswith(record.top(1)[0][0])
+    assert np.allclose(names["probabilities"].detach(), record.probabilities, atol=0.005)
     clips = torch.randn(4, 3, 8, 32, 32)
     with torch.inference_mode():
         answers = names["network"](clips)
     assert list(answers) == OUTPUTS
-    assert_answers(answers.values(), load_pretrained(trained), clips)
+    assert_answers(answers.values(), model, clips)
 
 
 def test_a_gated_network_of_another_shape_is_exported_for_a_fixed_number_of_clips(tmp_path):
