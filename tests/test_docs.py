@@ -9,7 +9,8 @@ import yaml
 from uvicorn import Server
 
 from stabn.cli import train as verbs
-from stabn.cli.main import VERBS, _verb_parser, main
+from stabn.cli.main import main
+from stabn.cli.verbs import VERBS, _verb_parser
 from stabn.data.tabletop.acts import ACTS
 from stabn.nn import ARCHITECTURES
 from stabn.records import Edit
@@ -111,7 +112,14 @@ def test_every_recipe_for_training_is_understood_by_its_verb(recipe, tmp_path, m
 
     def noted(*args, **kwargs):
         seen.update(kwargs)
-        return {"epoch": 1, "validation_top1": 0.0, "edits": 0, "skipped": 0}
+        return {
+            "epoch": 1,
+            "validation_top1": 0.0,
+            "validation_mean_class_accuracy": 0.0,
+            "no_validation_clips": [],
+            "edits": 0,
+            "skipped": 0,
+        }
 
     for name in ("train", "finetune", "open_run", "open_project"):
         monkeypatch.setattr(verbs, name, noted)

@@ -7,6 +7,7 @@ import torch
 from hand_made import NAMES, predictions, sure
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from stabn.cli.printing import print_accuracy
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import accuracy
 from stabn.evaluation.calibration import calibration
@@ -15,19 +16,35 @@ from stabn.runs import open_run
 
 
 def test_accuracy_is_what_one_counts_by_hand():
-    figures = accuracy(predictions([0, 0, 1, 1], [0, 1, 1, 1]), NAMES)
-    assert figures["perception"] == {"top1": 0.75, "top5": 1.0}
+    figures = accuracy(predictions([0, 0, 0, 1], [0, 0, 1, 1]), NAMES, split="test")
+    # Class c has no clips and counts nowhere: (2 / 3 + 1 / 1) / 2.
+    assert figures["perception"] == {"top1": 0.75, "top5": 1.0, "mean_class_accuracy": 0.833333}
     assert figures["attention_branch"] is None
-    assert [c["top1"] for c in figures["classes"]] == [0.5, 1.0, None]
-    assert figures["confusion"] == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
-    assert [p["correct"] for p in figures["predictions"]] == [True, False, True, True]
-    assert figures["predictions"][1]["predicted"] == "b"
+    assert [c["top1"] for c in figures["classes"]] == [0.666667, 1.0, None]
+    assert figures["confusion"] == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert [p["correct"] for p in figures["predictions"]] == [True, True, False, True]
+    assert figures["predictions"][2]["predicted"] == "b"
+
+
+def test_an_evaluation_says_which_classes_lack_clips_and_whether_a_trivial_network_is_as_good(capsys):
+    given = predictions([0, 0, 0, 1], [0, 0, 0, 0])
+    figures = accuracy(given, NAMES, split="test", training=np.array([5, 0, 1]))
+    assert figures["majority"] == {"class": "a", "top1": 0.75, "mean_class_accuracy": 0.5}
+    starts = ["split train: no clips of 1 of 3 classes (b)", "split test: no clips of 1 of 3 classes (c)"]
+    starts += ["split train: a single clip of 1 of 3 classes (c)", "split test: a single clip of 1 of 3 classes (b)"]
+    starts += ["split test: top-1 75.0% is not above 75.0%", "split test: mean class accuracy 50.0% is not above 50.0%"]
+    assert [note.startswith(start) for note, start in zip(figures["notes"], starts, strict=True)] == [True] * 6
+    print_accuracy(figures)
+    shown = capsys.readouterr().out
+    assert all(words in shown for words in ("top-1 of 2 of 3 classes", "mean class accuracy", *figures["notes"]))
+    whole = accuracy(predictions([0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2]), NAMES, split="test")
+    assert whole["notes"] == []
 
 
 def test_top5_counts_the_truth_among_the_five_most_probable():
     rows = np.tile(np.linspace(0.3, 0.1, 8, dtype=np.float32), (2, 1))
     given = predictions([4, 5], [0, 0], probabilities=rows)
-    assert accuracy(given, tuple("abcdefgh"))["perception"] == {"top1": 0.0, "top5": 0.5}
+    assert accuracy(given, tuple("abcdefgh"), split="test")["perception"]["top5"] == 0.5
 
 
 @pytest.fixture
@@ -99,7 +116,7 @@ def test_intervals_are_those_of_the_binomial_distribution_that_resampling_clips_
     labels = [0] * 40 + [1] * 60
     answers = [0] * 10 + [1] * 30 + [1] * 45 + [2] * 15
     given = predictions(labels, answers, attention_probabilities=np.eye(3, dtype=np.float32)[labels])
-    figures = accuracy(given, NAMES)
+    figures = accuracy(given, NAMES, split="test")
     for count, share, found in (
         (100, 0.55, figures["intervals"]["perception"]["top1"]),
         (40, 0.25, figures["classes"][0]),
@@ -111,7 +128,7 @@ def test_intervals_are_those_of_the_binomial_distribution_that_resampling_clips_
         assert found["high"] == pytest.approx(high, abs=1.01 / count)
     assert figures["classes"][2] == {"name": "c", "count": 0, "top1": None, "low": None, "high": None}
     assert figures["intervals"]["attention_branch"]["top1"] == {"low": 1.0, "high": 1.0}
-    assert accuracy(predictions([0], [0]), NAMES)["intervals"]["attention_branch"] is None
+    assert accuracy(predictions([0], [0]), NAMES, split="test")["intervals"]["attention_branch"] is None
 
 
 def test_the_calibration_error_is_what_one_computes_by_hand():

@@ -102,7 +102,11 @@ def test_every_run_is_set_against_the_control_and_the_first_group_by_group(three
     assert ours["formerly right"]["points"] == pytest.approx(0)
     assert ours["mcnemar"] == {"only_ours": 2, "only_theirs": 1, "p": 1.0}
     assert entry(three, "control", "before")["mcnemar"] == {"only_ours": 1, "only_theirs": 1, "p": 1.0}
-    assert three["difference"] == {key: ours[key] for key in ("of", "against", *three["groups"], "mcnemar")}
+    kept = ("of", "against", *three["groups"], "mean class accuracy", "mcnemar")
+    assert three["difference"] == {key: ours[key] for key in kept}
+    by_name = {method["name"]: method["mean_class_accuracy"] for method in three["methods"]}
+    gain = by_name["after"]["mean"] - by_name["control"]["mean"]
+    assert ours["mean class accuracy"]["points"] == pytest.approx(gain, abs=1e-6)
     # The first one's answers made these groups, so a difference to it there would say nothing.
     assert entry(three, "after", "before")["formerly wrong"] is None
     assert entry(three, "before", "control")["formerly right"] is None

@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_recall
 
-from stabn.evaluation.intervals import bootstrap_interval, paired_interval
+from stabn.evaluation.intervals import bootstrap_interval, mean_class_interval, paired_interval
 
 
 def test_the_interval_is_about_as_wide_as_the_normal_distribution_says():
@@ -29,6 +31,21 @@ def test_pairing_takes_what_clips_have_in_common_out_of_the_interval():
     assert found.high - found.low < 1e-9
     assert found.excludes_zero
     assert not paired_interval(clips, clips).excludes_zero
+
+
+def test_the_mean_over_classes_has_the_interval_of_a_mean_of_independent_means():
+    rng = np.random.default_rng(3)
+    common, rare = rng.random(400) < 0.9, rng.random(40) < 0.5
+    values, labels = np.r_[common, rare, True], np.repeat([4, 0, 7], [400, 40, 1])
+    found = mean_class_interval(values, labels)
+    truth = torch.tensor([0] * 400 + [1] * 40 + [2])
+    answers = torch.where(torch.tensor(values), truth, (truth + 1) % 3)
+    assert found.mean == pytest.approx(float(multiclass_recall(answers, truth, 3)))
+    half = 1.96 / 3 * math.sqrt(common.var() / 400 + rare.var() / 40)  # the class of one clip adds none
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.1)
+    assert mean_class_interval(np.ones(2), np.arange(2)).as_json() == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    with pytest.raises(ValueError, match=r"values: got shape \(2,\)"):
+        mean_class_interval(np.ones(2), np.zeros(3))
 
 
 @pytest.mark.parametrize(

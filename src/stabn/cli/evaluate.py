@@ -1,10 +1,14 @@
 """The verbs that measure: evaluate one run, compare several, report on a fine-tuning."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from stabn.cli.printing import print_accuracy, print_comparison, print_faithfulness, print_skipped
 from stabn.data.annotations.source import DataSource
+from stabn.data.class_balance import count_classes
 from stabn.data.ground_truth import ClipTruth, read_truth_for
 from stabn.edits.project import open_project
 from stabn.engine.config import EngineRecipe
@@ -51,7 +55,7 @@ def evaluate_command(
     workers: int = 0,
     engine: EngineRecipe = EngineRecipe(devices="1"),  # noqa: B008
 ) -> dict[str, Any]:
-    """Measure a run: top-1 and top-5 of both branches, accuracy per class, confusion matrix; and its explanations.
+    """Measure a run: accuracy of both branches, also averaged over classes and per class, and its explanations.
 
     Args:
         run: the folder of a finished run.
@@ -97,7 +101,9 @@ def evaluate_command(
             max_clips=max_clips,
             **options,
         )
-    evaluation = accuracy(*predict_split(opened, split, clips=clips, crops=crops, attention=attention, **options))
+    predictions, class_names = predict_split(opened, split, clips=clips, crops=crops, attention=attention, **options)
+    training = None if data is not None else _training_counts(opened, class_names)
+    evaluation = accuracy(predictions, class_names, split=split, training=training)
     print_accuracy(evaluation)
     if faithfulness:
         print_faithfulness(measured["faithfulness"])
@@ -153,7 +159,7 @@ def compare_command(
     options = {"batch_size": batch_size, "workers": workers, "engine": engine}
     clip_truth = None if truth is None else comparison_truth(plan, split, truth)
     predictions = predict_runs(plan, split, **options)
-    comparison = compare_runs(plan, predictions, clip_truth)
+    comparison = compare_runs(plan, predictions, split, clip_truth)
     print_comparison(comparison)
     if faithfulness:
         comparison["faithfulness"] = runs_faithfulness(plan, split, clip_truth, max_clips=max_clips, **options)
@@ -222,6 +228,14 @@ def report_command(
 def _check_html(out: Path) -> None:
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out: got {out}, expected a file that ends in .html")
+
+
+def _training_counts(run: Run, class_names: Sequence[str]) -> np.ndarray | None:
+    """Training clips of each class of a run; None for a network without a recipe, whose training is unknown."""
+    if not run.recipe:
+        return None
+    labels = [sample.label for sample in run.table(run.model()).samples if sample.split == "train"]
+    return count_classes(labels, len(class_names))
 
 
 def _split_truth(run: Run, split: str, path: Path | None) -> dict[str, ClipTruth] | None:

@@ -10,7 +10,7 @@ from stabn.data.quality.findings import FAULTS, REMARKS
 from stabn.edits.agreement import Agreement
 from stabn.errors import join_names
 from stabn.evaluation.accuracy import skipped_note
-from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS
+from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS, MEAN_CLASS
 from stabn.evaluation.localisation import MEASURES
 from stabn.evaluation.perturbation import SCOPES
 from stabn.training.profile import ClipTime, StepTime
@@ -32,16 +32,24 @@ def print_table(heading: Sequence[object], rows: Sequence[Sequence[object]]) -> 
 
 def print_accuracy(evaluation: Mapping[str, Any]) -> None:
     """Accuracy of both branches and of each class, with 95 % intervals."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    figures = ("top1", "mean_class_accuracy", "top5")
     for name, title in (("perception", "perception branch"), ("attention_branch", "attention branch")):
         if evaluation[name] is not None:
             intervals, calibration = evaluation["intervals"][name], evaluation["calibration"][name]
-            shares = [_span(intervals[top] | {"mean": evaluation[name][top]}, ".1%") for top in ("top1", "top5")]
+            shares = [_span(intervals[key] | {"mean": evaluation[name][key]}, ".1%") for key in figures]
             rows.append((title, *shares, _span(calibration, ".1%", "error")))
-    print_table(("", "top-1", "top-5", "calibration error"), rows)
+    trivial = evaluation["majority"]
+    baseline = (f"{trivial['top1']:.1%}", f"{trivial['mean_class_accuracy']:.1%}")
+    rows.append((f"always {trivial['class']!r}", *baseline, "", ""))
+    measured, classes = sum(c["count"] > 0 for c in evaluation["classes"]), len(evaluation["classes"])
+    top1 = "top-1" if measured == classes else f"top-1 of {measured} of {classes} classes"
+    print_table(("", top1, "mean class accuracy", "top-5", "calibration error"), rows)
     classes = [(c["name"], c["count"], _span(c, ".1%", "top1")) for c in evaluation["classes"]]
     print_table(("class", "clips", "top-1"), classes)
     print_skipped(evaluation["skipped"], evaluation["num_clips"])
+    for note in evaluation["notes"]:
+        print(f"Note: {note}")
 
 
 def print_skipped(skipped: Sequence[Mapping[str, str]], measured: int) -> None:
@@ -74,22 +82,25 @@ def _print_runs(comparison: Mapping[str, Any]) -> None:
     rows = []
     for method in comparison["methods"]:
         precision, error = method["frame_average_precision"], method.get("calibration_error")
+        mean_class = method.get("mean_class_accuracy")
         difference = differences.get(method["name"])
         changed = zip(("mended", "newly_wrong"), (method.get(group) for group in FORMER_GROUPS), strict=True)
         rows.append(
             (
                 method["name"],
                 *(_percent_cell(method[group], "top1", ".1f") for group in comparison["groups"]),
+                _percent_cell(mean_class, "mean", ".1f"),
                 *(f"{method[key]} of {clips['count']}" if clips else method[key] for key, clips in changed),
                 "-" if difference is None else _percent_cell(difference["all"], "points", "+.1f"),
                 "-" if difference is None else f"{difference['mcnemar']['p']:.2g}",
+                "-" if difference is None else _percent_cell(difference.get(MEAN_CLASS), "points", "+.1f"),
                 "-" if error is None else f"{100 * error['error']:.1f}",
                 "-" if precision is None else f"{precision:.3f}",
             )
         )
     against = f"against {comparison['difference']['against']}"
-    columns = ("mended", "newly wrong", against, "p", "calib. error", "frame AP")
-    print_table(("top-1 in %", *comparison["groups"], *columns), rows)
+    columns = ("mended", "newly wrong", against, "p", "mean class gain", "calib. error", "frame AP")
+    print_table(("top-1 in %", *comparison["groups"], "mean class acc.", *columns), rows)
 
 
 def _percent_cell(share: Mapping[str, float] | None, key: str, form: str) -> str:
@@ -108,13 +119,14 @@ def _print_seeds(comparison: Mapping[str, Any]) -> None:
         rows.append(
             (
                 method["name"],
-                *(_seeds_cell(method[name], 100) for name in (*GROUPS, *FORMER_GROUPS)),
+                *(_seeds_cell(method[name], 100) for name in (*GROUPS, *FORMER_GROUPS, MEAN_CLASS)),
                 "-" if difference is None else _seeds_cell(difference["all"], 100, signed=True),
                 _seeds_cell(method["calibration error"], 100),
                 _seeds_cell(method[FRAME_AP], 1, digits=3),
             )
         )
-    heading = (f"{comparison['seeds']} seeds, top-1 in %", *GROUPS, *FORMER_GROUPS, f"all, against {against}")
+    groups = (*GROUPS, *FORMER_GROUPS, MEAN_CLASS)
+    heading = (f"{comparison['seeds']} seeds, top-1 in %", *groups, f"all, against {against}")
     print_table((*heading, "calibration error", "frame AP"), rows)
 
 
@@ -131,10 +143,15 @@ def print_faithfulness(faithfulness: Mapping[str, Any]) -> None:
     methods, baselines = faithfulness["methods"], faithfulness["baselines"]
     if faithfulness["attention_replaced"] is not None:
         rows = [
-            (name, _span(value["top1"], ".1%"), "" if name == "as-is" else _span(value["drop"], ".1f"))
+            (
+                name,
+                _span(value["top1"], ".1%"),
+                _span(value["mean_class_accuracy"], ".1%"),
+                "" if name == "as-is" else _span(value["drop"], ".1f"),
+            )
             for name, value in faithfulness["attention_replaced"].items()
         ]
-        print_table(("attention replaced", "top-1", "drop in points"), rows)
+        print_table(("attention replaced", "top-1", "mean class accuracy", "drop in points"), rows)
     if baselines:
         columns = [(scope, direction) for scope in SCOPES for direction in ("deletion", "insertion")]
         rows = [

@@ -12,6 +12,7 @@ from stabn.data.annotations.source import DataSource
 from stabn.data.ground_truth import read_truth
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.edits.changed_files import Changed
 from stabn.edits.project import open_project
 from stabn.engine.config import EngineRecipe
 from stabn.runs import open_run
@@ -32,7 +33,8 @@ from stabn.training.train import SKIPPED, train
 
 def train_command(
     out: Path,
-    data: DataSource,
+    data: DataSource = DataSource(),  # noqa: B008
+    table: Path | None = None,
     preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
     network: NetworkRecipe = NetworkRecipe(dropout=0.1),  # noqa: B008
     augmentation: Augmentation = SMALL_AUGMENTATION,
@@ -47,6 +49,7 @@ def train_command(
     Args:
         out: folder for the run.
         data: the labelled videos.
+        table: the table or folder of annotations; or give --data.annotations.
         preprocessing: how videos become clips.
         network: architecture and initial weights.
         augmentation: random changes of training clips.
@@ -58,7 +61,7 @@ def train_command(
     """
     result = train(
         out,
-        data,
+        data.with_positional(table),
         preprocessing=preprocessing,
         network=network,
         augmentation=augmentation,
@@ -81,6 +84,7 @@ def finetune_command(
     use: str = "latest",
     correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
     where: Path | None = None,
+    changed: Changed = "fail",
     data: DataSource | None = None,
     augmentation: Augmentation = SMALL_AUGMENTATION,
     optimizer: OptimizerRecipe = SMALL_FINETUNING,
@@ -100,6 +104,8 @@ def finetune_command(
         use: which edit of a clip counts when several people edited it: latest, mean, median, or author:NAME.
         correction: how the network learns from edits; the defaults are the paper's.
         where: JSON lines with "id" and "boxes" per source frame, to learn where to look as well (our extension).
+        changed: what becomes of clips whose video is another file than was edited: fail; skip, to leave them out; or
+            keep, to use their edits as they are.
         data: the labelled videos; by default those of the run.
         augmentation: random changes of training clips.
         optimizer: optimizer, learning rate and batches; recipes/paper-finetune.yaml has the paper's numbers.
@@ -126,6 +132,7 @@ def finetune_command(
         use=use,
         correction=correction,
         where=None if where is None else read_truth(where),
+        changed=changed,
         augmentation=augmentation,
         optimizer=optimizer,
         loader=loader,
@@ -139,7 +146,10 @@ def finetune_command(
 
 
 def _validation_note(out: Path, result: Mapping[str, Any]) -> str:
-    """The final accuracy of a training, and how many clips it skipped."""
+    """The final accuracy of a training, which classes it leaves out, and how many clips were skipped."""
     note = f"validation top-1 {result['validation_top1']:.1%}"
+    note += f", mean class accuracy {result['validation_mean_class_accuracy']:.1%}"
+    if missing := len(result["no_validation_clips"]):
+        note += f" (without {missing} class{'es' * (missing > 1)} of which there are no clips)"
     clips = result["skipped"]
     return f"{note}; {clips} clip{'s' * (clips > 1)} could not be read, see {out / SKIPPED}" if clips else note

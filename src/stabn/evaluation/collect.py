@@ -1,12 +1,14 @@
 """Edit projects: the misrecognised training clips of weak classes, for people to correct."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stabn.data.video.reader import probe
+from stabn.data.video.reader import Reader
+from stabn.edits.clip_files import describe_file
 from stabn.edits.project import check_vacant, write_project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
@@ -49,8 +51,9 @@ def collect_project(
         folds: number of cross-validation networks that made the predictions, kept in the project; 0 for the run's own.
 
     Returns:
-        {"train_top1", "measured": number of clips, "bound", "classes": [{"name", "count", "top1", "collected"}],
-        "collected": number of clips, "skipped": [{"clip_id", "path", "reason"}] of those that could not be read}.
+        {"train_top1", "train_mean_class_accuracy", "measured": number of clips, "bound",
+        "classes": [{"name", "count", "top1", "collected"}], "collected": number of clips,
+        "skipped": [{"clip_id", "path", "reason"}] of those that could not be read}.
 
     Raises:
         UserError: the run has no attention, no class is weak, or `out` is not empty.
@@ -98,15 +101,20 @@ def collect_project(
         for k, of_class in zip(weak, rows, strict=True)
     ]
     samples = predictions.samples(dataset.samples)
-    records = []
-    for row in sorted(row for of_class in rows for row in of_class):
-        path = samples[row].path
-        size = probe(path)
-        crop = dataset.preprocessing.crop_box(size.height, size.width)
-        records.append(predictions.record(row, path=str(path.resolve()), class_names=names, crop=crop))
-    write_project(out, run.folder, classes, records, bound, folds=folds)
+    records, files = [], {}
+    assert predictions.frame_indices is not None
+    with closing(Reader()) as reader:
+        for row in sorted(row for of_class in rows for row in of_class):
+            sample = samples[row]
+            indices = predictions.frame_indices[row].tolist()
+            file = describe_file(sample.path, indices, sample.segment, reader)
+            files[sample.clip_id] = file
+            crop = dataset.preprocessing.crop_box(file.height, file.width)
+            records.append(predictions.record(row, path=str(sample.path.resolve()), class_names=names, crop=crop))
+    write_project(out, run.folder, classes, records, bound, folds=folds, files=files)
     return {
         "train_top1": round(float(correct.mean()), 6),
+        "train_mean_class_accuracy": round(float(np.mean(list(accuracies.values()))), 6),
         "measured": len(correct),
         "bound": bound,
         "classes": classes,

@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stabn.data.annotations.source import DataSource
+from stabn.data.class_balance import count_classes, missing_class_notes
 from stabn.data.ground_truth import ClipTruth, check_truth_ids, read_truth, unused_truth_message
 from stabn.errors import UserError
 from stabn.evaluation.accuracy import skipped_note
@@ -173,7 +174,10 @@ def comparison_truth(plan: ComparisonPlan, split: str, path: Path) -> dict[str, 
 
 
 def compare_runs(
-    plan: ComparisonPlan, predictions: Sequence[Sequence[Predictions]], truth: Mapping[str, ClipTruth] | None = None
+    plan: ComparisonPlan,
+    predictions: Sequence[Sequence[Predictions]],
+    split: str,
+    truth: Mapping[str, ClipTruth] | None = None,
 ) -> dict[str, Any]:
     """Compare runs, or methods over several repetitions.
 
@@ -182,6 +186,7 @@ def compare_runs(
     Args:
         plan: the runs.
         predictions: as `predict_runs` gives them.
+        split: that was predicted.
         truth: by clip id, in place of the data's own.
 
     Returns:
@@ -199,6 +204,8 @@ def compare_runs(
         clip_truth = repetition[0].run.source.table().truth if truth is None else truth
         last = repetition[-1].run
         result = compare_predictions(runs, plan.class_names, last.edited_classes, control=control, truth=clip_truth)
+        counts = {split: count_classes(predicted[0].labels, len(plan.class_names))}
+        notes |= dict.fromkeys(missing_class_notes(counts, plan.class_names))
         clip_ids, skipped = predicted[0].clip_ids, predicted[0].skipped_as_json
         results.append(result | {"skipped": skipped})
         has_attention = any(one.temporal is not None for one in predicted)

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from stabn.data.ground_truth import ClipTruth
 from stabn.evaluation.calibration import calibration
-from stabn.evaluation.intervals import Interval, bootstrap_interval, paired_interval
+from stabn.evaluation.intervals import Interval, bootstrap_interval, mean_class_interval, paired_interval
 from stabn.evaluation.localisation import average_precision, decisive_frames
 from stabn.evaluation.predict import Predictions
 
@@ -16,6 +16,7 @@ GROUPS = ("edited classes", "other classes", "all")
 FORMER_GROUPS = ("formerly wrong", "formerly right")
 """Clips that the first run got wrong and right: the share that is right now was mended, or was kept."""
 FRAME_AP = "frame average precision"
+MEAN_CLASS = "mean class accuracy"
 SIGNIFICANT = 0.05
 """McNemar's p has to be below this, too, before one run is called better than another."""
 
@@ -92,12 +93,13 @@ def compare_predictions(
         A method is {"name", per group and for "formerly wrong" and "formerly right" {"top1", "low", "high", "count"},
         "mended", "newly_wrong": clips, "calibration_error": {"error", "low", "high"}, "frame_average_precision": a
         number, "frame_average_precision_interval": {"low", "high", "count"}}. A group without clips is None, and so are
-        the former groups of the run that defines them.
+        the former groups of the run that defines them. "mean_class_accuracy" is {"mean", "low", "high", "classes"}, the
+        mean of top-1 over the classes that have clips, and their number.
 
         "differences" has an entry for each run against the control, and against the first: {"of", "against", per group,
-        "formerly wrong", "formerly right" and "frame average precision" {"points", "low", "high"} of the paired
-        difference or None, "mcnemar": as in `mcnemar_test`, ours being "of"}. "difference" is the last one's against
-        the control, with the groups alone.
+        "formerly wrong", "formerly right", "mean class accuracy" and "frame average precision" {"points", "low",
+        "high"} of the paired difference or None, "mcnemar": as in `mcnemar_test`, ours being "of"}. "difference" is the
+        last one's against the control, without the former groups and the precision.
 
     Raises:
         ValueError: runs with other clips.
@@ -122,6 +124,8 @@ def compare_predictions(
             "name": name,
             **{group: _share(right[mask]) for group, mask in groups.items()},
             **{group: None if run is start else _share(right[mask]) for group, mask in former.items()},
+            "mean_class_accuracy": _rounded(mean_class_interval(right, first.labels), "mean")
+            | {"classes": len(np.unique(first.labels))},
             "mended": int((right & ~first.correct).sum()),
             "newly_wrong": int((~right & first.correct).sum()),
             "calibration_error": {key: error[key] for key in ("error", "low", "high")},
@@ -133,13 +137,15 @@ def compare_predictions(
         # The first run's answers define the former groups, so a difference to it there would say nothing.
         masks = groups if of is start or to is start else groups | former
         changes = {name: _change(ours[mask], theirs[mask]) for name, mask in masks.items()}
+        gain = ours.astype(np.float64) - theirs
+        changes[MEAN_CLASS] = _rounded(mean_class_interval(gain, first.labels), "points")
         if precisions:
             both = ~np.isnan(precisions[id(of)] + precisions[id(to)])
             changes[FRAME_AP] = _change(precisions[id(of)][both], precisions[id(to)][both])
         return {
             "of": of[0],
             "against": to[0],
-            **{name: changes.get(name) for name in (*GROUPS, *FORMER_GROUPS, FRAME_AP)},
+            **{name: changes.get(name) for name in (*GROUPS, *FORMER_GROUPS, MEAN_CLASS, FRAME_AP)},
             "mcnemar": mcnemar_test(ours, theirs),
         }
 
@@ -155,7 +161,7 @@ def compare_predictions(
             for to in ((against,) if against is start else (against, start))
             if of is not to
         ],
-        "difference": {key: last[key] for key in ("of", "against", *GROUPS, "mcnemar")},
+        "difference": {key: last[key] for key in ("of", "against", *GROUPS, MEAN_CLASS, "mcnemar")},
         "verdict": verdict(last),
     }
 

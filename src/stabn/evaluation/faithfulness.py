@@ -11,7 +11,7 @@ from stabn.data.ground_truth import ClipTruth, unused_truth_message
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.attribution import ExplainedNetwork, check_methods, methods_of
-from stabn.evaluation.intervals import paired_interval, summarise_clips
+from stabn.evaluation.intervals import mean_class_interval, paired_interval, summarise_clips
 from stabn.evaluation.localisation import measure_localisation
 from stabn.evaluation.perturbation import BASELINES, measure_perturbation
 from stabn.evaluation.predict import Predictions, predict_each, split_dataset
@@ -184,11 +184,12 @@ def _choose(count: int, max_clips: int | None, seed: int) -> list[int]:
 
 
 def _replaced(predictions: Mapping[str, Predictions], seed: int) -> dict[str, Any]:
-    """Top-1 with each attention, and by how many points it is below that with the network's own."""
+    """Top-1 and mean class accuracy with each attention, and how many points of top-1 are lost by replacing it."""
     own = 100.0 * predictions["as-is"].correct
     return {
         name: {
             "top1": summarise_clips(replaced.correct, seed=seed),
+            "mean_class_accuracy": mean_class_interval(replaced.correct, replaced.labels, seed=seed).as_json(),
             "drop": paired_interval(own, 100.0 * replaced.correct, seed=seed).as_json(),
         }
         for name, replaced in predictions.items()

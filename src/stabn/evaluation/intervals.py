@@ -1,7 +1,7 @@
 """95 % intervals of means over clips (percentile bootstrap) and over seeds (Student's t)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,16 +56,38 @@ def bootstrap_interval(values: np.ndarray, *, seed: int = 0) -> Interval:
     mean = float(numbers.mean())
     if len(numbers) == 1:  # scipy refuses to resample a single value
         return Interval(mean, mean, mean)
-    low, high = stats.bootstrap(
-        (numbers,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=max(2**20 // len(numbers), 1),  # all at once would be RESAMPLES x N numbers
-        confidence_level=LEVEL,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(mean, float(low), float(high))
+    return Interval(mean, *_percentile_bootstrap([numbers], np.mean, seed))
+
+
+def mean_class_interval(values: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> Interval:
+    """The mean over classes of the mean over each class's clips, with its percentile bootstrap interval.
+
+    Of 0 and 1 for wrong and right it is the mean class accuracy, also called balanced accuracy or macro recall, over
+    the classes that have clips. Clips are resampled within their class, so that every resample has all classes; a
+    class of one clip adds no width.
+
+    Args:
+        values: (N,) numbers or bools, N from 1.
+        labels: (N,) integers, the class of each.
+        seed: for the resamples.
+
+    Raises:
+        ValueError: no clip, or another number of labels.
+    """
+    if values.shape != labels.shape or not len(labels):
+        raise ValueError(f"values: got shape {values.shape} for labels {labels.shape}, expected (N,) each, N from 1")
+    numbers = np.asarray(values, dtype=np.float64)
+    classes = [numbers[labels == label] for label in np.unique(labels)]
+    mean = float(np.mean([of_class.mean() for of_class in classes]))
+    several = [of_class for of_class in classes if len(of_class) > 1]  # scipy refuses to resample a single value
+    if not several:
+        return Interval(mean, mean, mean)
+    of_singles = sum(float(of_class[0]) for of_class in classes if len(of_class) == 1)
+
+    def mean_of_means(*resampled: np.ndarray, axis: int) -> np.ndarray:
+        return (sum(of_class.mean(axis) for of_class in resampled) + of_singles) / len(classes)
+
+    return Interval(mean, *_percentile_bootstrap(several, mean_of_means, seed))
 
 
 def summarise_clips(values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
@@ -103,3 +125,20 @@ def seed_interval(values: Sequence[float] | np.ndarray) -> Interval:
     quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(numbers) - 1))
     half = quantile * numbers.std(ddof=1) / math.sqrt(len(numbers))
     return Interval(float(numbers.mean()), float(numbers.mean() - half), float(numbers.mean() + half))
+
+
+def _percentile_bootstrap(
+    samples: Sequence[np.ndarray], statistic: Callable[..., Any], seed: int
+) -> tuple[float, float]:
+    """The ends of a statistic's interval; each sample, of at least two values, is resampled by itself."""
+    low, high = stats.bootstrap(
+        samples,
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=max(2**20 // max(map(len, samples)), 1),  # all at once would be RESAMPLES x N numbers
+        vectorized=True,
+        confidence_level=LEVEL,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(low), float(high)

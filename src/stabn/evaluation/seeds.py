@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS, verdict
+from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS, MEAN_CLASS, verdict
 from stabn.evaluation.intervals import seed_interval
 
-MEASURES = (*GROUPS, *FORMER_GROUPS, "calibration error", FRAME_AP)
+MEASURES = (*GROUPS, *FORMER_GROUPS, MEAN_CLASS, "calibration error", FRAME_AP)
 
 
 def compare_over_seeds(
@@ -64,6 +64,8 @@ def _value(run: Mapping[str, Any], measure: str) -> float | None:
     """One number of one run of a comparison."""
     if measure == "calibration error":
         return run["calibration_error"]["error"]
+    if measure == MEAN_CLASS:
+        return run["mean_class_accuracy"]["mean"]
     if measure == FRAME_AP:
         return run["frame_average_precision"]
     return None if run[measure] is None else run[measure]["top1"]

@@ -14,7 +14,7 @@ import torch
 from stabn.evaluation.accuracy import confusion_matrix
 from stabn.evaluation.calibration import calibration
 from stabn.evaluation.compare_runs import ComparisonPlan, describe_runs
-from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS, verdict
+from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS, MEAN_CLASS, verdict
 from stabn.evaluation.predict import Predictions
 from stabn.report.content import (
     ClassShares,
@@ -36,12 +36,13 @@ _TITLES = {
 }
 _READING = (
     "Each number is the percentage of clips whose first answer is right, with its 95 % bootstrap interval over clips "
-    "and the number of clips. Where two intervals overlap, look at the differences, which rest on the same clips."
+    "and the number of clips; mean class accuracy is its mean over the classes that have clips. Where two intervals "
+    "overlap, look at the differences, which rest on the same clips."
 )
 _READING_SEEDS = (
     "Each number is the mean over seeds of the percentage of clips whose first answer is right, with the 95 % interval "
-    "of that mean (Student's t) and the number of seeds. Whether two methods differ is said by the differences, which "
-    "are taken seed by seed."
+    "of that mean (Student's t) and the number of seeds; mean class accuracy is averaged over the classes that have "
+    "clips. Whether two methods differ is said by the differences, which are taken seed by seed."
 )
 _CAVEATS = (
     "The intervals resample the measured clips; they do not contain the chance of training. One run per row proves "
@@ -158,17 +159,21 @@ def _extra_columns(method: Mapping[str, Any], *, is_first: bool) -> tuple[tuple[
     """A method's further columns, of one run or over seeds."""
     columns: list[tuple[str, str]] = []
     if "calibration_error" not in method:  # over seeds
+        mean_class = method[MEAN_CLASS]
+        half = 50 * (mean_class["high"] - mean_class["low"])
+        columns.append((MEAN_CLASS, f"{100 * mean_class['mean']:.1f} ± {half:.1f}"))
         error, precision = method["calibration error"], method[FRAME_AP]
         columns.append(("calibration error", f"{100 * error['mean']:.1f} ± {50 * (error['high'] - error['low']):.1f}"))
         if precision is not None:
             half = (precision["high"] - precision["low"]) / 2
             columns.append(("frame AP", f"{precision['mean']:.3f} ± {half:.3f}"))
         return tuple(columns)
+    columns.append((MEAN_CLASS, _in_percent(method["mean_class_accuracy"], "mean")))
     for title, key, group in (("mended", "mended", FORMER_GROUPS[0]), ("newly wrong", "newly_wrong", FORMER_GROUPS[1])):
         if not is_first:
             columns.append((title, str(method[key]) + (f" of {method[group]['count']}" if method[group] else "")))
     error, interval = method["calibration_error"], method["frame_average_precision_interval"]
-    columns.append(("calibration error", _error_in_words(error)))
+    columns.append(("calibration error", _in_percent(error, "error")))
     if interval is not None:
         precision = method["frame_average_precision"]
         columns.append(("frame AP", f"{precision:.3f} ({interval['low']:.3f} – {interval['high']:.3f})"))
@@ -180,7 +185,9 @@ def _difference_tables(comparison: Mapping[str, Any], titles: Mapping[str, str])
     tables = []
     for against in dict.fromkeys((comparison["against"], comparison["methods"][0]["name"])):
         differences = [d for d in comparison["differences"] if d["against"] == against]
-        columns = [c for c in (*GROUPS, *FORMER_GROUPS, FRAME_AP) if any(d[c] is not None for d in differences)]
+        columns = [
+            c for c in (*GROUPS, *FORMER_GROUPS, MEAN_CLASS, FRAME_AP) if any(d[c] is not None for d in differences)
+        ]
         rows = []
         for difference in differences:
             extra: tuple[tuple[str, str], ...] = ()
@@ -208,12 +215,12 @@ def _short_names(folders: Sequence[str]) -> list[str]:
 def _reliability(name: str, predictions: Sequence[Predictions]) -> Reliability:
     probabilities = np.concatenate([one.probabilities for one in predictions])
     measured = calibration(probabilities, np.concatenate([one.labels for one in predictions]))
-    return Reliability(name, _error_in_words(measured), measured["bins"])
+    return Reliability(name, _in_percent(measured, "error"), measured["bins"])
 
 
-def _error_in_words(measured: Mapping[str, Any]) -> str:
-    """A calibration error with its interval, in percent."""
-    return "{:.1f} ({:.1f} – {:.1f})".format(*(100 * measured[key] for key in ("error", "low", "high")))
+def _in_percent(measured: Mapping[str, Any], key: str) -> str:
+    """A share with its interval, in percent."""
+    return "{:.1f} ({:.1f} – {:.1f})".format(*(100 * measured[name] for name in (key, "low", "high")))
 
 
 def _class_shares(
@@ -260,10 +267,11 @@ def training_settings(run: Run) -> str:
     if not run.recipe:
         return "a network without a recipe"
     optimizer = run.recipe["optimizer"]
+    balance = f", class balance by {optimizer['class_balance']}" if "class_balance" in optimizer else ""
     gamma = f", gamma {run.recipe['gamma']:g}" if "gamma" in run.recipe and not run.recipe["control"] else ""
     return (
         f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}, {optimizer['epochs']} epochs, "
-        f"batch {optimizer['batch_size']}{gamma}, seed {run.recipe['seed']}"
+        f"batch {optimizer['batch_size']}{balance}{gamma}, seed {run.recipe['seed']}"
     )
 
 

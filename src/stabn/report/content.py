@@ -95,8 +95,9 @@ class Curve:
     Attributes:
         name: of the run.
         epochs: at least one entry of a run's curves.json: "epoch" (an integer that rises) and any of "train_loss",
-            "validation_loss" (from 0), "train_top1" and "validation_top1" (fractions 0..1). A metric that is absent or
-            None leaves a gap; other keys are not drawn.
+            "validation_loss" (from 0), and of "train_top1", "validation_top1", "train_mean_class_accuracy" and
+            "validation_mean_class_accuracy" (fractions 0..1). A metric that is absent or None leaves a gap; other keys
+            are not drawn.
     """
 
     name: str

@@ -172,7 +172,7 @@ class LossCurves(Callback):
         self.skipped = skipped
         self.metrics_logger = metrics_logger
         self.epochs: list[dict[str, Any]] = []
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Any] = {}  # numbers, and of the counts by class (K,) float64 on the CPU
         self._unread: list[dict[str, Any]] = []  # outputs of steps, perhaps still on a GPU
 
     @property
@@ -205,7 +205,8 @@ class LossCurves(Callback):
     def _read(self) -> None:
         for outputs in self._unread:
             for name, value in outputs.items():
-                self._sums[name] = self._sums.get(name, 0.0) + _finite(name, float(value))
+                read = value.double().cpu() if value.ndim else _finite(name, float(value))
+                self._sums[name] = self._sums.get(name, 0.0) + read
         self._unread = []
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -218,8 +219,12 @@ class LossCurves(Callback):
         sums, self._sums = self._sums, {}
         clips = sums.pop("clips")
         sums["loss"] = sums.pop("recognition")  # Eq. 4 alone, so that it compares with the validation loss
+        right, class_clips = (sums.pop(name, torch.zeros(1)) for name in ("class_right", "class_clips"))
         validation = {n: float(value) for n, value in trainer.callback_metrics.items() if n.startswith("validation_")}
-        means = {f"train_{name}": value / clips for name, value in sums.items()} | validation
+        means = {f"train_{name}": value / clips for name, value in sums.items()}
+        if class_clips.sum() == clips:  # not in an epoch that a version without these counts began
+            means["train_mean_class_accuracy"] = float((right / class_clips)[class_clips > 0].mean())
+        means |= validation
         entry: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
         entry |= {name: round(_finite(name, value), 6) for name, value in means.items()}
         if self.skipped.count:

@@ -4,6 +4,7 @@ A clip that cannot be read is missing from its batch (`stabn.data.quality.unread
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Sampler
 
+from stabn.data.class_balance import balanced_weights
 from stabn.data.clip_batch import ClipBatch, collate
 from stabn.data.dataset import VideoDataset
 from stabn.data.quality.unreadable import SkipUnreadable
@@ -20,29 +22,51 @@ from stabn.engine.trainer import shard_indices
 from stabn.training.recipes import LoaderRecipe, OptimizerRecipe
 
 _MOST_WORKERS = 8
+_EPOCHS_APART = 2**32
 
 
 class _EpochBatches(Sampler[list[tuple[int, int]]]):
     """This process's shards of the shuffled batches of one epoch, without the first `skip` and an incomplete last one.
 
-    Items are (epoch, index of the clip).
+    Items are (epoch, index of the clip). With `probabilities`, (length,), clips are drawn by these, with repetitions;
+    a clip's repetitions have the number of a distant epoch, so that each is augmented in another way.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, epoch: int, trainer: Trainer | None) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        trainer: Trainer | None,
+        probabilities: np.ndarray | None = None,
+    ) -> None:
         self.rows = shard_indices(trainer, min(batch_size, length))
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = epoch
+        self.probabilities = probabilities
         self.skip = 0
 
     def __len__(self) -> int:
         return steps_per_epoch(self.length, self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist()
+        items = self._order()
         for start in range(self.skip * self.batch_size, len(self) * self.batch_size, self.batch_size):
-            yield [(self.epoch, order[start + row]) for row in self.rows]
+            yield [items[start + row] for row in self.rows]
+
+    def _order(self) -> list[tuple[int, int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.probabilities is None:
+            return [(self.epoch, index) for index in rng.permutation(self.length).tolist()]
+        draws = Counter[int]()
+        items = []
+        for index in rng.choice(self.length, self.length, p=self.probabilities).tolist():
+            items.append((self.epoch + draws[index] * _EPOCHS_APART, index))
+            draws[index] += 1
+        return items
 
 
 def total_steps(length: int, optimizer: OptimizerRecipe) -> int:
@@ -58,11 +82,24 @@ def steps_per_epoch(length: int, batch_size: int) -> int:
 class ResumableLoader(DataLoader[ClipBatch]):
     """A loader of one epoch after another, whose state is the position in the current epoch.
 
-    Lightning saves and restores the state. Worker processes persist from epoch to epoch.
+    Lightning saves and restores the state. Worker processes persist from epoch to epoch. If `balanced`, all classes
+    that have clips are equally likely at every place of a batch.
     """
 
-    def __init__(self, dataset: VideoDataset, batch_size: int, workers: int, trainer: Trainer | None = None) -> None:
-        self.batches = _EpochBatches(len(dataset), batch_size, dataset.seed, dataset.epoch, trainer)
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        batch_size: int,
+        workers: int,
+        trainer: Trainer | None = None,
+        *,
+        balanced: bool = False,
+    ) -> None:
+        probabilities = None
+        if balanced:
+            labels = [sample.label for sample in dataset.samples]
+            probabilities = balanced_weights(dataset.class_counts)[labels] / len(labels)
+        self.batches = _EpochBatches(len(dataset), batch_size, dataset.seed, dataset.epoch, trainer, probabilities)
         super().__init__(
             SkipUnreadable(dataset),
             batch_sampler=self.batches,
@@ -104,16 +141,26 @@ def loader_options(workers: int, trainer: Trainer | None) -> dict[str, Any]:
 
 
 class ClipDataModule(LightningDataModule):
-    """The training split, in another order every epoch, and the validation split."""
+    """The training split, in another order every epoch, and the validation split.
+
+    If `balanced`, the clips of an epoch are drawn so that all classes are equally likely.
+    """
 
     def __init__(
-        self, training_set: VideoDataset, validation_set: VideoDataset, batch_size: int, loader: LoaderRecipe
+        self,
+        training_set: VideoDataset,
+        validation_set: VideoDataset,
+        batch_size: int,
+        loader: LoaderRecipe,
+        *,
+        balanced: bool = False,
     ) -> None:
         super().__init__()
         self._reader = Reader(loader.timeout, loader.decoder)
         self.training_set, self.validation_set = (s.with_reader(self._reader) for s in (training_set, validation_set))
         self.batch_size = batch_size
         self.loader = loader
+        self.balanced = balanced
         self._training: ResumableLoader | None = None
 
     @property
@@ -128,7 +175,8 @@ class ClipDataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """The batches of the trainer's current epoch."""
         if self._training is None:
-            self._training = ResumableLoader(self.training_set, self.batch_size, self.workers, self.trainer)
+            arguments = (self.training_set, self.batch_size, self.workers, self.trainer)
+            self._training = ResumableLoader(*arguments, balanced=self.balanced)
         return self._training.at_epoch(0 if self.trainer is None else self.trainer.current_epoch)
 
     def val_dataloader(self) -> DataLoader[ClipBatch]:

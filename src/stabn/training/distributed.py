@@ -55,12 +55,13 @@ def shard_of_batch(count: int, device: torch.device) -> BatchShard:
 
 
 def sum_over_processes(values: Sequence[Tensor]) -> list[Tensor]:
-    """Each scalar summed over the processes in one message; a collective call of all processes."""
+    """Each tensor summed over the processes in one message; a collective call of all processes."""
     if process_count() == 1:
         return list(values)
-    sums = torch.stack([value.detach().double() for value in values])
+    sums = torch.cat([value.detach().double().flatten() for value in values])
     distributed.all_reduce(sums)
-    return list(sums.unbind())
+    parts = sums.split([value.numel() for value in values])
+    return [part.view(value.shape) for part, value in zip(parts, values, strict=True)]
 
 
 class ShardedDropout(nn.Dropout):

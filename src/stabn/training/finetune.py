@@ -12,17 +12,26 @@ from lightning.pytorch import seed_everything
 from stabn.data.dataset import FrameScores
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.transforms import Augmentation
+from stabn.edits.changed_files import Changed, usable_clips
 from stabn.edits.project import Project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.nn import has_attention
 from stabn.records import Edit
 from stabn.runs import Run, network_preprocessing
-from stabn.training.datamodule import ClipDataModule, total_steps
+from stabn.training.datamodule import total_steps
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.module import TrainingModule
 from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimizerRecipe
-from stabn.training.train import build_datasets, build_network, check_can_train, fit_run, shared_recipe_as_json
+from stabn.training.train import (
+    build_data_module,
+    build_datasets,
+    build_network,
+    check_can_train,
+    class_weights,
+    fit_run,
+    shared_recipe_as_json,
+)
 
 
 def finetune(
@@ -40,6 +49,7 @@ def finetune(
     use: str = "latest",
     correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
     where: Mapping[str, ClipTruth] | None = None,
+    changed: Changed = "fail",
     tracking: TrackingRecipe = TrackingRecipe("none"),  # noqa: B008
 ) -> dict[str, Any]:
     """Fine-tune the attention and perception branches on all training clips and the project's edits.
@@ -55,24 +65,27 @@ def finetune(
         gamma: weight of L_temp (Eq. 6).
         control: the same training without L_temp.
         augmentation: how training clips are varied.
-        optimizer: optimizer, schedule and batches.
+        optimizer: optimizer, schedule and batches; a class balance of "auto" is the run's.
         loader: how clips are read.
         engine: device, precision, processes.
         seed: for initialisation, batch order, augmentation and dropout.
         use: how several people's edits of a clip are merged, as in `stabn.edits.merge.merge_edits`.
         correction: how the network learns from edits.
         where: boxes by clip id, on which spatial attention is trained (our extension); frames without one are free.
+        changed: what becomes of clips whose video is another file than was edited; keep uses their edits as they are.
         tracking: where metrics are logged.
 
     Returns:
-        The last epoch's entry of curves.json, and "edits": the number of edited clips.
+        As `stabn.training.train.fit_run`, and "edits": the number of edited clips.
 
     Raises:
         UserError: there are no edits, or none of the person in `use`; one is wrong or of a clip that the run was not
-            trained on; the run has no attention; or its sampling does not allow the views.
+            trained on, or of another file than was edited; the run has no attention; or its sampling does not allow
+            the views.
     """
     if not 0 < gamma < float("inf"):
         raise UserError(f"--gamma: got {gamma}, expected a number above 0; --control leaves L_temp out")
+    optimizer = _with_class_balance_of(run, optimizer)
     model = run.model()
     if not has_attention(model):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
@@ -89,6 +102,9 @@ def finetune(
     if where is not None and not set(boxes) & set(labels):
         raise UserError("--where: has no boxes of a training clip; give JSON lines with id and boxes")
     preprocessing = network_preprocessing(model, str(run.folder))
+    edited = [clip for clip in project.clips if clip.clip_id in edits]
+    usable = usable_clips(project, edited, {sample.clip_id: sample for sample in training}, preprocessing, changed)
+    edits = {clip_id: edit for clip_id, edit in edits.items() if clip_id in usable}
     if correction.init == "scratch" and "network" not in run.recipe:
         raise UserError(
             f"--correction.init: got scratch, but {run.folder} was not made by `stabn train`, so its initialisation is "
@@ -138,9 +154,10 @@ def finetune(
         seed=seed,
         gamma=None if control else gamma,
         correction=replace(correction, guided=0.0) if control else correction,
+        class_weights=class_weights(optimizer, training_set),
         frozen=model.extractor if correction.freeze == "extractor" else (),
     )
-    data_module = ClipDataModule(training_set, validation_set, optimizer.batch_size, loader)
+    data_module = build_data_module(training_set, validation_set, optimizer, loader)
     metrics = fit_run(module, data_module, out, run.source, recipe, engine, tracking, **origin)
     return metrics | {"edits": len(edits)}
 
@@ -169,6 +186,13 @@ def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
+def _with_class_balance_of(run: Run, optimizer: OptimizerRecipe) -> OptimizerRecipe:
+    """The recipe with the run's class balance in place of "auto"."""
+    if optimizer.class_balance != "auto":
+        return optimizer
+    return replace(optimizer, class_balance=run.recipe.get("optimizer", {}).get("class_balance", "none"))
+
+
 def differences_from_run(
     run: Run, *, correction: CorrectionRecipe, augmentation: Augmentation, optimizer: OptimizerRecipe, seed: int
 ) -> list[str]:
@@ -179,6 +203,7 @@ def differences_from_run(
     """
     if correction.init != "scratch" or "network" not in run.recipe:
         return []
+    optimizer = _with_class_balance_of(run, optimizer)
     recipe = {"augmentation": asdict(augmentation), "optimizer": optimizer.as_json(), "seed": seed}
     differences = [key for key, value in recipe.items() if value != run.recipe.get(key)]
     if correction.mechanism not in ("keep", NetworkRecipe(**run.recipe["network"]).mechanism):

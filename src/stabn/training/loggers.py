@@ -23,6 +23,8 @@ from stabn.files import read_json, write_json
 from stabn.nn.state_dict import first_line_of
 
 LOGS = "logs"
+COUNTS = ("clips", "top1", "class_right", "class_clips")
+"""What a training step gives besides its losses."""
 SERVERS = {"mlflow": "MLFLOW_TRACKING_URI", "wandb": "WANDB_BASE_URL"}
 """Optional libraries -> the environment variable with their server's address."""
 KINDS = ("tensorboard", "csv", *SERVERS)
@@ -131,7 +133,7 @@ class MetricsLogger(Callback):
             return
         self._last_step = step
         # Sums over the clips of all processes; outputs["loss"] is this process's alone.
-        losses = [float(value) for name, value in outputs.items() if name not in ("loss", "clips", "top1")]
+        losses = [float(value) for name, value in outputs.items() if name not in ("loss", *COUNTS)]
         self.record(trainer, {"step_loss": sum(losses) / float(outputs["clips"]), "learning_rate": self._rate})
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -24,8 +25,23 @@ from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
 _RISING_SHARE = 0.2501
 
 
+class MeanClassAccuracy(MulticlassAccuracy):
+    """The mean of top-1 accuracy over the classes that have clips.
+
+    TorchMetrics' own macro average counts a class without clips as 0 once it was predicted.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, average="none")
+
+    def compute(self) -> Tensor:
+        """A scalar in 0..1; 0 without clips."""
+        clips_k = self.tp + self.fn
+        return (self.tp / clips_k.clamp(min=1)).sum() / clips_k.count_nonzero().clamp(min=1)
+
+
 class TrainingModule(LightningModule):
-    """The loss of Eq. 4, and with `gamma` of Eq. 5; logs validation_loss and validation_top1 per epoch.
+    """The loss of Eq. 4, and with `gamma` of Eq. 5; logs loss, top-1 and mean class accuracy of validation per epoch.
 
     Dropout is seeded at every step from (seed, step), so that a resumed training draws the same masks.
 
@@ -36,11 +52,14 @@ class TrainingModule(LightningModule):
         seed: of dropout.
         gamma: weight of L_temp (Eq. 6); None leaves it out.
         correction: how the network learns from edits.
+        class_weights: (K,) factors of the recognition loss by class; None for 1.
         frozen: modules that keep their weights and their batch-norm statistics.
 
     Attributes:
         fused: whether the optimizer updates all weights in one call, which rounds differently in the last bit.
     """
+
+    class_weights_k: Tensor | None
 
     def __init__(
         self,
@@ -51,6 +70,7 @@ class TrainingModule(LightningModule):
         seed: int,
         gamma: float | None = None,
         correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
+        class_weights: np.ndarray | None = None,
         frozen: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
@@ -68,6 +88,9 @@ class TrainingModule(LightningModule):
             module.requires_grad_(False).eval()
         self._dropout = model.backbone.drop = ShardedDropout(model.dropout)
         self.validation_top1 = MulticlassAccuracy(model.num_classes, average="micro")
+        self.validation_mean_class_accuracy = MeanClassAccuracy(model.num_classes)
+        weights = None if class_weights is None else torch.from_numpy(class_weights).float()
+        self.register_buffer("class_weights_k", weights, persistent=False)
 
     def configure_engine(self, engine: EngineRecipe) -> None:
         """Set up the network for an engine; call this before the weights are moved to a device."""
@@ -104,16 +127,22 @@ class TrainingModule(LightningModule):
         output = self._guided(batch, shard) if self.correction.guided else self.model(batch.clips.to(self.dtype))
         losses = self._losses(batch, output)
         sums = {name: loss.detach() * shard.count for name, loss in losses.items()}
-        if self.optimizer.label_smoothing and batch.clip_ids:  # the curves have Eq. 4, which compares between runs
+        changed = self.optimizer.label_smoothing or self.class_weights_k is not None
+        if changed and batch.clip_ids:  # the curves have Eq. 4, which compares between runs
             sums["recognition"] = recognition_loss(output, batch.labels).detach() * shard.count
         sums["clips"] = torch.full((), shard.count, dtype=torch.int64, device=self.device)
-        sums["top1"] = (output.logits.argmax(1) == batch.labels).sum()
+        right_b = output.logits.argmax(1) == batch.labels
+        sums["top1"] = right_b.sum()
+        # compared with all classes, because counting them would make a GPU wait
+        label_bk = batch.labels[:, None] == torch.arange(self.model.num_classes, device=self.device)
+        sums["class_right"], sums["class_clips"] = (label_bk & right_b[:, None]).sum(0), label_bk.sum(0)
         totals = dict(zip(sums, sum_over_processes(list(sums.values())), strict=True))
         return {"loss": sum(losses.values(), start=torch.zeros((), device=self.device)) * shard.weight, **totals}
 
     def _losses(self, batch: ClipBatch, output: Output) -> dict[str, Tensor]:
         """The weighted losses by name, each a mean over the clips of the batch."""
-        losses = {"recognition": recognition_loss(output, batch.labels, self.optimizer.label_smoothing)}
+        smoothing = self.optimizer.label_smoothing
+        losses = {"recognition": recognition_loss(output, batch.labels, smoothing, self.class_weights_k)}
         if self.gamma is not None:
             assert output.attention is not None
             form = self.correction.loss
@@ -153,10 +182,12 @@ class TrainingModule(LightningModule):
         if clips:
             output = self.model(batch.clips.to(self.dtype))
             self.validation_top1(output.logits, batch.labels)
+            self.validation_mean_class_accuracy(output.logits, batch.labels)
             loss = recognition_loss(output, batch.labels)
         # also if no clip could be read, because other processes wait for this one's sums
         self.log("validation_loss", loss, batch_size=clips, sync_dist=True, logger=False)
-        self.log("validation_top1", self.validation_top1, batch_size=clips, logger=False)
+        for name in ("validation_top1", "validation_mean_class_accuracy"):
+            self.log(name, getattr(self, name), batch_size=clips, logger=False)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The recipe's optimizer and learning-rate schedule."""

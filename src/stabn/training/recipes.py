@@ -48,6 +48,9 @@ class OptimizerRecipe:
             cosine rises linearly over `warmup` and falls to 0 along half a cosine.
         milestones: epochs after which the step schedule multiplies by 0.1, ascending.
         warmup: share of all steps over which the cosine schedule rises, 0 to less than 1.
+        class_balance: against rare classes: weights multiplies a clip's recognition loss by n / (k n_c), for k classes
+            of which its own has n_c of n training clips; sampling draws the clips of an epoch, with repetitions, so
+            that all classes are equally likely. auto is none in training, and in fine-tuning what the run had.
         label_smoothing: share of each label that is spread evenly over all classes, 0 to less than 1.
         epochs: passes over the training clips.
         batch_size: clips per batch, over all processes, which share them.
@@ -62,6 +65,7 @@ class OptimizerRecipe:
     schedule: Literal["step", "one-cycle", "cosine", "constant"] = "step"
     milestones: tuple[int, ...] = ()
     warmup: float = 0.05
+    class_balance: Literal["auto", "none", "weights", "sampling"] = "auto"
     label_smoothing: float = 0.0
     epochs: int = 10
     batch_size: int = 64
@@ -80,8 +84,11 @@ class OptimizerRecipe:
             raise UserError(f"optimizer.milestones: got {list(self.milestones)}, expected ascending epochs")
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self) | {"milestones": list(self.milestones)}
+        """The fields as JSON values; without a class balance there is no "class_balance"."""
+        value = asdict(self) | {"milestones": list(self.milestones)}
+        if self.class_balance in ("auto", "none"):
+            del value["class_balance"]
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "OptimizerRecipe":

@@ -1,5 +1,6 @@
 """Training a network from data to a finished run; fine-tuning shares the loop."""
 
+import logging
 import math
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -9,16 +10,25 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from stabn.data.annotations.source import DataSource
+from stabn.data.class_balance import (
+    balanced_weights,
+    baseline_notes,
+    missing_class_notes,
+    single_clip_notes,
+    without_clips,
+)
 from stabn.data.dataset import Table, VideoDataset
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
-from stabn.engine.trainer import build_trainer, progress_bar, silence_lightning
-from stabn.errors import NotFiniteError, UserError
+from stabn.engine.stop_signals import finish_step
+from stabn.engine.trainer import StopBetweenSteps, build_trainer, progress_bar, silence_lightning
+from stabn.errors import NotFiniteError, UserError, list_differences
 from stabn.files import is_first_process, lock_folder
 from stabn.nn import STABN, PlainNetwork, VideoNetwork, imagenet_state_dict, load_imagenet
 from stabn.runs import read_run, write_run
@@ -28,6 +38,8 @@ from stabn.training.distributed import SyncBatchNorm, process_count
 from stabn.training.loggers import MetricsLogger, TrackingRecipe
 from stabn.training.module import TrainingModule
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
+
+logger = logging.getLogger(__name__)
 
 SAVE_EVERY = timedelta(minutes=2)
 CHECKPOINTS = "checkpoints"
@@ -61,7 +73,7 @@ def train(
     training has finished is left as it is.
 
     Returns:
-        The last epoch's entry of curves.json, and "skipped" as for `fit_network`; {} if a finished run was kept.
+        As `fit_run`; {} if a finished run was kept.
 
     Raises:
         UserError: data or settings are wrong, or `out` holds something else.
@@ -89,8 +101,14 @@ def train(
     side = math.ceil(preprocessing.crop / 32)
     if min(optimizer.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:
         raise UserError("optimizer.batch_size: got one frame of one clip per step; batch norm needs more")
-    module = TrainingModule(model, optimizer, total_steps=total_steps(len(training_set), optimizer), seed=seed)
-    data_module = ClipDataModule(training_set, validation_set, optimizer.batch_size, loader)
+    module = TrainingModule(
+        model,
+        optimizer,
+        total_steps=total_steps(len(training_set), optimizer),
+        seed=seed,
+        class_weights=class_weights(optimizer, training_set),
+    )
+    data_module = build_data_module(training_set, validation_set, optimizer, loader)
     return fit_run(module, data_module, out, data, recipe, engine, tracking)
 
 
@@ -117,6 +135,19 @@ def build_datasets(
         VideoDataset(training, preprocessing, augmentation=augmentation, **common, **edits),
         VideoDataset(validation, preprocessing, **common),
     )
+
+
+def class_weights(optimizer: OptimizerRecipe, training_set: VideoDataset) -> np.ndarray | None:
+    """(K,) factors of the recognition loss, if the recipe balances classes by weights."""
+    return balanced_weights(training_set.class_counts) if optimizer.class_balance == "weights" else None
+
+
+def build_data_module(
+    training_set: VideoDataset, validation_set: VideoDataset, optimizer: OptimizerRecipe, loader: LoaderRecipe
+) -> ClipDataModule:
+    """The batches of a recipe."""
+    balanced = optimizer.class_balance == "sampling"
+    return ClipDataModule(training_set, validation_set, optimizer.batch_size, loader, balanced=balanced)
 
 
 def build_network(network: NetworkRecipe, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> VideoNetwork:
@@ -178,6 +209,12 @@ def fit_run(
 ) -> dict[str, Any]:
     """Start or resume the training of a run, and mark the run as complete at the end; `origin` is as for `write_run`.
 
+    Notes on missing classes and on figures that are not above a trivial network's are logged.
+
+    Returns:
+        As `fit_network`, and "no_validation_clips": names of the classes that the validation split lacks, and "notes":
+        what was logged.
+
     Raises:
         UserError: `out` holds a finished run, or one with another recipe or other data; or as `fit_network`.
     """
@@ -186,15 +223,32 @@ def fit_run(
         if previous_run["complete"]:
             raise UserError(f"{out}: holds a finished run; choose another --out, or remove it to train again")
         _check_same_training(out, previous_run, data, recipe)
+    validation, names = data_module.validation_set.class_counts, data_module.validation_set.class_names
+    counts = {"train": data_module.training_set.class_counts}
+    if "held_out" not in recipe:  # whose folds are for predictions alone
+        counts["validation"] = validation
+    notes = missing_class_notes(counts, names) + single_clip_notes(counts, names)
+    _log_notes(notes)
     write_run(out, data, recipe, complete=False, **origin)
-    with lock_folder(out, remedy="choose another --out"):
+    with lock_folder(out, remedy="choose another --out"), finish_step():
         metrics = fit_network(module, data_module, out, engine, MetricsLogger(tracking, out, recipe))
         write_run(out, data, recipe, complete=True, **origin)
         # Only now, so that an interrupted run can be resumed.
         if is_first_process():
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
             (out / PROGRESS).unlink(missing_ok=True)
-    return metrics
+    if "held_out" not in recipe:
+        figures = (metrics["validation_top1"], metrics["validation_mean_class_accuracy"])
+        trivial = baseline_notes("validation", *figures, validation, names)
+        _log_notes(trivial)
+        notes += trivial
+    return metrics | {"no_validation_clips": without_clips(validation, names), "notes": notes}
+
+
+def _log_notes(notes: Sequence[str]) -> None:
+    if is_first_process():
+        for note in notes:
+            logger.warning("note: %s", note)
 
 
 def _check_same_training(
@@ -207,14 +261,18 @@ def _check_same_training(
     """
     state = "a finished run" if previous_run["complete"] else "an unfinished run"
     compared = {key: value for key, value in recipe.items() if key not in ("engine", "loader", "tracking")}
-    for part, values in (("recipe", compared), ("data", asdict(data.absolute()))):
-        for key, value in values.items():
-            previous = previous_run[part].get(key)
-            if previous != value:
-                difference = f"{key} = {previous}, now {value}" if key != "held_out" else "other clips held out"
-                raise UserError(
-                    f"{out}: holds {state} with {difference}; choose another --out, or remove it to train again"
-                )
+    differences = []
+    for part, values, above in (("recipe", compared, ""), ("data", asdict(data.absolute()), "data")):
+        previous = {key: previous_run[part].get(key) for key in values}
+        if previous.get("held_out") != values.get("held_out"):
+            differences.append("other clips held out")
+            values["held_out"] = previous["held_out"]
+        differences += list_differences(previous, values, above)
+    if differences:
+        raise UserError(
+            f"{out}: holds {state} with other options: {'; '.join(differences)}; give its options, choose another "
+            "--out, or remove it to train again"
+        )
 
 
 def fit_network(
@@ -246,6 +304,7 @@ def fit_network(
         curves,
         *([] if metrics_logger is None else [metrics_logger]),
         ProgressFile(out / PROGRESS),
+        StopBetweenSteps(last),
         TimedCheckpoint(last.parent, last.stem, enable_version_counter=False, train_time_interval=SAVE_EVERY),
         ModelCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True),
         *progress_bar(),

@@ -1,6 +1,6 @@
 """What fine-tuning changed, for the before / after page.
 
-JOB/outcome.json            top-1 of each network with intervals; which mistakes are corrected, which are new
+JOB/outcome.json            top-1 and mean class accuracy of each network; which mistakes are corrected, which are new
 JOB/attention.safetensors   predictions and attention of each network for the clips that the page can open
 
 The spatial attention of a whole validation split would not fit into memory and disk (25,000 clips of 32 x 14 x 14
@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from stabn.data.dataset import FrameScores, Sample, VideoDataset
 from stabn.data.transforms import Preprocessing
-from stabn.data.video.reader import probe
+from stabn.data.video.reader import frame_size
 from stabn.evaluation.comparison import compare_predictions
 from stabn.evaluation.predict import Predictions, predict, predict_split
 from stabn.files import atomic_write, read_json, write_json
@@ -82,7 +82,7 @@ def measure_outcome(folder: Path, runs: Mapping[str, Run], edits: Mapping[str, E
         "class_names": list(table.class_names),
         "split": SPLIT,
         "methods": [
-            {name: entry[name] for name in ("name", "mended", "newly_wrong")}
+            {name: entry[name] for name in ("name", "mean_class_accuracy", "mended", "newly_wrong")}
             | {**entry["all"], "edited": entry["edited classes"], "other": entry["other classes"]}
             for entry in comparison["methods"]
         ],
@@ -99,11 +99,11 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     """Read what `measure_outcome` wrote, for the page.
 
     Returns:
-        {"split", "methods": [{"name", "top1", "low", "high", "count", "edited", "other", "mended", "newly_wrong"}],
-        "difference": {"points", "low", "high", "against", "verdict"} or None without a control, and the clips that can
-        be opened: "mended", "newly_wrong", "edited_clips": [{"id", "label", "before", "after", "control"}], each side
-        {"predicted", "confidence"}}. Shares are in 0..1. The clips that changed most come first; the methods' counts
-        are those of the whole split.
+        {"split", "methods": [{"name", "top1", "low", "high", "count", "edited", "other", "mean_class_accuracy",
+        "mended", "newly_wrong"}], "difference": {"points", "low", "high", "against", "verdict"} or None without a
+        control, and the clips that can be opened: "mended", "newly_wrong", "edited_clips": [{"id", "label", "before",
+        "after", "control"}], each side {"predicted", "confidence"}}. Shares are in 0..1. The clips that changed most
+        come first; the methods' counts are those of the whole split. Earlier versions wrote no "mean_class_accuracy".
 
     Raises:
         UserError: the file is missing or damaged.
@@ -156,12 +156,12 @@ def _changed_rows(before: Predictions, after: Predictions) -> tuple[np.ndarray, 
 def _describe_clip(
     sample: Sample, names: Sequence[str], preprocessing: Preprocessing, edits: Mapping[str, Edit]
 ) -> dict[str, Any]:
-    size = probe(sample.path)
+    width, height = frame_size(sample.path)
     edit = edits.get(sample.clip_id)
     return {
         "id": sample.clip_id,
         "label": names[sample.label],
-        "crop": list(preprocessing.crop_box(size.height, size.width)),
+        "crop": list(preprocessing.crop_box(height, width)),
         "edited": edit and list(edit.scores),
     }
 

@@ -39,13 +39,14 @@ export class JobView {
     this.error = element("p", { id: "job-error", class: "wrong", role: "alert", hidden: true });
     this.buttons = element("div", { class: "row", id: "job-buttons" });
     this.top1 = lineChart({ id: "chart-top1", title: "Right answers (top-1)", description: "Share of clips whose first answer is right, per epoch.", format: (value) => `${Math.round(1000 * value) / 10} %` });
+    this.meanClass = lineChart({ id: "chart-mean-class", title: "Right answers, mean over classes", description: "Top-1 averaged over the classes that have clips, per epoch.", format: (value) => `${Math.round(1000 * value) / 10} %` });
     this.loss = lineChart({ id: "chart-loss", title: "Loss", description: "The quantity that training minimises, per epoch.", format: (value) => String(Math.round(100 * value) / 100), zero: true });
     this.command = element("code", { id: "job-command", class: "command", tabindex: 0 });
     this.log = element("pre", { id: "job-log", class: "log", tabindex: 0, "aria-label": "Log" });
     this.root = element("section", { id: "job", class: "card stack", "aria-labelledby": "job-title", hidden: true },
       element("div", { class: "row" }, this.title, this.chip, element("span", { class: "spacer" }), this.buttons),
       this.facts, this.stages, this.bar, this.doing, this.spoken, this.error,
-      element("div", { class: "charts" }, this.top1.root, this.loss.root),
+      element("div", { class: "charts" }, this.top1.root, this.meanClass.root, this.loss.root),
       element("details", { id: "job-log-box" }, element("summary", {}, "Log"), this.log),
       element("details", { id: "job-command-box" }, element("summary", {}, "The same on the command line"),
         element("div", { class: "stack" }, element("p", { class: "muted small" }, "This does the first step again, for instance on another machine. Give it another --out."), this.command,
@@ -100,7 +101,7 @@ export class JobView {
     const trained = Object.entries(curves).filter(([name]) => name !== "before");
     const last = Math.max(1, progress?.epochs ?? 0, ...trained.map(([, entries]) => entries.length));
     const reached = curves.before?.at(-1);
-    for (const [chart, metric] of [[this.top1, "top1"], [this.loss, "loss"]]) {
+    for (const [chart, metric] of [[this.top1, "top1"], [this.meanClass, "mean_class_accuracy"], [this.loss, "loss"]]) {
       const lines = trained.filter(([name, entries]) => name === "fine-tuned" || entries.length).flatMap(([name, entries]) => [["validation", false], ["train", true]].map(([part, dashed]) => (
         { name: `${name}, ${part === "train" ? "training" : "validation"}`, kind: name, dashed, points: entries.map((entry) => [entry.epoch, entry[`${part}_${metric}`] ?? NaN]) })));
       const value = reached?.[`validation_${metric}`];

@@ -115,13 +115,14 @@ class Outcome {
     const clips = (cell) => (cell ? count(cell.count, "clip") : "");
     return [element("div", { class: "scroll" }, element("table", { id: "outcome-table", class: "table outcome-table" },
       element("thead", {}, element("tr", {}, heading("Network", "", ""), heading("All classes", clips(first)), heading(element("span", { class: "visually-hidden" }, "Interval as a picture"), "", "interval-cell"),
-        heading("Corrected classes", clips(first.edited)), heading("Other classes", clips(first.other)), heading("Mended"), heading("Newly wrong"))),
+        heading("Corrected classes", clips(first.edited)), heading("Other classes", clips(first.other)), heading("Mean over classes", first.mean_class_accuracy ? count(first.mean_class_accuracy.classes, "class", "classes") : ""), heading("Mended"), heading("Newly wrong"))),
       element("tbody", {}, methods.map((method) => element("tr", { dataset: { method: method.name } },
         element("th", { scope: "row" }, METHODS[method.name]?.[0] ?? method.name, element("small", {}, METHODS[method.name]?.[1] ?? "")),
         element("td", { class: "number" }, share(method)), element("td", { class: "interval-cell" }, intervalBar({ low: method.low, high: method.high, value: method.top1 }, wide, method.name)),
         element("td", { class: "number" }, share(method.edited)), element("td", { class: "number" }, share(method.other)),
+        element("td", { class: "number" }, share(method.mean_class_accuracy && { ...method.mean_class_accuracy, top1: method.mean_class_accuracy.mean })),
         element("td", { class: "number" }, method.name === "before" ? "" : method.mended ?? "–"), element("td", { class: "number" }, method.name === "before" ? "" : method.newly_wrong ?? "–")))))),
-    element("p", { class: "muted small" }, `Right first answers (top-1) on the ${this.outcome.split} clips with 95 % intervals, which nobody corrected or trained on. Mended and newly wrong count against “before”.`)];
+    element("p", { class: "muted small" }, `Right first answers (top-1) on the ${this.outcome.split} clips with 95 % intervals, which nobody corrected or trained on; the mean over classes counts every class that has clips the same. Mended and newly wrong count against “before”.`)];
   }
 
   #choose(kind) {
