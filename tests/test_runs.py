@@ -1,9 +1,11 @@
 """What a folder that may hold a run says of itself, while another process writes it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from stabn.data.annotations.columns import Columns
 from stabn.data.annotations.source import DataSource
 from stabn.errors import UserError
 from stabn.runs import is_finished_run, read_run, write_run
@@ -44,3 +46,24 @@ def test_a_run_that_comes_into_being_while_it_is_looked_for_is_no_strangers_fold
     begun = read_run(tmp_path)
     assert begun is not None
     assert not begun["complete"]
+
+
+def test_a_run_finds_its_data_where_both_have_moved_and_where_it_has_moved_alone(tmp_path):
+    project = tmp_path / "project"
+    (project / "videos").mkdir(parents=True)
+    (project / "clips.csv").touch()
+    write_run(
+        project / "runs" / "a", DataSource(str(project / "clips.csv"), str(project / "videos")), {}, complete=True
+    )
+    shutil.copytree(project / "runs" / "a", tmp_path / "alone")
+    assert read_run(tmp_path / "alone")["data"]["annotations"] == str(project / "clips.csv")
+    moved = project.rename(tmp_path / "moved")
+    data = read_run(moved / "runs" / "a")["data"]
+    assert (data["annotations"], data["videos"]) == (str(moved / "clips.csv"), str(moved / "videos"))
+
+
+def test_options_without_a_table_change_those_of_the_run():
+    own = DataSource("clips.csv", "videos", Columns(label="word", path="file"))
+    changed = DataSource(videos="elsewhere", columns=Columns(label="verb")).over(own)
+    assert changed == DataSource("clips.csv", "elsewhere", Columns(label="verb", path="file"))
+    assert DataSource("other.csv").over(own) == DataSource("other.csv")

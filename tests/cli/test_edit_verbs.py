@@ -1,12 +1,17 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from small_run import FRAMES, TINY, lines
 
-from stabn.cli.main import main, run_verb
+from stabn.cli.main import main
+from stabn.cli.verbs import run_verb
 from stabn.data.annotations.source import DataSource
+from stabn.data.video.clip import write_video
+from stabn.data.video.reader import probe
 from stabn.edits.formats import FORMATS
 from stabn.edits.project import open_project
 from stabn.records import write_edits
@@ -204,3 +209,53 @@ def test_edits_that_cannot_be_simulated_are_refused_in_one_line(to_correct, tabl
     (tmp_path / "t.csv").write_text("path,label,split\na.mp4,x,train\n")
     assert "'from'" in one_line(*words, "--data.annotations", tmp_path / "t.csv", "--data.columns.start", "from")
     assert to_correct.history() == ()
+
+
+def test_edits_of_a_video_that_was_replaced_are_named_refused_and_left_out(
+    project, tabletop, one_line, capsys, tmp_path
+):
+    first, *others = project.clips
+    project.add(clip.edit([0.5] * FRAMES, author="Ann", time=TIME) for clip in project.clips)
+    shutil.copytree(tabletop / "videos", tmp_path / "videos")
+    replaced = tmp_path / "videos" / Path(first.path).name
+    info = probe(first.path)
+    write_video(replaced.with_suffix(".mp4"), np.zeros((info.num_frames, info.height, info.width, 3), np.uint8), 40)
+    if replaced.suffix != ".mp4":
+        replaced.unlink()
+    videos = ["--data.videos", tmp_path / "videos"]
+    fine_tune = ["finetune", project.run, "--edits", project.folder, "--out", tmp_path / "f", *videos, *TINY[-4:]]
+    for verb in (["check-edits", project.folder, *videos], fine_tune):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in verb])
+        assert stopped.value.code == 2
+        message = capsys.readouterr().err
+        assert f"{replaced.stem}.mp4: is not the file in which clip {first.clip_id!r}" in message
+        assert f"1 of {len(project.clips)} clips" in message
+        assert "--changed skip" in message
+    assert run_verb([str(word) for word in (*fine_tune, "--changed", "skip")])["edits"] == len(others)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["train", "profile", "check-data", "evaluate", "explain", "collect", "studio", "simulate-edits", "check-edits",
+     "finetune", "compare", "report"],
+)  # fmt: skip
+def test_every_verb_that_reads_clips_takes_their_table_by_one_name(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert {"--data.annotations", "--data.videos", "--data.columns.path"} <= set(capsys.readouterr().out.split())
+
+
+def test_a_project_without_its_run_says_how_its_videos_are_found(project, one_line, tmp_path):
+    shutil.move(project.run, tmp_path / "gone")
+    assert "--data.annotations" in one_line("check-edits", project.folder)
+
+
+def test_edits_made_on_a_file_with_other_times_are_not_imported(edited, one_line, tmp_path):
+    edit = edited.history()[0]
+    write_edits(tmp_path / "fast.jsonl", [replace(edit, timestamps=tuple(time / 4 for time in edit.timestamps))])
+    told = one_line("import-edits", edited.folder, tmp_path / "fast.jsonl")
+    assert "fast.jsonl" in told
+    assert (
+        f"frame {next(i for i, time in zip(edit.frame_indices, edit.timestamps, strict=True) if time > 0.01)}" in told
+    )

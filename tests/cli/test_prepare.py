@@ -256,10 +256,15 @@ def test_the_command_line_takes_every_option(truth, tmp_path, capsys):
     assert f"stabn train --out run --data.annotations {tmp_path / 't.csv'}" in capsys.readouterr().out
 
 
-def test_paths_are_relative_below_the_tables_folder_and_absolute_elsewhere(truth, tmp_path, monkeypatch):
+def test_paths_are_relative_near_the_tables_folder_and_absolute_elsewhere(truth, tmp_path, monkeypatch):
     videos_list(tmp_path / "a", truth)
     monkeypatch.chdir(tmp_path)
-    for out, start in (("a/table.csv", "my videos/"), ("b/table.csv", f"{tmp_path}/a/my videos/")):
+    places = (
+        ("a/table.csv", "my videos/"),
+        ("b/table.csv", "../a/my videos/"),
+        ("b/c/t.csv", f"{tmp_path}/a/my videos/"),
+    )
+    for out, start in places:
         prepare_command([Path("a/train.txt"), Path("a/validation.txt")], Path(out))
         with open(out, newline="") as content:
             rows = list(csv.DictReader(content))
@@ -383,7 +388,11 @@ def test_suspicions_are_told(tmp_path, truth, prepared):
         link(truth.samples[number].path, root / f"{number}.mp4")
         rows.append(f"{number}.mp4,{name},{'test' if name == 'bowing' else 'train'}")
     report, printed, _ = prepared(write(root / "clips.csv", rows))
-    for named in ("--validation-share", "1 classes have no clip to learn from: bowing", "underscores: Waving, waving"):
+    for named in (
+        "--validation-share",
+        "1 classes have no clip to learn from: bowing",
+        "'Waving' (1 clip) and 'waving'",
+    ):
         assert any(named in note for note in report["notes"])
     assert all(f"note: {note}" in printed for note in report["notes"])
 

@@ -11,7 +11,7 @@ from stabn.cli.printing import print_collection, print_people
 from stabn.data.annotations.source import DataSource
 from stabn.data.ground_truth import ClipTruth, read_truth
 from stabn.edits.agreement import measure_agreement
-from stabn.edits.changed_files import usable_clips
+from stabn.edits.changed_files import check_edit_times, usable_clips
 from stabn.edits.formats import choose_format
 from stabn.edits.project import Project, open_project, project_data
 from stabn.edits.simulate import Simulation, has_truth, simulate_edits
@@ -29,6 +29,9 @@ def studio_command(
     bound: float = 0.5,
     database: str | None = None,
     port: int = 8713,
+    origin: list[str] | None = None,
+    root_path: str = "",
+    host: str = "127.0.0.1",
     browser: bool = False,
     max_upload_mb: int = 512,
     memory_mb: int = 1024,
@@ -45,12 +48,18 @@ def studio_command(
         bound: when collecting, classes with a training accuracy below this share are weak; the paper's is 0.5.
         database: postgresql://USER:PASSWORD@HOST/NAME for a team; by default a file in the project.
         port: TCP port of the page; if it is taken, another one is used.
+        origin: scheme, host and port of the page in browsers where a forwarder shows it, such as
+            https://name-8713.app.github.dev; several times for several. Changes from other pages are refused.
+        root_path: the path under which a forwarder shows the page, such as /proxy/8713.
+        host: this machine's address to listen on; 0.0.0.0 for all, as `docker run -p` needs. Other machines reach the
+            page then, and only the token in its address keeps them out.
         browser: open the page in the browser.
         max_upload_mb: largest size of an uploaded video, in MiB.
         memory_mb: memory for opened clips, in MiB.
         data: the labelled videos; by default those of the run.
     """
     # a web server and a database, which the other verbs need not load
+    from stabn.studio.security import Forwarding
     from stabn.studio.serve import open_studio, serve
 
     for name, value in (("max_upload_mb", max_upload_mb), ("memory_mb", memory_mb)):
@@ -58,6 +67,7 @@ def studio_command(
             raise UserError(f"--{name}: got {value}, expected at least 1")
     if not 0 <= port < 2**16:
         raise UserError(f"--port: got {port}, expected 0..65535; 0 takes any free one")
+    forwarding = Forwarding(tuple(origin or ()), root_path, host)
     opened, folder = open_run(run, data), edits or run / "edits"
     if not (folder / "project.json").exists():
         print(f"{folder}: no edit project yet; collecting the mistakes of {run} ...", flush=True)
@@ -65,7 +75,7 @@ def studio_command(
     with open_studio(
         opened, folder, database=database, max_upload=max_upload_mb * 2**20, memory=memory_mb * 2**20
     ) as studio:
-        serve(studio, port=port, browser=browser)
+        serve(studio, port=port, browser=browser, forwarding=forwarding)
         return {"project": str(folder), "edits": len(studio.store.current())}
 
 
@@ -207,6 +217,7 @@ def import_edits_command(project: Path, file: Path, format: str | None = None) -
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: is not UTF-8 text ({error}); save it as UTF-8") from None
     edits = chosen.read(text, str(file), {clip.clip_id: clip for clip in opened.clips})
+    check_edit_times(edits, opened, file)
     history = set(opened.history())
     new = [edit for edit in dict.fromkeys(edits) if edit not in history]
     if new:

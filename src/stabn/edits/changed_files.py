@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Literal
 
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from stabn.data.video.reader import Reader
 from stabn.edits.clip_files import describe_file
 from stabn.edits.project import Project, ProjectClip
 from stabn.errors import UserError
+from stabn.records import Edit
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,23 @@ def changed_files(
                 yield (
                     clip.clip_id,
                     f"{sample.path}: is not the file of clip {clip.clip_id!r} that was edited: it {difference}",
+                )
+
+
+def check_edit_times(edits: Iterable[Edit], project: Project, source: Path) -> None:
+    """Check that edits from elsewhere have the times of the project's frames: else they were made on other files.
+
+    Raises:
+        UserError: one has others.
+    """
+    clips = {clip.clip_id: clip for clip in project.clips}
+    for edit in edits:
+        known = clips[edit.clip_id].timestamps
+        for index, theirs, ours in zip(edit.frame_indices, edit.timestamps, known, strict=True):
+            if abs(theirs - ours) > _SECONDS:
+                raise UserError(
+                    f"{source}: {edit.author} edited frame {index} of clip {edit.clip_id!r} at {theirs:.3f} s, which "
+                    f"is at {ours:.3f} s in {project.folder}: the files differ; leave this edit out"
                 )
 
 

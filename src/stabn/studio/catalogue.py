@@ -1,5 +1,6 @@
 """Every clip that can be opened, by id. Ids come from requests: they are looked up here and never become paths."""
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from safetensors import SafetensorError, safe_open
 
 from stabn.data.dataset import Sample, Table
 from stabn.data.segments import Segment
+from stabn.data.video.reader import Reader
+from stabn.edits.changed_files import file_difference
+from stabn.edits.clip_files import describe_file
 from stabn.edits.project import ARRAYS, Project, ProjectClip, add_clip
 from stabn.errors import UserError
 from stabn.records import Record
@@ -113,6 +117,7 @@ class Catalogue:
         self.class_names = table.class_names
         self.samples: Mapping[str, Sample] = {sample.clip_id: sample for sample in table.samples}
         self.uploads: dict[str, CatalogueClip] = {}
+        self._checked: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
         self._set_project(project)
 
@@ -180,10 +185,34 @@ class Catalogue:
                 **vars(prediction),
             )
             try:
-                project = add_clip(self.project, record)
+                indices = prediction.frame_indices.tolist()
+                file = describe_file(clip.path, indices, clip.segment, Reader(timeout=0))
+                project = add_clip(self.project, record, file)
             except (OSError, SafetensorError) as error:
                 raise UserError(f"{self.project.folder}: cannot be written ({error}); free some disk space") from None
             self._set_project(project)
+
+    def check_file(self, clip_id: str) -> None:
+        """Check that a clip of the queue is in the file in which it was collected; repeated until the file changes.
+
+        Raises:
+            UserError: it is in another one, where its frames may lie at other times.
+        """
+        sample = self.samples[clip_id]
+        try:
+            status = os.stat(sample.path)
+            state = (status.st_size, status.st_mtime_ns)
+            if self._checked.get(clip_id) == state:
+                return
+            difference = file_difference(self.project_clips[clip_id], sample, Reader(timeout=0))
+        except (OSError, UserError):
+            return  # edits of a video that is away are kept; fine-tuning checks it again
+        if difference is not None:
+            raise UserError(
+                f"{sample.path}: is not the file in which clip {clip_id!r} was collected: it {difference}; put that "
+                "file back, or collect again"
+            )
+        self._checked[clip_id] = state
 
     def _read_queue(self) -> list[QueuedClip]:
         source = self.project.folder / "attention.safetensors"

@@ -45,12 +45,14 @@ class Studio:
         """Add the clip to the queue unless it is there, so that its edits are kept.
 
         Raises:
-            UserError: edits of this clip are not kept, or its video cannot be read.
+            UserError: edits of this clip are not kept, its video cannot be read, or is another file than before.
         """
         if clip.read_only_reason is not None:
             raise UserError(f"{clip.name}: {clip.read_only_reason}")
         if clip.clip_id not in self.catalogue.project_clips:
             self.catalogue.add_to_queue(clip, self.viewer.open(clip).prediction)
+        else:
+            self.catalogue.check_file(clip.clip_id)
 
     def edits(self) -> tuple[Edit, ...]:
         """Everybody's current edits of clips in the queue and their frames, in the order of their last change."""

@@ -12,9 +12,10 @@ from stabn.data.annotations.kinetics import read_kinetics
 from stabn.data.annotations.named_columns import read_named_columns
 from stabn.data.annotations.something_something import read_something_v1, read_something_v2
 from stabn.data.annotations.source import DataSource
-from stabn.data.annotations.splits import known_split, normalise_split, split_of_file, with_validation
+from stabn.data.annotations.splits import split_of_file, with_validation
 from stabn.data.dataset import Table
 from stabn.data.segments import Segment
+from stabn.data.spelling import known_split, normalise_split
 from stabn.errors import UserError
 
 HEADING = "label,youtube_id,time_start,time_end,split,is_cc"
@@ -372,3 +373,15 @@ def test_clips_of_one_video_are_drawn_together_and_test_clips_stay(tmp_path):
     assert all(len(of_video) == 1 for of_video in splits.values())
     assert splits["3.mp4"] == {"test"}
     assert sum(of_video == {"validation"} for of_video in splits.values()) == 6
+
+
+@pytest.mark.parametrize(
+    "ending", ["mxf", "VOB", "gif", "asf", "mod", "lrv", "tod", "m2v", "f4v", "insv", "divx", "dv"]
+)
+def test_recordings_of_any_camera_count_and_other_files_are_named(ending, tmp_path):
+    for name in (f"wave/1.{ending}", f"jump/1.{ending}", "jump/notes.doc", "jump/2.xyz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    listing = read_class_folders(tmp_path)
+    assert len(listing.table.samples) == 2
+    assert any("1 .doc" in note and "1 .xyz" in note for note in listing.notes)

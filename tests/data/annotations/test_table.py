@@ -331,3 +331,15 @@ def test_what_spreadsheets_put_before_the_heading_is_passed_over(folder, before)
     file.write_text("sep=,\npath,label,split\na.mp4,,train\n")
     with pytest.raises(UserError, match=r"clips\.csv, line 3"):
         read_table(file)
+
+
+def test_videos_that_have_moved_are_found_below_the_folder_that_is_given(tmp_path, caplog):
+    for name in ("a/1.mp4", "b/1.mp4"):
+        (tmp_path / "now" / name).parent.mkdir(parents=True)
+        (tmp_path / "now" / name).touch()
+    for old in ("/gone/videos/", "videos/", "C:\\\\old\\\\videos\\\\".replace("\\\\", "\\")):
+        table = tmp_path / f"{len(caplog.messages)}.csv"
+        table.write_text(f"path,label,split\n{old}a/1.mp4,x,train\n{old}b/1.mp4,y,train\n{old}c/2.mp4,y,train\n")
+        paths = [str(s.path.relative_to(tmp_path)) for s in read_table(table, tmp_path / "now").samples]
+        assert paths == ["now/a/1.mp4", "now/b/1.mp4", "now/c/2.mp4"]
+        assert str(table) in caplog.messages[-1]

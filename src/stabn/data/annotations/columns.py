@@ -157,7 +157,7 @@ def clips_in_rows(table: Rows, columns: Columns, file: Path, videos: Path | None
     moved = moved_parts([cell for cell in cells if cell], root, PathFinder())
     if moved:
         before = Path(*Path(cells[0].replace("\\", "/")).parts[:moved])
-        note_once(f"{file}: its videos are no longer in {before}; they are taken from {root}")
+        note_once(f"{file}: no path exists as it is written; they do in {root} without {before}")
     for (line, row), path in zip(table.rows, cells, strict=True):
         segment, truth = None, None
         problem = next((f"{name} is empty" for name in path_columns if not row[name]), None)
