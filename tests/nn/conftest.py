@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+from stabn.nn import hub
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 _spec = importlib.util.spec_from_file_location("formula_weights", REFERENCE / "formula_weights.py")
@@ -45,3 +48,12 @@ def reference(request: pytest.FixtureRequest) -> Reference:
         clip=torch.from_numpy(formula.formula_clip(about["frames"], about["size"], about["clip_seed"])),
         answers=answers,
     )
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("tried to reach the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(hub, "hf_hub_download", refuse)

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import socket
 from contextlib import contextmanager
 
 import pytest
@@ -14,15 +13,6 @@ from stabn.nn import STABN, PlainNetwork, hub, import_official, load_pretrained
 from stabn.nn.backbones.resnet3d import ARCHITECTURES
 
 NAMES = ["push", "pull", "lift"]
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("tried to reach the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(hub, "hf_hub_download", refuse)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ of base networks is a file in `stabn.nn.backbones`.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Triple = tuple[float, float, float]
+from stabn.nn.hub import Triple, recorded_normalisation
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ class Backbone(nn.Module):
         branch_channels: C of what `fresh_head` gives.
         drop: the dropout before the classifier, which the attention branch shares.
         options: JSON values that build the same network again, beyond name, classes, frames and size.
+        can_fold: whether `stabn.nn.fast_inference` can fold its normalisations into its convolutions.
+        builds_on_meta: whether the state dict has all values, so that it can be built without any before it is loaded.
     """
 
     format: ClipFormat
@@ -107,6 +109,7 @@ class Backbone(nn.Module):
     drop: nn.Dropout
     options: Mapping[str, Any] = {}
     can_fold: ClassVar[bool] = False
+    builds_on_meta: ClassVar[bool] = False
 
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5, **options: Any) -> None:
         super().__init__()
@@ -124,6 +127,21 @@ class Backbone(nn.Module):
     def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
         """The clips that a network of this name takes, without building it."""
         raise NotImplementedError
+
+    @classmethod
+    def format_of(cls, name: str, weights: str | None) -> ClipFormat:
+        """The clips that weights were trained on; what the weights do not tell is as in `format_for`.
+
+        Args:
+            name: the network's.
+            weights: as `load_weights` takes them; a saved network says its own mean and std.
+
+        Raises:
+            UserError: the weights cannot be read, or are of another network.
+        """
+        wanted = cls.format_for(name, cls.options_for(name, weights))
+        recorded = None if weights is None else recorded_normalisation(weights)
+        return wanted if recorded is None else replace(wanted, mean=recorded[0], std=recorded[1])
 
     @classmethod
     def published(cls, name: str) -> tuple["PublishedWeights", ...]:
@@ -159,6 +177,9 @@ class Backbone(nn.Module):
     def fresh_head(self) -> nn.Module:
         """New layers at the features' resolution, (B, C, T', h, w) -> (B, branch_channels, T', h, w)."""
         raise NotImplementedError
+
+    def fill_head(self, head: nn.Module) -> None:
+        """Give a fresh head the values of the own layers that it is a copy of; other heads keep theirs."""
 
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The modules with weights by name, from the clip to the classifier."""

@@ -62,7 +62,7 @@ def import_official(
     if len(tensors) != len(content):
         raise UserError(f"{source}: holds tensors with and without 'module.' under one name; {_REMEDY}")
     architecture = _architecture(tensors, source)
-    model = STABN.on_meta_device(
+    model = STABN.without_weights(
         architecture=architecture,
         num_classes=_rows(tensors, "fc.weight", source),
         frames=_rows(tensors, "conv_temp_att3.0.weight", source),

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from stabn.errors import UserError
 from stabn.files import atomic_write, read_json, write_json
-from stabn.nn.state_dict import check_tensors, first_line_of, read_tensors
+from stabn.nn.state_dict import CONTAINERS, check_tensors, first_line_of, read_tensors, unwrap
 
 # Not typing.Self, which beartype refuses on the methods that the tests check one by one.
 Network = TypeVar("Network", bound="PretrainedNetwork")
+Triple = tuple[float, float, float]
 
 FORMAT = "stabn-model/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -37,6 +38,16 @@ _ARGUMENTS: dict[str, Any] = {
 }
 _OPTIONAL: dict[str, Any] = {"backbone_options": dict}
 _SAVE_AGAIN = "save the network again with save_pretrained"
+_ATTENTION = (
+    "layer_att_common.",
+    "conv_att_common.",
+    "conv_att_out.",
+    "fc_att_out.",
+    "conv_spatial_att.",
+    "conv_temp_att",
+    "conv_att_mechanism.",
+)
+"""How the names of ST-ABN's own tensors begin, in our files and in those of the official code."""
 _CARD = """---
 {{ card_data }}
 ---
@@ -77,6 +88,57 @@ def read_config(folder: Path | str) -> tuple[str, dict[str, Any]]:
     if not all(isinstance(name, str) for name in arguments["class_names"] or ()):
         raise UserError(f"{path}: class_names: got {arguments['class_names']}, expected strings; {_SAVE_AGAIN}")
     return kind, arguments
+
+
+def is_saved_network(folder: Path | str) -> bool:
+    """Whether a folder is one that `save_pretrained` wrote; other programs have a config.json too.
+
+    Raises:
+        UserError: there is a config.json, but it is damaged.
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        return False
+    fields = read_json(path, remedy=_SAVE_AGAIN)
+    return isinstance(fields, dict) and str(fields.get("format")).startswith(FORMAT.partition("/")[0])
+
+
+def read_weights(source: Path | str, architecture: str) -> dict[str, Tensor]:
+    """Read the base network's tensors from a folder of `save_pretrained` or of a run, or from a file of any program.
+
+    Args:
+        source: the folder or the file; nothing in it is executed.
+        architecture: the base network's name, which a folder must have.
+
+    Returns:
+        Tensors on the CPU, without those of ST-ABN's attention branch and without prefixes of wrapping modules.
+
+    Raises:
+        UserError: it cannot be read, holds anything but tensors, or is the folder of another base network.
+    """
+    path = Path(source)
+    if path.is_dir():
+        saved = read_config(path)[1]["architecture"]
+        if saved != architecture:
+            raise UserError(f"{path / CONFIG}: architecture: got {saved!r}, expected {architecture!r}")
+        path = path / WEIGHTS
+    tensors = unwrap(read_tensors(path, inside=CONTAINERS))
+    return {name: value for name, value in tensors.items() if not name.startswith(_ATTENTION)}
+
+
+def recorded_normalisation(source: Path | str) -> tuple[Triple, Triple] | None:
+    """Mean and std of the clips that a saved network was trained on; None for anything else, or where it lacks them.
+
+    Raises:
+        UserError: its config.json is damaged.
+    """
+    if not is_saved_network(source):
+        return None
+    recorded = read_config(source)[1]["preprocessing"] or {}
+    mean, std = recorded.get("mean"), recorded.get("std")
+    if not all(isinstance(value, list) and len(value) == 3 for value in (mean, std)):
+        return None
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
 def download(repo_id: str, filename: str, **options: Any) -> Path:
@@ -198,7 +260,7 @@ class PretrainedNetwork(
         if kind != cls.kind:
             raise UserError(f"{folder / CONFIG}: kind: got {kind!r}, expected {cls.kind!r}; use load_pretrained")
         try:
-            model = cls.on_meta_device(**arguments)
+            model = cls.without_weights(**arguments)
         except UserError as error:
             raise UserError(f"{folder / CONFIG}: {error}; {_SAVE_AGAIN}") from None
         return model.assign_tensors(
@@ -208,10 +270,9 @@ class PretrainedNetwork(
         )
 
     @classmethod
-    def on_meta_device(cls: type[Network], **arguments: Any) -> Network:
-        """A network without values: nothing is drawn at random only to be overwritten."""
-        with torch.device("meta"):
-            return cls(**arguments)
+    def without_weights(cls: type[Network], **arguments: Any) -> Network:
+        """A network whose values are yet to be assigned; random numbers go on as if none had been drawn."""
+        raise NotImplementedError
 
     def assign_tensors(self: Network, tensors: Mapping[str, Tensor], *, source: str, remedy: str) -> Network:
         """This network with exactly these tensors, copied in their own dtypes, in evaluation mode.

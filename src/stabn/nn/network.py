@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from stabn.errors import UserError
 from stabn.nn.attention import Output
 from stabn.nn.backbone import Backbone, Features
-from stabn.nn.backbones import build_backbone
-from stabn.nn.hub import PretrainedNetwork
+from stabn.nn.backbones import backbone_class, build_backbone
+from stabn.nn.hub import Network, PretrainedNetwork
 
 PREFIX = "backbone."
 
@@ -73,6 +73,15 @@ class VideoNetwork(nn.Module, PretrainedNetwork):
         )
         self.register_state_dict_post_hook(_remove_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
+
+    @classmethod
+    def without_weights(cls: type[Network], **arguments: Any) -> Network:
+        """A network whose values are yet to be assigned; random numbers go on as if none had been drawn."""
+        if backbone_class(arguments["architecture"]).builds_on_meta:
+            with torch.device("meta"):
+                return cls(**arguments)
+        with torch.random.fork_rng(devices=[]):
+            return cls(**arguments)
 
     @property
     def backbone_options(self) -> dict[str, Any]:

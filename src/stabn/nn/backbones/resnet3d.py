@@ -6,7 +6,8 @@ Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +15,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stabn.nn.backbone import Backbone, ClipFormat, Features, initialise, map_of
+from stabn.nn.backbone import Backbone, ClipFormat, Features, PublishedWeights, initialise, map_of
+from stabn.nn.backbones.resnet3d_weights import (
+    SLOW_MEAN,
+    SLOW_STD,
+    imagenet_weights,
+    is_local,
+    is_slow_pathway,
+    resnet_tensors,
+)
+from stabn.nn.hub import read_weights
+from stabn.nn.imagenet import load_imagenet
+from stabn.nn.state_dict import fill
 
 Four = tuple[int, int, int, int]
 
@@ -210,11 +222,12 @@ class ResNet3D(Backbone):
     time_stride = 1
     extracting = 4
     can_fold: ClassVar[bool] = True
+    builds_on_meta: ClassVar[bool] = True
 
     def __init__(self, architecture: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
         super().__init__(architecture, num_classes, frames, dropout)
         shape = ARCHITECTURES[architecture]
-        self.shape = shape
+        self.architecture, self.shape = architecture, shape
         self.format = self.format_for(architecture, {})
         self.channels, self.branch_channels = shape.channels_out(3), shape.channels_out(4)
         self.space_stride = 4 * math.prod(shape.spatial_strides[:3])
@@ -235,6 +248,34 @@ class ResNet3D(Backbone):
         """Any clips; the paper's are 32 frames of 224 pixels, and those of the networks for a CPU 16 of 56."""
         return ClipFormat(32, 224) if name in OFFICIAL else ClipFormat(16, 56)
 
+    @classmethod
+    def format_of(cls, name: str, weights: str | None) -> ClipFormat:
+        """As for any network; weights of PySlowFast and pytorchvideo have a mean and std of their own."""
+        wanted = super().format_of(name, weights)
+        if weights is None or not is_local(weights) or Path(weights).suffix == ".pkl":
+            return wanted
+        slow = is_slow_pathway(read_weights(weights, name))
+        return replace(wanted, mean=SLOW_MEAN, std=SLOW_STD) if slow else wanted
+
+    @classmethod
+    def published(cls, name: str) -> tuple[PublishedWeights, ...]:
+        """The ImageNet weights of torchvision's 2D ResNet of the same depth."""
+        return imagenet_weights(name)
+
+    def load_weights(self, weights: str) -> tuple[str, ...]:
+        """Fill the network with weights of 3D ResNets, or with those of a 2D one, inflated with their kernels centred.
+
+        Args:
+            weights: a file of ours, of the official ST-ABN code, of PySlowFast (Slow R50 or R101), of pytorchvideo
+                (the same) or of a 2D ResNet; a folder of ours; a name of `published`; a hub repository of timm.
+        """
+        tensors = resnet_tensors(weights, self.architecture)
+        first = tensors.get("conv1.weight")
+        if first is not None and first.ndim == 4:
+            flat = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
+            return load_imagenet(self, flat, source=weights).left_random
+        return fill(self, tensors, classifier="fc.", source=weights, remedy=f"give weights of {self.architecture}")
+
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t h2 w2"]:
         """The features after layer3: (B, C', T, ceil(H / 16), ceil(W / 16)); the fine architectures have 8 for 16."""
         x_bcthw = self.maxpool(self.relu(self.bn1(self.conv1(clip_bcthw))))
@@ -251,6 +292,10 @@ class ResNet3D(Backbone):
     def fresh_head(self) -> ResidualLayer:
         """Layer4 once more, but at the features' own resolution so that the maps stay fine."""
         return residual_layer(self.shape, 4, spatial_stride=1)
+
+    def fill_head(self, head: nn.Module) -> None:
+        """The values of layer4."""
+        head.load_state_dict(self.layer4.state_dict())
 
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The stem, the four layers and the classifier."""

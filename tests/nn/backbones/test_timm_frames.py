@@ -1,0 +1,101 @@
+"""2D networks of timm, frame by frame."""
+
+import pytest
+import timm
+import torch
+
+from stabn.errors import UserError
+from stabn.nn import STABN, PlainNetwork, build_backbone, load_pretrained, recognition_loss
+from stabn.nn.backbones.timm_frames import LITE0, TimmFrames
+
+
+def clip(frames=3, size=64, dtype=torch.float64, batch=1):
+    return torch.randn(batch, 3, frames, size, size, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "level"),
+    [
+        ("resnet10t", 64, 3),
+        ("tf_efficientnet_lite0", 64, 3),
+        ("convnext_atto", 64, 2),
+        ("mobilenetv3_small_050", 64, 3),
+    ],
+)
+def test_the_features_of_every_frame_are_the_librarys_own(name, size, level):
+    torch.manual_seed(0)
+    backbone = build_backbone(f"timm/{name}", 3, 3).double().eval()
+    library = timm.create_model(name, features_only=True).double().eval()
+    own = {key.removeprefix("net.").removeprefix("model."): value for key, value in backbone.state_dict().items()}
+    names = {key: key.replace("stages_", "stages.").replace("stem_", "stem.") for key in library.state_dict()}
+    library.load_state_dict({key: own.get(names[key], value) for key, value in library.state_dict().items()})
+    x = clip(size=size)
+    with torch.no_grad():
+        features = backbone.extract(x)
+        for t in range(3):
+            expected = library(x[:, :, t])[level]
+            assert torch.allclose(features[:, :, t], expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
+    assert features.shape[1:] == backbone.features_shape(3, size)
+    assert backbone.space_stride == 16
+
+
+@pytest.mark.parametrize("name", ["timm/resnet10t", "timm/vit_tiny_patch16_224", "timm/swin_tiny_patch4_window7_224"])
+def test_both_networks_around_it_learn_and_come_back_from_their_folder(tmp_path, no_network, name):
+    for kind in (STABN, PlainNetwork):
+        torch.manual_seed(0)
+        model = kind(name, 3, 4).train()
+        size = model.backbone.format.size if model.backbone.format.fixed_size else 64
+        x = clip(4, size, torch.float32, batch=2)
+        recognition_loss(model(x), torch.tensor([0, 2])).backward()
+        assert all(value.grad is not None for value in model.backbone.mix.parameters())
+        model.eval().save_pretrained(tmp_path / kind.__name__)
+        again = load_pretrained(tmp_path / kind.__name__)
+        with torch.no_grad():
+            output = again(x)
+            assert torch.equal(output.logits, model(x).logits)
+        if kind is STABN:
+            grid = model.backbone.grid(size)
+            assert output.attention.spatial.shape == (2, 4, grid, grid)
+
+
+def test_a_network_of_one_size_refuses_others_and_is_built_for_another_on_request():
+    backbone = build_backbone("timm/vit_tiny_patch16_224", 3, 4)
+    with pytest.raises(ValueError, match=r"\(1, 3, 4, 64, 64\), expected \(B, 3, T, 224, 224\)"):
+        backbone.check_clip(clip(4, 64, torch.float32))
+    smaller = build_backbone("timm/vit_tiny_patch16_224", 3, 4, options={"size": 32})
+    assert smaller.extract(clip(4, 32, torch.float32)).shape[1:] == smaller.features_shape(4, 32) == (192, 4, 2, 2)
+    assert smaller.options["size"] == 32
+
+
+def test_the_weights_of_the_registrys_package_are_those_of_timms_network():
+    backbone = TimmFrames(LITE0, 3, 4)
+    random = backbone.load_weights("lite0")
+    assert {name.split(".")[0] for name in random} == {"mix", "fc"}
+    (weights, *_) = backbone.published(LITE0)
+    file = list(torch.load(weights.file, weights_only=True).values())
+    library = timm.create_model("tf_efficientnet_lite0").eval()
+    library.load_state_dict(dict(zip(library.state_dict(), file, strict=True)))
+    x = clip(1, 64, torch.float32)
+    with torch.no_grad():
+        expected = library.forward_intermediates(x[:, :, 0], indices=[3], intermediates_only=True)[0]
+        assert torch.allclose(backbone.eval().extract(x)[:, :, 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "model."])
+def test_a_file_in_timms_names_is_read_under_the_prefix_of_a_wrapper(tmp_path, wrapper):
+    library = timm.create_model("resnet10t")
+    torch.save({"state_dict": {wrapper + k: v for k, v in library.state_dict().items()}}, tmp_path / "net.pth")
+    backbone = build_backbone("timm/resnet10t", 3, 4)
+    backbone.load_weights(str(tmp_path / "net.pth"))
+    assert torch.equal(backbone.net.model.layer3[0].conv1.weight, library.layer3[0].conv1.weight)
+
+
+def test_weights_of_another_network_and_names_that_do_not_exist_are_refused(tmp_path):
+    backbone = build_backbone("timm/resnet10t", 3, 4)
+    torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other.pth: tensor conv1"):
+        backbone.load_weights(str(tmp_path / "other.pth"))
+    with pytest.raises(UserError, match=r"--network.weights: got 'imagenet22'"):
+        backbone.load_weights("imagenet22")
+    with pytest.raises(UserError, match="resnet10tt"):
+        build_backbone("timm/resnet10tt", 3, 4)
