@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from stabn.batch.manifest import ArchiveJob, ArchivePart
 from stabn.batch.worker import ArchiveWorker, BatchOptions, ProcessingTimes
-from stabn.engine.stop_signals import take_stop_signals
+from stabn.engine.stop_signals import StopSignal, take_stop_signals
 from stabn.errors import UserError
 
 _PARTS_PER_CALL = 8
@@ -93,7 +94,9 @@ def _connected(address: str | None) -> Iterator[Any]:
         except Exception as error:  # noqa: BLE001 -- Ray raises nearly anything, a bare Exception when it is slow
             where = "on this machine" if address is None else f"at {address}"
             raise UserError(f"--ray: no cluster {where} ({_one_line(error)}); see --ray-address") from None
-        take_stop_signals()  # Ray's own handler would end with status 1
+        except SystemExit:  # by the handler for SIGTERM that Ray installs
+            raise StopSignal(signal.SIGTERM) from None
+        take_stop_signals()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     if hasattr(context, "max_consecutive_actor_init_deaths"):
@@ -103,6 +106,8 @@ def _connected(address: str | None) -> Iterator[Any]:
         yield ray
     except ray.exceptions.RayError as error:
         raise UserError(f"--ray: Ray failed ({_one_line(error)}); give the same command again to continue") from None
+    except SystemExit:
+        raise StopSignal(signal.SIGTERM) from None
     finally:
         if started:
             ray.shutdown()

@@ -31,18 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from stabn.cli.verbs import run_verb
 
             run_verb(words)
-        except UserError as error:
-            fail(program, one_line(str(error)))
         except KeyboardInterrupt as stopped:
             _stop(program, stopped)
-        except OSError as error:
+        except Exception as error:
             if (number := stop_requested()) is not None:
-                _stop(program, StopSignal(number))
-            fail(program, one_line(describe_os_error(error)))
-        except Exception:
-            if (number := stop_requested()) is None:
-                raise
-            _stop(program, StopSignal(number))  # the signal has also ended a process that this one needs
+                _stop(program, StopSignal(number))  # the signal has also ended a process that this one needs
+            if isinstance(error, UserError):
+                fail(program, one_line(str(error)))
+            if isinstance(error, OSError):
+                fail(program, one_line(describe_os_error(error)))
+            raise
         output.flush()
         if output.error is not None:
             fail(program, describe_os_error(output.error, "standard output"))
@@ -50,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _stop(program, StopSignal(number, "all its work is done"))
 
 
-_RESUMED = ("demo", "tabletop", "check-data", "train", "finetune", "collect", "explain")
+_RESUMED = ("demo", "tabletop", "check-data", "train", "finetune", "explain")
 """Verbs whose repetition goes on with what was finished before."""
 
 
