@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stabn.errors import UserError
 from stabn.nn.hub import download
-from stabn.nn.network import VideoNetwork
-from stabn.nn.state_dict import check_tensors, first_line_of, read_tensors
+from stabn.nn.state_dict import check_tensors, read_tensors
+from stabn.nn.torchvision_weights import torchvision_tensors
 
 _SHARED = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
@@ -30,7 +30,11 @@ class InflationReport:
 
 
 def load_imagenet(
-    model: VideoNetwork, state_dict: Mapping[str, Tensor], *, inflation: Literal["centre", "average"] = "centre"
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    *,
+    inflation: Literal["centre", "average"] = "centre",
+    source: str = "2D state dict",
 ) -> InflationReport:
     """Fill a network with the weights of a 2D ResNet of the same depth, in place.
 
@@ -56,9 +60,10 @@ def load_imagenet(
     is raised.
 
     Args:
-        model: the network to fill, of any dtype and on any device.
+        model: the network to fill, of any dtype and on any device: one around a 3D ResNet, or a 3D ResNet alone.
         state_dict: of the 2D ResNet, in the names that torchvision and timm share: conv1.weight, layer1.0.bn1.bias ...
         inflation: "centre" or "average".
+        source: where the state dict is from, for messages.
 
     Returns:
         Which tensors were loaded and which were not.
@@ -79,8 +84,8 @@ def load_imagenet(
     check_tensors(
         {name: value for name, value in state_dict.items() if name.split(".")[0] != "fc"},
         shared,
-        source="2D state dict",
-        remedy=f"expected the plain 2D ResNet that belongs to {model.architecture}",
+        source=source,
+        remedy="expected a plain 2D ResNet of the same depth",
     )
     counterparts = {name: name.replace("layer_att_common.", "layer4.", 1) for name in own}
     origins = {name: origin for name, origin in counterparts.items() if origin in shared}
@@ -146,10 +151,4 @@ def _torchvision_state_dict(name: str) -> dict[str, Tensor]:
             f"{name}: torchvision has no weights of this name, expected one like ResNet50_Weights.IMAGENET1K_V2; "
             "a file path works too, without network"
         ) from None
-    try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{name}: torchvision cannot get these weights ({type(error).__name__}: {first_line_of(error)}); "
-            "check the network, or give a path to a local copy, which works without network"
-        ) from None
+    return torchvision_tensors(weights)

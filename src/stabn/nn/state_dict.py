@@ -8,11 +8,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from stabn.errors import UserError
 
 REMEDY = "give a .safetensors file or one that torch.save wrote with tensors only"
+
+CONTAINERS = ("model_state_dict", "state_dict", "model_state", "model")
+"""Keys under which programs keep a network's tensors in a checkpoint, for `read_tensors`."""
+
+WRAPPERS = ("module.", "model.", "backbone.")
+"""Prefixes of modules that programs wrap a network in."""
+
+_COUNTER = ".num_batches_tracked"
 
 
 def first_line_of(error: BaseException) -> str:
@@ -89,3 +97,46 @@ def check_tensors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, 
     for name, value in got.items():
         if name not in expected:
             raise UserError(f"{source}: unexpected tensor {name} of shape {list(value.shape)}; {remedy}")
+
+
+def unwrap(tensors: Mapping[str, Tensor], prefixes: Iterable[str] = WRAPPERS) -> dict[str, Tensor]:
+    """The tensors without the prefixes of wrapping modules; one is taken off only where every name has it."""
+    unwrapped, prefixes = dict(tensors), tuple(prefixes)
+    while unwrapped:
+        shared = [prefix for prefix in prefixes if all(name.startswith(prefix) for name in unwrapped)]
+        if not shared:
+            break
+        unwrapped = {name.removeprefix(shared[0]): value for name, value in unwrapped.items()}
+    return unwrapped
+
+
+def fill(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, classifier: str, source: str, remedy: str
+) -> tuple[str, ...]:
+    """Copy tensors into a network, all but its classifier's; nothing is changed when an error is raised.
+
+    Args:
+        module: the network, of any dtype and on any device.
+        tensors: in its names. Batch counters, which old PyTorch versions lack, may be missing.
+        classifier: how the names of the classifier's tensors begin; those are neither needed nor read.
+        source: where the tensors are from, for messages.
+        remedy: how messages end.
+
+    Returns:
+        The names of the network's tensors that keep their values, counters left out.
+
+    Raises:
+        UserError: the first offending tensor, as in `check_tensors`.
+    """
+    own = module.state_dict()
+    wanted = {
+        name: value
+        for name, value in own.items()
+        if not name.startswith(classifier) and (name in tensors or not name.endswith(_COUNTER))
+    }
+    rest = {name: value for name, value in tensors.items() if not name.startswith(classifier)}
+    check_tensors(rest, wanted, source=source, remedy=remedy)
+    with torch.no_grad():
+        for name, value in wanted.items():
+            value.copy_(rest[name])
+    return tuple(name for name in own if name not in wanted and not name.endswith(_COUNTER))
