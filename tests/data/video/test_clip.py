@@ -1,5 +1,8 @@
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from data_videos import encode, numbered_frame, numbers_in
+from PIL import Image
 
 from stabn.data.video.clip import Clip, write_video
 from stabn.data.video.reader import probe, read_chunks, read_clip, read_sampled
@@ -202,6 +206,18 @@ def test_missing_files_directories_empty_files_and_playlists_of_other_files_are_
 def test_a_text_file_is_not_a_video(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     refusal(tmp_path / name)
+
+
+def test_an_animated_webp_is_refused_with_a_command_that_converts_it(tmp_path):
+    path = tmp_path / "it's animated.webp"
+    pictures = [Image.fromarray(numbered_frame(i)) for i in range(4)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[100, 200, 100, 50], lossless=True)
+    command = shlex.split(refusal(path).partition(" convert it by ")[2])
+    assert command[0] == "python"
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    converted = tmp_path / "it's animated.png"
+    assert numbers_in(read_clip(converted, range(4)).frames) == list(range(4))
+    np.testing.assert_allclose(probe(converted).timestamps, [0, 0.1, 0.3, 0.4], atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "late.mp4", "webm"])

@@ -1,6 +1,7 @@
 """Checks of a video file before FFmpeg opens it: that it can be read, is no text, and has not lost a part."""
 
 import os
+import shlex
 import stat
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,11 @@ from stabn.errors import UserError
 
 COPY_AGAIN = "download or copy it again"
 """The remedy for a file that has lost or changed a part."""
+_WEBP_TO_PNG = (
+    "import sys; from PIL import Image, ImageSequence as S; i = Image.open(sys.argv[1]); "
+    "d = [(f.load(), f.info['duration'])[1] for f in S.Iterator(i)]; i.save(sys.argv[2], save_all=True, duration=d)"
+)
+"""Writes an animated PNG, which FFmpeg can read; Pillow forgets the first duration unless it is given."""
 REMEMBERED_FILES = 2**18
 """How many files a process remembers as checked: about 60 MB of paths and numbers; the oldest are forgotten first."""
 
@@ -54,12 +60,22 @@ def _check_content(name: str, size: int, mtime_ns: int) -> None:
     path = Path(name)
     if _is_text(path):
         raise UserError(f"{path}: is a text, not a video; give a video file")
+    if _is_animated_webp(path):
+        command = shlex.join(["python", "-c", _WEBP_TO_PNG, os.fspath(path), os.fspath(path.with_suffix(".png"))])
+        raise UserError(f"{path}: is an animated WebP, which FFmpeg cannot read; convert it by {command}")
     missing = missing_bytes(path)
     if missing:
         raise UserError(f"{path}: is cut short, {missing} bytes are missing at its end; {COPY_AGAIN}")
     position = damaged_cluster(path)
     if position is not None:
         raise UserError(f"{path}: is damaged at byte {position}; {COPY_AGAIN}")
+
+
+def _is_animated_webp(path: Path) -> bool:
+    """Whether a file is a WebP container with the animation flag (RFC 9649, section 2.7.1)."""
+    with path.open("rb") as file:
+        head = file.read(21)
+    return (head[:4], head[8:16]) == (b"RIFF", b"WEBPVP8X") and len(head) == 21 and bool(head[20] & 0x02)
 
 
 def _is_text(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 Packets of each stream count from 0 to 15 and begin again (ISO 13818-1, continuity_counter). Where two recordings were
 joined the count breaks, but nothing is lost: the next recording begins with its program association table, and its
-first packet of the stream begins a frame.
+first packet of the stream begins a frame; the counts of the table and of other streams break, too.
 """
 
 from functools import cached_property
@@ -14,7 +14,6 @@ import numpy as np
 _SYNC = 0x47
 _LAYOUTS = ((188, 0), (192, 4), (204, 0))
 """Length of a packet in a file, and where the transport packet begins in it: plain, with times (.m2ts), with parity."""
-_CHUNK = 2**17  # packets
 
 
 class TransportStreamJoints:
@@ -56,27 +55,29 @@ def only_joints(path: Path, stream_id: int) -> bool:
         return False
     length, first = layout
     packets = content[: len(content) // length * length].reshape(-1, length)
-    count, table_seen = None, False
-    for start in range(0, len(packets), _CHUNK):
-        flags, low, control = packets[start : start + _CHUNK, first + 1 : first + 4].T.astype(np.int16)
-        identifiers = (flags & 0x1F) << 8 | low
-        tables, mine = (identifiers == 0) & (flags & 0x40 > 0), identifiers == stream_id
-        if (flags[mine] & 0x80).any():
-            return False
-        tables_before = np.cumsum(tables)
-        mine &= control & 0x10 > 0  # with a payload; others are not counted
-        counts, begins, seen = control[mine] & 15, flags[mine] & 0x40 > 0, tables_before[mine]
-        if not len(counts):
-            table_seen |= bool(tables.any())
-            continue
-        before = np.concatenate(([counts[0] - 1 if count is None else count], counts[:-1]))
-        is_next = (counts == (before + 1) % 16) | (counts == before)
-        follows_table = np.diff(seen, prepend=0) > 0
-        follows_table[0] |= table_seen
-        if not (is_next | (begins & follows_table)).all():
-            return False
-        count, table_seen = int(counts[-1]), bool(tables_before[-1] > seen[-1])
-    return True
+    flags, low, control = (packets[:, first + i] for i in (1, 2, 3))
+    identifiers = (flags & 0x1F).astype(np.uint16) << 8 | low
+    mine = np.flatnonzero((identifiers == stream_id) & (control & 0x10 > 0))  # with a payload; others are not counted
+    if (flags[mine] & 0x80).any():
+        return False
+    counts = control[mine] & 15
+    breaks = np.flatnonzero((np.diff(counts) & 15) > 1) + 1  # a packet may come twice
+    return all(_is_joint(identifiers, flags, control, mine[i - 1], mine[i]) for i in breaks)
+
+
+def _is_joint(identifiers: np.ndarray, flags: np.ndarray, control: np.ndarray, last: int, first: int) -> bool:
+    """Whether a recording ends with packet `last` of a stream and another begins before packet `first`.
+
+    Then `first` begins a frame, the table comes before it, and the count of at least one other stream breaks, too.
+    """
+    others = range(last + 1, first)
+    if not flags[first] & 0x40 or not any(identifiers[i] == 0 for i in others):
+        return False
+    for i in others:
+        before = np.flatnonzero(identifiers[: last + 1] == identifiers[i])
+        if len(before) and control[i] & 0x10 and (int(control[i] & 15) - int(control[before[-1]] & 15)) % 16 > 1:
+            return True
+    return False
 
 
 def _fits(content: np.ndarray, length: int, first: int) -> bool:
