@@ -93,6 +93,10 @@ class VideoNetwork(nn.Module, PretrainedNetwork):
         """Where the weights are."""
         return next(self.parameters()).device
 
+    def load_weights(self, weights: str) -> tuple[str, ...]:
+        """Fill the base network, but for its classifier; arguments, return value and errors of its `load_weights`."""
+        return self.backbone.load_weights(weights)
+
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The modules with weights by name, from the clip to the classifier."""
         return self.backbone.stages()

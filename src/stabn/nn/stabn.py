@@ -93,6 +93,12 @@ class STABN(VideoNetwork):
         """The content of config.json; the mechanism only where it is not the paper's."""
         return super().config() | ({} if self.mechanism == "paper" else {"mechanism": self.mechanism})
 
+    def load_weights(self, weights: str) -> tuple[str, ...]:
+        """As for any network; where the attention branch has a copy of the base network's layers, it is filled too."""
+        left = super().load_weights(weights)
+        self.backbone.fill_head(self.layer_att_common)
+        return left
+
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """As for any network, with the attention branch and the mechanism between extractor and head."""
         stages = list(self.backbone.stages().items())

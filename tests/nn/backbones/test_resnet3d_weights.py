@@ -120,12 +120,16 @@ def test_a_2d_network_is_inflated(tmp_path):
         deeper.load_weights(str(tmp_path / "flat.pth"))
 
 
-def test_the_heads_copy_of_layer4_takes_its_values():
-    backbone = build_backbone("tiny", 3, 4)
-    head = backbone.fresh_head()
-    backbone.fill_head(head)
-    for name, value in backbone.layer4.state_dict().items():
-        assert torch.equal(head.state_dict()[name], value), name
+def test_the_attention_branchs_copy_of_layer4_is_filled_too(tmp_path):
+    torch.manual_seed(0)
+    origin, model = build_backbone("tiny", 7, 4), STABN("tiny", 3, 4)
+    torch.save(origin.state_dict(), tmp_path / "weights.pth")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert model.load_weights(str(tmp_path / "weights.pth")) == ("fc.weight", "fc.bias")
+    for name, value in model.state_dict().items():
+        origin_name = name.replace("layer_att_common.", "layer4.")
+        filled = origin_name in origin.state_dict() and not name.startswith("fc.")
+        assert torch.equal(value, origin.state_dict()[origin_name] if filled else before[name]), name
 
 
 def test_imagenet_weights_have_names_and_lie_in_torch_hubs_folder(tmp_path, no_network, monkeypatch):
