@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ import pytest
 import torch
 from small_run import FRAMES, TINY, lines
 
-from stabn.cli.main import VERBS, function_of, main, run_verb
+from stabn.cli.main import main
+from stabn.cli.verbs import VERBS, function_of, run_verb
 from stabn.data.video.clip import write_video
 from stabn.data.video.reader import probe
 from stabn.edits.project import open_project
@@ -119,6 +121,28 @@ def test_several_windows_and_videos_of_one_name_do_not_overwrite_each_other(trai
     main(["explain", str(trained), str(video), str(copy), "--out", str(tmp_path / "out"), "--clips", "2"])
     names = sorted(p.stem for p in (tmp_path / "out").glob("*.json"))
     assert names == ["3-1", "3-2", "3-copy2-1", "3-copy2-2"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_no_name_and_no_reader_of_the_output_stops_the_work(trained, tabletop, tmp_path, encoding):
+    """A long name with letters that the output cannot show, and an output that is closed at once."""
+    video = tmp_path / f"{'漢' * 83}.mp4"
+    video.write_bytes((tabletop / "videos" / "3.mp4").read_bytes())
+    words = ["explain", trained, video, tabletop / "videos" / "4.mp4", "--out", tmp_path / "out"]
+    command = [sys.executable, "-m", "stabn.cli", *words, "--json", tmp_path / "report.json"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if encoding == "ascii":
+            assert rb"\u6f22" in process.stdout.readline()
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+    assert process.returncode == 0
+    assert len(json.loads((tmp_path / "report.json").read_text())["records"]) == 2
+    names = sorted(path.name for path in (tmp_path / "out").glob("*.json"))
+    assert names[0] == "4.json"
+    assert names[1].startswith("漢" * 20)
 
 
 def test_a_run_is_evaluated_and_its_figures_are_written(trained, tmp_path, capsys):

@@ -25,10 +25,14 @@ def test_videos(kind, one_line, trained, tabletop, tmp_path):
         video.mkdir()
     elif kind == "empty":
         video.touch()
-    line = one_line("explain", trained, tabletop / "videos" / "2.mp4", video, "--out", tmp_path / "out")
+    good, out = tabletop / "videos" / "2.mp4", tmp_path / "out"
+    line = one_line("explain", trained, video, good, "--out", out, "--json", tmp_path / "report.json")
     assert line.startswith("stabn explain: error: ")
     assert "bad.mp4" in line
-    assert not (tmp_path / "out").exists()
+    assert sorted(path.name for path in out.iterdir()) == ["2.json", "2.mp4", "2.npz", "2.png"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [record["clip_id"] for record in report["records"]] == ["2"]
+    assert [failed["video"] for failed in report["failed"]] == [str(video)]
 
 
 @pytest.mark.parametrize(

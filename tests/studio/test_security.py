@@ -1,7 +1,14 @@
 """Who is let in: the token, the host name, the origin, and how much a request may send."""
 
+import socket
+
 import pytest
 from studio_client import ORIGIN, PORT, TOKEN, Client
+
+from stabn.errors import UserError
+from stabn.studio.app import build_app
+from stabn.studio.security import Forwarding
+from stabn.studio.serve import bind_socket
 
 ENDPOINTS = ["/", "/main.js", "/api/session", "/api/queue", "/api/export?format=jsonl", "/docs", "/nothing"]
 
@@ -94,3 +101,80 @@ def test_a_body_that_is_too_large_is_refused_and_leaves_no_file(shared, path, co
     assert answer.status_code == 413
     assert "MB" in answer.json()["error"]
     assert not shared.studio.uploads.exists() or list(shared.studio.uploads.iterdir()) == []
+
+
+OUTSIDE = "https://name-8713.app.github.dev"
+ROOT = "/proxy/8713"
+
+
+@pytest.fixture(scope="module")
+def forwarded(shared: Client) -> Client:
+    """A browser with the cookie of a studio that is forwarded."""
+    app = build_app(shared.studio, TOKEN, PORT, Forwarding((f"{OUTSIDE}:443/",), f"{ROOT}/"))
+    client = Client(app, base_url=OUTSIDE, follow_redirects=False)
+    answer = client.get(f"{ROOT}/", params={"token": TOKEN})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{ROOT}/")
+    assert f"path={ROOT}/" in answer.headers["set-cookie"].lower()
+    return client
+
+
+@pytest.mark.parametrize("host", [OUTSIDE.removeprefix("https://"), f"localhost:{PORT}"])
+@pytest.mark.parametrize("root", [ROOT, ""], ids=["path passed on", "path taken away"])
+def test_a_forwarded_page_and_its_changes_are_served(forwarded: Client, host: str, root: str) -> None:
+    headers = {"Host": host, "Origin": OUTSIDE, "Cookie": f"stabn-{PORT}={TOKEN}"}
+    for path in ("/", "/main.js", "/lib/api.js", "/api/session"):
+        assert forwarded.get(root + path, headers=headers).status_code == 200, path
+    assert forwarded.put(f"{root}/api/use", json={"use": "mean", "author": "Ann"}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": OUTSIDE.replace("https", "http")},
+        {"Origin": OUTSIDE, "Host": "evil.example"},
+        {"Origin": OUTSIDE, "Cookie": f"stabn-{PORT}=x"},
+    ],
+)
+def test_a_forwarded_studio_still_refuses_strangers(forwarded: Client, headers: dict[str, str]) -> None:
+    headers = {"Cookie": f"stabn-{PORT}={TOKEN}", **headers}
+    forwarded.cookies.clear()
+    assert forwarded.put(f"{ROOT}/api/use", json={"use": "mean", "author": "A"}, headers=headers).status_code == 403
+
+
+def test_without_its_last_slash_the_path_of_a_forwarder_leads_to_the_page(forwarded: Client) -> None:
+    answer = forwarded.get(ROOT, headers={"Cookie": f"stabn-{PORT}={TOKEN}"})
+    assert (answer.status_code, answer.headers["location"]) == (307, f"{ROOT}/")
+
+
+def test_the_page_loads_everything_by_addresses_relative_to_itself(shared: Client) -> None:
+    assert 'src="/' not in shared.get("/").text
+    assert 'href="/' not in shared.get("/").text
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"origins": ("*",)}, "--origin"),
+        ({"origins": ("https://*.github.dev",)}, "--origin"),
+        ({"origins": ("name.github.dev",)}, "--origin"),
+        ({"origins": ("https://a.b/proxy",)}, "--root-path"),
+        ({"root_path": "proxy"}, "--root-path"),
+    ],
+)
+def test_origins_and_paths_that_are_none_are_refused(options, named):
+    with pytest.raises(UserError, match=named):
+        Forwarding(**options)
+
+
+def test_a_port_that_is_forwarded_is_not_replaced_by_another() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=str(port)):
+            bind_socket(port, exactly=True)
+        with bind_socket(port) as other:
+            assert other.getsockname()[1] != port
+    with pytest.raises(UserError, match=r"--host.*192\.0\.2\.1"):
+        bind_socket(0, "192.0.2.1")

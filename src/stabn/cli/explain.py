@@ -3,16 +3,19 @@
 Explaining a single video should start at once, so this module loads neither Lightning nor Parquet.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from stabn.batch.clips import ArchiveSource
 from stabn.batch.manifest import PART_CLIPS, clips_folder
-from stabn.data.video.reader import TIMEOUT, probe
+from stabn.data.video.reader import TIMEOUT
 from stabn.engine.config import EngineRecipe
-from stabn.errors import UserError
+from stabn.errors import IncompleteError, UserError, describe_os_error
 from stabn.explain.explain_video import distinct_file_names, write_record_files
 from stabn.explain.recogniser import load
+
+log = logging.getLogger(__name__)
 
 
 def explain_command(
@@ -36,7 +39,7 @@ def explain_command(
     """Show what a network recognises in videos, and when and where it looked.
 
     Writes NAME.json and NAME.npz for programs, NAME.mp4 and NAME.png (a contact sheet) for people; with several windows
-    NAME-1, NAME-2, ...
+    NAME-1, NAME-2, ... A video that cannot be explained is named at the end; the others are explained.
 
     For a whole archive, stabn explain RUN --batch TABLE --out FOLDER writes predictions, temporal attention and
     compressed maps of every clip to Parquet files (docs/archive.md). An unreadable file becomes a row with the reason.
@@ -48,7 +51,8 @@ def explain_command(
         out: folder for the explanations.
         clips: evenly placed windows per video.
         batch: a table of clips (CSV, JSON Lines or Parquet with a column for the path; labels and splits may be
-            missing), a folder with the annotations of Something-Something v2, or any other folder of videos.
+            missing), a folder with the annotations of Something-Something v2, or any other folder of videos. It may
+            also be given as --data.annotations.
         data: where the videos are, and the columns of the table.
         split: only the clips of this split.
         batch_size: clips per batch.
@@ -61,6 +65,10 @@ def explain_command(
         price_per_hour: of all machines, in any currency, to compute the price of a million clips.
         engine: device, precision and number of processes; single videos are explained on the CPU.
     """
+    if data.annotations is not None:
+        if batch is not None:
+            raise UserError(f"--data.annotations, --batch: got {data.annotations} and {batch}; leave one of them out")
+        batch = Path(data.annotations)
     if batch is not None:
         if videos or clips != 1:
             raise UserError(f"--batch: got {batch} beside {'videos' if videos else '--clips'}; leave one of them out")
@@ -91,15 +99,24 @@ def explain_command(
         raise UserError(f"--clips: got {clips}, expected at least 1")
     network = load(run, engine)
     network.check_attention()
-    for video in videos:
-        probe(video)  # every mistake is found before the first file is written
-    records = []
+    records, failures = [], []
     for name, video in distinct_file_names(videos).items():
-        for window in range(clips):
-            stem = out / (name if clips == 1 else f"{name}-{window + 1}")
-            explanation = network.explain(video, window=window, windows=clips)
-            write_record_files(stem, explanation.record, explanation.clip)
-            records.append({"files": str(stem), **explanation.record.as_json()})
-            ((label, probability),) = explanation.top(1)
-            print(f"{video}: {label} ({probability:.0%}) -> {stem}.mp4, .png, .json, .npz")
-    return {"format": "stabn-explanations/1", "run": str(run), "records": records}
+        try:
+            for window in range(clips):
+                stem = out / (name if clips == 1 else f"{name}-{window + 1}")
+                explanation = network.explain(video, window=window, windows=clips)
+                write_record_files(stem, explanation.record, explanation.clip)
+                records.append({"files": str(stem), **explanation.record.as_json()})
+                ((label, probability),) = explanation.top(1)
+                print(f"{video}: {label} ({probability:.0%}) -> {stem}.mp4, .png, .json, .npz", flush=True)
+        except UserError as error:
+            failures.append({"video": str(video), "error": str(error)})
+        except OSError as error:
+            failures.append({"video": str(video), "error": describe_os_error(error, video)})
+    report = {"format": "stabn-explanations/1", "run": str(run), "records": records, "failed": failures}
+    if failures:
+        *others, last = (failure["error"] for failure in failures)
+        for line in others:
+            log.warning("error: %s", " ".join(line.split()))
+        raise IncompleteError(last, report)
+    return report

@@ -164,7 +164,9 @@ class AccessControl:
         """Whether a page of another origin sent this. Programs send no Origin; they are trusted with the token."""
         origin = headers.get("origin")
         if origin is not None:
-            return origin != f"http://{headers.get('host')}" and origin not in self.forwarding.origins
+            host = headers.get("host", "")
+            is_direct = _host_name(host) in (*LOOPBACK, self.forwarding.host) and origin == f"http://{host}"
+            return not is_direct and origin not in self.forwarding.origins
         return headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
 
     def _is_token(self, value: str | None) -> bool:

@@ -1,0 +1,68 @@
+import os
+import signal
+
+import pytest
+from small_run import TINY, assert_same_training
+
+from stabn.cli.main import main
+from stabn.engine.stop_signals import STOP_SIGNALS
+from stabn.training.module import TrainingModule
+
+
+def training(tabletop, out):
+    words = ["train", "--out", str(out), "--data.annotations", str(tabletop), *TINY, "--engine.accelerator", "cpu"]
+    return [*words, "--optimizer.epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tabletop, tmp_path_factory):
+    out = tmp_path_factory.mktemp("signals") / "whole"
+    main(training(tabletop, out))
+    return out
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_training_that_is_told_to_end_saves_its_step_and_goes_on_as_if_nothing_had_happened(
+    uninterrupted, tabletop, tmp_path, monkeypatch, capsys, number
+):
+    step, steps, out = TrainingModule.training_step, [], tmp_path / "run"
+
+    def signalled(self, batch, batch_idx):
+        steps.append(self.global_step)
+        if len(steps) == 10:
+            signal.raise_signal(number)
+            os.kill(os.getpid(), number)  # as `timeout` sends it: twice at once
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingModule, "training_step", signalled)
+        before = [signal.getsignal(other) for other in STOP_SIGNALS]
+        with pytest.raises(SystemExit) as stopped:
+            main(training(tabletop, out))
+    assert stopped.value.code == 128 + number
+    assert [signal.getsignal(other) for other in STOP_SIGNALS] == before
+    assert len(steps) == 10
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if number.name in line)
+    assert "epoch 2 of 2 is saved up to step 3" in line
+    main(training(tabletop, out))
+    assert_same_training(out, uninterrupted)
+
+
+def test_an_unfinished_run_with_other_options_is_told_what_differs_and_nothing_else(
+    tabletop, tmp_path, monkeypatch, capsys, one_line
+):
+    def power_fails(self, batch, batch_idx):
+        raise ConnectionAbortedError
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingModule, "training_step", power_fails)
+        with pytest.raises(SystemExit):
+            main(training(tabletop, out))
+    capsys.readouterr()
+    line = one_line(*training(tabletop, out), "--optimizer.learning_rate", "0.5", "--seed", "7")
+    assert "optimizer.learning_rate = " in line
+    assert ", now 0.5" in line
+    assert "seed = 0, now 7" in line
+    assert "epochs" not in line
+    assert "architecture" not in line
