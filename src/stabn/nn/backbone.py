@@ -124,6 +124,11 @@ class Backbone(nn.Module):
         return {}
 
     @classmethod
+    def options_of_clips(cls, name: str, weights: str | None, frames: int, size: int) -> dict[str, Any]:
+        """`options_for`, and what a network needs to know of the clips that it is to read."""
+        return cls.options_for(name, weights)
+
+    @classmethod
     def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
         """The clips that a network of this name takes, without building it."""
         raise NotImplementedError
@@ -194,6 +199,11 @@ class Backbone(nn.Module):
     def linear(self) -> nn.Linear | None:
         """The classifier, where `classify` is linear in the maps' mean, so that CAM is defined; else None."""
         return None
+
+    @property
+    def maps_time_stride(self) -> int:
+        """Frames per step of what `deepen` gives."""
+        return self.time_stride
 
     def features_shape(self, frames: int, size: int) -> tuple[int, int, int, int]:
         """(C, T', h, w) of the features of a square clip."""

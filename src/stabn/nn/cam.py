@@ -7,13 +7,13 @@ as before.
 Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stabn.errors import UserError
 from stabn.nn.attention import Attention, repeat_steps
@@ -45,7 +45,8 @@ def cam(
         ValueError: the clip has another shape or dtype than the network takes, or not one class per clip.
         IndexError: a class out of range.
     """
-    return _of_frames(_cam_of_steps(model, clip_bcthw, classes_b), clip_bcthw.shape[2])
+    evidence_bthw = _cam_of_steps(model, clip_bcthw, classes_b)
+    return _of_frames(evidence_bthw, model.backbone.maps_time_stride, clip_bcthw.shape[2])
 
 
 def grad_cam(
@@ -63,7 +64,8 @@ def grad_cam(
     """
     if model.backbone.linear is not None:
         evidence_bthw = _cam_of_steps(model, clip_bcthw, classes_b)
-        return _of_frames(evidence_bthw.relu() / evidence_bthw[0].numel(), clip_bcthw.shape[2])
+        evidence_bthw = evidence_bthw.relu() / evidence_bthw[0].numel()
+        return _of_frames(evidence_bthw, model.backbone.maps_time_stride, clip_bcthw.shape[2])
     with evaluation_mode(model):
         with torch.no_grad():
             maps = model.last_maps(clip_bcthw)
@@ -75,7 +77,7 @@ def grad_cam(
             (gradient_bcthw,) = torch.autograd.grad(score, map_bcthw)
     weights_bc = gradient_bcthw.mean(dim=(2, 3, 4))
     evidence_bthw = torch.einsum("bc,bcthw->bthw", weights_bc, map_bcthw.detach()).relu()
-    return _of_frames(evidence_bthw, clip_bcthw.shape[2])
+    return _of_frames(evidence_bthw, model.backbone.maps_time_stride, clip_bcthw.shape[2])
 
 
 def branch_cam(
@@ -105,7 +107,8 @@ def branch_cam(
         logits_bk = model.perceive(features, model.attend(features)[0])
     weight_kkt = model.fc_att_out.weight.detach().unflatten(1, (model.num_classes, -1))
     classes_b = _classes_or_predicted(classes_b, logits_bk)
-    return _of_frames(torch.einsum("bkt,bkthw->bthw", weight_kkt[classes_b], maps_bkthw), clip_bcthw.shape[2])
+    evidence_bthw = torch.einsum("bkt,bkthw->bthw", weight_kkt[classes_b], maps_bkthw)
+    return _of_frames(evidence_bthw, model.backbone.time_stride, clip_bcthw.shape[2])
 
 
 def _cam_of_steps(model: VideoNetwork, clip_bcthw: Tensor, classes_b: Tensor | None) -> Tensor:
@@ -121,9 +124,10 @@ def _cam_of_steps(model: VideoNetwork, clip_bcthw: Tensor, classes_b: Tensor | N
     return torch.einsum("bc,bcthw->bthw", weights_bc, map_of(maps).to(weights_bc.dtype))
 
 
-def _of_frames(evidence_bthw: Tensor, frames: int) -> Tensor:
-    """The evidence of each step for each of its frames."""
-    return repeat_steps(evidence_bthw, math.ceil(frames / evidence_bthw.shape[1]), frames)
+def _of_frames(evidence_bthw: Tensor, stride: int, frames: int) -> Tensor:
+    """The evidence of each step for each of its frames; 0 for frames that the last maps leave out."""
+    evidence_bthw = repeat_steps(evidence_bthw, stride, frames)
+    return functional.pad(evidence_bthw, (0, 0, 0, 0, 0, frames - evidence_bthw.shape[1]))
 
 
 def normalise_by_range(evidence_bthw: Float[Tensor, "b t h w"]) -> Attention:

@@ -1,5 +1,6 @@
 """torchvision's video networks; where the library's classes allow it they are tiny."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from urllib.error import URLError
@@ -26,6 +27,7 @@ from stabn.errors import UserError
 from stabn.nn import STABN, PlainNetwork, build_backbone, load_pretrained, recognition_loss
 from stabn.nn.backbone import TokenMap, map_of
 from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES, TorchvisionVideo
+from stabn.nn.cam import cam, grad_cam
 
 _RESIDUAL = {
     "r3d_18": partial(VideoResNet, BasicBlock, [Conv3DSimple] * 4, [1] * 4, BasicStem),
@@ -89,6 +91,7 @@ def test_the_parts_are_the_librarys_whole_network(tiny_networks, name):
     assert isinstance(features, TokenMap) == name.startswith("mvit")
     assert torch.allclose(logits, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
     assert float((expected[0] - expected[1]).abs().max()) > 1e-6  # the answer depends on the clip
+    assert map_of(maps).shape[2] == math.ceil(frames / backbone.maps_time_stride)
     if backbone.linear is not None:
         assert torch.allclose(backbone.linear(map_of(maps).mean(dim=(2, 3, 4))), expected, rtol=0, atol=1e-12)
     assert (backbone.linear is None) == (name == "s3d" or name.startswith("mvit"))
@@ -185,6 +188,21 @@ def test_the_maps_of_a_network_with_a_class_token_have_a_gradient(tiny_networks)
     map_bcthw = maps.map.detach().requires_grad_()
     backbone.classify(TokenMap(map_bcthw, maps.tokens))[0, 1].backward()
     assert map_bcthw.grad.abs().amax(dim=(0, 1)).min() > 0
+
+
+def test_evidence_of_a_step_is_shown_at_its_own_frames(tiny_networks):
+    model = with_uneven_statistics(PlainNetwork("r3d_18", 3, 9).double())
+    clip = random_clip(9, 24, 24, dtype=torch.float64)
+    evidence = cam(model, clip, torch.tensor([1]))
+    steps = evidence[:, [0, 8]]  # eight frames a step
+    assert torch.equal(evidence[:, :8], steps[:, :1].expand(-1, 8, -1, -1))
+    logits = model(clip).logits.detach()
+    assert torch.allclose(steps.mean() + model.backbone.network.fc.bias[1], logits[0, 1], rtol=0, atol=1e-12)
+    s3d = with_uneven_statistics(PlainNetwork("s3d", 3, 20))
+    evidence = grad_cam(s3d, random_clip(20, 49, 49))
+    assert torch.equal(evidence[:, :16], evidence[:, [0, 8]].repeat_interleave(8, dim=1))
+    assert not torch.equal(evidence[:, 0], evidence[:, 8])
+    assert float(evidence[:, 16:].abs().max()) == 0  # S3D leaves out the fifth step
 
 
 def test_clips_that_a_network_cannot_take_are_refused():

@@ -37,6 +37,7 @@ class VideoArchitecture:
         format: the clips that the weights were trained on.
         channels: of the features.
         time_stride: frames per step of the features.
+        maps_time_stride: frames per step of the last maps.
         space_stride: pixels per cell of the features.
         width: channels of the attention branch.
     """
@@ -46,6 +47,7 @@ class VideoArchitecture:
     format: ClipFormat
     channels: int
     time_stride: int
+    maps_time_stride: int
     space_stride: int
     width: int
 
@@ -115,6 +117,11 @@ class TorchvisionVideo(Backbone):
         classifier = f"{self.classifier}."
         left = fill(self.network, tensors, classifier=classifier, source=weights, remedy=f"give weights of {self.name}")
         return tuple(f"network.{name}" for name in left)
+
+    @property
+    def maps_time_stride(self) -> int:
+        """Frames per step of the last maps, which some networks reduce once more."""
+        return VIDEO_ARCHITECTURES[self.name].maps_time_stride
 
     def fresh_head(self) -> nn.Module:
         """A convolutional head."""
@@ -308,13 +315,13 @@ _SWIN = ClipFormat(32, 224, fps=15)
 _MVIT = ClipFormat(16, 224, (0.45, 0.45, 0.45), (0.225, 0.225, 0.225), 7.5, fixed_frames=True, fixed_size=True)
 
 VIDEO_ARCHITECTURES = {
-    "r3d_18": VideoArchitecture(TorchvisionResNet, "R3D_18_Weights", _RESNET, 256, 4, 8, 128),
-    "mc3_18": VideoArchitecture(TorchvisionResNet, "MC3_18_Weights", _RESNET, 256, 1, 8, 128),
-    "r2plus1d_18": VideoArchitecture(TorchvisionResNet, "R2Plus1D_18_Weights", _RESNET, 256, 4, 8, 128),
-    "s3d": VideoArchitecture(TorchvisionS3D, "S3D_Weights", _S3D, 832, 4, 16, 128),
-    "mvit_v1_b": VideoArchitecture(TorchvisionMViT, "MViT_V1_B_Weights", _MVIT, 768, 2, 16, 128),
-    "mvit_v2_s": VideoArchitecture(TorchvisionMViT, "MViT_V2_S_Weights", _MVIT, 384, 2, 16, 128),
-    "swin3d_t": VideoArchitecture(TorchvisionSwin, "Swin3D_T_Weights", _SWIN, 384, 2, 16, 128),
-    "swin3d_s": VideoArchitecture(TorchvisionSwin, "Swin3D_S_Weights", _SWIN, 384, 2, 16, 128),
-    "swin3d_b": VideoArchitecture(TorchvisionSwin, "Swin3D_B_Weights", _SWIN, 512, 2, 16, 128),
+    "r3d_18": VideoArchitecture(TorchvisionResNet, "R3D_18_Weights", _RESNET, 256, 4, 8, 8, 128),
+    "mc3_18": VideoArchitecture(TorchvisionResNet, "MC3_18_Weights", _RESNET, 256, 1, 1, 8, 128),
+    "r2plus1d_18": VideoArchitecture(TorchvisionResNet, "R2Plus1D_18_Weights", _RESNET, 256, 4, 8, 8, 128),
+    "s3d": VideoArchitecture(TorchvisionS3D, "S3D_Weights", _S3D, 832, 4, 8, 16, 128),
+    "mvit_v1_b": VideoArchitecture(TorchvisionMViT, "MViT_V1_B_Weights", _MVIT, 768, 2, 2, 16, 128),
+    "mvit_v2_s": VideoArchitecture(TorchvisionMViT, "MViT_V2_S_Weights", _MVIT, 384, 2, 2, 16, 128),
+    "swin3d_t": VideoArchitecture(TorchvisionSwin, "Swin3D_T_Weights", _SWIN, 384, 2, 2, 16, 128),
+    "swin3d_s": VideoArchitecture(TorchvisionSwin, "Swin3D_S_Weights", _SWIN, 384, 2, 2, 16, 128),
+    "swin3d_b": VideoArchitecture(TorchvisionSwin, "Swin3D_B_Weights", _SWIN, 512, 2, 2, 16, 128),
 }
