@@ -62,7 +62,7 @@ def only_joints(path: Path, stream_id: int) -> bool:
         return False
     counts = control[mine] & 15
     breaks = np.flatnonzero((np.diff(counts) & 15) > 1) + 1  # a packet may come twice
-    return all(_is_joint(identifiers, flags, control, mine[i - 1], mine[i]) for i in breaks)
+    return all(_is_joint(identifiers, flags, control, int(mine[i - 1]), int(mine[i])) for i in breaks)
 
 
 def _is_joint(identifiers: np.ndarray, flags: np.ndarray, control: np.ndarray, last: int, first: int) -> bool:
