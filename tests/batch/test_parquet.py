@@ -84,6 +84,7 @@ def test_the_summary_counts_what_the_files_hold(answered):
     assert (told["complete"], told["clips"], told["errors"]) == (True, len(rows), len(BROKEN))
     right = sum(row["predicted"] == row["label"] == "Lifting something" for row in rows)
     assert (told["labelled"], told["right"], told["top1"]) == (3, right, right / 3)
+    assert told["mean_class_accuracy"] == right / 3  # all three labels are of one class
     assert sum(told["predicted"].values()) == len(rows) - len(BROKEN)
     assert told["speed"]["clips"] == len(rows)
     assert told["speed"]["clips_per_second"] > 0

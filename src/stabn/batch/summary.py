@@ -27,10 +27,12 @@ def count_predictions(out: Path, job: ArchiveJob, parts: Sequence[ArchivePart]) 
     Returns:
         clips: number of rows; errors: those without a prediction; first_errors: the first of these, {"id": ...,
         "error": ...}; labelled: rows with a prediction and a label that the network knows; right: those of them whose
-        label is predicted; predicted: rows by predicted class, the most frequent first; top1: right / labelled, None
-        where no clip has a label.
+        label is predicted; predicted: rows by predicted class, the most frequent first; top1: right / labelled, and
+        mean_class_accuracy: its mean over the labelled classes, both None where no clip has a label.
     """
-    clips = labelled = right = 0
+    clips = 0
+    labelled: Counter[str] = Counter()
+    right: Counter[str] = Counter()
     errors: list[dict[str, str]] = []
     predicted: Counter[str] = Counter()
     files = dataset.dataset([str(part.file(out)) for part in parts], SCHEMA, format="parquet")
@@ -41,16 +43,19 @@ def count_predictions(out: Path, job: ArchiveJob, parts: Sequence[ArchivePart]) 
                 errors.append({"id": row["id"], "error": row["error"]})
                 continue
             predicted[row["predicted"]] += 1
-            labelled += row["label"] in job.class_names
-            right += row["label"] == row["predicted"]
+            if row["label"] in job.class_names:
+                labelled[row["label"]] += 1
+                right[row["label"]] += row["label"] == row["predicted"]
+    shares = [right[label] / count for label, count in labelled.items()]
     return {
         "clips": clips,
         "errors": len(errors),
         "first_errors": errors[:_LISTED_ERRORS],
-        "labelled": labelled,
-        "right": right,
+        "labelled": labelled.total(),
+        "right": right.total(),
         "predicted": dict(predicted.most_common()),
-        "top1": right / labelled if labelled else None,
+        "top1": right.total() / labelled.total() if labelled else None,
+        "mean_class_accuracy": sum(shares) / len(shares) if shares else None,
     }
 
 

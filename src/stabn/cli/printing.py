@@ -283,6 +283,7 @@ def print_archive_summary(summary: Mapping[str, Any]) -> None:
     rows: list[tuple[str, object]] = [("clips", summary["clips"]), ("unreadable", summary["errors"])]
     if summary["top1"] is not None:
         rows.append((f"top-1 of the {summary['labelled']} with a label", f"{summary['top1']:.1%}"))
+        rows.append(("their mean class accuracy", f"{summary['mean_class_accuracy']:.1%}"))
     speed = summary["speed"]
     if "clips_per_second" in speed:
         rows += [

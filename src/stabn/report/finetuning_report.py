@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from stabn.data.class_balance import count_classes, missing_class_notes
 from stabn.data.dataset import Sample, Table
 from stabn.data.ground_truth import ClipTruth
 from stabn.edits.project import Project
@@ -70,7 +71,8 @@ def write_finetuning_report(
         note: one or two sentences for the top of the page.
 
     Returns:
-        The comparison, as in `stabn.evaluation.comparison.compare_predictions`.
+        The comparison, as in `stabn.evaluation.comparison.compare_predictions`, and "notes": sentences on classes
+        without clips.
 
     Raises:
         UserError: a run's files are damaged, or a video cannot be read.
@@ -87,6 +89,8 @@ def write_finetuning_report(
         control=control,
         truth=truth,
     )
+    counts = {split: count_classes(predictions[first].labels, len(class_names))}
+    comparison["notes"] = missing_class_notes(counts, class_names)
     descriptions = dict.fromkeys(runs, "with the edits") | {first: "starting point"}
     if control is not None:
         descriptions[control] = "the same without edits' loss"
@@ -113,7 +117,12 @@ def write_finetuning_report(
                 Curve(name, tuple(read_json(run.folder / "curves.json", remedy="train the run again")["epochs"]))
                 for name, run in runs.items()
             ),
-            caveats=(*_missing_origins(runs), *_CAVEATS, *([] if control is None else [_CONTROL_CAVEAT])),
+            caveats=(
+                *comparison["notes"],
+                *_missing_origins(runs),
+                *_CAVEATS,
+                *([] if control is None else [_CONTROL_CAVEAT]),
+            ),
             facts=_facts(runs, table, split, len(predictions[first].clip_ids)),
         )
         write_page(out, page)

@@ -57,6 +57,7 @@ def test_mended_and_newly_wrong_clips_are_those_of_the_class_given_up_and_of_the
     assert (before["mended"], before["newly_wrong"]) == (0, 0)
     assert (after["mended"], after["newly_wrong"]) == (len(clips[5]), len(clips[3]))
     assert after["top1"] == pytest.approx(len(clips[5]) / 14, abs=1e-6)
+    assert after["mean_class_accuracy"]["mean"] == pytest.approx(1 / 14, abs=1e-6)
     assert outcome_json["difference"] is None
     clip = read_clip_outcome(tmp_path, edited.clip_id)
     assert clip["frame_indices"] == list(frames)
@@ -83,6 +84,8 @@ def test_of_many_changed_clips_those_that_changed_most_are_kept_and_all_are_coun
     assert [row["id"] for row in outcome_json["newly_wrong"]] == [validation[2].clip_id]
     assert [row["id"] for row in outcome_json["edited_clips"]] == [edited[0].clip_id]
     assert (outcome_json["methods"][2]["mended"], outcome_json["methods"][2]["newly_wrong"]) == (2, 2)
+    (note,) = outcome_json["notes"]
+    assert note.startswith("split validation: no clips of 13 of 14 classes")
     # The control mended the same two and broke none: 4 of 5 right, and fine-tuned 2 of 5.
     assert outcome_json["difference"]["points"] == pytest.approx(-0.4)
     assert outcome_json["difference"]["verdict"].startswith("This run cannot tell fine-tuned from control")

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from stabn.data.class_balance import count_classes, missing_class_notes
 from stabn.data.dataset import FrameScores, Sample, VideoDataset
 from stabn.data.transforms import Preprocessing
 from stabn.data.video.reader import frame_size
@@ -81,6 +82,9 @@ def measure_outcome(folder: Path, runs: Mapping[str, Run], edits: Mapping[str, E
         "format": OUTCOME_FORMAT,
         "class_names": list(table.class_names),
         "split": SPLIT,
+        "notes": missing_class_notes(
+            {SPLIT: count_classes(split_predictions["before"].labels, len(table.class_names))}, table.class_names
+        ),
         "methods": [
             {name: entry[name] for name in ("name", "mean_class_accuracy", "mended", "newly_wrong")}
             | {**entry["all"], "edited": entry["edited classes"], "other": entry["other classes"]}
@@ -99,11 +103,12 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     """Read what `measure_outcome` wrote, for the page.
 
     Returns:
-        {"split", "methods": [{"name", "top1", "low", "high", "count", "edited", "other", "mean_class_accuracy",
-        "mended", "newly_wrong"}], "difference": {"points", "low", "high", "against", "verdict"} or None without a
-        control, and the clips that can be opened: "mended", "newly_wrong", "edited_clips": [{"id", "label", "before",
-        "after", "control"}], each side {"predicted", "confidence"}}. Shares are in 0..1. The clips that changed most
-        come first; the methods' counts are those of the whole split. Earlier versions wrote no "mean_class_accuracy".
+        {"split", "notes": sentences on classes without clips, "methods": [{"name", "top1", "low", "high", "count",
+        "edited", "other", "mean_class_accuracy", "mended", "newly_wrong"}], "difference": {"points", "low", "high",
+        "against", "verdict"} or None without a control, and the clips that can be opened: "mended", "newly_wrong",
+        "edited_clips": [{"id", "label", "before", "after", "control"}], each side {"predicted", "confidence"}}. Shares
+        are in 0..1. The clips that changed most come first; the methods' counts are those of the whole split. Earlier
+        versions wrote neither "notes" nor "mean_class_accuracy".
 
     Raises:
         UserError: the file is missing or damaged.

@@ -122,7 +122,8 @@ class Outcome {
         element("td", { class: "number" }, share(method.edited)), element("td", { class: "number" }, share(method.other)),
         element("td", { class: "number" }, share(method.mean_class_accuracy && { ...method.mean_class_accuracy, top1: method.mean_class_accuracy.mean })),
         element("td", { class: "number" }, method.name === "before" ? "" : method.mended ?? "–"), element("td", { class: "number" }, method.name === "before" ? "" : method.newly_wrong ?? "–")))))),
-    element("p", { class: "muted small" }, `Right first answers (top-1) on the ${this.outcome.split} clips with 95 % intervals, which nobody corrected or trained on; the mean over classes counts every class that has clips the same. Mended and newly wrong count against “before”.`)];
+    element("p", { class: "muted small" }, `Right first answers (top-1) on the ${this.outcome.split} clips with 95 % intervals, which nobody corrected or trained on; the mean over classes counts every class that has clips the same. Mended and newly wrong count against “before”.`),
+    ...(this.outcome.notes ?? []).map((note) => element("p", { class: "small" }, note))];
   }
 
   #choose(kind) {
