@@ -1,20 +1,113 @@
-"""Advice on faster training, from the times that `stabn.training.profile` measured."""
+"""A training's times on this machine, as `stabn.training.profile` measures them, and advice on a faster one."""
 
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.pytorch import seed_everything
 
+from stabn.data.annotations.source import DataSource
+from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
 from stabn.engine.device import bf16_is_faster, core_count, device_of
-from stabn.training.profile import WAITING, ClipTime, StepTime
+from stabn.errors import UserError
+from stabn.training.datamodule import total_steps
+from stabn.training.module import TrainingModule
+from stabn.training.profile import WAITING, WARM_UP, ClipTime, StepTime, time_clips, time_step, try_workers
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.train import build_data_module, build_datasets, build_network, check_can_train, class_weights
 
 LONG_WAIT = 0.1
 """Share of a step from which on waiting for clips is worth advice."""
 _CACHE_SHARE_BESIDE_WORKERS, _CACHE_SHARE = 0.1, 0.5
 """Shares of memory that cached videos may take, where enough workers would also do and where they would not."""
+
+
+@dataclass(frozen=True)
+class TrainingProfile:
+    """Where the time of a training goes.
+
+    Attributes:
+        step: times of a step.
+        clip: times of a clip.
+        rates: clips per second by number of workers; empty with a cache.
+        precision: that was used.
+        advice: what to change, as `advise` gives it.
+    """
+
+    step: StepTime
+    clip: ClipTime
+    rates: Mapping[int, float]
+    precision: str
+    advice: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The times in seconds, rates per second and memory in GiB as JSON values, rounded."""
+        return {
+            "clips_per_step": self.step.clips,
+            "steps": self.step.steps,
+            "seconds_of_step": {part: round(seconds, 6) for part, seconds in self.step.seconds.items()},
+            "seconds_of_clip": {"reading": round(self.clip.reading, 6), "fitting": round(self.clip.fitting, 6)},
+            "clips_per_second_wanted": round(self.step.wanted, 3),
+            "clips_per_second_by_workers": {str(workers): round(rate, 3) for workers, rate in self.rates.items()},
+            "peak_gib": self.step.peak_gib and round(self.step.peak_gib, 3),
+            "precision": self.precision,
+            "advice": self.advice,
+        }
+
+
+def profile_training(
+    data: DataSource,
+    steps: int,
+    *,
+    preprocessing: Preprocessing,
+    network: NetworkRecipe,
+    augmentation: Augmentation,
+    optimizer: OptimizerRecipe,
+    loader: LoaderRecipe,
+    engine: EngineRecipe,
+    seed: int,
+) -> TrainingProfile:
+    """Train for a few steps on one device, forget them, and say where their time went.
+
+    Args:
+        data: the labelled videos.
+        steps: to measure, from 1.
+        preprocessing, network, augmentation, optimizer, loader, engine, seed: as for `stabn.training.train.train`.
+
+    Raises:
+        UserError: no steps, several devices, or data or settings that cannot be trained with.
+    """
+    if steps < 1:
+        raise UserError(f"--steps: got {steps}, expected at least 1")
+    if engine.devices not in ("auto", "1") or engine.nodes > 1:
+        raise UserError(
+            f"--engine.devices: got {engine.devices} on {engine.nodes} nodes, but one device is measured; give 1 and "
+            "nodes 1, and its share of optimizer.batch_size"
+        )
+    engine = replace(engine, devices="1")
+    check_can_train(engine, seed)
+    table = data.table()
+    seed_everything(seed, verbose=False)
+    training_set, validation_set = build_datasets(table, preprocessing, augmentation, loader, seed)
+    module = TrainingModule(
+        build_network(network, preprocessing, table.class_names),
+        optimizer,
+        total_steps=total_steps(len(training_set), optimizer) + WARM_UP + steps,
+        seed=seed,
+        class_weights=class_weights(optimizer, training_set),
+    )
+    data_module = build_data_module(training_set, validation_set, optimizer, loader)
+    clip = time_clips(training_set, loader)
+    rates = {} if loader.cache else try_workers(data_module)
+    step = time_step(module, data_module, engine, steps)
+    sizes = {"resize": preprocessing.resize, "clips": len(training_set)}
+    suggestions = advise(step, clip, rates, engine, workers=data_module.workers, **sizes)
+    return TrainingProfile(step, clip, rates, engine.resolved_precision(), suggestions)
 
 
 def advise(
