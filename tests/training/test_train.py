@@ -154,8 +154,9 @@ def test_the_control_sees_the_same_clips_and_frames(run, project, tmp_path, monk
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(TrainingModule, "training_step", watching)
-    finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **FINETUNING)
-    finetune(run, project, tmp_path / "control", gamma=5.0, control=True, **FINETUNING)
+    once = FINETUNING | {"optimizer": replace(FINETUNING["optimizer"], epochs=1)}
+    finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **once)
+    finetune(run, project, tmp_path / "control", gamma=5.0, control=True, **once)
     assert seen["5.0"] == seen["None"]
     edited = {e.clip_id: list(e.frame_indices) for e in project.edits().values()}
     shown = {i: f for ids, frames, _ in seen["None"] for i, f in zip(ids, frames, strict=True) if i in edited}
