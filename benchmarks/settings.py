@@ -52,6 +52,7 @@ from stabn.training.recipes import (
     NetworkRecipe,
     OptimizerRecipe,
 )
+from stabn.training.train import train
 
 GRID_FRAMES = 75
 ENGINE = EngineRecipe(devices="1")
@@ -197,11 +198,11 @@ def draw_segments(rows: Sequence[dict[str, Any]], word: str, frames: int) -> Non
 def get_trained_run(setting: Setting, out: Path, source: DataSource, seed: int, **network: Any) -> Path:
     """A run by the setting's recipe; trained if it is not there."""
     if not is_finished_run(out):
-        verbs.train_command(
+        train(
             out,
             source,
             preprocessing=setting.preprocessing,
-            network=NetworkRecipe(**{"architecture": setting.architecture, "dropout": 0.1, **network}),
+            network=NetworkRecipe(**{"backbone": setting.architecture, "dropout": 0.1, **network}),
             augmentation=setting.augmentation,
             optimizer=setting.optimizer,
             loader=CACHED,

@@ -50,7 +50,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", str(FRAMES),
+TINY = ["--network.backbone", "tiny", "--preprocessing.sampling.frames", str(FRAMES),
         "--preprocessing.resize", "36", "--preprocessing.crop", "32",
         "--optimizer.epochs", "1", "--optimizer.batch_size", "4"]  # fmt: skip
 """Options of `stabn train` for a network as small; the last four also fit `stabn finetune`."""

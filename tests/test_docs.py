@@ -19,7 +19,7 @@ from stabn.training.recipes import SMALL_FINETUNING, SMALL_OPTIMIZER
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TINY = ["--optimizer.epochs", "1", "--optimizer.batch_size", "4"]
-QUICKER = {"train": [*TINY, "--network.architecture", "tiny"], "finetune": TINY}
+QUICKER = {"train": [*TINY, "--network.backbone", "tiny"], "finetune": TINY}
 """Verb -> options that are added to its commands, so that they take seconds."""
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -130,7 +130,7 @@ def test_every_recipe_for_training_is_understood_by_its_verb(recipe, tmp_path, m
     assert seen["optimizer"].learning_rate == value["optimizer"]["learning_rate"]
     assert seen["optimizer"].epochs == value["optimizer"]["epochs"]
     if verb == "train":
-        assert seen["network"].architecture in ARCHITECTURES
+        assert seen["network"].backbone in ARCHITECTURES
         assert seen["preprocessing"].sampling.frames == value["preprocessing"]["sampling"]["frames"]
 
 

@@ -149,7 +149,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         if is_first_process():
             temporary.replace(path)
     except OSError as error:
-        if error.filename in (None, name):  # writing has no name, and nobody knows the temporary one
+        # writing has no name, and nobody knows the temporary one
+        if error.errno is not None and error.filename in (None, name):
             error.filename, error.filename2 = str(path), None
         raise
     finally:

@@ -189,6 +189,8 @@ RENAMED_FIELDS = {
     "start": "init",
     "frozen": "freeze",
     "recompute": "activation_checkpointing",
+    "architecture": "backbone",
+    "imagenet": "weights",
 }
 """Fields of earlier versions' recipes -> their names now."""
 RENAMED_VALUES = {

@@ -156,7 +156,7 @@ def test_a_run_is_evaluated_and_its_figures_are_written(trained, tmp_path, capsy
 def test_a_recipe_file_gives_options_and_the_command_line_overrides_them(tabletop, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "network: {architecture: tiny}\npreprocessing: {sampling: {mode: uniform, frames: 4}, resize: 36, crop: 32}\n"
+        "network: {backbone: tiny}\npreprocessing: {sampling: {mode: uniform, frames: 4}, resize: 36, crop: 32}\n"
         "optimizer: {name: adamw, learning_rate: 0.001, epochs: 1, batch_size: 4}\n"
     )
     where = ["--out", str(tmp_path / "run"), "--data.annotations", str(tabletop)]

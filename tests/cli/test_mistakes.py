@@ -45,7 +45,7 @@ def test_videos(kind, one_line, trained, tabletop, tmp_path):
         ([*TRAIN, "--optimizer.epochs", "0"], "epochs: got 0"),
         ([*TRAIN, "--optimizer.speed", "3"], "optimizer.speed"),
         ([*TRAIN, "--optimizer.epoch", "3"], "optimizer.epoch 3"),
-        ([*TRAIN, "--network.architecture", "vgg"], "vgg|y"),
+        ([*TRAIN, "--network.backbone", "vgg"], "vgg|y"),
         (["train", "--out", "x", "--config", "none.yaml"], "none.yaml"),
         ([*TRAIN, "--preprocessing.crop", "100"], "crop: got 100"),
         (["evaluate", "nowhere"], "nowhere"),

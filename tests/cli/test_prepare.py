@@ -33,7 +33,7 @@ from stabn.runs import network_class_names, network_preprocessing, open_run
 from stabn.studio.catalogue import CatalogueClip
 from stabn.studio.viewer import Viewer
 
-TINY = ["--network.architecture", "tiny", "--preprocessing.sampling.frames", "8", "--preprocessing.resize", "36",
+TINY = ["--network.backbone", "tiny", "--preprocessing.sampling.frames", "8", "--preprocessing.resize", "36",
         "--preprocessing.crop", "32", "--optimizer.epochs", "1", "--optimizer.batch_size", "8",
         "--engine.accelerator", "cpu"]  # fmt: skip
 

@@ -72,7 +72,7 @@ def test_the_csv_file_has_the_same_numbers_and_the_recipe_beside_them(tracked):
     known = json.loads((tracked / "curves.json").read_text())["epochs"]
     assert [{name: row[name] for name in known[0]} for row in epochs] == known
     recipe = (tracked / "logs" / "csv" / "hparams.yaml").read_text()
-    assert "architecture: tiny" in recipe
+    assert "backbone: tiny" in recipe
     assert "learning_rate: 0.002" in recipe
 
 
@@ -155,7 +155,7 @@ def test_mlflow_and_weights_and_biases_get_the_same_metrics_and_resume_the_same_
     assert (first["project"], first["name"]) == ("cups", "run")
     logged = [one.kwargs for one in servers.client.log_batch.call_args_list]
     parameters = {parameter.key: parameter.value for one in logged for parameter in one.get("params", ())}
-    assert parameters["network/architecture"] == "tiny"
+    assert parameters["network/backbone"] == "tiny"
     assert servers.wandb_run.config.update.call_args.args[0]["optimizer"]["batch_size"] == 4
     assert [one.kwargs["exit_code"] for one in servers.wandb_run.finish.call_args_list] == [1, 0]
     assert [one.args for one in servers.client.set_terminated.call_args_list] == [("r1", "FAILED"), ("r1", "FINISHED")]

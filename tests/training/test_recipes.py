@@ -54,7 +54,7 @@ def test_every_recipe_is_understood_by_the_verb_that_its_comment_names(recipe):
         if not isinstance(wanted, dict):
             assert (list(got) if isinstance(got, tuple) else got) == wanted, name
     if verb == "train":
-        assert options["network"].architecture in ARCHITECTURES
+        assert options["network"].backbone in ARCHITECTURES
         assert options["preprocessing"].sampling.frames == value["preprocessing"]["sampling"]["frames"]
 
 
@@ -63,13 +63,13 @@ def test_the_weights_that_a_recipe_begins_with_exist(recipe):
     from torchvision.models import get_weight
 
     value = yaml.safe_load((ROOT / "recipes" / recipe).read_text())["network"]
-    assert value["architecture"] in get_weight(value["imagenet"]).url
+    assert value["backbone"] in get_weight(value["weights"]).url
 
 
 def test_the_papers_recipes_have_the_papers_numbers():
     for depth in (50, 101):
         value = yaml.safe_load((ROOT / "recipes" / f"paper-resnet{depth}.yaml").read_text())
-        assert value["network"]["architecture"] == f"resnet{depth}"
+        assert value["network"]["backbone"] == f"resnet{depth}"
         assert value["preprocessing"]["sampling"] == {"mode": "dense", "frames": 32, "stride": 1}
         assert value["preprocessing"]["crop"] == 224
         assert value["optimizer"] == {

@@ -260,7 +260,7 @@ def test_an_interrupted_fine_tuning_does_not_go_on_with_other_edits(run, project
 @pytest.mark.parametrize("attention", [True, False])
 def test_a_diverging_training_ends_with_an_error_that_names_the_epoch(tabletop, tmp_path, one_line, attention):
     options = ("--optimizer.name", "sgd", "--optimizer.learning_rate", "1e30", "--optimizer.epochs", 2)
-    network = ("--network.architecture", "tiny", "--network.attention", str(attention).lower())
+    network = ("--network.backbone", "tiny", "--network.attention", str(attention).lower())
     small = ("--preprocessing.resize", 36, "--preprocessing.crop", 32, "--preprocessing.sampling.frames", FRAMES)
     out = tmp_path / "run"
     message = one_line("train", "--data.annotations", tabletop, "--out", out, *network, *small, *options)

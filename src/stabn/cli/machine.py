@@ -5,13 +5,19 @@ from typing import Any
 
 from stabn.cli.printing import print_profile
 from stabn.data.annotations.source import DataSource
-from stabn.data.sampling import Sampling
-from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.data.transforms import Augmentation
 from stabn.engine.config import EngineRecipe
 from stabn.engine.doctor import inspect_machine, machine_report
 from stabn.training.advice import profile_training
 from stabn.training.loggers import TrackingRecipe
-from stabn.training.recipes import SMALL_AUGMENTATION, SMALL_OPTIMIZER, LoaderRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.recipes import (
+    SMALL_AUGMENTATION,
+    SMALL_OPTIMIZER,
+    LoaderRecipe,
+    NetworkRecipe,
+    OptimizerRecipe,
+    PreprocessingRecipe,
+)
 
 
 def doctor_command() -> dict[str, Any]:
@@ -26,7 +32,7 @@ def profile_command(
     data: DataSource = DataSource(),  # noqa: B008
     table: Path | None = None,
     steps: int = 20,
-    preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
+    preprocessing: PreprocessingRecipe = PreprocessingRecipe(),  # noqa: B008
     network: NetworkRecipe = NetworkRecipe(dropout=0.1),  # noqa: B008
     augmentation: Augmentation = SMALL_AUGMENTATION,
     optimizer: OptimizerRecipe = SMALL_OPTIMIZER,
@@ -46,7 +52,7 @@ def profile_command(
         table: the table or folder of annotations; or give --data.annotations.
         steps: how many training steps are measured.
         preprocessing: how videos become clips.
-        network: architecture and initial weights.
+        network: base network and initial weights.
         augmentation: random changes of training clips.
         optimizer: optimizer, learning rate and batches.
         loader: how clips are read.
@@ -57,7 +63,7 @@ def profile_command(
     measured = profile_training(
         data.with_positional(table),
         steps,
-        preprocessing=preprocessing,
+        preprocessing=preprocessing.resolve(network),
         network=network,
         augmentation=augmentation,
         optimizer=optimizer,

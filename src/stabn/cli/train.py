@@ -10,8 +10,7 @@ from typing import Any
 
 from stabn.data.annotations.source import DataSource
 from stabn.data.ground_truth import read_truth
-from stabn.data.sampling import Sampling
-from stabn.data.transforms import Augmentation, Preprocessing
+from stabn.data.transforms import Augmentation
 from stabn.edits.changed_files import Changed
 from stabn.edits.project import open_project
 from stabn.engine.config import EngineRecipe
@@ -27,6 +26,7 @@ from stabn.training.recipes import (
     LoaderRecipe,
     NetworkRecipe,
     OptimizerRecipe,
+    PreprocessingRecipe,
 )
 from stabn.training.train import SKIPPED, train
 
@@ -35,7 +35,7 @@ def train_command(
     out: Path,
     data: DataSource = DataSource(),  # noqa: B008
     table: Path | None = None,
-    preprocessing: Preprocessing = Preprocessing(Sampling("uniform", 16), resize=63, crop=56),  # noqa: B008
+    preprocessing: PreprocessingRecipe = PreprocessingRecipe(),  # noqa: B008
     network: NetworkRecipe = NetworkRecipe(dropout=0.1),  # noqa: B008
     augmentation: Augmentation = SMALL_AUGMENTATION,
     optimizer: OptimizerRecipe = SMALL_OPTIMIZER,
@@ -51,7 +51,7 @@ def train_command(
         data: the labelled videos.
         table: the table or folder of annotations; or give --data.annotations.
         preprocessing: how videos become clips.
-        network: architecture and initial weights.
+        network: base network and initial weights.
         augmentation: random changes of training clips.
         optimizer: optimizer, learning rate and batches.
         loader: how clips are read.
@@ -62,7 +62,7 @@ def train_command(
     result = train(
         out,
         data.with_positional(table),
-        preprocessing=preprocessing,
+        preprocessing=preprocessing.resolve(network),
         network=network,
         augmentation=augmentation,
         optimizer=optimizer,

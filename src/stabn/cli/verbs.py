@@ -57,6 +57,8 @@ RENAMED = {
     "correction.start": ("correction.init", "; its values are checkpoint (before) and scratch (anew)"),
     "correction.frozen": ("correction.freeze", "; its values are extractor and none (nothing)"),
     "engine.recompute": ("engine.activation_checkpointing", ""),
+    "network.architecture": ("network.backbone", ""),
+    "network.imagenet": ("network.weights", ""),
 }
 """Options of earlier versions -> their names now, and what to say about their values."""
 

@@ -32,7 +32,8 @@ class ClipBatch:
     """B clips for the network; an item of a `VideoDataset` is a batch too, with one row per view of its video.
 
     Attributes:
-        pixels: (B, 3, T, S, S) uint8, RGB; already the mirror image where the clip is mirrored.
+        pixels: (B, 3, T, S, S) uint8, RGB; already the mirror image where the clip is mirrored. S is 0 where `features`
+            take their place.
         labels: (B,) int64; already the mirrored class where the clip is mirrored.
         clip_ids: B names; all windows of a video share its name.
         scores: (B, T) float32 in 0..1; zeros where there are none.
@@ -45,6 +46,8 @@ class ClipBatch:
             features; None without any.
         has_maps: (B, T) bool, the frames that have a map; None likewise.
         skipped: the clips that belong to the batch but could not be read; B may be 0 then.
+        features: (B, C, T', h, w) floating point, what a frozen extractor gave for the clips; None without any.
+        tokens: (B, N, C) class tokens beside them; N is 0 for networks without; None likewise.
     """
 
     pixels: UInt8[Tensor, "b 3 t s s"]
@@ -59,6 +62,8 @@ class ClipBatch:
     maps: Float32[Tensor, "b t _ _"] | None = None
     has_maps: Bool[Tensor, "b t"] | None = None
     skipped: tuple[SkippedClip, ...] = ()
+    features: Tensor | None = None
+    tokens: Tensor | None = None
 
     def __post_init__(self) -> None:
         rows, frames = len(self.pixels), self.pixels.shape[2]
@@ -77,6 +82,10 @@ class ClipBatch:
     def clips(self) -> Float32[Tensor, "b 3 t s s"]:
         """The network's input, computed on the pixels' device: bytes are a quarter of the floats to move there."""
         return self.preprocessing.network_clips(self.pixels, self.colours)
+
+    def with_features(self, features: Tensor, tokens: Tensor) -> "ClipBatch":
+        """The same clips with kept features, (B, C, T', h, w) and (B, N, C)."""
+        return replace(self, features=features, tokens=tokens)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "ClipBatch":
         """The same batch with its tensors on `device`."""

@@ -1,15 +1,18 @@
 """Labelled videos as a table, and a data set that gives their clips."""
 
+import hashlib
+import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,7 +22,7 @@ from stabn.data.clip_batch import ClipBatch
 from stabn.data.ground_truth import ClipTruth
 from stabn.data.segments import Segment, segment_frames
 from stabn.data.spelling import IGNORED, near_doubles, normalise_label, normalise_split, unusual_splits
-from stabn.data.transforms import Augmentation, Preprocessing, mirrored_classes
+from stabn.data.transforms import Augmentation, ColorFactors, Preprocessing, mirrored_classes
 from stabn.data.video.clip import Clip
 from stabn.data.video.reader import Reader
 from stabn.data.video.rgb_frames import NoSuchFrameError
@@ -148,6 +151,44 @@ class FrameScores:
         return torch.from_numpy(np.interp(frame_indices, self.frame_indices, self.scores)).float()
 
 
+@dataclass(frozen=True)
+class ViewRecord:
+    """How one view of a clip was made: what a batch needs beside its pixels.
+
+    Attributes:
+        frame_indices: N source frames, all windows one after the other.
+        timestamps: N seconds.
+        corner: (top, left) of the square in pixels of the resized frame.
+        flipped: whether it is the mirror image.
+        size: (height, width) of the source in pixels.
+        colours: factors of the colours; None where they are not varied.
+    """
+
+    frame_indices: tuple[int, ...]
+    timestamps: tuple[float, ...]
+    corner: tuple[int, int]
+    flipped: bool
+    size: tuple[int, int]
+    colours: ColorFactors | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values; colours are in the features already."""
+        return {
+            "frames": list(self.frame_indices),
+            "times": list(self.timestamps),
+            "corner": list(self.corner),
+            "flipped": self.flipped,
+            "size": list(self.size),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "ViewRecord":
+        """The record that `as_json` wrote."""
+        top, left = value["corner"]
+        height, width = value["size"]
+        return cls(tuple(value["frames"]), tuple(value["times"]), (top, left), value["flipped"], (height, width))
+
+
 class VideoDataset(Dataset[ClipBatch]):
     """Clips of labelled videos.
 
@@ -171,6 +212,8 @@ class VideoDataset(Dataset[ClipBatch]):
         vary_scored: for training with uniform sampling only: a dense clip may lie where nothing was scored.
         boxes: where to look, by clip id: per source frame a box in its pixels, or None for no statement.
         grid: the side of the maps that are made of boxes, in cells.
+        stored_views: number of views of a training clip that epochs take in turn, each a function of the clip and the
+            view alone, so that their features can be kept; 0 for another view in every epoch.
 
     Raises:
         ValueError: several windows or crops while training or with scores, or a label outside the class names.
@@ -193,6 +236,7 @@ class VideoDataset(Dataset[ClipBatch]):
         vary_scored: bool = False,
         boxes: Mapping[str, Sequence[Box | None]] | None = None,
         grid: int = 1,
+        stored_views: int = 0,
     ) -> None:
         frames = preprocessing.sampling.frames
         scores = scores or {}
@@ -226,6 +270,7 @@ class VideoDataset(Dataset[ClipBatch]):
         self.vary_scored = vary_scored
         self.boxes = boxes or {}
         self.grid = grid
+        self.stored_views = stored_views
         self._reader = Reader(timeout=0)
         self._sizes: dict[Path, tuple[int, int]] = {}
         self._segment_frames: dict[tuple[Path, Segment], range] = {}
@@ -268,34 +313,76 @@ class VideoDataset(Dataset[ClipBatch]):
         Raises:
             UserError: the video cannot be read, or lacks a scored frame.
         """
+        views, record = self.read_view(index)
+        return self.batch_of(index, record, views)
+
+    def read_view(self, index: int) -> tuple[list[UInt8[Tensor, "t 3 s s"]], ViewRecord]:
+        """The pixels of a clip's rows, and how they were made.
+
+        Raises:
+            UserError: as for an item.
+        """
         sample = self.samples[index]
-        rng = np.random.default_rng((self.seed, self.epoch, index % len(self.samples)))
-        scored = self.scores.get(sample.clip_id)
-        clip = self._read(sample, rng, scored)
-        label, frames = sample.label, self.preprocessing.sampling.frames
+        if self.stored_views and self.augmentation is not None:
+            rng = np.random.default_rng((self._view, zlib.crc32(sample.clip_id.encode("utf-8", "surrogatepass"))))
+        else:
+            rng = np.random.default_rng((self.seed, self.epoch, index % len(self.samples)))
+        clip = self._read(sample, rng, self.scores.get(sample.clip_id))
+        frames = self.preprocessing.sampling.frames
         if self.augmentation is None:
             windows = clip.frames.split(frames)
             views = [view for window in windows for view in self.preprocessing.test_squares(window, self.crops)]
             corner, flipped, colours = self.preprocessing.centre_corner(clip.frames), False, None
         else:
-            mirrored = self._mirrored[label]
-            view = self.augmentation.training_view(clip.frames, self.preprocessing, rng, may_flip=mirrored is not None)
-            if view.flipped and mirrored is not None:
-                label = mirrored
+            may_flip = self._mirrored[sample.label] is not None
+            view = self.augmentation.training_view(clip.frames, self.preprocessing, rng, may_flip=may_flip)
             views, corner, flipped, colours = [view.pixels], view.corner, view.flipped, view.colours
-        rows = len(views)
-        maps: dict[str, Any] = self._maps(sample, clip.frame_indices, corner, flipped) if self.boxes else {}
+        size = self._sizes[Path(clip.path)]
+        indices, times = tuple(clip.frame_indices.tolist()), tuple(clip.timestamps.tolist())
+        return views, ViewRecord(indices, times, corner, flipped, size, colours)
+
+    @property
+    def _view(self) -> int:
+        # a clip that is drawn again in one epoch has the number of a distant one
+        return self.epoch % 2**32 % self.stored_views
+
+    def view_key(self, index: int) -> str:
+        """A name of this epoch's view of a clip: of the file, the frames and all that is done with them."""
+        sample, scored = self.samples[index], self.scores.get(self.samples[index].clip_id)
+        stat = sample.path.stat() if sample.path.exists() else None
+        augmentation = None if self.augmentation is None else asdict(self.augmentation)
+        value = {
+            "clip": sample.clip_id,
+            "file": (sample.path.name, None if stat is None else (stat.st_size, stat.st_mtime_ns)),
+            "segment": None if sample.segment is None else repr(sample.segment),
+            "frames": None if scored is None or self.vary_scored else scored.frame_indices,
+            "mirrored": self._mirrored[sample.label] is not None,
+            "preprocessing": self.preprocessing.as_json(),
+            "view": None if augmentation is None else (self._view, augmentation),
+        }
+        return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
+
+    def batch_of(self, index: int, record: ViewRecord, views: Sequence[UInt8[Tensor, "t 3 s s"]] | None) -> ClipBatch:
+        """The item that `read_view` makes; without pixels where `views` is None."""
+        sample, frames = self.samples[index], self.preprocessing.sampling.frames
+        scored, mirrored = self.scores.get(sample.clip_id), self._mirrored[sample.label]
+        label = mirrored if record.flipped and mirrored is not None else sample.label
+        frame_indices, timestamps = torch.tensor(record.frame_indices), torch.tensor(record.timestamps).double()
+        rows = 1 if views is None else len(views)
+        maps: dict[str, Any] = self._maps(sample, frame_indices, record) if self.boxes else {}
         return ClipBatch(
             # in memory as they were decoded, the channels last; a row can be copied at once
-            pixels=torch.stack([view.permute(0, 2, 3, 1) for view in views]).permute(0, 4, 1, 2, 3),
+            pixels=torch.zeros(rows, 3, frames, 0, 0, dtype=torch.uint8)
+            if views is None
+            else torch.stack([view.permute(0, 2, 3, 1) for view in views]).permute(0, 4, 1, 2, 3),
             labels=torch.full((rows,), label),
             clip_ids=(sample.clip_id,) * rows,
-            scores=torch.zeros(rows, frames) if scored is None else self._scores(scored, clip.frame_indices)[None],
+            scores=torch.zeros(rows, frames) if scored is None else self._scores(scored, frame_indices)[None],
             has_scores=torch.full((rows,), scored is not None),
-            frame_indices=clip.frame_indices.view(-1, frames).repeat_interleave(self.crops, 0),
-            timestamps=clip.timestamps.view(-1, frames).repeat_interleave(self.crops, 0),
+            frame_indices=frame_indices.view(-1, frames).repeat_interleave(self.crops, 0),
+            timestamps=timestamps.view(-1, frames).repeat_interleave(self.crops, 0),
             preprocessing=self.preprocessing,
-            colours=() if colours is None else (colours,),
+            colours=() if record.colours is None else (record.colours,),
             **{name: value.view(rows, frames, *value.shape[1:]) for name, value in maps.items()},
         )
 
@@ -303,17 +390,14 @@ class VideoDataset(Dataset[ClipBatch]):
         # A short clip repeats its last frame, and each repetition may have a score of its own.
         return scored.at(frame_indices) if self.vary_scored else torch.tensor(scored.scores, dtype=torch.float32)
 
-    def _maps(
-        self, sample: Sample, frame_indices: Int64[Tensor, " n"], corner: tuple[int, int], flipped: bool
-    ) -> dict[str, Tensor]:
+    def _maps(self, sample: Sample, frame_indices: Int64[Tensor, " n"], record: ViewRecord) -> dict[str, Tensor]:
         """The maps and has_maps of frames of which the network sees the square at a corner."""
         known = self.boxes.get(sample.clip_id, ())
         boxes = [known[index] if index < len(known) else None for index in frame_indices.tolist()]
-        size = self._sizes[sample.path]
-        crop = self.preprocessing.view_box(*size, corner)
-        maps = torch.stack([box_map(box, crop, size, self.grid, self.grid) for box in boxes])
+        crop = self.preprocessing.view_box(*record.size, record.corner)
+        maps = torch.stack([box_map(box, crop, record.size, self.grid, self.grid) for box in boxes])
         has_maps = torch.tensor([box is not None for box in boxes])
-        return {"maps": maps.flip(-1) if flipped else maps, "has_maps": has_maps}
+        return {"maps": maps.flip(-1) if record.flipped else maps, "has_maps": has_maps}
 
     def _read(self, sample: Sample, rng: np.random.Generator, scored: FrameScores | None) -> Clip:
         """The resized frames of all windows, one window after the other."""

@@ -15,7 +15,7 @@ from stabn.data.clip_batch import ClipBatch
 from stabn.data.dataset import VideoDataset
 from stabn.evaluation.attribution import ExplainedNetwork, attribute_clips, clip_batches
 from stabn.evaluation.intervals import bootstrap_interval
-from stabn.nn.backbones.resnet3d import initialise
+from stabn.nn.backbone import initialise
 
 SIMILARITY_BOUND = 0.5
 """From this rank correlation on, the explanation of a randomised network counts as unchanged."""

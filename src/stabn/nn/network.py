@@ -148,6 +148,10 @@ class VideoNetwork(nn.Module, PretrainedNetwork):
         """The maps before the classifier; shapes and errors as in `encode`."""
         return self.backbone.deepen(self.encode(clip_bcthw))
 
+    def recognise(self, features: Features) -> Output:
+        """The output of features from `encode`."""
+        return Output(self.classify(features))
+
     def classify(self, features: Features) -> Float[Tensor, "b k"]:
         """Class scores (B, K), unnormalised, of features by the base network's own head."""
         return self.backbone.classify(self.backbone.deepen(features))
@@ -160,7 +164,7 @@ class PlainNetwork(VideoNetwork):
 
     def forward(self, clip_bcthw: Tensor) -> Output:
         """The output for a batch of clips: `classify(encode(clip))`; shapes and errors as in `encode`."""
-        return Output(self.classify(self.encode(clip_bcthw)))
+        return self.recognise(self.encode(clip_bcthw))
 
 
 def _remove_prefix(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, _local_metadata: object) -> None:

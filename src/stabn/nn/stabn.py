@@ -203,7 +203,10 @@ class STABN(VideoNetwork):
 
     def forward(self, clip_bcthw: Tensor) -> Output:
         """The output for a batch of clips with its attention; shapes and errors as in `encode`."""
-        features = self.encode(clip_bcthw)
+        return self.recognise(self.encode(clip_bcthw))
+
+    def recognise(self, features: Features) -> Output:
+        """The output of features from `encode`."""
         attention, attention_logits_bk = self.attend(features)
         return Output(self.perceive(features, attention), attention_logits_bk, attention)
 

@@ -105,6 +105,13 @@ def finetune(
     edited = [clip for clip in project.clips if clip.clip_id in edits]
     usable = usable_clips(project, edited, {sample.clip_id: sample for sample in training}, preprocessing, changed)
     edits = {clip_id: edit for clip_id, edit in edits.items() if clip_id in usable}
+    # A run whose extractor is frozen says how many views of a clip its kept features have.
+    is_frozen = "views" in run.recipe
+    if correction.init == "scratch" and correction.freeze == "extractor" and not is_frozen:
+        raise UserError(
+            "correction.freeze: got extractor with init scratch, which has no trained extractor; give none, or a run "
+            "that was trained with --network.freeze extractor"
+        )
     if correction.init == "scratch" and "network" not in run.recipe:
         raise UserError(
             f"--correction.init: got scratch, but {run.folder} was not made by `stabn train`, so its initialisation is "
@@ -123,6 +130,7 @@ def finetune(
         "correction": asdict(correction),
         "where": _sha256(sorted(boxes.items())) if boxes else None,
         "control": control,
+        **({"views": loader.views} if is_frozen else {}),
         **shared_recipe_as_json(augmentation, optimizer, loader, engine, tracking, seed),
     }
     origin: dict[str, Any] = {
@@ -140,6 +148,7 @@ def finetune(
         vary_scored=correction.views == "any",
         boxes=boxes,
         grid=model.backbone.grid(preprocessing.crop),
+        stored_views=loader.views if is_frozen else 0,
     )
     seed_everything(seed, verbose=False)
     if correction.init == "scratch":
@@ -155,10 +164,10 @@ def finetune(
         gamma=None if control else gamma,
         correction=replace(correction, guided=0.0) if control else correction,
         class_weights=class_weights(optimizer, training_set),
-        frozen=model.extractor if correction.freeze == "extractor" else (),
+        frozen=model.extractor if is_frozen or correction.freeze == "extractor" else (),
     )
     data_module = build_data_module(training_set, validation_set, optimizer, loader)
-    metrics = fit_run(module, data_module, out, run.source, recipe, engine, tracking, **origin)
+    metrics = fit_run(module, data_module, out, run.source, recipe, engine, tracking, keep_features=is_frozen, **origin)
     return metrics | {"edits": len(edits)}
 
 

@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from stabn.data.clip_batch import ClipBatch
 from stabn.engine.config import EngineRecipe
 from stabn.nn import Output, VideoNetwork, has_attention, recognition_loss, spatial_loss, temporal_loss
+from stabn.nn.backbone import Features, TokenMap
 from stabn.training.distributed import BatchShard, ShardedDropout, process_count, shard_of_batch, sum_over_processes
 from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
 
@@ -54,6 +55,7 @@ class TrainingModule(LightningModule):
         correction: how the network learns from edits.
         class_weights: (K,) factors of the recognition loss by class; None for 1.
         frozen: modules that keep their weights and their batch-norm statistics.
+        thaw: epochs after which they train, too; None for never.
 
     Attributes:
         fused: whether the optimizer updates all weights in one call, which rounds differently in the last bit.
@@ -72,6 +74,7 @@ class TrainingModule(LightningModule):
         correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
         class_weights: np.ndarray | None = None,
         frozen: Sequence[nn.Module] = (),
+        thaw: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -81,6 +84,7 @@ class TrainingModule(LightningModule):
         self.gamma = gamma
         self.correction = correction
         self.frozen = frozen
+        self.thaw = thaw
         self.fused = False
         # A loaded network is in evaluation mode, and Lightning would leave it there.
         model.train()
@@ -107,9 +111,10 @@ class TrainingModule(LightningModule):
         return moved
 
     def on_train_epoch_start(self) -> None:
-        """Put frozen modules into evaluation mode, so that their batch-norm statistics stay as they are."""
+        """Keep weights and batch-norm statistics of frozen modules as they are, until they thaw."""
+        thawed = self.thaw is not None and self.current_epoch >= self.thaw
         for module in self.frozen:
-            module.eval()
+            module.train(thawed).requires_grad_(thawed)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor] | None:
         """The loss of one batch, and sums over its clips in all processes for the curves.
@@ -117,14 +122,13 @@ class TrainingModule(LightningModule):
         A batch with no readable clip skips the update but still counts as a step.
         """
         shard = shard_of_batch(len(batch.pixels), self.device)
-        _, _, frames, side, _ = batch.pixels.shape
-        if shard.total * frames * math.ceil(side / 32) ** 2 < 2:  # too few values for batch norm
+        if shard.total * self._cells(batch) < 2:  # too few values for batch norm
             return self._zero_loss()
         self._dropout.shard = shard
         accumulated = batch_idx % self.optimizer.accumulate
         step = f"{self.seed} {self.global_step}" + (f" {accumulated}" if accumulated else "")
         torch.manual_seed(zlib.crc32(step.encode()))
-        output = self._guided(batch, shard) if self.correction.guided else self.model(batch.clips.to(self.dtype))
+        output = self._guided(batch, shard) if self.correction.guided else self._output(batch)
         losses = self._losses(batch, output)
         sums = {name: loss.detach() * shard.count for name, loss in losses.items()}
         changed = self.optimizer.label_smoothing or self.class_weights_k is not None
@@ -159,6 +163,26 @@ class TrainingModule(LightningModule):
             return {name: torch.stack([0 * score.sum() for score in scores]).sum() for name in losses}
         return losses
 
+    def _features(self, batch: ClipBatch) -> Features:
+        """The kept features of a batch, or what the extractor gives for its clips."""
+        if batch.features is None or batch.tokens is None:
+            return self.model.encode(batch.clips.to(self.dtype))
+        maps_bcthw, tokens_bnc = batch.features.to(self.dtype), batch.tokens.to(self.dtype)
+        return TokenMap(maps_bcthw, tokens_bnc) if tokens_bnc.shape[1] else maps_bcthw
+
+    def _output(self, batch: ClipBatch) -> Output:
+        if batch.features is None:
+            return self.model(batch.clips.to(self.dtype))
+        return self.model.recognise(self._features(batch))
+
+    @staticmethod
+    def _cells(batch: ClipBatch) -> int:
+        """Cells of a clip's last maps, from which a batch norm computes its statistics."""
+        if batch.features is not None:
+            return math.prod(batch.features.shape[2:])
+        _, _, frames, side, _ = batch.pixels.shape
+        return frames * math.ceil(side / 32) ** 2
+
     def _zero_loss(self) -> dict[str, Tensor] | None:
         """A loss without effect, for which other processes wait; None, which skips the step, if there are none."""
         if process_count() == 1:
@@ -169,18 +193,18 @@ class TrainingModule(LightningModule):
     def _guided(self, batch: ClipBatch, shard: BatchShard) -> Output:
         """The network's output, for which some edited clips are perceived through their edited scores."""
         assert has_attention(self.model)
-        features_bcthw = self.model.encode(batch.clips.to(self.dtype))
-        attention, attention_logits_bk = self.model.attend(features_bcthw)
+        features = self._features(batch)
+        attention, attention_logits_bk = self.model.attend(features)
         drawn_b = shard.of(torch.rand(shard.total, device=batch.scores.device)) < self.correction.guided
         temporal_bt = torch.where((drawn_b & batch.has_scores)[:, None], batch.scores, attention.temporal)
         guided = replace(attention, temporal=temporal_bt.to(attention.temporal.dtype))
-        return Output(self.model.perceive(features_bcthw, guided), attention_logits_bk, attention)
+        return Output(self.model.perceive(features, guided), attention_logits_bk, attention)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Loss and accuracy of one batch of validation clips."""
         clips, loss = len(batch.labels), torch.zeros((), device=self.device)
         if clips:
-            output = self.model(batch.clips.to(self.dtype))
+            output = self._output(batch)
             self.validation_top1(output.logits, batch.labels)
             self.validation_mean_class_accuracy(output.logits, batch.labels)
             loss = recognition_loss(output, batch.labels)
@@ -189,10 +213,22 @@ class TrainingModule(LightningModule):
         for name in ("validation_top1", "validation_mean_class_accuracy"):
             self.log(name, getattr(self, name), batch_size=clips, logger=False)
 
+    def _parameter_groups(self) -> list[Any]:
+        """All parameters that ever train; with a rate of their own, those of the extractor are a second group."""
+        frozen = {id(p) for module in self.frozen for p in module.parameters()} if self.thaw is None else set()
+        training = [p for p in self.model.parameters() if id(p) not in frozen]
+        rate = self.optimizer.extractor_rate
+        extractor = {id(p) for module in self.model.extractor for p in module.parameters()}
+        slower = [p for p in training if id(p) in extractor]
+        if rate == 1 or not slower:
+            return training
+        others = [p for p in training if id(p) not in extractor]
+        return [{"params": others}, {"params": slower, "lr": rate * self.optimizer.learning_rate}]
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The recipe's optimizer and learning-rate schedule."""
         recipe = self.optimizer
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters = self._parameter_groups()
         options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
         if self.fused and self.device.type in ("cpu", "cuda"):
             options["fused"] = True
@@ -203,7 +239,8 @@ class TrainingModule(LightningModule):
             optimizer = torch.optim.AdamW(parameters, **options)
         scheduler: LRScheduler
         if recipe.schedule == "one-cycle":
-            scheduler = OneCycleLR(optimizer, recipe.learning_rate, self.total_steps, pct_start=_RISING_SHARE)
+            highest = [group["lr"] for group in optimizer.param_groups]
+            scheduler = OneCycleLR(optimizer, highest, self.total_steps, pct_start=_RISING_SHARE)
         elif recipe.schedule == "cosine":
             warmup = round(recipe.warmup * self.total_steps)
             scheduler = LambdaLR(optimizer, partial(cosine_schedule, total=self.total_steps, warmup=warmup))

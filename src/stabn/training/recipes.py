@@ -4,35 +4,118 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from stabn.data.transforms import Augmentation
+from stabn.data.sampling import Sampling
+from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.data.video.backends import Decoder
 from stabn.data.video.reader import TIMEOUT
 from stabn.errors import UserError
+from stabn.nn.backbones import backbone_class
 from stabn.nn.losses import EditLossForm
 from stabn.nn.stabn import Mechanism
 
 
 @dataclass(frozen=True)
 class NetworkRecipe:
-    """Architecture and initial weights of a network.
+    """Base network and initial weights.
 
     Attributes:
-        architecture: small, tiny, fine (maps twice as fine), small-deep or fine-deep for a 2-core CPU; resnet18, 34,
-            50, 101 or 152 as in the official code.
+        backbone: the base network, one of `stabn backbones`: small, tiny, fine (maps twice as fine), small-deep or
+            fine-deep for a 2-core CPU; resnet18, 34, 50, 101 or 152 as in the official code; timm/NAME for any 2D
+            network of timm; and the video networks of torchvision and transformers.
         attention: with the attention branch (ST-ABN); False trains the plain 3D ResNet, the baseline.
         mechanism: paper is Eqs. 1 to 3; gated (ours) multiplies all features by the temporal attention, and gated-both
             by the spatial attention, too.
         dropout: before the classifiers of both branches, 0 to less than 1.
-        imagenet: weights of a 2D ResNet to inflate: a file, a torchvision name or a hub repository; null for random.
-        inflation: centre keeps the response to a static clip equal to the 2D network's; average is the official way.
+        weights: a finished run, of which all but the classifiers is taken; or weights of the base network: a file, a
+            name that `stabn backbones` lists, or a hub repository; null for random ones.
+        inflation: how the kernels of a 2D ResNet become 3D: centre keeps the response to a static clip equal to the 2D
+            network's; average is the official way.
+        freeze: extractor keeps the weights and statistics of all that comes before the attention branch, and its
+            features are computed once (`loader.views`); a number keeps those of the first stages; none trains all.
+        thaw: epochs after which what is frozen trains, too; null for never.
     """
 
-    architecture: str = "small"
+    backbone: str = "small"
     attention: bool = True
     mechanism: Mechanism = "paper"
     dropout: float = 0.5
-    imagenet: str | None = None
+    weights: str | None = None
     inflation: Literal["centre", "average"] = "centre"
+    freeze: Literal["none", "extractor"] | int = "none"
+    thaw: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.freeze, int) and self.freeze < 1:
+            raise UserError(f"network.freeze: got {self.freeze}, expected none, extractor or a number of stages from 1")
+        if self.thaw is not None and (self.thaw < 1 or self.freeze == "none"):
+            raise UserError(
+                f"network.thaw: got {self.thaw} with freeze {self.freeze}, expected epochs from 1 and a freeze"
+            )
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the extractor stays as it is, so that its features can be kept."""
+        return self.freeze == "extractor" and self.thaw is None
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values; what earlier versions did not have is there only where it acts."""
+        value = asdict(self)
+        return {name: v for name, v in value.items() if name not in ("freeze", "thaw") or v not in ("none", None)}
+
+
+@dataclass(frozen=True)
+class SamplingRecipe:
+    """Which frames of a video a clip has.
+
+    Attributes:
+        mode: "dense" takes neighbouring frames (the official code), "uniform" spreads them over the whole video.
+        frames: T, the number of frames of a clip; by default what the base network's weights were trained on.
+        stride: distance between neighbouring frames of a dense clip; 1 in uniform mode, which does not use it.
+    """
+
+    mode: Literal["dense", "uniform"] = "uniform"
+    frames: int | None = None
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class PreprocessingRecipe:
+    """How videos become clips; what is left out is as the base network's weights expect it.
+
+    Attributes:
+        sampling: which frames.
+        resize: the shorter side of a frame after resizing, in pixels; by default 9/8 of `crop`.
+        crop: side of the square that the network reads, in pixels.
+        region: (left, top, right, bottom), the part of every frame to use, as fractions of its width and height, such
+            as a mouth or one place of a production line; cut out before resizing. Null for the whole frame.
+        mean: of R, G and B in 0..1, subtracted.
+        std: of R, G and B in 0..1, divided by.
+    """
+
+    sampling: SamplingRecipe = SamplingRecipe()
+    resize: int | None = None
+    crop: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    region: tuple[float, float, float, float] | None = None
+
+    def resolve(self, network: NetworkRecipe) -> Preprocessing:
+        """The preprocessing with the values of a base network where the recipe has none.
+
+        Raises:
+            UserError: there is no such base network, or its weights cannot be read.
+            ValueError: a value is out of range.
+        """
+        wanted = backbone_class(network.backbone).format_of(network.backbone, network.weights)
+        crop = self.crop or (wanted.size if self.resize is None else min(wanted.size, self.resize))
+        return Preprocessing(
+            Sampling(self.sampling.mode, self.sampling.frames or wanted.frames, self.sampling.stride),
+            resize=self.resize or crop * 9 // 8,
+            crop=crop,
+            mean=self.mean or wanted.mean,
+            std=self.std or wanted.std,
+            region=self.region,
+        )
 
 
 @dataclass(frozen=True)
@@ -42,6 +125,7 @@ class OptimizerRecipe:
     Attributes:
         name: sgd with momentum, or adamw.
         learning_rate: the highest one of the schedule.
+        extractor_rate: factor of the learning rate of the extractor, which may have pretrained weights; above 0 to 1.
         momentum: of sgd, 0 to less than 1.
         weight_decay: 0 to less than 1.
         schedule: step multiplies by 0.1 after each milestone; one-cycle rises for a quarter of all steps and falls;
@@ -60,6 +144,7 @@ class OptimizerRecipe:
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
+    extractor_rate: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 0.0005
     schedule: Literal["step", "one-cycle", "cosine", "constant"] = "step"
@@ -77,6 +162,8 @@ class OptimizerRecipe:
                 raise UserError(f"optimizer.{name}: got {getattr(self, name)}, expected at least 1")
         if not 0 < self.learning_rate < float("inf"):
             raise UserError(f"optimizer.learning_rate: got {self.learning_rate}, expected a number above 0")
+        if not 0 < self.extractor_rate <= 1:
+            raise UserError(f"optimizer.extractor_rate: got {self.extractor_rate}, expected above 0 to 1")
         for name in ("momentum", "weight_decay", "warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"optimizer.{name}: got {getattr(self, name)}, expected 0 to less than 1")
@@ -84,10 +171,12 @@ class OptimizerRecipe:
             raise UserError(f"optimizer.milestones: got {list(self.milestones)}, expected ascending epochs")
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON values; without a class balance there is no "class_balance"."""
+        """The fields as JSON values; what earlier versions did not have is there only where it acts."""
         value = asdict(self) | {"milestones": list(self.milestones)}
         if self.class_balance in ("auto", "none"):
             del value["class_balance"]
+        if self.extractor_rate == 1:
+            del value["extractor_rate"]
         return value
 
     @classmethod
@@ -108,6 +197,12 @@ class LoaderRecipe:
             decodes without a process of its own.
         broken: share of a split's clips that may be unreadable, 0 to 1, before training ends; null for a hundredth, or
             ten clips if half of the split is left.
+        views: of each training clip whose features are kept (`network.freeze` extractor): so many random crops, frames
+            and colours, which the epochs take in turn; 0 computes features at every step.
+        features: folder of the kept features, by default "features" beside the run; runs with the same extractor share
+            them.
+        features_gb: size in GB that they may have.
+        features_precision: 16 or 32 bits per number.
         decoder: auto uses torchcodec, if installed, for files that are read again, and gives the same frames as pyav;
             cuda is torchcodec on the GPU, whose colours are rounded differently.
     """
@@ -117,10 +212,16 @@ class LoaderRecipe:
     timeout: float = TIMEOUT
     broken: float | None = None
     decoder: Decoder = "auto"
+    views: int = 4
+    features: str | None = None
+    features_gb: float = 50.0
+    features_precision: Literal["16", "32"] = "16"
 
     def __post_init__(self) -> None:
         if not 0 <= self.timeout < float("inf"):
             raise UserError(f"loader.timeout: got {self.timeout}, expected seconds from 0")
+        if self.views < 0:
+            raise UserError(f"loader.views: got {self.views}, expected 0 or more")
         if self.broken is not None and not 0 <= self.broken <= 1:
             raise UserError(f"loader.broken: got {self.broken}, expected a share in 0..1")
         if self.workers != "auto" and self.workers < 0:
@@ -135,9 +236,10 @@ class CorrectionRecipe:
 
     Attributes:
         init: `checkpoint` continues from the run's weights; `scratch` retrains from its initialisation, with the edits
-            from the first step, and needs freeze none.
+            from the first step, and needs freeze none, unless the run's own extractor is frozen.
         mechanism: keep leaves the network's own; the others, as in `network`, replace it, also in the control.
         freeze: `extractor` keeps the extractor's weights and batch-norm statistics; `none` trains the whole network.
+            What the run itself has frozen stays frozen.
         loss: squared is Eq. 6; balanced gives the relevant frames, however few, the same total weight as the others;
             cross-entropy is the binary one. With --where it applies to the cells of a frame likewise.
         views: edited shows a clip at exactly the edited frames; any at random frames like all clips, with scores
@@ -158,10 +260,6 @@ class CorrectionRecipe:
     def __post_init__(self) -> None:
         if not 0 < self.gamma_where < float("inf"):
             raise UserError(f"correction.gamma_where: got {self.gamma_where}, expected a number above 0")
-        if self.init == "scratch" and self.freeze != "none":
-            raise UserError(
-                "correction.freeze: got extractor with init scratch, which has no trained extractor; give none"
-            )
         if not 0 <= self.guided <= 1:
             raise UserError(f"correction.guided: got {self.guided}, expected a share in 0..1")
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 
 from stabn.data.annotations.source import DataSource
 from stabn.data.class_balance import (
@@ -31,10 +32,13 @@ from stabn.engine.trainer import StopBetweenSteps, build_trainer, progress_bar, 
 from stabn.errors import NotFiniteError, UserError, list_differences
 from stabn.files import is_first_process, lock_folder
 from stabn.nn import STABN, PlainNetwork, VideoNetwork, imagenet_state_dict, load_imagenet
+from stabn.nn.backbones import backbone_class
+from stabn.nn.weights import start_from
 from stabn.runs import read_run, write_run
 from stabn.training.callbacks import LossCurves, ProgressFile, SkippedClips, TimedCheckpoint
 from stabn.training.datamodule import ClipDataModule, total_steps
 from stabn.training.distributed import SyncBatchNorm, process_count
+from stabn.training.kept_features import KeepFeatures
 from stabn.training.loggers import MetricsLogger, TrackingRecipe
 from stabn.training.module import TrainingModule
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
@@ -44,6 +48,7 @@ logger = logging.getLogger(__name__)
 SAVE_EVERY = timedelta(minutes=2)
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
+FEATURES = "features"
 SKIPPED = "skipped.json"
 
 
@@ -79,10 +84,12 @@ def train(
         UserError: data or settings are wrong, or `out` holds something else.
     """
     recipe = {
-        "network": asdict(network),
+        "network": network.as_json(),
         "preprocessing": preprocessing.as_json(),
         **shared_recipe_as_json(augmentation, optimizer, loader, engine, tracking, seed),
     }
+    if network.keeps_features:
+        recipe["views"] = loader.views
     if held_out:
         recipe["held_out"] = sorted(held_out)
     if class_names is not None:
@@ -97,7 +104,10 @@ def train(
     check_can_train(engine, seed)
     seed_everything(seed, verbose=False)
     model = build_network(network, preprocessing, table.class_names)
-    training_set, validation_set = build_datasets(table, preprocessing, augmentation, loader, seed, held_out)
+    views = loader.views if network.keeps_features else 0
+    training_set, validation_set = build_datasets(
+        table, preprocessing, augmentation, loader, seed, held_out, stored_views=views
+    )
     side = math.ceil(preprocessing.crop / 32)
     if min(optimizer.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:
         raise UserError("optimizer.batch_size: got one frame of one clip per step; batch norm needs more")
@@ -107,9 +117,30 @@ def train(
         total_steps=total_steps(len(training_set), optimizer),
         seed=seed,
         class_weights=class_weights(optimizer, training_set),
+        frozen=frozen_modules(model, network),
+        thaw=network.thaw,
     )
     data_module = build_data_module(training_set, validation_set, optimizer, loader)
-    return fit_run(module, data_module, out, data, recipe, engine, tracking)
+    return fit_run(module, data_module, out, data, recipe, engine, tracking, keep_features=network.keeps_features)
+
+
+def frozen_modules(model: VideoNetwork, network: NetworkRecipe) -> tuple[nn.Module, ...]:
+    """The modules that a recipe freezes.
+
+    Raises:
+        UserError: the base network has fewer stages.
+    """
+    if network.freeze == "none":
+        return ()
+    if network.freeze == "extractor":
+        return model.extractor
+    stages = model.backbone.stages()
+    if network.freeze >= len(stages):
+        raise UserError(
+            f"network.freeze: got {network.freeze}, but {network.backbone} has the stages {', '.join(stages)}; leave "
+            "at least the last one to train"
+        )
+    return tuple(module for modules in list(stages.values())[: network.freeze] for module in modules)
 
 
 def build_datasets(
@@ -151,19 +182,50 @@ def build_data_module(
 
 
 def build_network(network: NetworkRecipe, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> VideoNetwork:
-    """The recipe's network before training, with random or inflated ImageNet weights; seed torch before the call."""
-    arguments: Any = (
-        network.architecture,
-        len(class_names),
-        preprocessing.sampling.frames,
-        network.dropout,
-        class_names,
-        preprocessing.as_json(),
-    )
-    model = STABN(*arguments, mechanism=network.mechanism) if network.attention else PlainNetwork(*arguments)
-    if network.imagenet is not None:
-        load_imagenet(model, imagenet_state_dict(network.imagenet), inflation=network.inflation)
+    """The recipe's network before training; seed torch before the call.
+
+    Raises:
+        UserError: there is no such base network, it does not take such clips, or its weights cannot be read.
+    """
+    family = backbone_class(network.backbone)
+    arguments: dict[str, Any] = {
+        "architecture": network.backbone,
+        "num_classes": len(class_names),
+        "frames": preprocessing.sampling.frames,
+        "dropout": network.dropout,
+        "class_names": class_names,
+        "preprocessing": preprocessing.as_json(),
+        "backbone_options": family.options_of_clips(
+            network.backbone, network.weights, preprocessing.sampling.frames, preprocessing.crop
+        ),
+    }
+    model: VideoNetwork
+    model = STABN(**arguments, mechanism=network.mechanism) if network.attention else PlainNetwork(**arguments)
+    if network.weights is not None and network.inflation == "average":
+        load_imagenet(model, imagenet_state_dict(network.weights), inflation="average")
+    elif network.weights is not None:
+        line = start_from(model, network.weights)
+        if is_first_process():
+            logger.warning("note: %s", line)
+    _check_clips(model, preprocessing)
     return model
+
+
+def _check_clips(model: VideoNetwork, preprocessing: Preprocessing) -> None:
+    """Check that the base network takes the recipe's clips.
+
+    Raises:
+        UserError: it takes others.
+    """
+    wanted, frames, crop = model.backbone.format, preprocessing.sampling.frames, preprocessing.crop
+    try:
+        model.backbone.check_clip(torch.empty(1, 3, frames, crop, crop, device="meta"))
+    except ValueError:
+        raise UserError(
+            f"preprocessing: got clips of {frames} frames of {crop} x {crop}, but {model.architecture} takes "
+            f"{wanted.frames} of {wanted.size} x {wanted.size}; give --preprocessing.sampling.frames {wanted.frames} "
+            f"--preprocessing.crop {wanted.size}, or leave both out"
+        ) from None
 
 
 def check_can_train(engine: EngineRecipe, seed: int) -> None:
@@ -205,6 +267,8 @@ def fit_run(
     recipe: Mapping[str, Any],
     engine: EngineRecipe,
     tracking: TrackingRecipe,
+    *,
+    keep_features: bool = False,
     **origin: Any,
 ) -> dict[str, Any]:
     """Start or resume the training of a run, and mark the run as complete at the end; `origin` is as for `write_run`.
@@ -231,7 +295,9 @@ def fit_run(
     _log_notes(notes)
     write_run(out, data, recipe, complete=False, **origin)
     with lock_folder(out, remedy="choose another --out"), finish_step():
-        metrics = fit_network(module, data_module, out, engine, MetricsLogger(tracking, out, recipe))
+        metrics = fit_network(
+            module, data_module, out, engine, MetricsLogger(tracking, out, recipe), keep_features=keep_features
+        )
         write_run(out, data, recipe, complete=True, **origin)
         # Only now, so that an interrupted run can be resumed.
         if is_first_process():
@@ -281,12 +347,15 @@ def fit_network(
     out: Path,
     engine: EngineRecipe,
     metrics_logger: MetricsLogger | None = None,
+    *,
+    keep_features: bool = False,
 ) -> dict[str, Any]:
     """Run all epochs and save the network in `out`.
 
     A checkpoint is written every two minutes and at the end of each epoch; a training resumed from it ends with the
     same weights, on a CPU bit by bit. curves.json gets an entry per epoch, and progress.json the current step. Clips
-    that cannot be read are left out and listed in skipped.json.
+    that cannot be read are left out and listed in skipped.json. With `keep_features` the frozen extractor runs once per
+    clip and view (`KeepFeatures`).
 
     Returns:
         The last epoch's entry of curves.json, and "skipped": how many clips were left out at any time.
@@ -299,7 +368,10 @@ def fit_network(
     clips = {"train": len(data_module.training_set), "validation": len(data_module.validation_set)}
     skipped = SkippedClips(out / SKIPPED, clips, data_module.loader.broken)
     curves = LossCurves(out / "curves.json", skipped, metrics_logger)
+    loader = data_module.loader
+    store = Path(loader.features) if loader.features else out.absolute().parent / FEATURES
     callbacks: list[Callback] = [
+        *([KeepFeatures(store, loader)] if keep_features and loader.views else []),
         skipped,
         curves,
         *([] if metrics_logger is None else [metrics_logger]),

@@ -85,6 +85,11 @@ class TimmFrames(Backbone):
             raise UserError(f"architecture: timm/{self.name} has no feature maps ({first_line_of(error)})") from None
 
     @classmethod
+    def options_of_clips(cls, name: str, weights: str | None, frames: int, size: int) -> dict[str, Any]:
+        """The size, for networks that take one size only."""
+        return {"size": size} if cls.format_for(name, {}).fixed_size else {}
+
+    @classmethod
     def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
         """16 frames of the size that the network's weights were trained on."""
         import timm
