@@ -6,6 +6,9 @@ from typing import Any
 from stabn.errors import UserError
 from stabn.nn.backbone import Backbone
 from stabn.nn.backbones.resnet3d import ARCHITECTURES, ResNet3D
+from stabn.nn.backbones.timm_frames import TimmFrames
+from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES
+from stabn.nn.backbones.transformers_video import TRANSFORMERS
 
 
 def backbone_class(name: str) -> type[Backbone]:
@@ -16,6 +19,12 @@ def backbone_class(name: str) -> type[Backbone]:
     """
     if name in ARCHITECTURES:
         return ResNet3D
+    if name in VIDEO_ARCHITECTURES:
+        return VIDEO_ARCHITECTURES[name].family
+    if name in TRANSFORMERS:
+        return TRANSFORMERS[name]
+    if name.partition("/")[0] == "timm":
+        return TimmFrames
     raise UserError(
         f"architecture: got {name!r}, expected one of {', '.join(ARCHITECTURES)}; `stabn backbones` lists them"
     )
