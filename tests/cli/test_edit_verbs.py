@@ -211,9 +211,7 @@ def test_edits_that_cannot_be_simulated_are_refused_in_one_line(to_correct, tabl
     assert to_correct.history() == ()
 
 
-def test_edits_of_a_video_that_was_replaced_are_named_refused_and_left_out(
-    project, tabletop, one_line, capsys, tmp_path
-):
+def test_edits_of_a_video_that_was_replaced_are_named_refused_and_left_out(project, tabletop, capsys, tmp_path):
     first, *others = project.clips
     project.add(clip.edit([0.5] * FRAMES, author="Ann", time=TIME) for clip in project.clips)
     shutil.copytree(tabletop / "videos", tmp_path / "videos")
@@ -229,7 +227,7 @@ def test_edits_of_a_video_that_was_replaced_are_named_refused_and_left_out(
             main([str(word) for word in verb])
         assert stopped.value.code == 2
         message = capsys.readouterr().err
-        assert f"{replaced.stem}.mp4: is not the file in which clip {first.clip_id!r}" in message
+        assert f"{replaced.stem}.mp4: is not the file of clip {first.clip_id!r}" in message
         assert f"1 of {len(project.clips)} clips" in message
         assert "--changed skip" in message
     assert run_verb([str(word) for word in (*fine_tune, "--changed", "skip")])["edits"] == len(others)
