@@ -16,7 +16,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ class Setting:
         epochs: of a training in which edits take part from its start, and of its control.
         folds: parts of the training split for collecting mistakes out of fold; 0 where the network errs often enough
             on the clips it learnt from.
+        network: further fields of the networks' recipe.
+        loader: how clips are read.
     """
 
     name: str
@@ -94,6 +96,26 @@ class Setting:
     finetuning: OptimizerRecipe
     epochs: int
     folds: int
+    network: Mapping[str, Any] = field(default_factory=dict)
+    loader: LoaderRecipe = CACHED
+
+    def pretrained(self) -> "Setting":
+        """The same with a frozen EfficientNet-Lite0 of ImageNet, whose features of 8 x 8 cells are kept."""
+        network = {"weights": "lite0", "freeze": "extractor"}
+        return replace(
+            self,
+            preprocessing=replace(
+                self.preprocessing,
+                sampling=Sampling("uniform", 16),
+                resize=128,
+                crop=128,
+                mean=(0.5, 0.5, 0.5),
+                std=(0.5, 0.5, 0.5),
+            ),
+            architecture="timm/tf_efficientnet_lite0",
+            network=network,
+            loader=LoaderRecipe(views=2),
+        )
 
     def lasting(self, epochs: int) -> "Setting":
         """The same with another number of epochs in every training but fine-tuning."""
@@ -134,6 +156,8 @@ def choose_setting(options: argparse.Namespace, *, from_start: bool = False) -> 
     setting = SETTINGS[options.data]
     epochs = options.epochs or (setting.epochs if from_start else setting.optimizer.epochs)
     folds = getattr(options, "folds", None)
+    if getattr(options, "pretrained", False):
+        setting = setting.pretrained()
     return replace(setting.lasting(epochs), folds=setting.folds if folds is None else folds)
 
 
@@ -202,10 +226,10 @@ def get_trained_run(setting: Setting, out: Path, source: DataSource, seed: int, 
             out,
             source,
             preprocessing=setting.preprocessing,
-            network=NetworkRecipe(**{"backbone": setting.architecture, "dropout": 0.1, **network}),
+            network=NetworkRecipe(**{"backbone": setting.architecture, "dropout": 0.1, **setting.network, **network}),
             augmentation=setting.augmentation,
             optimizer=setting.optimizer,
-            loader=CACHED,
+            loader=setting.loader,
             engine=ENGINE,
             seed=seed,
         )
@@ -269,7 +293,7 @@ def get_finetuned_run(
             out,
             augmentation=setting.augmentation,
             optimizer=optimizer,
-            loader=CACHED,
+            loader=setting.loader,
             engine=ENGINE,
             seed=seed,
             **how,
@@ -343,7 +367,7 @@ def run_seeds(options: argparse.Namespace, work: Callable[[Path, int], dict[str,
 def data_name(options: argparse.Namespace) -> str:
     """What the results of this data are called."""
     what = "tabletop" if options.data == "tabletop" else f"{options.data}-{options.word}"
-    for option in ("within", "clips", "epochs", "folds", "mechanism"):
+    for option in ("within", "clips", "epochs", "folds", "mechanism", "pretrained"):
         if getattr(options, option, None):
             what += f"-{option}-{getattr(options, option)}"
     return what

@@ -52,6 +52,7 @@ BOXED: Arms = {"edited, also where": ("truth", {}, WHERE, GAMMA)}
 CURVE: Arms = {name: (edits, simulation, BALANCED, GAMMA) for name, (edits, simulation) in CURVES.items()}
 LEARNT = EDITED | CURVE | BOXED
 PLAIN: dict[str, dict[str, Any]] = {"3D ResNet": {"attention": False}, "ST-ABN, paper": {}}
+"""Without edits; "3D ResNet" is the plain base network, with --pretrained the frozen one and its head."""
 AGAINST = (
     {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"}
     | {name: "ST-ABN, paper" if "mechanism" in name else "control" for name in EDITED | CURVE}
@@ -91,6 +92,7 @@ if __name__ == "__main__":
     parser.add_argument("--against", default="control", help='what "edited" is judged against')
     parser.add_argument("--epochs", type=int, help="of every training")
     parser.add_argument("--mechanism", choices=MECHANISMS, help="of the control and all with edits; gated")
+    parser.add_argument("--pretrained", action="store_true", help="a frozen EfficientNet-Lite0, its features kept")
     parser.add_argument("--folds", type=int, help="collect mistakes out of fold, of so many parts; words: 2")
     options = parser.parse_args()
     if options.data != "tabletop" and (boxed := [name for name in options.arms if name in BOXED]):

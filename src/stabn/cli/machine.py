@@ -1,9 +1,12 @@
 """The verbs about this machine: doctor says what it offers, profile where the time of training goes."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stabn.cli.printing import print_profile
+from tqdm import tqdm
+
+from stabn.cli.printing import print_backbones, print_profile
 from stabn.data.annotations.source import DataSource
 from stabn.data.transforms import Augmentation
 from stabn.engine.config import EngineRecipe
@@ -26,6 +29,34 @@ def doctor_command() -> dict[str, Any]:
     for line in machine_report(machine):
         print(line)
     return machine
+
+
+def backbones_command(names: list[str] | None = None) -> dict[str, Any]:
+    """List the base networks that --network.backbone takes: clips, size, cost, and published weights.
+
+    "timm/NAME" takes any 2D network of timm with feature maps, frame by frame; "stabn backbones timm/NAME" describes
+    it. Weights are given by name, or as a file, with --network.weights.
+
+    Args:
+        names: of the networks; by default those of all families.
+    """
+    from stabn.nn.backbones.description import LISTED, describe_backbone
+
+    with tqdm(names or LISTED, desc="backbones", unit="network", disable=None, leave=False) as bar:
+        backbones = [describe_backbone(name) for name in bar]
+    print_backbones(backbones)
+    return {
+        "backbones": [
+            {
+                **asdict(backbone),
+                "weights": [
+                    {"name": one.name, "trained_on": one.trained_on, "file": str(one.file), "here": one.file.exists()}
+                    for one in backbone.weights
+                ],
+            }
+            for backbone in backbones
+        ]
+    }
 
 
 def profile_command(

@@ -13,6 +13,7 @@ from stabn.evaluation.accuracy import skipped_note
 from stabn.evaluation.comparison import FORMER_GROUPS, FRAME_AP, GROUPS, MEAN_CLASS
 from stabn.evaluation.localisation import MEASURES
 from stabn.evaluation.perturbation import SCOPES
+from stabn.nn.backbones.description import BackboneDescription
 from stabn.training.profile import ClipTime, StepTime
 
 _BAR = 40
@@ -345,3 +346,25 @@ def print_data_check(report: Mapping[str, Any], out: Path) -> None:
     if report["exclude"]:
         print(f"{len(report['exclude'])} clips to leave out: train with --data.exclude {out / 'exclude.txt'}")
     print(f"{out}: {report['files']} files, {report['read']} of them read now; all of it in {out / 'check.json'}")
+
+
+def print_backbones(backbones: Sequence[BackboneDescription]) -> None:
+    """Print base networks, one line each, and where their weights are."""
+    rows = [
+        (
+            one.name,
+            f"{one.frames} x {one.size}",
+            f"{one.channels} x {one.steps} x {one.grid} x {one.grid}",
+            f"{one.parameters / 1e6:.1f}",
+            f"{one.gflop:.1f}",
+        )
+        for one in backbones
+    ]
+    print_table(("base network", "clip", "features", "million parameters", "GFLOP"), rows)
+    for one in backbones:
+        for weights in one.weights:
+            place = f"at {weights.file}" if weights.file.exists() else f"not here, from {weights.source}"
+            print(f"{one.name} --network.weights {weights.name}: {weights.trained_on}; {place}")
+    print()
+    print("clip: frames x side in pixels. features: channels x steps x rows x columns; a step has one temporal score.")
+    print("GFLOP: of one clip, two for a multiplication with an addition. timm/NAME takes any 2D network of timm.")

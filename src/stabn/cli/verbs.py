@@ -48,6 +48,7 @@ VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "import-official": ("export.import_official_command", ("checkpoint", "folder")),
     "export": ("export.export_command", ("run",)),
     "profile": ("machine.profile_command", ("table",)),
+    "backbones": ("machine.backbones_command", ("names",)),
 }
 """Verb -> its function, as MODULE.NAME of this package, and its positional parameters. Only that module is loaded."""
 
@@ -171,14 +172,19 @@ def _verb_parser(verb: str) -> _Parser:
     parser = _Parser(description="\n\n".join(description), allow_abbrev=False)
     for name in positional:
         kind = parameters[name].annotation
-        several = kind in (list[Path], list[Path] | None)
-        action = parser.add_argument(name, type=Path, nargs="+" if several else None, help=explained.get(name))
+        of_text = kind == list[str] | None
+        several = "+" if kind in (list[Path], list[Path] | None) else "*" if of_text else None
+        action = parser.add_argument(name, type=str if of_text else Path, nargs=several, help=explained.get(name))
         action.required = type(None) not in get_args(kind)
     parser.add_argument("--config", action=_Recipe, help="A recipe: a YAML file with any of these options.")
     switches = [name for name, parameter in parameters.items() if parameter.annotation is bool]
     for name in switches:
         parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=explained.get(name))
-    repeated = [name for name, parameter in parameters.items() if parameter.annotation == list[str] | None]
+    repeated = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.annotation == list[str] | None and name not in positional
+    ]
     for name in repeated:
         parser.add_argument(f"--{name}", type=str, action="append", default=None, help=explained.get(name))
     by_hand = {*positional, *switches, *repeated}
@@ -194,7 +200,11 @@ def _usage(verb: str, parser: _Parser) -> str:
     for action in parser._actions:
         metavar = (action.dest.rpartition(".")[2]).upper()
         if not action.option_strings:
-            words += [metavar, f"[{metavar} ...]"] if action.nargs == "+" else [metavar]
+            words += (
+                [metavar, f"[{metavar} ...]"]
+                if action.nargs == "+"
+                else [f"[{metavar} ...]" if action.nargs == "*" else metavar]
+            )
         elif action.required and action.default is None:
             words += [action.option_strings[0], metavar]
     return " ".join(words)

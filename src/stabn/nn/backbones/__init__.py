@@ -25,9 +25,8 @@ def backbone_class(name: str) -> type[Backbone]:
         return TRANSFORMERS[name]
     if name.partition("/")[0] == "timm":
         return TimmFrames
-    raise UserError(
-        f"architecture: got {name!r}, expected one of {', '.join(ARCHITECTURES)}; `stabn backbones` lists them"
-    )
+    known = ", ".join((*ARCHITECTURES, *VIDEO_ARCHITECTURES, *TRANSFORMERS))
+    raise UserError(f"architecture: got {name!r}, expected one of {known}, or timm/NAME; `stabn backbones` lists them")
 
 
 def build_backbone(
