@@ -69,7 +69,7 @@ def test_after_sigkill_every_row_that_is_listed_is_whole_and_writing_goes_on(tmp
 
 def test_rows_of_another_shape_are_refused_by_the_folder(tmp_path):
     FeatureStore(tmp_path, SHAPE)
-    with pytest.raises(UserError, match="about.json"):
+    with pytest.raises(UserError, match=r"about\.json"):
         FeatureStore(tmp_path, FeatureShape((2, 3, 2, 3), (0, 0), "float16"))
 
 
