@@ -136,7 +136,7 @@ def recorded_normalisation(source: Path | str) -> tuple[Triple, Triple] | None:
         return None
     recorded = read_config(source)[1]["preprocessing"] or {}
     mean, std = recorded.get("mean"), recorded.get("std")
-    if not all(isinstance(value, list) and len(value) == 3 for value in (mean, std)):
+    if not (isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3):
         return None
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
