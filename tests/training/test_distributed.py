@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stabn.cli.main import main
+
 TRAIN = [
     "--preprocessing.sampling.mode=uniform",
     "--preprocessing.sampling.frames=8",
@@ -59,8 +61,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def runs(tabletop, tmp_path_factory) -> dict[int, Path]:
     """Number of processes -> their run."""
     outs = {count: tmp_path_factory.mktemp("runs") / str(count) for count in (1, 2)}
-    for count, out in outs.items():
-        run(train(tabletop, out, count, "--engine.precision=64-true"))
+    main(train(tabletop, outs[1], 1, "--engine.precision=64-true")[3:])
+    run(train(tabletop, outs[2], 2, "--engine.precision=64-true"))
     return outs
 
 
@@ -74,15 +76,13 @@ def test_two_processes_learn_the_weights_that_one_does_with_the_same_batches_and
         assert two == pytest.approx(one, abs=1e-5)
 
 
-def test_in_evaluation_each_clip_counts_once(runs, tmp_path):
-    files, outputs = [], []
-    for processes in (1, 2):
-        file = tmp_path / f"{processes}.json"
-        devices = ("--engine.accelerator=cpu", f"--engine.devices={processes}")
-        words = ("evaluate", str(runs[1]), *devices, "--json", str(file))
-        outputs.append(run(command(processes, *words)))
-        files.append(json.loads(file.read_text()))
-    assert files[0] == files[1]
+def test_in_evaluation_each_clip_counts_once(runs, tmp_path, capsys):
+    words = ["evaluate", str(runs[1]), "--engine.accelerator=cpu", "--json"]
+    files = [tmp_path / "1.json", tmp_path / "2.json"]
+    main([*words, str(files[0]), "--engine.devices=1"])
+    outputs = [capsys.readouterr().out, run(command(2, *words, str(files[1]), "--engine.devices=2"))]
+    one, two = (json.loads(file.read_text()) for file in files)
+    assert one == two
     assert outputs[0].splitlines()[-3:] == outputs[1].splitlines()[-3:], "one process speaks for both"
 
 
