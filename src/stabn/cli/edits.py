@@ -35,7 +35,7 @@ def studio_command(
     browser: bool = False,
     max_upload_mb: int = 512,
     memory_mb: int = 1024,
-    data: DataSource | None = None,
+    data: DataSource = DataSource(),  # noqa: B008
 ) -> dict[str, Any]:
     """Correct a run's mistakes in the browser: see when and where it looked, paint when it should, fine-tune.
 
@@ -89,7 +89,7 @@ def simulate_edits_command(
     constant: float | None = None,
     seed: int = 0,
     author: str = "simulated",
-    data: DataSource | None = None,
+    data: DataSource = DataSource(),  # noqa: B008
 ) -> dict[str, Any]:
     """Simulate the edits of a person who knows the truth, or of one who makes mistakes.
 
@@ -134,7 +134,10 @@ def simulate_edits_command(
     }
 
 
-def check_edits_command(project: Path, data: DataSource | None = None) -> dict[str, Any]:
+def check_edits_command(
+    project: Path,
+    data: DataSource = DataSource(),  # noqa: B008
+) -> dict[str, Any]:
     """Check a project's edits file and its videos, count the edited clips, and measure how far people agree.
 
     Every video has to be the one in which the clip was collected: the same frames at the same times, of the same size.
@@ -160,7 +163,7 @@ def check_edits_command(project: Path, data: DataSource | None = None) -> dict[s
     }
 
 
-def _check_files(project: Project, data: DataSource | None) -> None:
+def _check_files(project: Project, data: DataSource) -> None:
     """Name every clip whose video is missing or is not the one that was edited; a UserError if there are any."""
     samples = {sample.clip_id: sample for sample in project_data(project, data).full_table().samples}
     absent = [clip.clip_id for clip in project.clips if clip.clip_id not in samples]
@@ -234,7 +237,7 @@ def collect_command(
     recognised: bool = False,
     max_clips: int | None = None,
     folds: int = 0,
-    data: DataSource | None = None,
+    data: DataSource = DataSource(),  # noqa: B008
     batch_size: int = 16,
     workers: int = 0,
     engine: EngineRecipe = EngineRecipe(devices="1"),  # noqa: B008

@@ -50,7 +50,7 @@ def evaluate_command(
     max_clips: int | None = 100,
     truth: Path | None = None,
     seed: int = 0,
-    data: DataSource | None = None,
+    data: DataSource = DataSource(),  # noqa: B008
     batch_size: int = 16,
     workers: int = 0,
     engine: EngineRecipe = EngineRecipe(devices="1"),  # noqa: B008
@@ -102,7 +102,7 @@ def evaluate_command(
             **options,
         )
     predictions, class_names = predict_split(opened, split, clips=clips, crops=crops, attention=attention, **options)
-    training = None if data is not None else _training_counts(opened, class_names)
+    training = None if data.annotations else _training_counts(opened, class_names)
     evaluation = accuracy(predictions, class_names, split=split, training=training)
     print_accuracy(evaluation)
     if faithfulness:
@@ -124,7 +124,7 @@ def compare_command(
     control: Path | None = None,
     split: str = "validation",
     truth: Path | None = None,
-    data: DataSource | None = None,
+    data: DataSource = DataSource(),  # noqa: B008
     methods: str | None = None,
     out: Path | None = None,
     faithfulness: bool = False,
@@ -182,7 +182,7 @@ def report_command(
     truth: Path | None = None,
     split: str = "validation",
     examples: int = 6,
-    data: DataSource | None = None,
+    data: DataSource = DataSource(),  # noqa: B008
 ) -> dict[str, Any]:
     """Write one HTML page that opens offline: curves, before / control / after, confusion, example clips.
 

@@ -85,7 +85,7 @@ def finetune_command(
     correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
     where: Path | None = None,
     changed: Changed = "fail",
-    data: DataSource | None = None,
+    data: DataSource = DataSource(),  # noqa: B008
     augmentation: Augmentation = SMALL_AUGMENTATION,
     optimizer: OptimizerRecipe = SMALL_FINETUNING,
     loader: LoaderRecipe = LoaderRecipe(),  # noqa: B008

@@ -86,7 +86,7 @@ def changed_files(
     """
     known = [clip for clip in clips if clip.clip_id in samples]
     with closing(Reader()) as reader:
-        for clip in tqdm(known, desc="comparing files", unit=" clips", delay=2, leave=False):
+        for clip in tqdm(known, desc="comparing files", unit=" clips", delay=2, disable=None, leave=False):
             sample = samples[clip.clip_id]
             if not os.path.exists(sample.path):
                 continue  # counted and named as every missing video is
