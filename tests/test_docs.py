@@ -12,7 +12,7 @@ from stabn.cli import train as verbs
 from stabn.cli.main import main
 from stabn.cli.verbs import VERBS, _verb_parser
 from stabn.data.tabletop.acts import ACTS
-from stabn.nn import ARCHITECTURES
+from stabn.nn.backbones.resnet3d import ARCHITECTURES
 from stabn.records import Edit
 from stabn.training.recipes import SMALL_FINETUNING, SMALL_OPTIMIZER
 

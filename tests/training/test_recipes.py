@@ -17,7 +17,8 @@ from stabn.data.video.clip import write_video
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import predict_split
-from stabn.nn import ARCHITECTURES, STABN, Output, load_pretrained, recognition_loss
+from stabn.nn import STABN, Output, load_pretrained, recognition_loss
+from stabn.nn.backbones.resnet3d import ARCHITECTURES
 from stabn.runs import network_preprocessing, open_run
 from stabn.training.module import TrainingModule, cosine_schedule
 from stabn.training.recipes import OptimizerRecipe
