@@ -200,7 +200,7 @@ def test_another_job_in_the_folder_is_refused_in_one_line(trained, plain, archiv
         table.write_text("\n".join(changed) + "\n")
         check_refused(r"14 of .*clips\.csv", table=table)
     check_refused(r"weights.* --out", run=plain)
-    check_refused(r"part_clips \(4, now 5\)", part_clips=5)
+    check_refused("part_clips = 4, now 5", part_clips=5)
     with FileLock(out / ".lock"):  # of another command that is at work
         check_refused(re.escape(str(out)))
     assert files_of(out) == before
