@@ -38,8 +38,13 @@ METHODS = (*EXPLAINERS, *REFERENCE_METHODS)
 
 
 def methods_of(model: VideoNetwork) -> tuple[str, ...]:
-    """The methods that fit a network; the plain network has no attention and no attention branch."""
-    return METHODS if has_attention(model) else tuple(m for m in METHODS if not m.startswith("attention"))
+    """The methods that fit a network: attention needs the branch, and CAM a classifier of the maps' mean."""
+    return tuple(
+        method
+        for method in METHODS
+        if (has_attention(model) or not method.startswith("attention"))
+        and (method != "cam" or model.backbone.linear is not None)
+    )
 
 
 def check_methods(model: VideoNetwork, methods: Sequence[str]) -> None:

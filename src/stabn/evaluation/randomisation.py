@@ -73,7 +73,7 @@ def measure_randomisation(
     def clip_tensor(batch: ClipBatch) -> Tensor:
         return network.clips(batch).to(weights.dtype)
 
-    with torch.inference_mode():
+    with torch.no_grad():  # Grad-CAM needs them as plain tensors
         classes = [model(clip_tensor(batch)).logits.argmax(1) for batch in clips]
 
     def explain_all() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
