@@ -8,7 +8,7 @@ convolution's by some 1e-5 of its standard deviation; in bfloat16 it would be us
 
 Features are channels last throughout: (B, C, T, H, W) whose memory is (B, T, H, W, C).
 
-Shape suffixes: n tiles of four outputs, c and d channels in and out; the rest as in `stabn.nn.resnet3d`.
+Shape suffixes: n tiles of four outputs, c and d channels in and out; the rest as in `stabn.nn.backbones.resnet3d`.
 """
 
 import torch

@@ -15,6 +15,7 @@ from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions, predict
 from stabn.runs import Run, network_preprocessing, open_run
+from stabn.training.kept_features import with_features_of
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
 from stabn.training.train import train
 
@@ -90,7 +91,7 @@ def predict_out_of_fold(
             network=NetworkRecipe(**recipe["network"]),
             augmentation=Augmentation(**recipe["augmentation"]),
             optimizer=OptimizerRecipe.from_json(recipe["optimizer"]),
-            loader=LoaderRecipe(**recipe["loader"]),
+            loader=with_features_of(run, LoaderRecipe(**recipe["loader"])),
             engine=engine or EngineRecipe(),
             seed=recipe["seed"],
             held_out=[sample.clip_id for sample in held_out],

@@ -20,6 +20,7 @@ from stabn.nn import has_attention
 from stabn.records import Edit
 from stabn.runs import Run, network_preprocessing
 from stabn.training.datamodule import total_steps
+from stabn.training.kept_features import with_features_of
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.module import TrainingModule
 from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimizerRecipe
@@ -107,6 +108,7 @@ def finetune(
     edits = {clip_id: edit for clip_id, edit in edits.items() if clip_id in usable}
     # A run whose extractor is frozen says how many views of a clip its kept features have.
     is_frozen = "views" in run.recipe
+    loader = with_features_of(run, loader) if is_frozen else loader
     if correction.init == "scratch" and correction.freeze == "extractor" and not is_frozen:
         raise UserError(
             "correction.freeze: got extractor with init scratch, which has no trained extractor; give none, or a run "

@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,22 @@ from stabn.engine.trainer import shard_indices
 from stabn.errors import UserError
 from stabn.nn import VideoNetwork
 from stabn.nn.backbone import TokenMap, map_of
+from stabn.runs import Run
 from stabn.training.datamodule import ClipDataModule
 from stabn.training.recipes import LoaderRecipe
 
 logger = logging.getLogger(__name__)
+
+FEATURES = "features"
+"""The folder of the stores, beside the runs that share them."""
+
+
+def with_features_of(run: Run, loader: LoaderRecipe) -> LoaderRecipe:
+    """The recipe with the folder of a run's kept features, where that can be written and the recipe names no other."""
+    folder = Path(run.recipe.get("loader", {}).get("features") or run.folder.absolute().parent / FEATURES)
+    if loader.features or not os.access(folder, os.W_OK):
+        return loader
+    return replace(loader, features=str(folder))
 
 
 class KeepFeatures(Callback):
@@ -35,7 +49,7 @@ class KeepFeatures(Callback):
     Interrupted, it goes on where it was. Clips that cannot be read have no features; the training skips them as usual.
 
     Args:
-        folder: of the stores; each extractor's is in a folder of its own, named by its weights.
+        folder: of the stores; each extractor's is in a folder of its own, named by its weights and the shape of rows.
         loader: views, precision and size of the store, and how clips are read.
     """
 
@@ -59,7 +73,9 @@ class KeepFeatures(Callback):
         dtype = "float32" if self.loader.features_precision == "32" else "float16"
         store: FeatureStore | None = None
         for name, (dataset, views) in datasets.items():
-            store = store or FeatureStore(self._folder_of(model), self._shape(model, dataset, dtype))
+            if store is None:
+                shape = self._shape(model, dataset, dtype)
+                store = FeatureStore(self._folder_of(model, shape), shape)
             missing = missing_views(dataset, store, views)
             rows = {key: (dataset, views) for key, (dataset, views) in datasets.items()}
             if name == "train":
@@ -71,8 +87,10 @@ class KeepFeatures(Callback):
         data_module.training_set = KeptDataset(data_module.training_set, store)  # type: ignore[assignment]
         data_module.validation_set = KeptDataset(data_module.validation_set, store)  # type: ignore[assignment]
 
-    def _folder_of(self, model: VideoNetwork) -> Path:
-        return self.folder / f"{model.architecture.replace('/', '-')}-{extractor_digest(model)}"
+    def _folder_of(self, model: VideoNetwork, shape: FeatureShape) -> Path:
+        rows = "x".join(map(str, shape.map))
+        name = f"{model.architecture.replace('/', '-')}-{extractor_digest(model)}-{rows}-{shape.dtype}"
+        return self.folder / name
 
     @staticmethod
     def _shape(model: VideoNetwork, dataset: VideoDataset, dtype: Any) -> FeatureShape:
@@ -124,7 +142,8 @@ class KeepFeatures(Callback):
             collate_fn=list,
             worker_init_fn=init_reader_process,
         )
-        with tqdm(total=len(missing), desc=f"features, {name}", unit="clip", disable=not trainer.is_global_zero) as bar:
+        hidden = None if trainer.is_global_zero else True  # None: on a terminal only
+        with tqdm(total=len(missing), desc=f"features, {name}", unit="clip", disable=hidden) as bar:
             for items in loader:
                 if (number := stop_requested()) is not None:
                     kept = f"features of {len(store)} clips and views are kept"

@@ -22,7 +22,7 @@ class NetworkRecipe:
         backbone: the base network, one of `stabn backbones`: small, tiny, fine (maps twice as fine), small-deep or
             fine-deep for a 2-core CPU; resnet18, 34, 50, 101 or 152 as in the official code; timm/NAME for any 2D
             network of timm; and the video networks of torchvision and transformers.
-        attention: with the attention branch (ST-ABN); False trains the plain 3D ResNet, the baseline.
+        attention: with the attention branch (ST-ABN); False trains the base network alone, the baseline.
         mechanism: paper is Eqs. 1 to 3; gated (ours) multiplies all features by the temporal attention, and gated-both
             by the spatial attention, too.
         dropout: before the classifiers of both branches, 0 to less than 1.

@@ -38,7 +38,7 @@ from stabn.runs import read_run, write_run
 from stabn.training.callbacks import LossCurves, ProgressFile, SkippedClips, TimedCheckpoint
 from stabn.training.datamodule import ClipDataModule, total_steps
 from stabn.training.distributed import SyncBatchNorm, process_count
-from stabn.training.kept_features import KeepFeatures
+from stabn.training.kept_features import FEATURES, KeepFeatures
 from stabn.training.loggers import MetricsLogger, TrackingRecipe
 from stabn.training.module import TrainingModule
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
@@ -48,7 +48,6 @@ logger = logging.getLogger(__name__)
 SAVE_EVERY = timedelta(minutes=2)
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
-FEATURES = "features"
 SKIPPED = "skipped.json"
 
 
