@@ -100,6 +100,14 @@ def test_every_setting_has_a_reason_and_is_in_the_line(without_bf16):
         assert reason.partition(":")[0] in line
 
 
+def test_the_line_names_folding_and_winograd_for_networks_that_have_them_alone(without_bf16, caplog):
+    caplog.set_level("INFO", "stabn")
+    device._log_once.cache_clear()
+    for can_fold in (True, False):
+        EngineRecipe(accelerator="cpu").log_settings(can_fold=can_fold)
+    assert [("batch norm" in line, "Winograd" in line) for line in caplog.messages] == [(True, True), (False, False)]
+
+
 def test_the_reason_of_a_precision_is_the_device_or_the_option(with_bf16):
     assert device.explain_settings(device.compute_settings("cpu"))[0].startswith("bf16-mixed: ")
     assert "--engine.precision" in device.explain_settings(device.compute_settings("cpu", "32-true"))[0]

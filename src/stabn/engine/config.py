@@ -39,10 +39,16 @@ class EngineRecipe:
         """Whether freed memory is kept by the process: faster, but the heap has gaps."""
         return self.fast and not self.activation_checkpointing
 
-    def log_settings(self) -> None:
-        """Log once per process how the fast path computes on this machine."""
+    def log_settings(self, *, can_fold: bool = True) -> None:
+        """Log once per process how the fast path computes on this machine.
+
+        Args:
+            can_fold: whether the network has a copy for fast inference (`supports_fast_inference`).
+        """
         if self.fast:
             settings = compute_settings(self.accelerator, self.precision)
+            if not can_fold:
+                settings |= {"folded": False, "winograd": False}
             settings["keeps_memory"] = settings["keeps_memory"] and self.keeps_memory()
             _log_once(describe_settings(settings))
 

@@ -54,8 +54,9 @@ def compute_settings(accelerator: str = "auto", precision: str = "auto") -> dict
     """The settings of the fast path on this machine.
 
     Returns:
-        {"device", "precision": resolved, "bf16": whether bfloat16 is faster, "winograd": whether prediction uses it,
-        "keeps_memory": whether freed memory can be kept}.
+        {"device", "precision": resolved, "bf16": whether bfloat16 is faster, "folded": whether prediction folds batch
+        norm into convolutions, "winograd": whether it uses Winograd's, "keeps_memory": whether freed memory can be
+        kept}. Only some base networks can be folded (`stabn.nn.fast_inference`).
     """
     device = device_of(accelerator)
     resolved = resolve_precision(precision, accelerator)
@@ -63,6 +64,7 @@ def compute_settings(accelerator: str = "auto", precision: str = "auto") -> dict
         "device": device.type,
         "precision": resolved,
         "bf16": bf16_is_faster(device),
+        "folded": resolved in DTYPES,
         "winograd": device.type == "cpu" and resolved == "32-true",
         "keeps_memory": device.type == "cpu" and mallopt() is not None,
     }
@@ -81,7 +83,7 @@ def _reasons(settings: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str
     if settings["keeps_memory"]:
         general["freed memory is kept"] = "the system need not clear pages again and again"
     prediction = {}
-    if precision in DTYPES:
+    if settings["folded"]:
         prediction["batch norm in the convolutions"] = "features are moved through memory once less"
     if settings["winograd"]:
         prediction["Winograd's convolutions"] = "half or a quarter of the multiplications"

@@ -184,10 +184,11 @@ def build_predictor(model: Network, engine: EngineRecipe, **options: Any) -> tup
     Raises:
         UserError: this machine has no such engine.
     """
-    engine.log_settings()
+    can_fold = supports_fast_inference(model)
+    engine.log_settings(can_fold=can_fold)
     precision = engine.resolved_precision()
     # A copy has its precision in its weights; autocast would only convert everything back and forth.
-    autocast: Any = "32-true" if engine.fast and precision in DTYPES and supports_fast_inference(model) else precision
+    autocast: Any = "32-true" if engine.fast and precision in DTYPES and can_fold else precision
     trainer = build_trainer(replace(engine, precision=autocast), **options)
     return for_inference(model, precision, trainer.strategy.root_device, fast=engine.fast), trainer
 

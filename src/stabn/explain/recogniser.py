@@ -26,7 +26,7 @@ from stabn.explain.render import contact_sheet, write_explanation
 from stabn.files import atomic_write, write_json
 from stabn.memory import keep_freed_memory
 from stabn.nn import Output, VideoNetwork, has_attention, load_pretrained
-from stabn.nn.fast_inference import for_inference
+from stabn.nn.fast_inference import for_inference, supports_fast_inference
 from stabn.records import Record
 from stabn.runs import network_class_names, network_preprocessing
 
@@ -148,7 +148,7 @@ class Recogniser:
     @cached_property
     def _predictor(self) -> VideoNetwork:
         """The network as it answers fastest; in double precision the network itself."""
-        self._engine.log_settings()
+        self._engine.log_settings(can_fold=supports_fast_inference(self.network))
         if self._engine.keeps_memory():
             keep_freed_memory()
         precision = self._engine.resolved_precision()

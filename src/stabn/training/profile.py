@@ -28,6 +28,7 @@ from stabn.engine.config import EngineRecipe
 from stabn.engine.device import core_count, device_of
 from stabn.engine.trainer import build_trainer, progress_bar, silence_lightning
 from stabn.errors import UserError
+from stabn.nn.fast_inference import supports_fast_inference
 from stabn.training.datamodule import ClipDataModule, ResumableLoader, loader_options
 from stabn.training.distributed import SyncBatchNorm
 from stabn.training.module import TrainingModule
@@ -113,7 +114,7 @@ def time_step(module: TrainingModule, data_module: ClipDataModule, engine: Engin
             pass
     profiler = _StepProfiler(device, steps, max(WARM_UP, module.optimizer.accumulate))
     module.configure_engine(engine)
-    engine.log_settings()
+    engine.log_settings(can_fold=supports_fast_inference(module.model))
     with silence_lightning(), TemporaryDirectory() as folder:
         trainer = build_trainer(
             engine,
