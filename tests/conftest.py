@@ -51,7 +51,8 @@ def one_line(capsys: pytest.CaptureFixture[str]):
             main([str(argument) for argument in arguments])
         assert stopped.value.code == 2
         message = capsys.readouterr().err
-        told = [line for line in message.splitlines() if not line.startswith(("epoch ", "fast path ", "note: "))]
+        others = ("epoch ", "fast path ", "features: ", "note: ")
+        told = [line for line in message.splitlines() if not line.startswith(others)]
         assert len(told) == 1, message
         return told[0]
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from stabn.data.class_balance import balanced_weights
 from stabn.data.clip_batch import ClipBatch, collate
 from stabn.data.dataset import VideoDataset
+from stabn.data.feature_store import KeptDataset
 from stabn.data.quality.unreadable import SkipUnreadable
 from stabn.data.video.reader import Reader, init_reader_process
 from stabn.engine.device import core_count
@@ -88,7 +89,7 @@ class ResumableLoader(DataLoader[ClipBatch]):
 
     def __init__(
         self,
-        dataset: VideoDataset,
+        dataset: VideoDataset | KeptDataset,
         batch_size: int,
         workers: int,
         trainer: Trainer | None = None,

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from stabn.data.clip_batch import ClipBatch, SkippedClip
 from stabn.data.dataset import VideoDataset
+from stabn.data.feature_store import KeptDataset
 from stabn.data.video.rgb_frames import NoSuchFrameError
 from stabn.data.video.subprocess_worker import StoppedError
 from stabn.errors import UserError, join_names
@@ -34,7 +35,7 @@ class SkipUnreadable(Dataset[ClipBatch]):
         dataset: the clips.
     """
 
-    def __init__(self, dataset: VideoDataset) -> None:
+    def __init__(self, dataset: VideoDataset | KeptDataset) -> None:
         self.dataset = dataset
         self._stopped: dict[str, SkippedClip] = {}
 
