@@ -33,6 +33,7 @@ from stabn.errors import NotFiniteError, UserError, list_differences
 from stabn.files import is_first_process, lock_folder
 from stabn.nn import STABN, PlainNetwork, VideoNetwork, imagenet_state_dict, load_imagenet
 from stabn.nn.backbones import backbone_class
+from stabn.nn.fast_inference import supports_fast_inference
 from stabn.nn.weights import start_from
 from stabn.runs import read_run, write_run
 from stabn.training.callbacks import LossCurves, ProgressFile, SkippedClips, TimedCheckpoint
@@ -381,7 +382,7 @@ def fit_network(
         *progress_bar(),
     ]
     module.configure_engine(engine)
-    engine.log_settings()
+    engine.log_settings(can_fold=supports_fast_inference(module.model))
     if engine.precision == "64-true":
         module.double()  # Lightning does this only after it has read the checkpoint, whose weights would be rounded
     with silence_lightning():
