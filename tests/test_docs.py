@@ -12,9 +12,9 @@ from stabn.cli import train as verbs
 from stabn.cli.main import main
 from stabn.cli.verbs import VERBS, _verb_parser
 from stabn.data.tabletop.acts import ACTS
-from stabn.nn.backbones.resnet3d import ARCHITECTURES
+from stabn.nn.backbones import ARCHITECTURES, TRANSFORMERS, VIDEO_ARCHITECTURES, backbone_class
 from stabn.records import Edit
-from stabn.training.recipes import SMALL_FINETUNING, SMALL_OPTIMIZER
+from stabn.training.recipes import SMALL_FINETUNING, SMALL_OPTIMIZER, NetworkRecipe
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -77,6 +77,22 @@ def test_every_command_and_program_for_own_videos_works_as_printed(user_folder, 
     assert "<video" in Path("report.html").read_text()
     assert Path("sheet.png").stat().st_size
     assert names["what_if"].shape == names["logits"].shape == (1, len(ACTS))
+
+
+def test_the_page_of_base_networks_names_all_of_them_and_its_cheap_commands_work(user_folder):
+    page = ROOT / "docs" / "backbones.md"
+    cheap = ["--preprocessing.crop", "32", "--loader.views", "1", *TINY]
+    for _, content in blocks(page, "sh"):
+        for words in commands(content):
+            main([*words, *(cheap if words[0] == "train" else [])])
+    assert NetworkRecipe(**json.loads(Path("runs/lite0/run.json").read_text())["recipe"]["network"]).keeps_features
+    text = page.read_text().replace("\\\n", " ")
+    assert [n for n in (*ARCHITECTURES, *VIDEO_ARCHITECTURES, *TRANSFORMERS) if f"`{n}`" not in text] == []
+    own = {"runs/lite0", "weights/videomae", "SLOW_8x8_R50.pyth"}
+    given = re.findall(r"--network\.backbone (\S+) +--network\.weights (\S+)", text)
+    assert len(given) == 8
+    for name, weights in given:
+        assert weights in own | {one.name for one in backbone_class(name).published(name)}, (name, weights)
 
 
 def test_the_two_commands_of_the_readme_are_in_the_makefile():
