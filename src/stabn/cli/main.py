@@ -114,7 +114,7 @@ def _robust_output() -> Iterator[_Output]:
     if not is_first_process():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
     output = _Output(sys.stdout)
-    sys.stdout, sys.stderr = output, _Output(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = output, _Output(sys.stderr)
     try:
         yield output
     finally:

@@ -43,8 +43,8 @@ def print_accuracy(evaluation: Mapping[str, Any]) -> None:
     trivial = evaluation["majority"]
     baseline = (f"{trivial['top1']:.1%}", f"{trivial['mean_class_accuracy']:.1%}")
     rows.append((f"always {trivial['class']!r}", *baseline, "", ""))
-    measured, classes = sum(c["count"] > 0 for c in evaluation["classes"]), len(evaluation["classes"])
-    top1 = "top-1" if measured == classes else f"top-1 of {measured} of {classes} classes"
+    measured, known = sum(c["count"] > 0 for c in evaluation["classes"]), len(evaluation["classes"])
+    top1 = "top-1" if measured == known else f"top-1 of {measured} of {known} classes"
     print_table(("", top1, "mean class accuracy", "top-5", "calibration error"), rows)
     classes = [(c["name"], c["count"], _span(c, ".1%", "top1")) for c in evaluation["classes"]]
     print_table(("class", "clips", "top-1"), classes)

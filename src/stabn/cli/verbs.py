@@ -187,7 +187,7 @@ def _verb_parser(verb: str) -> _Parser:
     ]
     for name in repeated:
         parser.add_argument(f"--{name}", type=str, action="append", default=None, help=explained.get(name))
-    by_hand = {*positional, *switches, *repeated}
+    by_hand: set[str | int] = {*positional, *switches, *repeated}
     parser.add_function_arguments(function, as_group=False, skip=by_hand, sub_configs=False)
     parser.add_argument("--json", type=Path | None, default=None, help="Also write the result to this file, as JSON.")
     parser.usage = _usage(verb, parser)

@@ -85,8 +85,8 @@ def near_doubles(counts: Mapping[str, int]) -> Iterator[str]:
                 if sign.isalpha():  # "level 3" is no slip for "level 2"
                     by_rest[letters[:i] + letters[i + 1 :]].add(letters)
     pairs = {pair for similar in by_rest.values() for pair in combinations(sorted(similar), 2)}
-    for pair in sorted(pairs):
-        one, other = sorted((by_letters[letters][0] for letters in pair), key=lambda name: -counts[name])
+    for first, second in sorted(pairs):
+        one, other = sorted((by_letters[letters][0] for letters in (first, second)), key=lambda name: -counts[name])
         if 0 < _RARE * counts[other] <= counts[one]:
             yield f"{_counted(one, counts)} and {_counted(other, counts)} differ by a letter"
 

@@ -45,9 +45,13 @@ def accuracy(
     figures = {
         name: scores if scores is None else _figures(scores, predictions.labels) for name, scores in branches.items()
     }
-    rounded = {name: of and {key: _rounded(value.mean) for key, value in of.items()} for name, of in figures.items()}
+    rounded = {
+        name: None if of is None else {key: _rounded(value.mean) for key, value in of.items()}
+        for name, of in figures.items()
+    }
     perception = rounded["perception"]
     assert perception is not None
+    top1, mean_class = perception["top1"], perception["mean_class_accuracy"]
     by_split = ({} if training is None else {"train": training}) | {split: counts}
     return {
         "num_clips": len(correct),
@@ -58,7 +62,7 @@ def accuracy(
         "notes": [
             *missing_class_notes(by_split, class_names),
             *single_clip_notes(by_split, class_names),
-            *baseline_notes(split, perception["top1"], perception["mean_class_accuracy"], counts, class_names),
+            *baseline_notes(split, top1, mean_class, counts, class_names),
         ],
         "calibration": {
             name: None if scores is None else calibration(scores, predictions.labels)

@@ -100,7 +100,9 @@ class KeepFeatures(Callback):
         with torch.no_grad():
             features = model.encode(torch.zeros(1, 3, frames, crop, crop, device=parameter.device).to(parameter.dtype))
         tokens = features.tokens.shape[1:] if isinstance(features, TokenMap) else (0, 0)
-        return FeatureShape(tuple(map_of(features).shape[1:]), tuple(tokens), dtype)
+        channels, steps, height, width = map_of(features).shape[1:]
+        count, token_channels = tokens
+        return FeatureShape((channels, steps, height, width), (count, token_channels), dtype)
 
     def _check_room(self, store: FeatureStore, rows: int) -> None:
         gigabytes = rows * store.shape.row_bytes / 1e9

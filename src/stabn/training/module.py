@@ -37,8 +37,11 @@ class MeanClassAccuracy(MulticlassAccuracy):
 
     def compute(self) -> Tensor:
         """A scalar in 0..1; 0 without clips."""
-        clips_k = self.tp + self.fn
-        return (self.tp / clips_k.clamp(min=1)).sum() / clips_k.count_nonzero().clamp(min=1)
+        right_k, wrong_k = self.tp, self.fn
+        assert isinstance(right_k, Tensor)
+        assert isinstance(wrong_k, Tensor)
+        clips_k = right_k + wrong_k
+        return (right_k / clips_k.clamp(min=1)).sum() / clips_k.count_nonzero().clamp(min=1)
 
 
 class TrainingModule(LightningModule):

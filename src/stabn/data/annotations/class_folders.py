@@ -18,7 +18,8 @@ def read_class_folders(folder: Path) -> Listing:
     Raises:
         UserError: a folder cannot be listed, or there is no clip.
     """
-    paths, others = [], []
+    paths: list[Path] = []
+    others: list[str] = []
     for found, names in walk_clips(folder):
         paths += [path.relative_to(folder) for path in found]
         others += names

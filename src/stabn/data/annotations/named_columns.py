@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from stabn.data.annotations.columns import Columns, clips_in_rows, with_usual_splits
 from stabn.data.annotations.listing import Listing, make_listing
@@ -21,7 +22,8 @@ def read_named_columns(files: Sequence[tuple[Path, str]], videos: Path | None, c
     Raises:
         UserError: a file cannot be read or is empty, or lacks a column.
     """
-    clips, notes = [], []
+    clips: list[Any] = []
+    notes: list[str] = []
     for file, split in files:
         table = read_rows(file)
         usual = columns.with_usual_names(table.heading)

@@ -110,7 +110,8 @@ def decode(path: Path | str, start: SeekTarget | None = None) -> Generator[Decod
                         f"{size[0]}x{size[1]}; {_REENCODE}"
                     )
                 aspect = _pixel_aspect(container, stream, decoder)
-                previous, display = display, _display(path, frame, aspect)
+                previous: Display | None = display
+                display = _display(path, frame, aspect)
                 if previous is not None and display != previous:
                     raise UserError(
                         f"{path}: frame {count} is shown turned or stretched otherwise than those before, as "
@@ -230,7 +231,7 @@ def packet_time(container: av.container.InputContainer, packet: av.Packet) -> in
 
 def clock_may_start_anew(container: av.container.InputContainer) -> bool:
     """Whether the times in files of this format may start anew, as where recordings were joined."""
-    return bool(container.format.flags & av.format.Flags.ts_discont.value)
+    return bool(container.format.flags & av.format.Flags.ts_discont.value)  # type: ignore[operator]
 
 
 def shown_in_stored_order(container: av.container.InputContainer) -> bool:

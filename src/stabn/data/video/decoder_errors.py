@@ -34,7 +34,8 @@ def choose_decoder(stream: av.VideoStream, first: av.Packet) -> av.VideoCodecCon
         return own
     frames = first.decode()
     own.flush_buffers()
-    if any(frame.side_data.get(Type.DISPLAYMATRIX) for frame in frames):  # only the decoder that the file opened knows
+    # only the decoder that the file opened knows it
+    if any(frame.side_data.get(Type.DISPLAYMATRIX) for frame in frames):  # type: ignore[call-overload]
         return own
     decoder = av.CodecContext.create("libvpx-vp9", "r")
     assert isinstance(decoder, av.VideoCodecContext)

@@ -44,7 +44,7 @@ def frame_display(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> Displa
     Raises:
         ValueError: the pixels are so far from square that the frame would be larger than any that is read.
     """
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
     turn = () if matrix is None else turning_filters(np.frombuffer(bytes(matrix), np.int32).tolist())
     width, height, aspect = frame.width, frame.height, Fraction(pixel_aspect or 1)
     if any(name == "transpose" for name, _ in turn):

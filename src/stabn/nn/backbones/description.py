@@ -6,8 +6,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from stabn.nn.backbone import PublishedWeights
-from stabn.nn.backbones import ARCHITECTURES, TRANSFORMERS, VIDEO_ARCHITECTURES, backbone_class
+from stabn.nn.backbones import backbone_class
+from stabn.nn.backbones.resnet3d import ARCHITECTURES
 from stabn.nn.backbones.timm_frames import LITE0
+from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES
+from stabn.nn.backbones.transformers_video import TRANSFORMERS
 
 LISTED = (
     *ARCHITECTURES,

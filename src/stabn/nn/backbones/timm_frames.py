@@ -96,18 +96,14 @@ class TimmFrames(Backbone):
     @classmethod
     def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
         """16 frames of the size that the network's weights were trained on."""
-        import timm
-
-        config = timm.get_pretrained_cfg(_timm_name(name))
+        config = _pretrained_config(name)
         size = options.get("size") or config.input_size[-1]
         return ClipFormat(16, size, tuple(config.mean), tuple(config.std), fixed_size=bool(config.fixed_input_size))
 
     @classmethod
     def published(cls, name: str) -> tuple[PublishedWeights, ...]:
         """Those of the registry's package for Lite0, then timm's own."""
-        import timm
-
-        config = timm.get_pretrained_cfg(_timm_name(name))
+        config = _pretrained_config(name)
         found = []
         if name == LITE0 and (spec := find_spec(_LITE0_MODULE)) is not None and spec.origin is not None:
             found.append(PublishedWeights("lite0", "ImageNet-1k", Path(spec.origin).parent / _LITE0_FILE, None))
@@ -166,7 +162,7 @@ class TimmFrames(Backbone):
             ) from None
         return dict(model.state_dict())
 
-    def _size_option(self) -> dict[str, int]:
+    def _size_option(self) -> dict[str, Any]:
         return {"img_size": self.format.size} if self.format.fixed_size else {}
 
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t h2 w2"]:
@@ -222,6 +218,14 @@ class _Positions(nn.ParameterDict):
         """The initial values of Dosovitskiy et al. 2021."""
         for value in self.values():
             nn.init.trunc_normal_(value, std=0.02)
+
+
+def _pretrained_config(name: str) -> Any:
+    """What timm knows of the weights of "timm/NAME"."""
+    own = _timm_name(name)
+    import timm
+
+    return timm.get_pretrained_cfg(own)
 
 
 def _timm_name(name: str) -> str:
