@@ -11,7 +11,7 @@ from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
 from stabn.training.module import TrainingModule
-from stabn.training.recipes import LoaderRecipe, OptimizerRecipe
+from stabn.training.recipes import LoaderRecipe, OptimizerRecipe, PreprocessingRecipe, SamplingRecipe
 
 FRAMES = 8
 QUICK = OptimizerRecipe(name="adamw", learning_rate=0.002, schedule="one-cycle", epochs=2, batch_size=4)
@@ -22,6 +22,8 @@ SETTINGS = {
     "engine": EngineRecipe(accelerator="cpu", devices="1"),
     "seed": 3,
 }
+COMMAND_SETTINGS = SETTINGS | {"preprocessing": PreprocessingRecipe(SamplingRecipe("uniform", FRAMES), 36, 32)}
+"""The same for the function behind `stabn train`."""
 
 
 @contextmanager

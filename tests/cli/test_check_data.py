@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from messages import names
-from small_run import QUICK, SETTINGS
+from small_run import COMMAND_SETTINGS, QUICK, SETTINGS
 
 from stabn.cli import train as verbs
 from stabn.cli.evaluate import evaluate_command
@@ -61,7 +61,7 @@ def test_what_is_found_is_printed_and_its_list_is_understood_by_training(clips, 
     assert report["exclude"] == list(BROKEN)
 
     capsys.readouterr()
-    report = verbs.train_command(tmp_path / "run", source(clips, "check/exclude.txt"), **BRIEF)
+    report = verbs.train_command(tmp_path / "run", source(clips, "check/exclude.txt"), **BRIEF | COMMAND_SETTINGS)
     assert not report.get("skipped")
     assert not (tmp_path / "run" / "skipped.json").exists()
     # The run knows what it was trained on, so the list need not be given again.

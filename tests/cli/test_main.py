@@ -149,7 +149,7 @@ def test_a_run_is_evaluated_and_its_figures_are_written(trained, tmp_path, capsy
     main(["evaluate", str(trained), "--clips", "2", "--json", str(tmp_path / "e.json")])
     figures = json.loads((tmp_path / "e.json").read_text())
     assert (figures["num_clips"], figures["clips"], np.sum(figures["confusion"])) == (14, 2, 14)
-    assert set(figures["perception"]) == set(figures["attention_branch"]) == {"top1", "top5"}
+    assert set(figures["perception"]) == set(figures["attention_branch"]) == {"top1", "top5", "mean_class_accuracy"}
     assert f"{figures['perception']['top1']:.1%}" in capsys.readouterr().out
 
 

@@ -25,7 +25,8 @@ def stubborn(trained, tmp_path):
             model.backbone.fc.bias[label] += 100
         model.save_pretrained(folder)
         value = json.loads((folder / "run.json").read_text())
-        (folder / "run.json").write_text(json.dumps(value | changes))
+        relative = {} if "data" in changes else {"relative": value["relative"]}
+        (folder / "run.json").write_text(json.dumps({**value, "relative": {}, **relative, **changes}))
         return folder
 
     return make

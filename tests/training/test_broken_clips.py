@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hanging import HangsOnSome
-from small_run import QUICK, SETTINGS, assert_same_training, power_fails_at
+from small_run import COMMAND_SETTINGS, QUICK, SETTINGS, assert_same_training, power_fails_at
 
 from stabn.cli import edits as edit_verbs
 from stabn.cli import explain as explaining_verbs
@@ -33,6 +33,7 @@ RECIPE = {
     "optimizer": replace(QUICK, epochs=2, batch_size=3),
     "loader": LoaderRecipe(),
 }
+IN_COMMANDS = {"preprocessing": COMMAND_SETTINGS["preprocessing"]}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("loader", [LoaderRecipe(), LoaderRecipe(cache=True), LoaderRecipe(workers=2)], ids=str)
 def test_a_broken_clip_is_left_out_named_once_and_counted(clips, tmp_path, capsys, caplog, steps, loader):
     source = break_clips(clips, *BROKEN, "13.mp4")
-    report = verbs.train_command(tmp_path / "run", source, **RECIPE | {"loader": loader})
+    report = verbs.train_command(tmp_path / "run", source, **RECIPE | {**IN_COMMANDS, "loader": loader})
     assert report["skipped"] == 3
     assert str(tmp_path / "run" / "skipped.json") in capsys.readouterr().out
     lines = skipped_lines(caplog)
@@ -95,7 +96,7 @@ def test_a_broken_clip_is_left_out_named_once_and_counted(clips, tmp_path, capsy
 
 def test_a_missing_video_is_a_broken_one_and_many_are_a_wrong_folder(clips, tmp_path):
     (clips / "1.mp4").unlink()
-    report = verbs.train_command(tmp_path / "run", DataSource(str(clips / "clips.csv")), **RECIPE)
+    report = verbs.train_command(tmp_path / "run", DataSource(str(clips / "clips.csv")), **RECIPE | IN_COMMANDS)
     assert report["skipped"] == 1
     (skipped,) = json.loads((tmp_path / "run" / "skipped.json").read_text())["clips"]
     assert skipped["reason"].startswith(f"{clips / '1.mp4'}: no such file")

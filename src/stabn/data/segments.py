@@ -92,7 +92,7 @@ def segment_frames(path: Path | str, segment: Segment | None, clip_id: str, read
     if segment is None:
         return range(reader.probe(path).num_frames)
     seconds = segment.end if segment.unit == "seconds" else None
-    count = int(segment.end) if segment.unit == "frames" and segment.end is not None else None
+    count = math.ceil(segment.end) if segment.unit == "frames" and segment.end is not None else None
     frames = segment.frames(reader.frame_times(path, seconds, count))
     if not frames:
         times = reader.frame_times(path)

@@ -103,19 +103,24 @@ class PreprocessingRecipe:
         """The preprocessing with the values of a base network where the recipe has none.
 
         Raises:
-            UserError: there is no such base network, or its weights cannot be read.
-            ValueError: a value is out of range.
+            UserError: there is no such base network, its weights cannot be read, or a value is out of range.
         """
         wanted = backbone_class(network.backbone).format_of(network.backbone, network.weights)
-        crop = self.crop or (wanted.size if self.resize is None else min(wanted.size, self.resize))
-        return Preprocessing(
-            Sampling(self.sampling.mode, self.sampling.frames or wanted.frames, self.sampling.stride),
-            resize=self.resize or crop * 9 // 8,
-            crop=crop,
-            mean=self.mean or wanted.mean,
-            std=self.std or wanted.std,
-            region=self.region,
-        )
+        crop = self.crop
+        if crop is None:
+            crop = wanted.size if self.resize is None else min(wanted.size, self.resize)
+        frames = wanted.frames if self.sampling.frames is None else self.sampling.frames
+        try:
+            return Preprocessing(
+                Sampling(self.sampling.mode, frames, self.sampling.stride),
+                resize=crop * 9 // 8 if self.resize is None else self.resize,
+                crop=crop,
+                mean=self.mean or wanted.mean,
+                std=self.std or wanted.std,
+                region=self.region,
+            )
+        except ValueError as error:
+            raise UserError(f"preprocessing: {error}") from None
 
 
 @dataclass(frozen=True)
