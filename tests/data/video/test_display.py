@@ -82,7 +82,7 @@ def test_colours_are_those_of_the_ffmpeg_command(run, depth, colours):
 
 def test_pixels_that_change_their_shape_are_refused(run):
     for aspect in ("2/1", "1/1"):
-        run(*source("64:48"), "-vf", f"setsar={aspect}", "-c:v", "libx264", f"{aspect[0]}.ts")
+        run(*source("64:48", 1.0), "-vf", f"setsar={aspect}", "-c:v", "libx264", f"{aspect[0]}.ts")
     path = run.folder / "changes.ts"
     path.write_bytes(b"".join((run.folder / f"{number}.ts").read_bytes() for number in (2, 1)))
     with pytest.raises(UserError, match=r"changes\.ts: frame .* 64x48 and not 128x48"):
