@@ -245,6 +245,7 @@ def test_a_network_in_double_precision_is_exported_in_single(small):
 def test_clips_are_random_where_the_runs_videos_are_gone(run, tmp_path):
     value = json.loads((run.folder / "run.json").read_text())
     value["data"]["annotations"] = str(tmp_path / "gone")
+    value["relative"] = {}
     (run.folder / "run.json").write_text(json.dumps(value))
     pixels, description = exporting._pixels(open_run(run.folder), network_preprocessing(run.model(), "run"))
     assert description == "3 random clips"

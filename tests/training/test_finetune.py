@@ -153,7 +153,7 @@ def test_a_retraining_with_edits_names_how_it_differs_from_its_run(run, project,
 
 @pytest.mark.parametrize(
     ("fields", "pattern"),
-    [({"init": "scratch"}, r"correction\.freeze"), ({"guided": 1.5}, r"correction\.guided: got 1\.5")],
+    [({"gamma_where": 0.0}, r"correction\.gamma_where: got 0"), ({"guided": 1.5}, r"correction\.guided: got 1\.5")],
 )
 def test_impossible_corrections_are_refused(fields, pattern):
     with pytest.raises(UserError, match=pattern):
@@ -167,6 +167,7 @@ def test_what_does_not_fit_the_run_is_refused_before_anything_is_written(run, pr
 
     refused(run, "--where", where={"nobody": ClipTruth(boxes=((0, 0, 64, 128),))})
     finetune(run, project, tmp_path / "after", control=False, **FINETUNING)
+    refused(run, r"correction\.freeze", correction=CorrectionRecipe(init="scratch"))
     scratch = CorrectionRecipe(init="scratch", freeze="none")
     refused(open_run(tmp_path / "after"), "--correction.init", correction=scratch)
     file = run.folder / "config.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import QUICK, SETTINGS
+from small_run import COMMAND_SETTINGS, QUICK, SETTINGS
 
 from stabn.cli import machine as profiling_verbs
 from stabn.data.annotations.source import DataSource
@@ -96,7 +96,7 @@ def test_a_part_counts_without_what_is_inside_it_and_warming_up_does_not_count(m
     assert clock.total == 2 * (1 + 2 + 4 + 8 + 16)
 
 
-ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **SETTINGS}
+ARGUMENTS = {"network": NetworkRecipe("tiny"), "optimizer": QUICK, **COMMAND_SETTINGS}
 
 
 @pytest.mark.parametrize("cache", [True, False])

@@ -8,7 +8,7 @@ import torch
 import yaml
 from small_run import SETTINGS
 
-from stabn.cli import main as cli
+from stabn.cli import verbs as cli
 from stabn.data.annotations.source import DataSource
 from stabn.data.dataset import VideoDataset
 from stabn.data.sampling import Sampling
