@@ -1,12 +1,12 @@
 """Where a training starts: from another network of ours, or from weights of its base network."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 
 from stabn.errors import UserError
 from stabn.nn.checkpoints import load_pretrained
-from stabn.nn.hub import CONFIG
+from stabn.nn.hub import is_saved_network
 from stabn.nn.network import VideoNetwork
 from stabn.nn.stabn import has_attention
 
@@ -38,7 +38,7 @@ def start_from(model: VideoNetwork, weights: str) -> str:
     Raises:
         UserError: the weights cannot be read, or are of another base network; the first tensor that does not fit.
     """
-    if not (Path(weights) / CONFIG).exists() or not _is_ours(Path(weights)):
+    if not is_saved_network(weights):
         left = model.load_weights(weights)
         return _line(weights, len(model.backbone.state_dict()) - len(left), left)
     source = load_pretrained(weights)
@@ -61,10 +61,6 @@ def start_from(model: VideoNetwork, weights: str) -> str:
     return _line(weights, len(taken), [name for name in own if name not in taken])
 
 
-def _is_ours(folder: Path) -> bool:
-    return (folder / "model.safetensors").exists() and '"stabn-model/' in (folder / CONFIG).read_text(errors="replace")
-
-
 def _class_names(model: VideoNetwork) -> frozenset[str]:
     """The names of the tensors that have a row or a column per class."""
     *_, classifier = model.backbone.stages().values()
@@ -74,7 +70,7 @@ def _class_names(model: VideoNetwork) -> frozenset[str]:
     return frozenset(name for name in model.state_dict() if name.startswith(tuple(f"{prefix}." for prefix in prefixes)))
 
 
-def _line(weights: str, taken: int, left: "list[str] | tuple[str, ...]") -> str:
+def _line(weights: str, taken: int, left: Sequence[str]) -> str:
     modules = sorted({name.split(".")[0] for name in left if not name.endswith("num_batches_tracked")})
     rest = f"; random: {', '.join(modules)}" if modules else ""
     return f"starts from {weights}: {taken} tensors taken{rest}"

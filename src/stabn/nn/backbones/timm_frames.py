@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stabn.errors import UserError
 from stabn.nn.backbone import Backbone, ClipFormat, Features, PublishedWeights, convolutional_head, map_of
-from stabn.nn.state_dict import check_tensors, first_line_of, read_tensors
+from stabn.nn.state_dict import check_tensors, first_line_of, read_tensors, unwrap
 
 STRIDE = 16
 WIDTH = 64
@@ -77,9 +77,7 @@ class TimmFrames(Backbone):
     def _create(self, level: int | None) -> Any:
         import timm
 
-        options: dict[str, Any] = {} if level is None else {"out_indices": (level,)}
-        if self.format.fixed_size:
-            options["img_size"] = self.format.size
+        options = self._size_option() | ({} if level is None else {"out_indices": (level,)})
         try:
             # It leaves out what lies behind the level; networks that it does not know have a way of their own.
             return timm.create_model(self.name, features_only=True, feature_cls="getter", **options)
@@ -133,7 +131,7 @@ class TimmFrames(Backbone):
                 f"weights of timm/{self.name}: {names}"
             )
         own = {name.removeprefix("model."): value for name, value in self.net.state_dict().items()}
-        tensors = {name: value for name, value in _without_prefix(tensors).items() if name in own}
+        tensors = {name: value for name, value in unwrap(tensors).items() if name in own}
         check_tensors(tensors, own, source=source, remedy=f"give weights of timm/{self.name}")
         with torch.no_grad():
             for name, value in tensors.items():
@@ -153,7 +151,7 @@ class TimmFrames(Backbone):
         import timm
 
         try:
-            model = timm.create_model(f"{self.name}", pretrained=True, **self._size_option())
+            model = timm.create_model(self.name, pretrained=True, **self._size_option())
         except Exception as error:  # noqa: BLE001 - errors of the hub's client and of its HTTP library
             raise UserError(
                 f"{weights.name}: cannot get model.safetensors of {weights.source} from the Hugging Face hub "
@@ -248,11 +246,3 @@ def _cached(repository: str) -> Path:
 
     cached = try_to_load_from_cache(repository, "model.safetensors")
     return Path(cached) if isinstance(cached, str) else Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-
-
-def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors without a prefix of a wrapper that all of them have."""
-    for prefix in ("module.", "model.", "backbone."):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return dict(tensors)
