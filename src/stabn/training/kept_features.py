@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -66,34 +66,24 @@ class KeepFeatures(Callback):
         """
         model: VideoNetwork = module.model  # type: ignore[assignment]
         data_module: ClipDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        datasets = {
-            "train": (data_module.training_set, self.loader.views),
-            "validation": (data_module.validation_set, 1),
-        }
-        dtype = "float32" if self.loader.features_precision == "32" else "float16"
-        store: FeatureStore | None = None
-        for name, (dataset, views) in datasets.items():
-            if store is None:
-                shape = self._shape(model, dataset, dtype)
-                store = FeatureStore(self._folder_of(model, shape), shape)
+        training_set, validation_set = data_module.training_set, data_module.validation_set
+        shape = self._shape(model, training_set)
+        store = FeatureStore(self._folder_of(model, shape), shape)
+        self._check_room(store, len(training_set) * self.loader.views + len(validation_set))
+        for name, dataset, views in (("train", training_set, self.loader.views), ("validation", validation_set, 1)):
             missing = missing_views(dataset, store, views)
-            rows = {key: (dataset, views) for key, (dataset, views) in datasets.items()}
-            if name == "train":
-                self._check_room(store, sum(len(dataset) * count for dataset, count in rows.values()))
             mine = [missing[row] for row in shard_indices(trainer, len(missing))] if missing else []
             self._fill(store, dataset, mine, trainer, module, name)
         trainer.strategy.barrier()
-        assert store is not None
-        data_module.training_set = KeptDataset(data_module.training_set, store)  # type: ignore[assignment]
-        data_module.validation_set = KeptDataset(data_module.validation_set, store)  # type: ignore[assignment]
+        data_module.training_set = KeptDataset(training_set, store)  # type: ignore[assignment]
+        data_module.validation_set = KeptDataset(validation_set, store)  # type: ignore[assignment]
 
     def _folder_of(self, model: VideoNetwork, shape: FeatureShape) -> Path:
         rows = "x".join(map(str, shape.map))
         name = f"{model.architecture.replace('/', '-')}-{extractor_digest(model)}-{rows}-{shape.dtype}"
         return self.folder / name
 
-    @staticmethod
-    def _shape(model: VideoNetwork, dataset: VideoDataset, dtype: Any) -> FeatureShape:
+    def _shape(self, model: VideoNetwork, dataset: VideoDataset) -> FeatureShape:
         preprocessing = dataset.preprocessing
         frames, crop = preprocessing.sampling.frames, preprocessing.crop
         parameter = next(model.parameters())
@@ -102,6 +92,7 @@ class KeepFeatures(Callback):
         tokens = features.tokens.shape[1:] if isinstance(features, TokenMap) else (0, 0)
         channels, steps, height, width = map_of(features).shape[1:]
         count, token_channels = tokens
+        dtype: Literal["float16", "float32"] = "float32" if self.loader.features_precision == "32" else "float16"
         return FeatureShape((channels, steps, height, width), (count, token_channels), dtype)
 
     def _check_room(self, store: FeatureStore, rows: int) -> None:
