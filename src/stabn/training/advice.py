@@ -15,11 +15,9 @@ from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
 from stabn.engine.device import bf16_is_faster, core_count, device_of
 from stabn.errors import UserError
-from stabn.training.datamodule import total_steps
-from stabn.training.module import TrainingModule
 from stabn.training.profile import WAITING, WARM_UP, ClipTime, StepTime, time_clips, time_step, try_workers
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
-from stabn.training.train import build_data_module, build_datasets, build_network, check_can_train, class_weights
+from stabn.training.train import build_data_module, build_datasets, build_module, build_network, check_can_train
 
 LONG_WAIT = 0.1
 """Share of a step from which on waiting for clips is worth advice."""
@@ -94,13 +92,8 @@ def profile_training(
     table = data.table()
     seed_everything(seed, verbose=False)
     training_set, validation_set = build_datasets(table, preprocessing, augmentation, loader, seed)
-    module = TrainingModule(
-        build_network(network, preprocessing, table.class_names),
-        optimizer,
-        total_steps=total_steps(len(training_set), optimizer) + WARM_UP + steps,
-        seed=seed,
-        class_weights=class_weights(optimizer, training_set),
-    )
+    model = build_network(network, preprocessing, table.class_names)
+    module = build_module(model, network, training_set, optimizer, seed, further_steps=WARM_UP + steps)
     data_module = build_data_module(training_set, validation_set, optimizer, loader)
     clip = time_clips(training_set, loader)
     rates = {} if loader.cache else try_workers(data_module)

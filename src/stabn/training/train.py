@@ -111,17 +111,33 @@ def train(
     side = math.ceil(preprocessing.crop / 32)
     if min(optimizer.batch_size, len(training_set)) * preprocessing.sampling.frames * side**2 < 2:
         raise UserError("optimizer.batch_size: got one frame of one clip per step; batch norm needs more")
-    module = TrainingModule(
+    module = build_module(model, network, training_set, optimizer, seed)
+    data_module = build_data_module(training_set, validation_set, optimizer, loader)
+    return fit_run(module, data_module, out, data, recipe, engine, tracking, keep_features=network.keeps_features)
+
+
+def build_module(
+    model: VideoNetwork,
+    network: NetworkRecipe,
+    training_set: VideoDataset,
+    optimizer: OptimizerRecipe,
+    seed: int,
+    further_steps: int = 0,
+) -> TrainingModule:
+    """The training of a new network by a recipe, `further_steps` longer than the recipe says.
+
+    Raises:
+        UserError: as `frozen_modules`.
+    """
+    return TrainingModule(
         model,
         optimizer,
-        total_steps=total_steps(len(training_set), optimizer),
+        total_steps=total_steps(len(training_set), optimizer) + further_steps,
         seed=seed,
         class_weights=class_weights(optimizer, training_set),
         frozen=frozen_modules(model, network),
         thaw=network.thaw,
     )
-    data_module = build_data_module(training_set, validation_set, optimizer, loader)
-    return fit_run(module, data_module, out, data, recipe, engine, tracking, keep_features=network.keeps_features)
 
 
 def frozen_modules(model: VideoNetwork, network: NetworkRecipe) -> tuple[nn.Module, ...]:
