@@ -22,6 +22,15 @@ SETTINGS = {
     "engine": EngineRecipe(accelerator="cpu", devices="1"),
     "seed": 3,
 }
+NO_TRAINING = {
+    "epoch": 1,
+    "validation_top1": 0.0,
+    "validation_mean_class_accuracy": 0.0,
+    "no_validation_clips": [],
+    "edits": 0,
+    "skipped": 0,
+}
+"""What `train` and `finetune` give back, for tests that put another function in their place."""
 COMMAND_SETTINGS = SETTINGS | {"preprocessing": PreprocessingRecipe(SamplingRecipe("uniform", FRAMES), 36, 32)}
 """The same for the function behind `stabn train`."""
 

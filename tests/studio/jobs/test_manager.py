@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_run import FRAMES
+from small_run import FRAMES, NO_TRAINING
 
 from stabn.cli import train
 from stabn.cli.main import main
@@ -96,14 +96,7 @@ def test_the_command_of_a_job_is_one_that_stabn_understands(finished_job, monkey
 
     def record_options(*arguments, **keywords):
         options.update(keywords)
-        return {
-            "epoch": 1,
-            "validation_top1": 0.0,
-            "validation_mean_class_accuracy": 0.0,
-            "no_validation_clips": [],
-            "edits": 0,
-            "skipped": 0,
-        }
+        return NO_TRAINING
 
     monkeypatch.setattr(train, "finetune", record_options)
     main(shlex.split(finished_job["command"])[1:])
