@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from lanterns import FRAMES, SIDE, Honest, Inverted, Lanterns
@@ -24,7 +22,7 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 @pytest.fixture(autouse=True)
 def square_videos(monkeypatch):
-    monkeypatch.setattr(localisation, "probe", lambda path: SimpleNamespace(height=SIDE, width=SIDE))
+    monkeypatch.setattr(localisation, "frame_size", lambda path: (SIDE, SIDE))
 
 
 def localised(data, truth, methods=("attention",), network=Honest):
