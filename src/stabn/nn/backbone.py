@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stabn.errors import UserError
 from stabn.nn.hub import Triple, recorded_normalisation
 
 
@@ -31,6 +32,7 @@ class ClipFormat:
         fps: frames per second that the weights were trained on; None where frames were spread over the whole video.
         fixed_frames: whether another number of frames is refused.
         fixed_size: whether another size is refused.
+        multiple_of: what the number of frames must be a multiple of.
     """
 
     frames: int
@@ -40,6 +42,17 @@ class ClipFormat:
     fps: float | None = None
     fixed_frames: bool = False
     fixed_size: bool = False
+    multiple_of: int = 1
+
+    def built_for(self, name: str, frames: int) -> "ClipFormat":
+        """The same for another number of frames.
+
+        Raises:
+            UserError: the network `name` does not take so many.
+        """
+        if frames % self.multiple_of:
+            raise UserError(f"frames: got {frames}, but {name} takes multiples of {self.multiple_of}")
+        return replace(self, frames=frames)
 
 
 @dataclass(frozen=True)
@@ -234,6 +247,8 @@ class Backbone(nn.Module):
             or (wanted.fixed_size and shape[3:] != (wanted.size, wanted.size))
         ):
             raise ValueError(f"clip: got shape {shape}, expected (B, 3, {frames}, {sides})")
+        if shape[2] % wanted.multiple_of:
+            raise ValueError(f"clip: got {shape[2]} frames, expected a multiple of {wanted.multiple_of}")
         dtype = next(self.parameters()).dtype
         if clip_bcthw.dtype == dtype:
             return
