@@ -3,7 +3,7 @@
 from stabn.nn.attention import Attention, Output
 from stabn.nn.backbone import Backbone, ClipFormat, Features, TokenMap
 from stabn.nn.backbones import build_backbone
-from stabn.nn.checkpoints import import_official, load_pretrained
+from stabn.nn.checkpoints import import_official, import_recogniser, load_pretrained
 from stabn.nn.fast_inference import fast_inference_copy
 from stabn.nn.imagenet import InflationReport, imagenet_state_dict, load_imagenet
 from stabn.nn.losses import recognition_loss, spatial_loss, temporal_loss
@@ -27,6 +27,7 @@ __all__ = [
     "has_attention",
     "imagenet_state_dict",
     "import_official",
+    "import_recogniser",
     "load_imagenet",
     "load_pretrained",
     "recognition_loss",

@@ -8,7 +8,7 @@ of base networks is a file in `stabn.nn.backbones`.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,6 +70,25 @@ class PublishedWeights:
     trained_on: str
     file: Path
     source: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class OfficialNetwork:
+    """The base network whose tensors a checkpoint of its official code holds, with its classifier.
+
+    Attributes:
+        name: of the base network.
+        num_classes: K.
+        tensors: under the names of `Backbone.state_dict`.
+        frames: T of a clip; None where the shapes do not tell.
+        options: as `Backbone.options`.
+    """
+
+    name: str
+    num_classes: int
+    tensors: dict[str, Tensor]
+    frames: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +184,19 @@ class Backbone(nn.Module):
     def published(cls, name: str) -> tuple["PublishedWeights", ...]:
         """The weights that `load_weights` knows by name."""
         return ()
+
+    @classmethod
+    def official(cls, tensors: Mapping[str, Tensor]) -> OfficialNetwork | None:
+        """The network in a checkpoint of the family's official code; None where the names are those of others.
+
+        Args:
+            tensors: without prefixes of wrapping modules.
+
+        Raises:
+            UserError: the names are the family's, but a tensor that tells depth, classes or frames is missing or has
+                another number of dimensions.
+        """
+        return None
 
     def load_weights(self, weights: str) -> tuple[str, ...]:
         """Fill the network, but for its classifier, with published weights.

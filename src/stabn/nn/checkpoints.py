@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from stabn.errors import UserError
+from stabn.nn.backbones import RECOGNISERS
 from stabn.nn.backbones.resnet3d import ARCHITECTURES, OFFICIAL, ResNet3D
 from stabn.nn.hub import CONFIG, read_config
 from stabn.nn.network import PlainNetwork, VideoNetwork
 from stabn.nn.stabn import STABN
-from stabn.nn.state_dict import read_tensors
+from stabn.nn.state_dict import CONTAINERS, read_tensors, unwrap
 
 _REMEDY = "expected a checkpoint of the official ST-ABN code"
 
@@ -76,6 +77,58 @@ def import_official(
     if bgr and isinstance(model.backbone, ResNet3D):
         model.backbone.reverse_colours()
     return model
+
+
+def import_recogniser(
+    path: Path | str,
+    *,
+    frames: int | None = None,
+    class_names: Sequence[str] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> PlainNetwork | None:
+    """Load a checkpoint of the official code of one of `RECOGNISERS`, with its classifier; in evaluation mode.
+
+    Family, depth and classes, and in some families frames and options, are read from names and shapes, after which
+    every tensor is checked. Dtypes stay as they are; missing batch counters become 0.
+
+    Args:
+        path: the checkpoint, with or without `module.`; nothing in it is executed.
+        frames: T of a clip, for families whose tensors do not tell; by default as published.
+        class_names: K names in the order of the outputs, or None.
+        preprocessing: how clips must be prepared, or None.
+
+    Returns:
+        The network, or None where the tensors have no family's names.
+
+    Raises:
+        UserError: the file is missing or damaged, the first offending tensor, or the network takes other frames.
+    """
+    source = str(path)
+    tensors = unwrap(read_tensors(path, inside=CONTAINERS), ("module.",))
+    for family in dict.fromkeys(RECOGNISERS.values()):
+        try:
+            found = family.official(tensors)
+        except UserError as error:
+            raise UserError(f"{source}: {error}; give a checkpoint of the official code") from None
+        if found is not None:
+            break
+    else:
+        return None
+    if found.frames is not None and frames not in (None, found.frames):
+        raise UserError(f"frames: got {frames}, but {source} is of {found.name} for clips of {found.frames} frames")
+    model = PlainNetwork.without_weights(
+        architecture=found.name,
+        num_classes=found.num_classes,
+        frames=found.frames or frames or family.format_for(found.name, found.options).frames,
+        class_names=class_names,
+        preprocessing=preprocessing,
+        backbone_options=found.options,
+    )
+    named = dict(found.tensors)
+    for name, own in model.state_dict().items():
+        if name.endswith(".num_batches_tracked"):
+            named.setdefault(name, torch.zeros((), dtype=own.dtype))
+    return model.assign_tensors(named, source=source, remedy=f"expected a checkpoint of {found.name}")
 
 
 def _architecture(tensors: Mapping[str, Tensor], source: str) -> str:

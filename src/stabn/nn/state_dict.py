@@ -99,6 +99,19 @@ def check_tensors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, 
             raise UserError(f"{source}: unexpected tensor {name} of shape {list(value.shape)}; {remedy}")
 
 
+def dimensions_of(tensors: Mapping[str, Tensor], name: str, count: int) -> tuple[int, ...]:
+    """The shape of a tensor that must be there with so many dimensions, none of them empty.
+
+    Raises:
+        UserError: it is not.
+    """
+    shape = tuple(tensors[name].shape) if name in tensors else None
+    if shape is None or len(shape) != count or 0 in shape:
+        got = "missing" if shape is None else f"got shape {list(shape)}"
+        raise UserError(f"tensor {name}: {got}, expected {count} dimensions")
+    return shape
+
+
 def unwrap(tensors: Mapping[str, Tensor], prefixes: Iterable[str] = WRAPPERS) -> dict[str, Tensor]:
     """The tensors without the prefixes of wrapping modules; one is taken off only where every name has it."""
     unwrapped, prefixes = dict(tensors), tuple(prefixes)
@@ -111,14 +124,15 @@ def unwrap(tensors: Mapping[str, Tensor], prefixes: Iterable[str] = WRAPPERS) ->
 
 
 def fill(
-    module: nn.Module, tensors: Mapping[str, Tensor], *, classifier: str, source: str, remedy: str
+    module: nn.Module, tensors: Mapping[str, Tensor], *, classifier: str | tuple[str, ...], source: str, remedy: str
 ) -> tuple[str, ...]:
     """Copy tensors into a network, all but its classifier's; nothing is changed when an error is raised.
 
     Args:
         module: the network, of any dtype and on any device.
         tensors: in its names. Batch counters, which old PyTorch versions lack, may be missing.
-        classifier: how the names of the classifier's tensors begin; those are neither needed nor read.
+        classifier: how the names of the classifier's tensors begin, or several beginnings; those are neither needed
+            nor read.
         source: where the tensors are from, for messages.
         remedy: how messages end.
 

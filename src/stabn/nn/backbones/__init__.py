@@ -9,6 +9,10 @@ from stabn.nn.backbones.resnet3d import ARCHITECTURES, ResNet3D
 from stabn.nn.backbones.timm_frames import TimmFrames
 from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES
 from stabn.nn.backbones.transformers_video import TRANSFORMERS
+from stabn.nn.backbones.tsn import TSN
+
+RECOGNISERS: dict[str, type[Backbone]] = {name: family for family in (TSN,) for name in family.architectures}
+"""The systems of the paper's comparison: name of a base network -> its family."""
 
 
 def backbone_class(name: str) -> type[Backbone]:
@@ -23,9 +27,11 @@ def backbone_class(name: str) -> type[Backbone]:
         return VIDEO_ARCHITECTURES[name].family
     if name in TRANSFORMERS:
         return TRANSFORMERS[name]
+    if name in RECOGNISERS:
+        return RECOGNISERS[name]
     if name.partition("/")[0] == "timm":
         return TimmFrames
-    known = ", ".join((*ARCHITECTURES, *VIDEO_ARCHITECTURES, *TRANSFORMERS))
+    known = ", ".join((*ARCHITECTURES, *VIDEO_ARCHITECTURES, *TRANSFORMERS, *RECOGNISERS))
     raise UserError(f"architecture: got {name!r}, expected one of {known}, or timm/NAME; `stabn backbones` lists them")
 
 
