@@ -16,6 +16,8 @@ from torch import Tensor
 from stabn.errors import UserError
 from stabn.nn import PlainNetwork, import_official, import_recogniser
 from stabn.nn.backbone import map_of
+from stabn.nn.backbones.frame_network import unfold
+from stabn.nn.backbones.pem import ProgressiveEnhancement, temporal_diversity
 from stabn.nn.network import VideoNetwork
 
 LIMIT = 1e-9
@@ -86,7 +88,35 @@ GENERIC: dict[str, Question] = {
 }
 """Name of an array -> how any network answers it."""
 
-SPECIAL: dict[str, dict[str, Question]] = {}
+
+def _blocks(subject: Subject, layer: int) -> Tensor:
+    """The input of a layer of a 2D ResNet of frames, (B T, C, h, w)."""
+    backbone: Any = subject.network.backbone
+    body = backbone.base_model
+    x_nchw = body.stem(backbone.fold(subject.clip()))
+    for before in range(1, layer):
+        x_nchw = getattr(body, f"layer{before}")(x_nchw)
+    return x_nchw
+
+
+def _stm_motion(subject: Subject) -> Tensor:
+    block = subject.network.backbone.base_model.layer1[0]
+    motion_nchw = block.mb(block.relu(block.bn1(block.conv1(_blocks(subject, 1)))))
+    return _channels_of(unfold(motion_nchw, subject.layout["frames"]), subject.arrays["cmm"])
+
+
+def _stm_strided(subject: Subject) -> Tensor:
+    maps_nchw = subject.network.backbone.base_model.layer2[0](_blocks(subject, 2))
+    return _channels_of(unfold(maps_nchw, subject.layout["frames"]), subject.arrays["block_layer2_0"])
+
+
+SPECIAL: dict[str, dict[str, Question]] = {
+    "STM": {
+        "logits_frames": lambda s: s.network.backbone.new_fc(s.maps[0].mean(dim=(2, 3)).T),
+        "cmm": _stm_motion,
+        "block_layer2_0": _stm_strided,
+    },
+}
 """Name of a family's class -> its own arrays, which go before `GENERIC`."""
 
 ATTENTION: dict[str, Question] = {
@@ -97,8 +127,29 @@ ATTENTION: dict[str, Question] = {
 }
 """Arrays of ST-ABN itself."""
 
-MODULES: dict[str, Callable[[Mapping[str, Tensor], Mapping[str, Any], Arrays], dict[str, Tensor]]] = {}
-"""`model` of a layout of a single module -> its answers from tensors, layout and inputs in the arrays."""
+
+def _enhancement(tensors: Mapping[str, Tensor], about: Mapping[str, Any], arrays: Arrays) -> dict[str, Tensor]:
+    x_btchw = torch.from_numpy(arrays["x"])
+    module = ProgressiveEnhancement(x_btchw.shape[2], about["options"]["reduction"]).double()
+    module.load_state_dict(dict(tensors))
+    enhanced = module(x_btchw)
+    return {
+        "y": enhanced.frames,
+        "attention": enhanced.attention,
+        "memory": enhanced.memory,
+        "gate": enhanced.gate,
+        "td_loss": temporal_diversity(x_btchw),
+        "td_loss_identical_frames": temporal_diversity(x_btchw[:, :1].expand_as(x_btchw)),
+    }
+
+
+MODULES: dict[str, Callable[[Mapping[str, Tensor], Mapping[str, Any], Arrays], dict[str, Tensor]]] = {
+    "memory_gate.weight": _enhancement,
+}
+"""A tensor that only a layout of a single module has -> its answers from tensors, layout and inputs in the arrays."""
+
+INPUTS = ("x", "global_maps", "local_maps")
+"""Arrays that layouts of single modules are given."""
 
 
 def compare(layout: Path) -> dict[str, float]:
@@ -111,15 +162,16 @@ def compare(layout: Path) -> dict[str, float]:
     with np.load(layout.with_suffix(".npz")) as stored:
         arrays = dict(stored)
     tensors = formula_tensors(layout, about)
+    module = next((answer for name, answer in MODULES.items() if name in tensors), None)
     with torch.inference_mode():
-        if about["model"] in MODULES:
-            answers = MODULES[about["model"]](tensors, about, arrays)
+        if module is not None:
+            answers = module(tensors, about, arrays)
         else:
             subject = Subject(imported(tensors, about), about, arrays)
             questions = questions_of(subject)
-            if unknown := [name for name in arrays if name not in questions]:
-                raise UserError(f"{layout}: array {unknown[0]}: not known for {subject.network.architecture}")
-            answers = {name: questions[name](subject) for name in arrays}
+            answers = {name: questions[name](subject) for name in arrays if name in questions}
+    if unknown := [name for name in arrays if name not in answers and name not in INPUTS]:
+        raise UserError(f"{layout}: array {unknown[0]}: not known for {about['model']}")
     return {name: _difference(answer, arrays[name]) for name, answer in answers.items()}
 
 

@@ -5,13 +5,19 @@ from typing import Any
 
 from stabn.errors import UserError
 from stabn.nn.backbone import Backbone
+from stabn.nn.backbones.gst import GST
+from stabn.nn.backbones.pem import PEM
 from stabn.nn.backbones.resnet3d import ARCHITECTURES, ResNet3D
+from stabn.nn.backbones.stm import STM
 from stabn.nn.backbones.timm_frames import TimmFrames
 from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES
 from stabn.nn.backbones.transformers_video import TRANSFORMERS
+from stabn.nn.backbones.tsm import TSM
 from stabn.nn.backbones.tsn import TSN
 
-RECOGNISERS: dict[str, type[Backbone]] = {name: family for family in (TSN,) for name in family.architectures}
+RECOGNISERS: dict[str, type[Backbone]] = {
+    name: family for family in (TSN, TSM, STM, GST, PEM) for name in family.architectures
+}
 """The systems of the paper's comparison: name of a base network -> its family."""
 
 
@@ -32,7 +38,9 @@ def backbone_class(name: str) -> type[Backbone]:
     if name.partition("/")[0] == "timm":
         return TimmFrames
     known = ", ".join((*ARCHITECTURES, *VIDEO_ARCHITECTURES, *TRANSFORMERS, *RECOGNISERS))
-    raise UserError(f"architecture: got {name!r}, expected one of {known}, or timm/NAME; `stabn backbones` lists them")
+    raise UserError(
+        f"--network.backbone: got {name!r}, expected one of {known}, or timm/NAME; `stabn backbones` lists them"
+    )
 
 
 def build_backbone(

@@ -91,9 +91,7 @@ class FrameNetwork(Backbone):
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
         super().__init__(name, num_classes, frames, dropout)
         self.name, self.shape = name, self.architectures[name]
-        if frames % self.shape.snippet:
-            raise UserError(f"frames: got {frames}, but {name} takes snippets of {self.shape.snippet} frames")
-        self.format = replace(self.format_for(name, {}), frames=frames)
+        self.format = self.format_for(name, {}).built_for(name, frames)
         self.time_stride = self.shape.snippet
         self.base_model = self.build_body(self.steps(frames))
         self.channels = self.base_model.channels
@@ -121,7 +119,7 @@ class FrameNetwork(Backbone):
         """As published."""
         shape = cls.architectures[name]
         mean, std = _NORMALISATION[shape.body == BN_INCEPTION, shape.flow]
-        return ClipFormat(shape.frames, shape.size, mean, std, fixed_frames=cls.fixed_frames)
+        return ClipFormat(shape.frames, shape.size, mean, std, fixed_frames=cls.fixed_frames, multiple_of=shape.snippet)
 
     @classmethod
     def format_of(cls, name: str, weights: str | None) -> ClipFormat:
@@ -129,7 +127,7 @@ class FrameNetwork(Backbone):
         wanted = super().format_of(name, weights)
         if weights is None or not is_local(weights):
             return wanted
-        found = cls.official(cls.own_names(read_weights(weights, name)))
+        found = cls.official(read_weights(weights, name))
         return wanted if found is None or found.frames is None else replace(wanted, frames=found.frames)
 
     @classmethod
@@ -137,8 +135,7 @@ class FrameNetwork(Backbone):
         """torchvision's ImageNet weights of the 2D network."""
         return imagenet_weights(cls.architectures[name].body)
 
-    @classmethod
-    def own_names(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of the official code, or of another program that has the family, under our names."""
         return dict(tensors)
 

@@ -36,8 +36,7 @@ class TSN(FrameNetwork):
     architectures: ClassVar[Mapping[str, FrameArchitecture]] = TSN_ARCHITECTURES
     fixed_frames: ClassVar[bool] = False
 
-    @classmethod
-    def own_names(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Those of the official code; also of MMAction2 and, without its shift, of TSM."""
         return {name.replace(".conv1.net.", ".conv1."): value for name, value in frame_names(tensors).items()}
 
