@@ -13,31 +13,48 @@ Box = tuple[int, int, int, int]
 PAPER, INK, MUTED, TRACK, EDGE = (255, 255, 255), (26, 30, 36), (92, 101, 113), (236, 239, 243), (120, 128, 139)
 RIGHT, WRONG = (0, 110, 84), (176, 32, 40)
 
-# ColorBrewer's RdYlBu reversed, with more colour in it because half of it is lost in the blend with a video. Blue is 0
-# and red is 1 as in the paper. Unlike "jet" and "turbo" over the same frames it leaves the scene visible: its lightness
-# has a single peak, so that no false edges show, and it has no green that a colour-blind reader would take for red.
-_STOPS = (
-    (0.00, (34, 56, 176)),
-    (0.18, (56, 118, 208)),
-    (0.36, (128, 192, 232)),
-    (0.44, (206, 222, 220)),
-    (0.50, (250, 238, 158)),
-    (0.64, (255, 176, 72)),
-    (0.82, (236, 84, 40)),
-    (1.00, (182, 4, 34)),
-)
+COLOUR_SCALES: dict[str, tuple[tuple[float, tuple[int, int, int]], ...]] = {
+    # ColorBrewer's RdYlBu reversed, with more colour in it because half of it is lost in the blend with a video. Blue
+    # is 0 and red is 1 as in the paper. Unlike "jet" and "turbo" over the same frames it leaves the scene visible: its
+    # lightness has a single peak, so that no false edges show, and it has no green that a colour-blind reader would
+    # take for red.
+    "blue-red": (
+        (0.00, (34, 56, 176)),
+        (0.18, (56, 118, 208)),
+        (0.36, (128, 192, 232)),
+        (0.44, (206, 222, 220)),
+        (0.50, (250, 238, 158)),
+        (0.64, (255, 176, 72)),
+        (0.82, (236, 84, 40)),
+        (1.00, (182, 4, 34)),
+    ),
+    # cividis: its lightness rises evenly, so that it reads alike with every kind of colour vision and in grey
+    "safe": (
+        (0.000, (0, 34, 78)),
+        (0.125, (28, 53, 109)),
+        (0.250, (66, 78, 108)),
+        (0.375, (95, 103, 111)),
+        (0.500, (124, 123, 120)),
+        (0.625, (157, 148, 115)),
+        (0.750, (192, 176, 103)),
+        (0.875, (227, 205, 84)),
+        (1.000, (254, 232, 56)),
+    ),
+}
+"""By name: (attention, RGB) of the colours between which the others are interpolated."""
 
 
-def attention_colour(values: np.ndarray | int | float) -> UInt8[np.ndarray, "*shape 3"]:
-    """Colours of attention values, from blue (0) over pale yellow to red (1).
+def attention_colour(values: np.ndarray | int | float, scale: str = "blue-red") -> UInt8[np.ndarray, "*shape 3"]:
+    """Colours of attention values, from blue (0) over pale yellow to red (1) in the scale of pictures.
 
     Args:
         values: numbers of any shape; those outside of 0..1 take the colour of the nearer end.
+        scale: one of `COLOUR_SCALES`.
 
     Returns:
         uint8 RGB with one more axis of length 3.
     """
-    positions, colours = zip(*_STOPS, strict=True)
+    positions, colours = zip(*COLOUR_SCALES[scale], strict=True)
     channels = [np.interp(np.asarray(values, np.float64), positions, channel) for channel in zip(*colours, strict=True)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from stabn.data.video.reader import probe
 from stabn.edits.agreement import krippendorff_alpha
 from stabn.errors import UserError
+from stabn.explain.drawing import COLOUR_SCALES, attention_colour
 from stabn.records import Edit
 from stabn.studio.catalogue import ORDER
 from stabn.studio.not_found import NotFoundError
@@ -78,6 +79,7 @@ def clip_routes(studio: Studio) -> APIRouter:
             "max_upload_mb": studio.max_upload // 2**20,
             "store": store.kind,
             "version": store.version(),
+            "colours": {name: attention_colour(np.linspace(0, 1, 256), name).tolist() for name in COLOUR_SCALES},
         }
 
     @routes.get("/queue")

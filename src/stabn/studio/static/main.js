@@ -178,7 +178,6 @@ function watchOutbox() {
 }
 
 async function start() {
-  colours.use(recall("scheme", "blue-red"));
   document.getElementById("skip").addEventListener("click", (event) => {
     event.preventDefault(); // the address after "#" belongs to the screens
     main.focus();
@@ -195,6 +194,8 @@ async function start() {
     );
     return;
   }
+  colours.load(context.session.colours);
+  colours.use(recall("scheme", "blue-red"));
   context.outbox = new Outbox({
     storage: localStorage,
     project: context.session.project,
