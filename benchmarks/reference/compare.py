@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from stabn.nn import PlainNetwork, import_official, import_recogniser
 from stabn.nn.backbone import map_of
 from stabn.nn.backbones.frame_network import unfold
 from stabn.nn.backbones.pem import ProgressiveEnhancement, temporal_diversity
+from stabn.nn.backbones.trn import ordered_tuples
 from stabn.nn.network import VideoNetwork
 
 LIMIT = 1e-9
@@ -110,7 +111,46 @@ def _stm_strided(subject: Subject) -> Tensor:
     return _channels_of(unfold(maps_nchw, subject.layout["frames"]), subject.arrays["block_layer2_0"])
 
 
+def _scale_sums(subject: Subject, clip: Tensor, tuples: Sequence[Tensor] | None = None) -> Tensor:
+    """(scales, K), of all tuples or of some."""
+    backbone: Any = subject.network.backbone
+    features = backbone.frame_features(backbone.deepen(backbone.extract(clip)))
+    relation = backbone.consensus
+    every = [ordered_tuples(relation.steps, scale) for scale in relation.scales]
+    return torch.cat(relation.sums(features, tuples or every))
+
+
+def _drawn(subject: Subject) -> Tensor:
+    tuples = [torch.tensor(one) for one in subject.layout["tuples"]]
+    return _scale_sums(subject, subject.clip(), tuples).sum(dim=0, keepdim=True)
+
+
+def _reversed_snippets(subject: Subject) -> Tensor:
+    snippet = subject.network.backbone.time_stride
+    return subject.clip().unflatten(2, (-1, snippet)).flip(2).flatten(2, 3)
+
+
+def _matched(subject: Subject) -> Tensor:
+    body: Any = subject.network.backbone.base_model
+    inputs: list[Tensor] = []
+    module = body.group1.block2.pointnet
+    handle = module.register_forward_pre_hook(lambda _module, arguments: inputs.append(arguments[0]))
+    subject.network(subject.clip())
+    handle.remove()
+    return module.matched(inputs[0][..., ::2, ::2]).transpose(1, 2)
+
+
 SPECIAL: dict[str, dict[str, Question]] = {
+    "TRN": {
+        "logits": _drawn,
+        "logits_all": lambda s: _scale_sums(s, s.clip()).sum(dim=0, keepdim=True),
+        "logits_expected": lambda s: s.logits(s.clip()),
+        "logits_all_seed3": lambda s: _scale_sums(s, s.clip(seed=3)).sum(dim=0, keepdim=True),
+        "logits_all_reversed": lambda s: _scale_sums(s, _reversed_snippets(s)).sum(dim=0, keepdim=True),
+        "scale_sums": lambda s: _scale_sums(s, s.clip()),
+        "frame_features": lambda s: s.network.backbone.frame_features(s.maps),
+    },
+    "CPNet": {"cp_after_max": _matched},
     "STM": {
         "logits_frames": lambda s: s.network.backbone.new_fc(s.maps[0].mean(dim=(2, 3)).T),
         "cmm": _stm_motion,

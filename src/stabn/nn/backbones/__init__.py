@@ -5,6 +5,8 @@ from typing import Any
 
 from stabn.errors import UserError
 from stabn.nn.backbone import Backbone
+from stabn.nn.backbones.abm import ABM
+from stabn.nn.backbones.cpnet import CPNet
 from stabn.nn.backbones.gst import GST
 from stabn.nn.backbones.pem import PEM
 from stabn.nn.backbones.resnet3d import ARCHITECTURES, ResNet3D
@@ -12,11 +14,12 @@ from stabn.nn.backbones.stm import STM
 from stabn.nn.backbones.timm_frames import TimmFrames
 from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES
 from stabn.nn.backbones.transformers_video import TRANSFORMERS
+from stabn.nn.backbones.trn import TRN
 from stabn.nn.backbones.tsm import TSM
 from stabn.nn.backbones.tsn import TSN
 
 RECOGNISERS: dict[str, type[Backbone]] = {
-    name: family for family in (TSN, TSM, STM, GST, PEM) for name in family.architectures
+    name: family for family in (TSN, TRN, CPNet, TSM, STM, GST, ABM, PEM) for name in family.architectures
 }
 """The systems of the paper's comparison: name of a base network -> its family."""
 

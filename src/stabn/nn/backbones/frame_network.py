@@ -29,7 +29,7 @@ from stabn.nn.backbones.bn_inception import BNInception
 from stabn.nn.backbones.frame_resnet import FRAME_RESNETS, FrameResNet, plain_block
 from stabn.nn.backbones.resnet3d import OFFICIAL
 from stabn.nn.backbones.resnet3d_weights import imagenet_weights, is_local, resnet_tensors
-from stabn.nn.hub import Triple, read_weights
+from stabn.nn.hub import Triple, is_saved_network, read_config, read_weights
 from stabn.nn.state_dict import check_tensors, dimensions_of, fill
 
 BN_INCEPTION = "bninception"
@@ -55,6 +55,7 @@ class FrameArchitecture:
         size: side of a clip in pixels, as published.
         snippet: consecutive frames of a step, stacked as channels.
         flow: whether it reads optical flow: x in the clip's first channel, y in its second; the third is not read.
+        variant: the kind of network in families that have several.
     """
 
     body: str
@@ -62,6 +63,7 @@ class FrameArchitecture:
     size: int = 224
     snippet: int = 1
     flow: bool = False
+    variant: str = ""
 
     @property
     def channels_in(self) -> int:
@@ -88,20 +90,25 @@ class FrameNetwork(Backbone):
     """How the names of tensors with a row per class begin."""
     builds_on_meta: ClassVar[bool] = True
 
-    def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
+    def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5, **options: Any) -> None:
         super().__init__(name, num_classes, frames, dropout)
-        self.name, self.shape = name, self.architectures[name]
-        self.format = self.format_for(name, {}).built_for(name, frames)
+        self.name, self.options, self.shape = name, options, self.shape_for(name, options)
+        self.format = self.format_for(name, options).built_for(name, frames)
         self.time_stride = self.shape.snippet
-        self.base_model = self.build_body(self.steps(frames))
+        self.base_model = self.build_body(frames // self.shape.snippet)
         self.channels = self.base_model.channels
         self.space_stride = 16
         self.branch_channels = min(BRANCH_WIDTH, self.channels)
         self.drop = nn.Dropout(dropout)
         self.new_fc = self.build_classifier(num_classes)
 
+    @classmethod
+    def shape_for(cls, name: str, options: Mapping[str, Any]) -> FrameArchitecture:
+        """The numbers of a network with options."""
+        return cls.architectures[name]
+
     def build_body(self, steps: int) -> Any:
-        """The 2D network, in which T' frames of a clip may meet."""
+        """The 2D network, in which so many snippets of a clip may meet."""
         return self.flat_body(self.shape.channels_in)
 
     def build_classifier(self, num_classes: int) -> nn.Linear:
@@ -117,18 +124,28 @@ class FrameNetwork(Backbone):
     @classmethod
     def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
         """As published."""
-        shape = cls.architectures[name]
+        shape = cls.shape_for(name, options)
         mean, std = _NORMALISATION[shape.body == BN_INCEPTION, shape.flow]
         return ClipFormat(shape.frames, shape.size, mean, std, fixed_frames=cls.fixed_frames, multiple_of=shape.snippet)
 
     @classmethod
+    def options_for(cls, name: str, weights: str | None) -> dict[str, Any]:
+        """Those of a saved network, or what the shapes in an official checkpoint tell."""
+        if weights is not None and is_saved_network(weights):
+            return dict(read_config(weights)[1].get("backbone_options", {}))
+        found = cls._found(name, weights)
+        return {} if found is None else dict(found.options)
+
+    @classmethod
     def format_of(cls, name: str, weights: str | None) -> ClipFormat:
         """As for any network; some official checkpoints tell their number of frames."""
-        wanted = super().format_of(name, weights)
-        if weights is None or not is_local(weights):
-            return wanted
-        found = cls.official(read_weights(weights, name))
+        wanted, found = super().format_of(name, weights), cls._found(name, weights)
         return wanted if found is None or found.frames is None else replace(wanted, frames=found.frames)
+
+    @classmethod
+    def _found(cls, name: str, weights: str | None) -> OfficialNetwork | None:
+        local = weights is not None and is_local(weights)
+        return cls.official(read_weights(weights, name)) if weights is not None and local else None
 
     @classmethod
     def published(cls, name: str) -> tuple[PublishedWeights, ...]:
@@ -197,7 +214,7 @@ class FrameNetwork(Backbone):
 
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
         """The maps after the third stage, one per snippet."""
-        return unfold(self.base_model.shallow(self.fold(clip_bcthw)), clip_bcthw.shape[2] // self.shape.snippet)
+        return unfold(self.base_model.shallow(self.fold(clip_bcthw)), self.steps(clip_bcthw.shape[2]))
 
     def deepen(self, features: Features) -> Float[Tensor, "b c t h w"]:
         """The last stage."""
@@ -230,6 +247,14 @@ class FrameNetwork(Backbone):
     def grid(self, size: int) -> int:
         """Cells along a side of the features."""
         return int(self.base_model.grid(size))
+
+
+def of_bodies(prefix: str, bodies: Iterable[str], frames: int, **numbers: Any) -> dict[str, FrameArchitecture]:
+    """PREFIX_BODY -> the same numbers, at 224 pixels for official bodies and 56 for those for a CPU."""
+    return {
+        f"{prefix}_{body}": FrameArchitecture(body, frames, 224 if body in OFFICIAL else 56, **numbers)
+        for body in bodies
+    }
 
 
 def unfold(maps_nchw: Float[Tensor, "n c h w"], steps: int) -> Float[Tensor, "b c t h w"]:

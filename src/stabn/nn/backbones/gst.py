@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stabn.nn.backbone import Features, OfficialNetwork, initialise, map_of
-from stabn.nn.backbones.frame_network import FrameArchitecture, FrameNetwork, official_network
+from stabn.nn.backbones.frame_network import FrameArchitecture, FrameNetwork, of_bodies, official_network
 from stabn.nn.backbones.frame_resnet import FRAME_RESNETS
 from stabn.nn.backbones.resnet3d import ResidualBlock, ResidualLayer
 from stabn.nn.state_dict import dimensions_of
@@ -19,19 +19,9 @@ from stabn.nn.state_dict import dimensions_of
 ALPHA = 4
 """One channel of so many is spatio-temporal."""
 
-# fmt: off
-GST_ARCHITECTURES = {
-    "gst_resnet50":        FrameArchitecture("resnet50", 16),
-    "gst_resnet101":       FrameArchitecture("resnet101", 16),
-    "gst_resnet152":       FrameArchitecture("resnet152", 16),
-    "gst_large_resnet50":  FrameArchitecture("resnet50", 8),
-    "gst_large_resnet101": FrameArchitecture("resnet101", 8),
-    "gst_large_resnet152": FrameArchitecture("resnet152", 8),
-    "gst_small":           FrameArchitecture("small", 8, 56),
-    "gst_tiny":            FrameArchitecture("tiny", 8, 56),
-    "gst_large_tiny":      FrameArchitecture("tiny", 8, 56),
-}
-# fmt: on
+GST_ARCHITECTURES = of_bodies("gst", ("resnet50", "resnet101", "resnet152", "small", "tiny"), 16) | of_bodies(
+    "gst_large", ("resnet50", "resnet101", "resnet152", "tiny"), 8, variant="large"
+)
 
 
 class GroupedBlock(ResidualBlock):
@@ -107,7 +97,7 @@ class GST(FrameNetwork):
 
     def build_body(self, steps: int) -> Any:
         """The network of grouped blocks."""
-        return GroupedResNet(self.shape.body, 1 if self.name.startswith("gst_large_") else 2)
+        return GroupedResNet(self.shape.body, 1 if self.shape.variant == "large" else 2)
 
     def extract(self, clip_bcthw: Tensor) -> Tensor:
         """The maps after layer3."""

@@ -16,15 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stabn.nn.backbones.frame_network import FrameArchitecture, FrameNetwork
-from stabn.nn.backbones.frame_resnet import FRAME_RESNETS, FrameBlock, FrameResNet
+from stabn.nn.backbones.frame_network import FrameArchitecture, FrameNetwork, of_bodies
+from stabn.nn.backbones.frame_resnet import FrameBlock, FrameResNet
 from stabn.nn.backbones.stm import ChannelwiseTime
 
-PEM_ARCHITECTURES = {
-    f"pem_{body}": FrameArchitecture(body, 16, 56 if body in ("small", "tiny") else 224)
-    for body, shape in FRAME_RESNETS.items()
-    if shape.block == "bottleneck"
-}
+PEM_ARCHITECTURES = of_bodies("pem", ("resnet50", "resnet101", "resnet152", "small", "tiny"), 16)
 
 
 class Enhanced(NamedTuple):

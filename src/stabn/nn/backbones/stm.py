@@ -13,17 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stabn.nn.backbone import OfficialNetwork
-from stabn.nn.backbones.frame_network import FrameArchitecture, FrameNetwork, official_network
-from stabn.nn.backbones.frame_resnet import FRAME_RESNETS, FrameBlock, FrameResNet
+from stabn.nn.backbones.frame_network import FrameArchitecture, FrameNetwork, of_bodies, official_network
+from stabn.nn.backbones.frame_resnet import FrameBlock, FrameResNet
 
 REDUCTION = 16
 """Channels of a block for one of its motion branch."""
 
-STM_ARCHITECTURES = {
-    f"stm_{body}": FrameArchitecture(body, 8, 56 if body in ("small", "tiny") else 224)
-    for body, shape in FRAME_RESNETS.items()
-    if shape.block == "bottleneck"
-}
+STM_ARCHITECTURES = of_bodies("stm", ("resnet50", "resnet101", "resnet152", "small", "tiny"), 8)
 
 
 class ChannelwiseTime(nn.Module):

@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from stabn.nn.backbone import OfficialNetwork
-from stabn.nn.backbones.frame_network import FrameArchitecture, FrameNetwork, official_network
+from stabn.nn.backbones.frame_network import FrameArchitecture, FrameNetwork, of_bodies, official_network
 from stabn.nn.backbones.frame_resnet import FRAME_RESNETS, FrameBlock, FrameResNet
 from stabn.nn.backbones.mmaction import frame_names
+from stabn.nn.backbones.resnet3d import OFFICIAL
 
 SHARE = 8
 """One channel of so many is read from the next frame, and one of so many from the previous one."""
 
-TSM_ARCHITECTURES = {
-    f"tsm_{body}": FrameArchitecture(body, 8, 56 if body in ("small", "tiny") else 224) for body in FRAME_RESNETS
-}
+TSM_ARCHITECTURES = of_bodies("tsm", (*OFFICIAL, "small", "tiny"), 8)
 
 
 def shifted(x_nchw: Tensor, steps: int) -> Tensor:
