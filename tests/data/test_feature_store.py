@@ -84,7 +84,7 @@ def test_a_full_disk_is_told_with_the_options_that_help(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"No space left on device.*--loader\.features.*--loader\.views 0"):
         store.add([("b", row(2), RECORD)])
     monkeypatch.undo()
-    assert "b" not in FeatureStore(tmp_path, SHAPE)
+    assert "b" not in FeatureStore(tmp_path, SHAPE).keys()
     store.add([("b", row(2), RECORD)])
     assert float(FeatureStore(tmp_path, SHAPE).get("b")[0].mean()) == 2
 

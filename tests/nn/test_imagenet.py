@@ -1,6 +1,7 @@
 """2D ImageNet networks in 3D: on a clip that repeats one picture the answers must be the 2D network's."""
 
 import re
+import shutil
 
 import pytest
 import timm
@@ -100,7 +101,7 @@ def test_a_2d_network_of_another_depth_or_kind_is_refused_and_changes_nothing(fl
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_weights_come_from_a_file_a_hub_repository_or_torchvision(tmp_path, monkeypatch):
+def test_weights_come_from_a_file_a_hub_repository_or_torchvision(tmp_path, monkeypatch, capfd):
     tensors = {"conv1.weight": torch.ones(2, 2)}
     torch.save(tensors, tmp_path / "bare.pth")
     torch.save({"state_dict": tensors}, tmp_path / "wrapped.pt")
@@ -110,9 +111,18 @@ def test_weights_come_from_a_file_a_hub_repository_or_torchvision(tmp_path, monk
     files = [str(tmp_path / name) for name in ("bare.pth", "wrapped.pt", "model.pt", "model.safetensors")]
     for source in (*files, "timm/resnet50.a1_in1k"):
         assert torch.equal(imagenet_state_dict(source)["conv1.weight"], torch.ones(2, 2)), source
-    weights = torchvision.models.ResNet50_Weights
-    monkeypatch.setattr(weights, "get_state_dict", lambda self, **_: {self.name: torch.ones(1)})
-    assert list(imagenet_state_dict("ResNet50_Weights.IMAGENET1K_V2")) == ["IMAGENET1K_V2"]
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    calls = []
+
+    def download(url, path, beginning_of_hash, progress):
+        calls.append((url, beginning_of_hash))
+        shutil.copy(tmp_path / "bare.pth", path)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):  # the second time it is there
+        assert list(imagenet_state_dict("ResNet50_Weights.IMAGENET1K_V2")) == ["conv1.weight"]
+    assert calls == [("https://download.pytorch.org/models/resnet50-11ad3fa6.pth", "11ad3fa6")]
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -126,12 +136,15 @@ def test_weights_come_from_a_file_a_hub_repository_or_torchvision(tmp_path, monk
         ("resnet50", "timm/resnet50.a1_in1k"),
     ],
 )
-def test_weights_that_are_not_there_are_refused_by_name_and_a_file_is_the_remedy(monkeypatch, source, token):
+def test_weights_that_are_not_there_are_refused_by_name_and_a_file_is_the_remedy(
+    monkeypatch, tmp_path, source, token
+):
     def fail(*_args, **_kwargs):
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(hub, "hf_hub_download", fail)
-    monkeypatch.setattr(torchvision.models.ResNet50_Weights, "get_state_dict", fail)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     with pytest.raises(UserError, match=f"^{re.escape(source)}: ") as error:
         imagenet_state_dict(source)
     assert token in str(error.value)

@@ -10,7 +10,8 @@ Several processes may add rows; readers see them when they look for a key that t
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,10 +24,12 @@ from torch.utils.data import Dataset
 
 from stabn.data.clip_batch import ClipBatch
 from stabn.data.dataset import VideoDataset, ViewRecord
+from stabn.data.video.reader import Reader
 from stabn.errors import UserError
 from stabn.files import lock_file, read_json, write_json
 
 FORMAT = "stabn-features/1"
+_REMOVE = "remove the folder, and it is computed again"
 LOCK_PATIENCE = 600.0
 """Seconds to wait for another process that adds rows."""
 
@@ -64,33 +67,37 @@ class FeatureStore:
         shape: of the rows.
 
     Raises:
-        UserError: the folder holds rows of another shape, or is no such folder.
+        UserError: the folder holds rows of another shape, is damaged, or cannot be written.
     """
 
     def __init__(self, folder: Path, shape: FeatureShape) -> None:
         self.folder = folder
         self.shape = shape
-        folder.mkdir(parents=True, exist_ok=True)
-        about = {"format": FORMAT, **json.loads(json.dumps(asdict(shape)))}
-        file = folder / "about.json"
-        if not file.exists():
-            write_json(file, about)
-        elif (found := read_json(file, remedy="remove the folder, and it is computed again")) != about:
-            raise UserError(f"{file}: got {found}, expected {about}; remove the folder, and it is computed again")
         self._rows: dict[str, tuple[int, ViewRecord]] = {}
         self._lines_read = 0
         self._data: np.ndarray | None = None
+        about = {"format": FORMAT, **json.loads(json.dumps(asdict(shape)))}
+        file = folder / "about.json"
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            if not file.exists():
+                write_json(file, about)
+        if (found := read_json(file, remedy=_REMOVE)) != about:
+            raise UserError(f"{file}: got {found}, expected {about}; {_REMOVE}")
         self._read_new_lines()
+        data = folder / "features.bin"
+        rows = data.stat().st_size // shape.row_bytes if data.exists() else 0
+        if rows < len(self._rows):
+            raise UserError(f"{data}: has {rows} rows, expected {len(self._rows)} as in rows.jsonl; {_REMOVE}")
 
     def __len__(self) -> int:
         """How many rows are known."""
         return len(self._rows)
 
-    def __contains__(self, key: str) -> bool:
-        """Whether there is a row of this key."""
-        if key not in self._rows:
-            self._read_new_lines()
-        return key in self._rows
+    def keys(self) -> Collection[str]:
+        """The keys of all rows, those that other processes have added among them."""
+        self._read_new_lines()
+        return self._rows.keys()
 
     def get(self, key: str) -> tuple[Tensor, Tensor, ViewRecord]:
         """Map (C, T', h, w), tokens (N, C) and record of a key.
@@ -98,7 +105,7 @@ class FeatureStore:
         Raises:
             KeyError: there is none.
         """
-        if key not in self:
+        if key not in self._rows and key not in self.keys():
             raise KeyError(key)
         row, record = self._rows[key]
         values = self._mapped(row + 1)[row]
@@ -112,33 +119,36 @@ class FeatureStore:
         Raises:
             UserError: there is no room for them.
         """
+        with self._writing(), lock_file(self.folder / ".lock", timeout=LOCK_PATIENCE):
+            self._read_new_lines(repair=True)
+            new = [row for row in rows if row[0] not in self._rows]
+            file = self.folder / "features.bin"
+            with file.open("r+b" if file.exists() else "w+b") as data:
+                data.seek(len(self._rows) * self.shape.row_bytes)
+                for _, values, _ in new:
+                    data.write(np.ascontiguousarray(values, self.shape.dtype).tobytes())
+                data.flush()
+                os.fsync(data.fileno())
+            lines = [
+                json.dumps({"key": key, "row": len(self._rows) + number, **record.as_json()})
+                for number, (key, _, record) in enumerate(new)
+            ]
+            with (self.folder / "rows.jsonl").open("a", encoding="utf-8") as index:
+                index.write("".join(line + "\n" for line in lines))
+                index.flush()
+                os.fsync(index.fileno())
+            self._read_new_lines()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Errors of the operating system within the block are one line."""
         try:
-            with lock_file(self.folder / ".lock", timeout=LOCK_PATIENCE):
-                self._read_new_lines(repair=True)
-                new = [row for row in rows if row[0] not in self._rows]
-                with open(self.folder / "features.bin", "r+b" if self._has_data() else "w+b") as data:
-                    data.seek(len(self._rows) * self.shape.row_bytes)
-                    for _, values, _ in new:
-                        data.write(np.ascontiguousarray(values, self.shape.dtype).tobytes())
-                    data.flush()
-                    os.fsync(data.fileno())
-                lines = [
-                    json.dumps({"key": key, "row": len(self._rows) + number, **record.as_json()})
-                    for number, (key, _, record) in enumerate(new)
-                ]
-                with open(self.folder / "rows.jsonl", "a", encoding="utf-8") as index:
-                    index.write("".join(line + "\n" for line in lines))
-                    index.flush()
-                    os.fsync(index.fileno())
-                self._read_new_lines()
+            yield
         except OSError as error:
             raise UserError(
-                f"{self.folder}: features cannot be kept ({error.strerror}); make room, give another folder with "
-                "--loader.features, or --loader.views 0 to compute them at every step; what is there is used again"
+                f"{self.folder}: features cannot be kept ({error.strerror or error}); make room, give another folder "
+                "with --loader.features, or --loader.views 0 to compute them at every step; what is there is used again"
             ) from None
-
-    def _has_data(self) -> bool:
-        return (self.folder / "features.bin").exists()
 
     def _mapped(self, rows: int) -> np.ndarray:
         if self._data is None or len(self._data) < rows:
@@ -160,8 +170,11 @@ class FeatureStore:
                 content.truncate(self._lines_read + len(complete))
         self._lines_read += len(complete)
         for line in complete.splitlines():
-            value = json.loads(line)
-            self._rows[value.pop("key")] = (value.pop("row"), ViewRecord.from_json(value))
+            try:
+                value = json.loads(line)
+                self._rows[value.pop("key")] = (value.pop("row"), ViewRecord.from_json(value))
+            except (ValueError, LookupError, TypeError):
+                raise UserError(f"{file}: line {len(self._rows) + 1} is damaged; {_REMOVE}") from None
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_data": None}  # workers map the file themselves
@@ -190,6 +203,12 @@ class KeptDataset(Dataset[ClipBatch]):
         other.dataset = self.dataset.with_epoch(epoch)
         return other
 
+    def with_reader(self, reader: Reader) -> "KeptDataset":
+        """The same data and store; the reader says why a clip without features cannot be read."""
+        other = copy(self)
+        other.dataset = self.dataset.with_reader(reader)
+        return other
+
     def __len__(self) -> int:
         """How many videos."""
         return len(self.dataset)
@@ -212,6 +231,6 @@ class KeptDataset(Dataset[ClipBatch]):
 
 def missing_views(dataset: VideoDataset, store: FeatureStore, views: int) -> list[tuple[int, int]]:
     """(view, index) of the clips and views that a store lacks."""
+    keys, datasets = store.keys(), [dataset.with_epoch(view) for view in range(views)]
     pairs = [(view, index) for index in range(len(dataset)) for view in range(views)]
-    datasets: Mapping[int, VideoDataset] = {view: dataset.with_epoch(view) for view in range(views)}
-    return [(view, index) for view, index in pairs if datasets[view].view_key(index) not in store]
+    return [(view, index) for view, index in pairs if datasets[view].view_key(index) not in keys]

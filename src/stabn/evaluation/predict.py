@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from stabn.data.clip_batch import ClipBatch, SkippedClip, collate
 from stabn.data.dataset import Sample, Table, VideoDataset
+from stabn.data.feature_store import KeptDataset
 from stabn.data.quality.unreadable import SkipUnreadable
 from stabn.data.video.reader import Reader, init_reader_process
 from stabn.engine.config import EngineRecipe
@@ -20,6 +21,7 @@ from stabn.engine.trainer import build_predictor, progress_bar, shard_indices, s
 from stabn.errors import NotFiniteError, UserError
 from stabn.evaluation.replaced_attention import ATTENTIONS, SHUFFLED, random_derangement
 from stabn.nn import Attention, Output, VideoNetwork, has_attention
+from stabn.nn.backbone import Features, TokenMap
 from stabn.records import Record
 from stabn.runs import Run, network_preprocessing
 
@@ -104,7 +106,7 @@ class Predictions:
 
 def predict(
     model: VideoNetwork,
-    dataset: VideoDataset,
+    dataset: VideoDataset | KeptDataset,
     *,
     batch_size: int = 16,
     workers: int = 0,
@@ -117,7 +119,7 @@ def predict(
 
     Args:
         model: the network.
-        dataset: without augmentation; with several windows per clip, the softmax scores are averaged.
+        dataset: without augmentation, or its kept features; softmax scores of several windows of a clip are averaged.
         batch_size: clips at once.
         workers: processes that decode.
         engine: accelerator, devices and precision.
@@ -144,7 +146,7 @@ def check_loader_options(batch_size: int, workers: int) -> None:
 
 def predict_each(
     model: VideoNetwork,
-    dataset: VideoDataset,
+    dataset: VideoDataset | KeptDataset,
     attentions: Sequence[str],
     *,
     batch_size: int = 16,
@@ -242,7 +244,7 @@ def _run_predictor(
     return columns, skipped
 
 
-def _readable(dataset: VideoDataset, skipped: Sequence[SkippedClip]) -> list[int]:
+def _readable(dataset: VideoDataset | KeptDataset, skipped: Sequence[SkippedClip]) -> list[int]:
     """Positions of the data set's clips that were not skipped."""
     ids = {clip.clip_id for clip in skipped}
     return [index for index, sample in enumerate(dataset.samples) if sample.clip_id not in ids]
@@ -259,6 +261,18 @@ def _predictions(
         columns = {name: value for name, value in columns.items() if name.endswith("probabilities")}
     columns["labels"] = rows["labels"][::windows].numpy()
     return Predictions(clip_ids, skipped=skipped, **columns)
+
+
+def encode_batch(model: VideoNetwork, batch: ClipBatch, dtype: torch.dtype) -> Features:
+    """The kept features of a batch in a dtype, or what the extractor gives for its clips in that dtype."""
+    if batch.features is None or batch.tokens is None:
+        return model.encode(batch.clips.to(dtype))
+    return kept_features(batch.features.to(dtype), batch.tokens.to(dtype))
+
+
+def kept_features(map_bcthw: Tensor, tokens_bnc: Tensor) -> Features:
+    """Features as a network takes them: with the class tokens where there are any (N above 0)."""
+    return TokenMap(map_bcthw, tokens_bnc) if tokens_bnc.shape[1] else map_bcthw
 
 
 def split_dataset(run: Run, split: str, *, clips: int = 1, crops: int = 1) -> tuple[VideoNetwork, Table, VideoDataset]:
@@ -333,9 +347,8 @@ class _Predictor(LightningModule):
 
     def _columns(self, batch: ClipBatch) -> dict[str, dict[str, Tensor]]:
         start, self.rows_done = self.rows_done, self.rows_done + len(batch.pixels)
-        dtype = next(self.model.parameters()).dtype
         columns: dict[str, dict[str, Tensor]] = {}
-        for attention, output in self._outputs(batch.clips.to(dtype), slice(start, self.rows_done)).items():
+        for attention, output in self._outputs(batch, slice(start, self.rows_done)).items():
             if not bool(output.logits.isfinite().all()):
                 raise NotFiniteError("logits: got NaN or infinity, expected finite numbers")
             rows = {name: getattr(batch, name) for name in ("labels", "frame_indices", "timestamps")}
@@ -348,12 +361,12 @@ class _Predictor(LightningModule):
             columns[attention] = {name: value.cpu() for name, value in rows.items()}
         return columns
 
-    def _outputs(self, clip_bcthw: Tensor, rows: slice) -> dict[str, Output]:
+    def _outputs(self, batch: ClipBatch, rows: slice) -> dict[str, Output]:
+        features = encode_batch(self.model, batch, next(self.model.parameters()).dtype)
         if self.attentions == ("as-is",) or not has_attention(self.model):
-            return {attention: self.model(clip_bcthw) for attention in self.attentions}
-        features_bcthw = self.model.encode(clip_bcthw)
-        own, attention_logits_bk = self.model.attend(features_bcthw)
-        perceive = self.model.perceiver(features_bcthw)
+            return {attention: self.model.recognise(features) for attention in self.attentions}
+        own, attention_logits_bk = self.model.attend(features)
+        perceive = self.model.perceiver(features)
         outputs = {}
         for attention in self.attentions:
             if attention in SHUFFLED:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -29,12 +30,14 @@ def first_line_of(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def read_tensors(path: Path | str, *, inside: Iterable[str]) -> dict[str, Tensor]:
+def read_tensors(path: Path | str, *, inside: Iterable[str], names_only: bool = False) -> dict[str, Tensor]:
     """Read the named tensors of a .safetensors file, or of one that `torch.save` wrote; CPU, in the file's dtypes.
 
     Args:
         path: the file.
         inside: keys under which a file of `torch.save` may hold the tensors; the first that is there is used.
+        names_only: only the names are wanted: values are not read where the format allows it, and may be of the file
+            itself, and change with it.
 
     Raises:
         UserError: the file is missing, damaged or holds anything but named tensors. Nothing in it is executed.
@@ -48,7 +51,8 @@ def read_tensors(path: Path | str, *, inside: Iterable[str]) -> dict[str, Tensor
             with warnings.catch_warnings():
                 # It warns of pickle protocols that it may fail to read; a failure is an error anyway.
                 warnings.simplefilter("ignore", UserWarning)
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                mapped = names_only and is_zipfile(path)  # PyTorch before 1.6 wrote files that cannot be mapped
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {REMEDY}") from None
     except OSError as error:

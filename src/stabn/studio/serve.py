@@ -17,6 +17,7 @@ import uvicorn
 from filelock import Timeout
 from sqlalchemy import URL
 
+from stabn.data.dataset import VideoDataset
 from stabn.edits.project import Project, open_project
 from stabn.engine.stop_signals import StopSignal
 from stabn.errors import UserError
@@ -32,6 +33,7 @@ from stabn.studio.storage.edits_file import EditsFile
 from stabn.studio.storage.events import Store
 from stabn.studio.thumbnails import Thumbnails
 from stabn.studio.viewer import Viewer
+from stabn.training.kept_features import kept_views_of
 
 HOST = "127.0.0.1"
 
@@ -68,7 +70,8 @@ def open_studio(
             raise UserError(message) from None
         stack.callback(shutil.rmtree, uploads, ignore_errors=True)
         shutil.rmtree(uploads, ignore_errors=True)  # a studio that was killed could not remove them
-        catalogue = Catalogue(project, run.table(model))
+        table = run.table(model)
+        catalogue = Catalogue(project, table)
         default = URL.create("sqlite", database=str((project.folder / "studio.db").absolute()))
         store = stack.enter_context(closing(Store(database or default, project.id)))
         edits_file = EditsFile(
@@ -78,7 +81,9 @@ def open_studio(
         )
         stack.callback(edits_file.close)
         preprocessing = network_preprocessing(model, str(run.folder))
-        viewer = Viewer(model, preprocessing, catalogue.recorded_prediction, memory=memory)
+        dataset = VideoDataset(table.samples, preprocessing, class_names=table.class_names)
+        kept = kept_views_of(run, model, dataset)
+        viewer = Viewer(model, preprocessing, catalogue.recorded_prediction, kept=kept, memory=memory)
         stack.callback(viewer.close)
         studio = Studio(
             run=run,

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stabn.data.dataset import ViewRecord
 from stabn.data.segments import segment_frames
 from stabn.data.transforms import Preprocessing
 from stabn.data.video.reader import stream_clip
@@ -25,9 +26,11 @@ from stabn.engine.device import device_of
 from stabn.errors import UserError
 from stabn.evaluation.replaced_attention import ATTENTIONS
 from stabn.nn import STABN, Attention, Perceiver
+from stabn.nn.backbone import Features
 from stabn.nn.fast_inference import for_inference
 from stabn.studio.catalogue import CatalogueClip, ClipPrediction
 from stabn.studio.not_found import NotFoundError
+from stabn.training.kept_features import KeptViews
 
 SHORT_SIDE = 480
 """Pixels of a picture's shorter side at most; smaller videos are sent at their own size."""
@@ -101,6 +104,8 @@ class Viewer:
         preprocessing: how videos are prepared for it.
         recorded: returns what the network answered earlier for a clip's id, if that was recorded; the same frames are
             shown then. It is called once when a clip is opened.
+        kept: the features that training has kept, which are taken in place of running the extractor; those of other
+            clips of the data set are added. None without any.
         memory: bytes that opened clips may take; the least recently used one is dropped first.
     """
 
@@ -112,6 +117,7 @@ class Viewer:
         preprocessing: Preprocessing,
         recorded: Callable[[str], ClipPrediction | None] = lambda clip_id: None,
         *,
+        kept: KeptViews | None = None,
         memory: int = 2**30,
     ) -> None:
         device = device_of("auto")
@@ -119,6 +125,7 @@ class Viewer:
         self.model = for_inference(model, "32-true", device).to(device)
         self.preprocessing = preprocessing
         self.recorded = recorded
+        self.kept = kept
         self.memory = memory
         self._clips: OrderedDict[str, OpenClip] = OrderedDict()
         self._requests: queue.LifoQueue[OpenClip | None] = queue.LifoQueue()
@@ -197,13 +204,31 @@ class Viewer:
             self._free_memory()
 
     def _read_and_predict(self, opened: OpenClip) -> None:
+        parameter = next(self.model.parameters())
+        kept = None if self.kept is None else self.kept.get(opened.clip.clip_id, parameter)
+        if kept is not None and (opened.recorded is None or _same_frames(kept[1], opened.recorded)):
+            features, view = kept
+            self._predict(opened, features, view)  # before the pictures, which nothing else waits for
+            self._read(opened, list(view.frame_indices))
+            return
         if opened.recorded is None:
             in_clip = segment_frames(opened.clip.path, opened.clip.segment, opened.clip.clip_id)
             indices = [in_clip[i] for i in self.preprocessing.sampling.for_testing(len(in_clip), 1)[0]]
         else:
             indices = opened.recorded.frame_indices.tolist()
+        frames, view = self._read(opened, indices)
+        clip_bcthw = self.preprocessing.centre_view(frames)[None]
+        with self._encoder_lock, torch.inference_mode():
+            features = self.model.encode(clip_bcthw.to(parameter.device, parameter.dtype))
+        self._predict(opened, features, view)
+        if self.kept is not None and kept is None:
+            self.kept.add(opened.clip.clip_id, features, view)
+
+    def _read(self, opened: OpenClip, indices: Sequence[int]) -> tuple[Tensor, ViewRecord]:
+        """The resized frames of a clip and how its view is made; its pictures become ready one by one."""
         frames: dict[int, Tensor] = {}
         times: dict[int, float] = {}
+        height = width = 0
         for frame in stream_clip(opened.clip.path, indices):
             index = int(frame.frame_indices)
             frames[index] = self.preprocessing.resized(frame.frames)
@@ -213,10 +238,13 @@ class Viewer:
             for part, wanted in zip(opened._pictures, indices, strict=True):
                 if wanted == index:
                     part.set_result(picture)
-        view = self.preprocessing.centre_view(torch.cat([frames[index] for index in indices]))[None]
-        parameter = next(self.model.parameters())
+        resized = torch.cat([frames[index] for index in indices])
+        corner = self.preprocessing.centre_corner(resized)
+        view = ViewRecord(tuple(indices), tuple(times[index] for index in indices), corner, False, (height, width))
+        return resized, view
+
+    def _predict(self, opened: OpenClip, features: Features, view: ViewRecord) -> None:
         with self._encoder_lock, torch.inference_mode():
-            features = self.model.encode(view.to(parameter.device, parameter.dtype))
             perceiver = self.model.perceiver(features)
             if opened.recorded is None:
                 attention, attention_logits_bk = self.model.attend(features)
@@ -225,9 +253,9 @@ class Viewer:
                     attention_probabilities=_to_numpy(attention_logits_bk.softmax(1)),
                     temporal=_to_numpy(attention.temporal),
                     spatial=_to_numpy(attention.spatial),
-                    frame_indices=np.array(indices, np.int64),
-                    timestamps=np.array([times[index] for index in indices]),
-                    crop=self.preprocessing.crop_box(height, width),
+                    frame_indices=np.array(view.frame_indices, np.int64),
+                    timestamps=np.array(view.timestamps),
+                    crop=self.preprocessing.crop_box(*view.size),
                 )
                 opened._prediction.set_result(prediction)
         opened._perceiver.set_result(perceiver)
@@ -241,6 +269,10 @@ class Viewer:
                 if excess > 0 and clip_id != newest:
                     del self._clips[clip_id]
                     excess -= size
+
+
+def _same_frames(view: ViewRecord, recorded: ClipPrediction) -> bool:
+    return list(view.frame_indices) == recorded.frame_indices.tolist()
 
 
 def _closing_error() -> UserError:

@@ -15,7 +15,7 @@ from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import Predictions, predict
 from stabn.runs import Run, network_preprocessing, open_run
-from stabn.training.kept_features import with_features_of
+from stabn.training.kept_features import kept_dataset, with_features_of
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
 from stabn.training.train import train
 
@@ -81,6 +81,7 @@ def predict_out_of_fold(
     if len(samples) < 2 * folds:
         raise UserError(f"--folds: got {folds} for {len(samples)} training clips, expected at most half as many folds")
     fold_of = assign_folds(samples, folds, recipe["seed"])
+    loader = with_features_of(run, LoaderRecipe(**recipe["loader"]))
     predictions: list[Predictions] = []
     for fold in range(folds):
         held_out = [samples[row] for row in np.flatnonzero(fold_of == fold)]
@@ -88,18 +89,20 @@ def predict_out_of_fold(
             folder / str(fold),
             run.source,
             preprocessing=preprocessing,
-            network=NetworkRecipe(**recipe["network"]),
+            network=NetworkRecipe.from_json(recipe["network"]),
             augmentation=Augmentation(**recipe["augmentation"]),
             optimizer=OptimizerRecipe.from_json(recipe["optimizer"]),
-            loader=with_features_of(run, LoaderRecipe(**recipe["loader"])),
+            loader=loader,
             engine=engine or EngineRecipe(),
             seed=recipe["seed"],
             held_out=[sample.clip_id for sample in held_out],
             class_names=table.class_names,
             keep=True,
         )
-        fold_model = open_run(folder / str(fold)).model()
-        dataset = VideoDataset(held_out, preprocessing, class_names=table.class_names)
+        fold_run = open_run(folder / str(fold))
+        fold_model = fold_run.model()
+        of_fold = VideoDataset(held_out, preprocessing, class_names=table.class_names)
+        dataset = kept_dataset(fold_run, fold_model, of_fold, loader, batch_size)
         predictions.append(predict(fold_model, dataset, batch_size=batch_size, engine=engine, keep_maps=True))
     return _concatenated(predictions, samples)
 

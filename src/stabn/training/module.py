@@ -1,5 +1,6 @@
 """The Lightning module of training and fine-tuning: losses, optimizer and schedule."""
 
+import logging
 import math
 import zlib
 from collections.abc import Sequence
@@ -17,10 +18,12 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from stabn.data.clip_batch import ClipBatch
 from stabn.engine.config import EngineRecipe
+from stabn.evaluation.predict import encode_batch
 from stabn.nn import Output, VideoNetwork, has_attention, recognition_loss, spatial_loss, temporal_loss
-from stabn.nn.backbone import Features, TokenMap
 from stabn.training.distributed import BatchShard, ShardedDropout, process_count, shard_of_batch, sum_over_processes
-from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
+from stabn.training.recipes import PAPER_CORRECTION, CorrectionRecipe, OptimizerRecipe
+
+logger = logging.getLogger(__name__)
 
 # A quarter, but not exactly: with four steps OneCycleLR would divide by zero.
 _RISING_SHARE = 0.2501
@@ -74,7 +77,7 @@ class TrainingModule(LightningModule):
         total_steps: int,
         seed: int,
         gamma: float | None = None,
-        correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
+        correction: CorrectionRecipe = PAPER_CORRECTION,
         class_weights: np.ndarray | None = None,
         frozen: Sequence[nn.Module] = (),
         thaw: int | None = None,
@@ -101,7 +104,12 @@ class TrainingModule(LightningModule):
 
     def configure_engine(self, engine: EngineRecipe) -> None:
         """Set up the network for an engine; call this before the weights are moved to a device."""
-        self.model.checkpoint_activations(engine.activation_checkpointing)
+        if not self.model.checkpoint_activations(engine.activation_checkpointing) and engine.activation_checkpointing:
+            logger.warning(
+                "note: --engine.activation_checkpointing: %s keeps all its activations; take a smaller "
+                "--optimizer.batch_size, or --network.freeze extractor, for less memory",
+                self.model.architecture,
+            )
         self.fused = engine.fast
         if engine.fast:
             self.model.checkpoint_norms()
@@ -153,7 +161,9 @@ class TrainingModule(LightningModule):
         if self.gamma is not None:
             assert output.attention is not None
             form = self.correction.loss
+            assert form != "auto"
             if batch.maps is not None and batch.has_maps is not None:
+                assert self.correction.gamma_where is not None
                 losses["spatial_loss"] = spatial_loss(
                     output.attention.spatial, batch.maps, batch.has_maps, self.correction.gamma_where, form
                 )
@@ -166,17 +176,10 @@ class TrainingModule(LightningModule):
             return {name: torch.stack([0 * score.sum() for score in scores]).sum() for name in losses}
         return losses
 
-    def _features(self, batch: ClipBatch) -> Features:
-        """The kept features of a batch, or what the extractor gives for its clips."""
-        if batch.features is None or batch.tokens is None:
-            return self.model.encode(batch.clips.to(self.dtype))
-        maps_bcthw, tokens_bnc = batch.features.to(self.dtype), batch.tokens.to(self.dtype)
-        return TokenMap(maps_bcthw, tokens_bnc) if tokens_bnc.shape[1] else maps_bcthw
-
     def _output(self, batch: ClipBatch) -> Output:
         if batch.features is None:
             return self.model(batch.clips.to(self.dtype))
-        return self.model.recognise(self._features(batch))
+        return self.model.recognise(encode_batch(self.model, batch, self.dtype))
 
     @staticmethod
     def _cells(batch: ClipBatch) -> int:
@@ -196,7 +199,7 @@ class TrainingModule(LightningModule):
     def _guided(self, batch: ClipBatch, shard: BatchShard) -> Output:
         """The network's output, for which some edited clips are perceived through their edited scores."""
         assert has_attention(self.model)
-        features = self._features(batch)
+        features = encode_batch(self.model, batch, self.dtype)
         attention, attention_logits_bk = self.model.attend(features)
         drawn_b = shard.of(torch.rand(shard.total, device=batch.scores.device)) < self.correction.guided
         temporal_bt = torch.where((drawn_b & batch.has_scores)[:, None], batch.scores, attention.temporal)

@@ -1,26 +1,15 @@
 """torchvision's video networks; where the library's classes allow it they are tiny."""
 
 import math
-from dataclasses import replace
-from functools import partial
+from copy import deepcopy
 from urllib.error import URLError
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_networks import tiny, use_tiny_networks
 from torch import nn
 from torchvision.models import video
-from torchvision.models.video.mvit import MSBlockConfig, MViT
-from torchvision.models.video.resnet import (
-    BasicBlock,
-    BasicStem,
-    Conv2Plus1D,
-    Conv3DNoTemporal,
-    Conv3DSimple,
-    R2Plus1dStem,
-    VideoResNet,
-)
-from torchvision.models.video.swin_transformer import SwinTransformer3d
 from uneven import random_clip, with_uneven_statistics
 
 from stabn.errors import UserError
@@ -29,52 +18,14 @@ from stabn.nn.backbone import TokenMap, map_of
 from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES, TorchvisionVideo
 from stabn.nn.cam import cam, grad_cam
 
-_RESIDUAL = {
-    "r3d_18": partial(VideoResNet, BasicBlock, [Conv3DSimple] * 4, [1] * 4, BasicStem),
-    "mc3_18": partial(VideoResNet, BasicBlock, [Conv3DSimple] + [Conv3DNoTemporal] * 3, [1] * 4, BasicStem),
-    "r2plus1d_18": partial(VideoResNet, BasicBlock, [Conv2Plus1D] * 4, [1] * 4, R2Plus1dStem),
-}
 NAMES = list(VIDEO_ARCHITECTURES)
 CLIPS = {"s3d": (7, 49), "mvit_v1_b": (4, 64), "mvit_v2_s": (4, 64)}
 """Frames and side; (5, 24) for the others."""
 
 
-def tiny_mvit(num_classes, **options):
-    channels, strides = [8, 8, 16, 16, 32, 32, 32], [[], [1, 2, 2], [1, 2, 2], [], [1, 2, 2], []]
-    blocks = [
-        MSBlockConfig(2, channels[n], channels[n + 1], [3, 3, 3] if stride else [], [3, 3, 3], stride, [1, 2, 2])
-        for n, stride in enumerate(strides)
-    ]
-    return MViT((64, 64), 4, blocks, num_classes=num_classes, dropout=0.5, stochastic_depth_prob=0.2, **options)
-
-
-def tiny(name, num_classes):
-    """The library's class in a small configuration, with as many parts as the split needs."""
-    if name in _RESIDUAL:
-        return _RESIDUAL[name](num_classes=num_classes)
-    if name == "s3d":
-        network = video.s3d(num_classes=num_classes)
-        network.avgpool = nn.AvgPool3d((1, 2, 2), stride=1)
-        return network
-    if name == "mvit_v1_b":
-        v1 = dict.fromkeys(("residual_pool", "residual_with_cls_embed", "rel_pos_embed", "proj_after_attn"), False)
-        return tiny_mvit(num_classes, **v1)
-    if name == "mvit_v2_s":
-        v2 = {"residual_pool": True, "residual_with_cls_embed": False, "rel_pos_embed": True, "proj_after_attn": True}
-        return tiny_mvit(num_classes, **v2)
-    return SwinTransformer3d([2, 4, 4], 8, [1, 2, 2, 1], [1, 2, 2, 4], [2, 3, 3], num_classes=num_classes)
-
-
 @pytest.fixture
 def tiny_networks(monkeypatch):
-    monkeypatch.setattr(TorchvisionVideo, "build", staticmethod(tiny))
-    for name in NAMES:
-        shape = VIDEO_ARCHITECTURES[name]
-        if name.startswith("swin"):
-            shape = replace(shape, channels=32)
-        elif name.startswith("mvit"):
-            shape = replace(shape, channels=32, format=replace(shape.format, frames=4, size=64))
-        monkeypatch.setitem(VIDEO_ARCHITECTURES, name, shape)
+    use_tiny_networks(monkeypatch)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -180,6 +131,26 @@ def test_networks_around_it_learn_and_come_back_from_their_folder(
             assert output.attention.temporal.shape == (2, frames)
             assert output.attention.spatial.shape == (2, frames, grid, grid)
             assert torch.equal(output.attention.temporal, expected.attention.temporal)
+
+
+@pytest.mark.parametrize("name", ["r3d_18", "s3d", "mvit_v2_s", "swin3d_t"])
+def test_recomputing_activations_changes_no_gradient_and_no_statistic_and_keeps_less(tiny_networks, name):
+    frames, side = CLIPS.get(name, (5, 24))
+    torch.manual_seed(0)
+    model = PlainNetwork(name, 3, frames).train()
+    clip, results = random_clip(frames, side, side, batch=2), []
+    for enabled in (False, True):
+        again, kept = deepcopy(model), []
+        assert again.checkpoint_activations(enabled)
+        torch.manual_seed(0)  # of dropout and stochastic depth
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
+            loss = again(clip).logits.square().sum()
+        loss.backward()
+        results.append((sum(kept), [value.grad for value in again.parameters()], list(again.buffers())))
+    (all_kept, *expected), (kept, *got) = results
+    for one, other in zip(expected, got, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert kept < 0.5 * all_kept
 
 
 def test_the_maps_of_a_network_with_a_class_token_have_a_gradient(tiny_networks):

@@ -4,8 +4,7 @@ Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,9 +12,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from stabn.nn.backbone import Backbone, ClipFormat, Features, PublishedWeights, initialise, map_of
+from stabn.nn.backbones.recompute import recomputed
 from stabn.nn.backbones.resnet3d_weights import (
     SLOW_MEAN,
     SLOW_STD,
@@ -24,9 +23,8 @@ from stabn.nn.backbones.resnet3d_weights import (
     is_slow_pathway,
     resnet_tensors,
 )
-from stabn.nn.hub import read_weights
 from stabn.nn.imagenet import load_imagenet
-from stabn.nn.state_dict import fill
+from stabn.nn.state_dict import CONTAINERS, fill, read_tensors, unwrap
 
 Four = tuple[int, int, int, int]
 
@@ -149,7 +147,7 @@ class ResidualBlock(nn.Module):
         if not (self.norm_checkpointing and self.training and torch.is_grad_enabled()):
             return compute(y_bcthw)
         # The recomputation stops once all dropped tensors are back, which is before the convolution.
-        return _checkpointed(compute, norm, y_bcthw)
+        return recomputed(compute, norm, y_bcthw)
 
 
 class ResidualLayer(nn.Sequential):
@@ -167,7 +165,7 @@ class ResidualLayer(nn.Sequential):
         if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
             return super().forward(x_bcthw)
         for block in self:
-            x_bcthw = _checkpointed(block, block, x_bcthw)
+            x_bcthw = recomputed(block, block, x_bcthw)
         return x_bcthw
 
 
@@ -181,32 +179,6 @@ def residual_layer(shape: Architecture, layer: int, *, spatial_stride: int | Non
         for _ in range(shape.depths[layer - 1] - 1)
     )
     return ResidualLayer(first, *rest)
-
-
-def _checkpointed(function: Callable[[Tensor], Tensor], normalising: nn.Module, x_bcthw: Tensor) -> Tensor:
-    """Activation checkpointing of a function without randomness; `normalising` has all of its batch norms."""
-    return checkpoint(
-        function,
-        x_bcthw,
-        use_reentrant=False,
-        preserve_rng_state=False,
-        context_fn=lambda: (nullcontext(), _frozen_statistics(normalising)),
-    )
-
-
-@contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Leave running statistics alone within the block: in a recomputation they have counted this batch already."""
-    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm3d | nn.SyncBatchNorm)]
-    previous = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, previous, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 class ResNet3D(Backbone):
@@ -252,9 +224,9 @@ class ResNet3D(Backbone):
     def format_of(cls, name: str, weights: str | None) -> ClipFormat:
         """As for any network; weights of PySlowFast and pytorchvideo have a mean and std of their own."""
         wanted = super().format_of(name, weights)
-        if weights is None or not is_local(weights) or Path(weights).suffix == ".pkl":
+        if weights is None or not is_local(weights) or Path(weights).is_dir() or Path(weights).suffix == ".pkl":
             return wanted
-        slow = is_slow_pathway(read_weights(weights, name))
+        slow = is_slow_pathway(unwrap(read_tensors(weights, inside=CONTAINERS, names_only=True)))
         return replace(wanted, mean=SLOW_MEAN, std=SLOW_STD) if slow else wanted
 
     @classmethod

@@ -84,7 +84,9 @@ class TimmFrames(Backbone):
         except (AttributeError, AssertionError, TypeError):
             return timm.create_model(self.name, features_only=True, **options)
         except RuntimeError as error:
-            raise UserError(f"architecture: timm/{self.name} has no feature maps ({first_line_of(error)})") from None
+            raise UserError(
+                f"--network.backbone: timm/{self.name} has no feature maps ({first_line_of(error)})"
+            ) from None
 
     @classmethod
     def options_of_clips(cls, name: str, weights: str | None, frames: int, size: int) -> dict[str, Any]:
@@ -229,13 +231,13 @@ def _pretrained_config(name: str) -> Any:
 def _timm_name(name: str) -> str:
     """timm's own name of "timm/NAME"."""
     if find_spec("timm") is None:
-        raise UserError(f"architecture: got {name!r}, but timm is not installed; pip install 'stabn[timm]'")
+        raise UserError(f"--network.backbone: got {name!r}, but timm is not installed; pip install 'stabn[timm]'")
     import timm
 
     own = name.partition("/")[2]
     if not timm.is_model(own):
         similar = ", ".join(f"timm/{one}" for one in timm.list_models(f"*{own.split('.')[0]}*")[:3])
-        raise UserError(f"architecture: timm has no {own!r}" + (f"; similar: {similar}" if similar else ""))
+        raise UserError(f"--network.backbone: timm has no {own!r}" + (f"; similar: {similar}" if similar else ""))
     return own
 
 

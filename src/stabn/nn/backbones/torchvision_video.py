@@ -3,7 +3,7 @@
 Each class has the library's network as `network`, whose tensors keep their names, and runs its parts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from stabn.nn.backbone import (
     convolutional_head,
     map_of,
 )
+from stabn.nn.backbones.recompute import recomputed
 from stabn.nn.hub import Triple, read_weights
 from stabn.nn.state_dict import fill, unwrap
 from stabn.nn.torchvision_weights import published_in, torchvision_tensors
@@ -61,12 +62,17 @@ class TorchvisionVideo(Backbone):
         frames: per clip.
         dropout: before the classifier, in place of the library's own.
 
+    Attributes:
+        activation_checkpointing: in training, keep only the inputs of the blocks and recompute the rest in the
+            backward pass.
+
     Raises:
         UserError: the network does not take so many frames.
     """
 
     classifier: ClassVar[str]
     """The module in which the library's network has its classifier."""
+    activation_checkpointing = False
 
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
         super().__init__(name, num_classes, frames, dropout)
@@ -118,6 +124,14 @@ class TorchvisionVideo(Backbone):
         left = fill(self.network, tensors, classifier=classifier, source=weights, remedy=f"give weights of {self.name}")
         return tuple(f"network.{name}" for name in left)
 
+    def run(self, blocks: Iterable[nn.Module], *state: Any) -> Any:
+        """What the last of some blocks in a row gives; each takes what the one before it gives."""
+        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
+        for block in blocks:
+            output = recomputed(block, block, *state, random=True) if recompute else block(*state)
+            state = output if isinstance(output, tuple) else (output,)
+        return state if len(state) > 1 else state[0]
+
     @property
     def maps_time_stride(self) -> int:
         """Frames per step of the last maps, which some networks reduce once more."""
@@ -143,11 +157,11 @@ class TorchvisionResNet(TorchvisionVideo):
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
         """The maps after layer3."""
         net = self.network
-        return net.layer3(net.layer2(net.layer1(net.stem(clip_bcthw))))
+        return self.run((*net.layer1, *net.layer2, *net.layer3), net.stem(clip_bcthw))
 
     def deepen(self, features: Features) -> Float[Tensor, "b c t h w"]:
         """Layer4."""
-        return self.network.layer4(map_of(features))
+        return self.run(self.network.layer4, map_of(features))
 
     def classify(self, maps: Features) -> Float[Tensor, "b k"]:
         """Average, dropout, linear."""
@@ -198,11 +212,11 @@ class TorchvisionS3D(TorchvisionVideo):
 
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
         """The maps before the last pooling."""
-        return self.network.features[: self.split](clip_bcthw)
+        return self.run(self.network.features[: self.split], clip_bcthw)
 
     def deepen(self, features: Features) -> Float[Tensor, "b c t h w"]:
         """The last pooling and the two blocks behind it."""
-        return self.network.features[self.split :](map_of(features))
+        return self.run(self.network.features[self.split :], map_of(features))
 
     def classify(self, maps: Features) -> Float[Tensor, "b k"]:
         """The classifier of the means over windows, averaged."""
@@ -224,13 +238,19 @@ class TorchvisionSwin(TorchvisionVideo):
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
         """The maps after the third stage."""
         net = self.network
-        x_bthwc = net.features[: self.split](net.pos_drop(net.patch_embed(clip_bcthw)))
+        x_bthwc = self._through(net.features[: self.split], net.pos_drop(net.patch_embed(clip_bcthw)))
         return x_bthwc.permute(0, 4, 1, 2, 3)
 
     def deepen(self, features: Features) -> Float[Tensor, "b c t h w"]:
         """The last stage and the normalisation of every cell."""
-        x_bthwc = map_of(features).permute(0, 2, 3, 4, 1)
-        return self.network.norm(self.network.features[self.split :](x_bthwc)).permute(0, 4, 1, 2, 3)
+        x_bthwc = self._through(self.network.features[self.split :], map_of(features).permute(0, 2, 3, 4, 1))
+        return self.network.norm(x_bthwc).permute(0, 4, 1, 2, 3)
+
+    def _through(self, parts: Iterable[nn.Module], x_bthwc: Tensor) -> Tensor:
+        """Stages, which have their blocks in a row, and mergings between them."""
+        return self.run(
+            (block for part in parts for block in (part if isinstance(part, nn.Sequential) else (part,))), x_bthwc
+        )
 
     def classify(self, maps: Features) -> Float[Tensor, "b k"]:
         """Average, dropout, linear."""
@@ -284,8 +304,7 @@ class TorchvisionMViT(TorchvisionVideo):
         return self.network.head[1](self.drop(token_bc))
 
     def _through(self, tokens_bnc: Tensor, grid: tuple[int, ...], first: int, end: int) -> TokenMap:
-        for block in self.network.blocks[first:end]:
-            tokens_bnc, grid = block(tokens_bnc, grid)
+        tokens_bnc, grid = self.run(self.network.blocks[first:end], tokens_bnc, grid)
         map_bcthw = tokens_bnc[:, 1:].transpose(1, 2).unflatten(2, tuple(grid))
         return TokenMap(map_bcthw, tokens_bnc[:, :1])
 

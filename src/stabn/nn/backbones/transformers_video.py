@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from stabn.errors import UserError
 from stabn.files import read_json
@@ -42,6 +41,7 @@ from stabn.nn.backbone import (
     convolutional_head,
     map_of,
 )
+from stabn.nn.backbones.recompute import recomputed
 from stabn.nn.hub import is_saved_network, read_config, read_weights
 from stabn.nn.state_dict import CONTAINERS, first_line_of, read_tensors, unwrap
 
@@ -249,7 +249,7 @@ class TransformersVideo(Backbone):
     def _run(self, blocks: Iterable[nn.Module], tokens_bnc: Tensor) -> Tensor:
         recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
         for block in blocks:
-            output = checkpoint(block, tokens_bnc, use_reentrant=False) if recompute else block(tokens_bnc)
+            output = recomputed(block, block, tokens_bnc, random=True) if recompute else block(tokens_bnc)
             tokens_bnc = output[0] if isinstance(output, tuple) else output
         return tokens_bnc
 
@@ -591,7 +591,7 @@ def _library(name: str) -> Any:
     """The library, which takes seconds to import."""
     if find_spec("transformers") is None:
         raise UserError(
-            f"architecture: got {name!r}, but transformers is not installed; pip install 'stabn[transformers]'"
+            f"--network.backbone: got {name!r}, but transformers is not installed; pip install 'stabn[transformers]'"
         )
     import transformers
 
