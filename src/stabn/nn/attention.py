@@ -10,18 +10,32 @@ from stabn.errors import NotFiniteError
 
 
 def repeat_steps(values_bs: Float[Tensor, "b s ..."], stride: int, frames: int) -> Float[Tensor, "b t ..."]:
-    """The value of each step of the features for each of its frames: frame t takes that of step floor(t / stride)."""
-    return values_bs if stride == 1 else values_bs.repeat_interleave(stride, dim=1)[:, :frames]
+    """The value of each step of the features for each of its frames.
+
+    Frame t takes that of step floor(t / stride), and the last frames that of the last step, however few there are.
+    """
+    if stride == 1 and values_bs.shape[1] == frames:
+        return values_bs
+    repeated = values_bs.repeat_interleave(stride, dim=1)[:, :frames]
+    left = frames - repeated.shape[1]
+    return repeated if not left else torch.cat((repeated, repeated[:, -1:].expand(-1, left, *repeated.shape[2:])), 1)
 
 
-def pool_frames(values_bt: Float[Tensor, "b t ..."], stride: int) -> Float[Tensor, "b s ..."]:
-    """The mean over the frames of each step, the transpose of `repeat_steps` divided by the number of frames."""
-    if stride == 1:
+def pool_frames(values_bt: Float[Tensor, "b t ..."], stride: int, steps: int | None = None) -> Float[Tensor, "b s ..."]:
+    """The mean over the frames of each step, the transpose of `repeat_steps` divided by the number of frames.
+
+    Args:
+        values_bt: of T frames.
+        stride: frames per step.
+        steps: T'; the last step takes the frames that are left. By default ceil(T / stride).
+    """
+    whole = values_bt.shape[1] // stride if steps is None else steps - 1
+    if stride == 1 and steps in (None, values_bt.shape[1]):
         return values_bt
-    whole = values_bt.shape[1] // stride * stride
-    steps = values_bt[:, :whole].unflatten(1, (-1, stride)).mean(dim=2)
-    # The last step may have fewer frames.
-    return steps if whole == values_bt.shape[1] else torch.cat((steps, values_bt[:, whole:].mean(1, True)), dim=1)
+    parts = [values_bt[:, : whole * stride].unflatten(1, (whole, stride)).mean(dim=2)] if whole else []
+    # The last step may have fewer frames, or more.
+    rest = values_bt[:, whole * stride :]
+    return torch.cat((*parts, rest.mean(1, True)), dim=1) if rest.shape[1] else parts[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,7 +126,7 @@ def _cam_of_steps(model: VideoNetwork, clip_bcthw: Tensor, classes_b: Tensor | N
 
 def _of_frames(evidence_bthw: Tensor, stride: int, frames: int) -> Tensor:
     """The evidence of each step for each of its frames; 0 for frames that the last maps leave out."""
-    evidence_bthw = repeat_steps(evidence_bthw, stride, frames)
+    evidence_bthw = repeat_steps(evidence_bthw, stride, min(frames, stride * evidence_bthw.shape[1]))
     return functional.pad(evidence_bthw, (0, 0, 0, 0, 0, frames - evidence_bthw.shape[1]))
 
 

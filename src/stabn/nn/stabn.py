@@ -225,7 +225,8 @@ class STABN(VideoNetwork):
                 f"for features of shape {shape}"
             )
         stride = self.backbone.time_stride
-        return pool_frames(attention.spatial, stride), pool_frames(attention.temporal, stride)
+        steps = shape[2]
+        return pool_frames(attention.spatial, stride, steps), pool_frames(attention.temporal, stride, steps)
 
     def _check_steps(self, features: Features) -> None:
         got, expected = map_of(features).shape[2], self.backbone.steps(self.frames)
