@@ -4,7 +4,7 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from stabn.errors import UserError
 from stabn.nn import PlainNetwork, import_official, import_recogniser
 from stabn.nn.backbone import map_of
+from stabn.nn.backbones import RECOGNISERS
 from stabn.nn.backbones.frame_network import unfold
 from stabn.nn.backbones.pem import ProgressiveEnhancement, temporal_diversity
 from stabn.nn.backbones.trn import ordered_tuples
@@ -140,6 +141,26 @@ def _matched(subject: Subject) -> Tensor:
     return module.matched(inputs[0][..., ::2, ::2]).transpose(1, 2)
 
 
+def _slow_maps(subject: Subject) -> Tensor:
+    """The slow pathway's last maps, once per step."""
+    slow = subject.network.backbone.slow.widths[-1]
+    return subject.maps[:, :slow, :: subject.network.backbone.time_stride]
+
+
+def _fast_maps(subject: Subject) -> Tensor:
+    return subject.maps[:, subject.network.backbone.slow.widths[-1] :]
+
+
+def _with_strategy(subject: Subject) -> Subject:
+    """The same weights in the paths that the layout's strategy keeps."""
+    network = subject.network
+    options = {"strategy": subject.layout["options"]["strategy"]}
+    kept = PlainNetwork(network.architecture, network.num_classes, network.frames, backbone_options=options)
+    kept = kept.double().eval()
+    kept.load_state_dict({name: network.state_dict()[name] for name in kept.state_dict()})
+    return replace(subject, network=kept)
+
+
 SPECIAL: dict[str, dict[str, Question]] = {
     "TRN": {
         "logits": _drawn,
@@ -155,6 +176,24 @@ SPECIAL: dict[str, dict[str, Question]] = {
         "logits_frames": lambda s: s.network.backbone.new_fc(s.maps[0].mean(dim=(2, 3)).T),
         "cmm": _stm_motion,
         "block_layer2_0": _stm_strided,
+    },
+    "SlowFast": {
+        "features_slow": lambda s: _channels_of(_slow_maps(s), s.arrays["features_slow"]),
+        "features_fast": lambda s: _channels_of(_fast_maps(s), s.arrays["features_fast"]),
+        "features_slow_mean": lambda s: _slow_maps(s).mean(dim=1),
+        "features_fast_mean": lambda s: _fast_maps(s).mean(dim=1),
+        "split_slow": lambda s: _channels_of(s.features, s.arrays["split_slow"]),
+        "split_fast": lambda s: _channels_of(
+            s.network.backbone.fast_map(s.network.encode(s.clip())), s.arrays["split_fast"]
+        ),
+    },
+    "C3D": {"features_pool5": lambda s: _channels_of(s.network.backbone.pool(s.maps), s.arrays["features_pool5"])},
+    "ZhouDenseNet": {
+        "features_transition3": lambda s: _channels_of(
+            s.network.backbone.features.transition3(s.features), s.arrays["features_transition3"]
+        ),
+        "features_opt": lambda s: _channels_of(_with_strategy(s).maps, s.arrays["features_opt"]),
+        "logits_opt": lambda s: _with_strategy(s).logits(s.clip()),
     },
 }
 """Name of a family's class -> its own arrays, which go before `GENERIC`."""
@@ -238,7 +277,10 @@ def imported(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> VideoNe
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / f"{about['model']}.pth"
         torch.save({"state_dict": {f"module.{name}": value for name, value in tensors.items()}}, checkpoint)
-        return import_recogniser(checkpoint, frames=about["frames"]) or import_official(checkpoint)
+        # Names of some networks tell what no tensor's shape does.
+        named = about["model"] if about["model"] in RECOGNISERS else None
+        recogniser = import_recogniser(checkpoint, architecture=named, frames=about["frames"])
+        return recogniser or import_official(checkpoint)
 
 
 def _difference(answer: Tensor, expected: np.ndarray) -> float:

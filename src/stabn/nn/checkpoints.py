@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,19 @@ def import_official(
 def import_recogniser(
     path: Path | str,
     *,
+    architecture: str | None = None,
     frames: int | None = None,
     class_names: Sequence[str] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> PlainNetwork | None:
-    """Load a checkpoint of the official code of one of `RECOGNISERS`, with its classifier; in evaluation mode.
+    """Load a checkpoint of the official code of one of `RECOGNISERS` or of SlowFast's slow pathway; in evaluation mode.
 
     Family, depth and classes, and in some families frames and options, are read from names and shapes, after which
     every tensor is checked. Dtypes stay as they are; missing batch counters become 0.
 
     Args:
         path: the checkpoint, with or without `module.`; nothing in it is executed.
+        architecture: one of `RECOGNISERS` with the same tensors, for networks that differ in what no shape tells.
         frames: T of a clip, for families whose tensors do not tell; by default as published.
         class_names: K names in the order of the outputs, or None.
         preprocessing: how clips must be prepared, or None.
@@ -105,7 +108,7 @@ def import_recogniser(
     """
     source = str(path)
     tensors = unwrap(read_tensors(path, inside=CONTAINERS), ("module.",))
-    for family in dict.fromkeys(RECOGNISERS.values()):
+    for family in dict.fromkeys((*RECOGNISERS.values(), ResNet3D)):
         try:
             found = family.official(tensors)
         except UserError as error:
@@ -114,6 +117,8 @@ def import_recogniser(
             break
     else:
         return None
+    if architecture is not None:
+        found = replace(found, name=architecture)
     if found.frames is not None and frames not in (None, found.frames):
         raise UserError(f"frames: got {frames}, but {source} is of {found.name} for clips of {found.frames} frames")
     model = PlainNetwork.without_weights(

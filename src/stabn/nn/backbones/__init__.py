@@ -6,10 +6,14 @@ from typing import Any
 from stabn.errors import UserError
 from stabn.nn.backbone import Backbone
 from stabn.nn.backbones.abm import ABM
+from stabn.nn.backbones.blvnet import BLVNet
+from stabn.nn.backbones.c3d import C3D
 from stabn.nn.backbones.cpnet import CPNet
 from stabn.nn.backbones.gst import GST
 from stabn.nn.backbones.pem import PEM
 from stabn.nn.backbones.resnet3d import ARCHITECTURES, ResNet3D
+from stabn.nn.backbones.slowfast import SlowFast
+from stabn.nn.backbones.smallbig import SmallBig
 from stabn.nn.backbones.stm import STM
 from stabn.nn.backbones.timm_frames import TimmFrames
 from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES
@@ -17,9 +21,12 @@ from stabn.nn.backbones.transformers_video import TRANSFORMERS
 from stabn.nn.backbones.trn import TRN
 from stabn.nn.backbones.tsm import TSM
 from stabn.nn.backbones.tsn import TSN
+from stabn.nn.backbones.zhou import ZhouDenseNet
 
 RECOGNISERS: dict[str, type[Backbone]] = {
-    name: family for family in (TSN, TRN, CPNet, TSM, STM, GST, ABM, PEM) for name in family.architectures
+    name: family
+    for family in (TSN, TRN, CPNet, TSM, STM, GST, ABM, BLVNet, SmallBig, PEM, ZhouDenseNet, SlowFast, C3D)
+    for name in family.architectures
 }
 """The systems of the paper's comparison: name of a base network -> its family."""
 

@@ -10,15 +10,15 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stabn.nn.backbone import Backbone, ClipFormat, Features, convolutional_head, initialise, map_of
+from stabn.nn.backbone import Backbone, ClipFormat, Features, OfficialNetwork, convolutional_head, initialise, map_of
 from stabn.nn.hub import is_saved_network, read_weights
-from stabn.nn.state_dict import fill
+from stabn.nn.state_dict import dimensions_of, fill
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +78,14 @@ class C3D(Backbone):
         UserError: the network does not take so many frames.
     """
 
+    architectures: ClassVar[Mapping[str, C3DShape]] = C3D_SHAPES
     time_stride = 4
     space_stride = 8
     extracting = 6
 
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
         super().__init__(name, num_classes, frames, dropout)
-        self.name, self.shape = name, C3D_SHAPES[name]
+        self.name, self.shape = name, self.architectures[name]
         self.format = self.shape.format.built_for(name, frames)
         self.channels, self.branch_channels = self.shape.widths[3], self.shape.branch
         before = 3
@@ -101,7 +102,7 @@ class C3D(Backbone):
     @classmethod
     def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
         """The paper's clips."""
-        return C3D_SHAPES[name].format
+        return cls.architectures[name].format
 
     @classmethod
     def format_of(cls, name: str, weights: str | None) -> ClipFormat:
@@ -135,6 +136,14 @@ class C3D(Backbone):
             layer, _, rest = name.removeprefix("backbone.").removeprefix("cls_head.").partition(".")
             own[f"{names.get(layer, layer)}.{rest.removeprefix('conv.')}"] = value
         return own
+
+    @classmethod
+    def official(cls, tensors: Mapping[str, Tensor]) -> OfficialNetwork | None:
+        """A checkpoint of one of the ports, or of MMAction2."""
+        own = cls.own_names(tensors)
+        if "conv3b.weight" not in own:
+            return None
+        return OfficialNetwork("c3d", dimensions_of(own, "fc8.weight", 2)[0], own)
 
     def _layer(self, number: int, x_bcthw: Tensor) -> Tensor:
         """The pooling in front of a layer, where there is one, and its convolutions."""

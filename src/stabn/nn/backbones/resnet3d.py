@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stabn.nn.backbone import Backbone, ClipFormat, Features, PublishedWeights, initialise, map_of
+from stabn.errors import UserError
+from stabn.nn.backbone import Backbone, ClipFormat, Features, OfficialNetwork, PublishedWeights, initialise, map_of
 from stabn.nn.backbones.recompute import recomputed
 from stabn.nn.backbones.resnet3d_weights import (
     SLOW_MEAN,
@@ -21,10 +22,11 @@ from stabn.nn.backbones.resnet3d_weights import (
     imagenet_weights,
     is_local,
     is_slow_pathway,
+    own_names,
     resnet_tensors,
 )
 from stabn.nn.imagenet import load_imagenet
-from stabn.nn.state_dict import CONTAINERS, fill, read_tensors, unwrap
+from stabn.nn.state_dict import CONTAINERS, dimensions_of, fill, read_tensors, unwrap
 
 Four = tuple[int, int, int, int]
 
@@ -233,6 +235,19 @@ class ResNet3D(Backbone):
     def published(cls, name: str) -> tuple[PublishedWeights, ...]:
         """The ImageNet weights of torchvision's 2D ResNet of the same depth."""
         return imagenet_weights(name)
+
+    @classmethod
+    def official(cls, tensors: Mapping[str, Tensor]) -> OfficialNetwork | None:
+        """A slow pathway of PySlowFast or pytorchvideo; `import_official` reads checkpoints of the ST-ABN code."""
+        tensors = unwrap(tensors)
+        if not is_slow_pathway(tensors):
+            return None
+        own = own_names(tensors, source="checkpoint")
+        depths = tuple(len({n.split(".")[1] for n in own if n.startswith(f"layer{i}.")}) for i in (1, 2, 3, 4))
+        for name in OFFICIAL:
+            if (ARCHITECTURES[name].block, ARCHITECTURES[name].depths) == ("bottleneck", depths):
+                return OfficialNetwork(name, dimensions_of(own, "fc.weight", 2)[0], own)
+        raise UserError(f"got {depths} blocks, expected those of a 3D ResNet-50, -101 or -152")
 
     def load_weights(self, weights: str) -> tuple[str, ...]:
         """Fill the network with weights of 3D ResNets, or with those of a 2D one, inflated with their kernels centred.

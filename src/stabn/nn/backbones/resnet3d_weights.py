@@ -62,11 +62,7 @@ def resnet_tensors(weights: str, architecture: str) -> dict[str, Tensor]:
         UserError: they cannot be read or downloaded, or are of a network with two pathways or of Caffe2.
     """
     if is_local(weights):
-        if Path(weights).suffix == ".pkl":
-            raise UserError(
-                f"{weights}: a .pkl file of PySlowFast holds Caffe2's weights, whose names are others; take the .pyth "
-                "file of the same network, or convert it with PySlowFast"
-            )
+        refuse_caffe2(weights)
         return own_names(read_weights(weights, architecture), source=weights)
     names = [one.name for one in imagenet_weights(architecture)]
     if weights in names:
@@ -77,6 +73,19 @@ def resnet_tensors(weights: str, architecture: str) -> dict[str, Tensor]:
             f"repository of a 2D ResNet like timm/resnet50.a1_in1k, or a name: {', '.join(names) or 'none'}"
         )
     return imagenet_state_dict(weights)
+
+
+def refuse_caffe2(weights: str) -> None:
+    """Refuse PySlowFast's files of Caffe2.
+
+    Raises:
+        UserError: it is one.
+    """
+    if Path(weights).suffix == ".pkl":
+        raise UserError(
+            f"{weights}: a .pkl file of PySlowFast holds Caffe2's weights, whose names are others; take the .pyth "
+            "file of the same network, or convert it with PySlowFast"
+        )
 
 
 def is_slow_pathway(tensors: Mapping[str, Tensor]) -> bool:
@@ -96,10 +105,11 @@ def own_names(tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor
                 f"{source}: tensor {name}: of SlowFast, which has two pathways, expected the slow pathway alone "
                 "(Slow R50, R101)"
             )
-    return {_own_name(name): value for name, value in tensors.items()}
+    return {single_pathway_name(name): value for name, value in tensors.items()}
 
 
-def _own_name(name: str) -> str:
+def single_pathway_name(name: str) -> str:
+    """The official ST-ABN code's name of a slow pathway's tensor; names of no known program stay."""
     module, _, tensor = name.rpartition(".")
     if module in _SINGLE:
         return f"{_SINGLE[module]}.{tensor}"

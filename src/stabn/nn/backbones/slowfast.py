@@ -8,21 +8,28 @@ Shape suffixes: b clips, c channels, t steps, h height, w width, k classes.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from stabn.errors import UserError
-from stabn.nn.backbone import Backbone, ClipFormat, Features, TokenMap, convolutional_head, initialise, map_of
+from stabn.nn.backbone import (
+    Backbone,
+    ClipFormat,
+    Features,
+    OfficialNetwork,
+    TokenMap,
+    convolutional_head,
+    initialise,
+    map_of,
+)
 from stabn.nn.backbones.resnet3d import ResidualBlock, ResidualLayer
-from stabn.nn.backbones.resnet3d_weights import SLOW_MEAN, SLOW_STD, single_pathway_name
+from stabn.nn.backbones.resnet3d_weights import SLOW_MEAN, SLOW_STD, refuse_caffe2, single_pathway_name
 from stabn.nn.hub import read_weights
-from stabn.nn.state_dict import fill
+from stabn.nn.state_dict import dimensions_of, fill, unwrap
 
 Four = tuple[int, int, int, int]
 
@@ -63,6 +70,12 @@ SLOWFAST_SHAPES = {
     "slowfast_small":    SlowFastShape((1, 1, 1, 1),  16, 4, 4, 7, 2, 48,  ClipFormat(16, 56, SLOW_MEAN, SLOW_STD)),
 }
 # fmt: on
+
+_PATHWAY = re.compile(r"(s\d\.)pathway([01])_|(blocks\.\d\.)multipathway_blocks\.([01])\.")
+_FUSION = re.compile(
+    r"(?:s([1-4])_fuse|blocks\.([0-3])\.multipathway_fusion)\.(conv_f2s|conv_fast_to_slow|bn|norm)\.(.+)"
+)
+_CLASSIFIERS = ("head.projection.", "blocks.6.proj.")
 
 
 class _Pathway(nn.Module):
@@ -130,9 +143,9 @@ class SlowFast(Backbone):
         UserError: the network does not take so many frames.
     """
 
+    architectures: ClassVar[Mapping[str, SlowFastShape]] = SLOWFAST_SHAPES
     space_stride = 16
     extracting = 4
-    maps_time_stride = 1
 
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
         super().__init__(name, num_classes, frames, dropout)
@@ -148,3 +161,111 @@ class SlowFast(Backbone):
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(self.slow.widths[4] + self.fast.widths[4], num_classes)
         initialise(self)
+
+    @classmethod
+    def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
+        """The published clips; alpha divides their frames, whose number is fixed in a network."""
+        shape = SLOWFAST_SHAPES[name]
+        return replace(shape.format, fixed_frames=True, multiple_of=shape.alpha)
+
+    @classmethod
+    def own_names(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of PySlowFast or of pytorchvideo under our names; other names stay."""
+        return {_own_name(name): value for name, value in tensors.items()}
+
+    @classmethod
+    def official(cls, tensors: Mapping[str, Tensor]) -> OfficialNetwork | None:
+        """A checkpoint of PySlowFast or of pytorchvideo.
+
+        Shapes do not tell alpha; the lateral kernel does, as in the published networks.
+        """
+        own = cls.own_names(unwrap(tensors))
+        if not any(name.startswith("fuse.") for name in own):
+            return None
+        num_classes, _ = dimensions_of(own, "fc.weight", 2)
+        kernel = dimensions_of(own, "fuse.0.conv.weight", 5)[2]
+        blocks = {match.groups() for name in own if (match := re.match(r"slow\.layer([1-4])\.(\d+)\.", name))}
+        depths = tuple(sum(layer == str(number) for layer, _ in blocks) for number in (1, 2, 3, 4))
+        for name, shape in SLOWFAST_SHAPES.items():
+            if (shape.depths, shape.fusion_kernel) == (depths, kernel):
+                return OfficialNetwork(name, num_classes, own)
+        raise UserError(f"got {depths} blocks and a lateral kernel of {kernel}, expected those of {_names()}")
+
+    def load_weights(self, weights: str) -> tuple[str, ...]:
+        """Fill the network, but for its classifier.
+
+        Args:
+            weights: a file of PySlowFast (.pyth) or of pytorchvideo, or a file or folder of ours.
+        """
+        refuse_caffe2(weights)
+        own = self.own_names(read_weights(weights, self.name))
+        return fill(self, own, classifier="fc.", source=weights, remedy=f"give weights of {self.name}")
+
+    def _fused(self, number: int, slow_bcthw: Tensor, fast_bcthw: Tensor) -> tuple[Tensor, Tensor]:
+        """Both pathways after the stem (0) or a layer, and the lateral connection behind it."""
+        slow_bcthw, fast_bcthw = self.slow.layer(number, slow_bcthw), self.fast.layer(number, fast_bcthw)
+        return self.fuse[number](slow_bcthw, fast_bcthw), fast_bcthw
+
+    def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> TokenMap:
+        """The slow map after layer3 and its lateral connection; the fast map's cells beside it."""
+        slow_bcthw, fast_bcthw = clip_bcthw[:, :, self.slow_frames], clip_bcthw
+        for number in range(self.extracting):
+            slow_bcthw, fast_bcthw = self._fused(number, slow_bcthw, fast_bcthw)
+        return TokenMap(slow_bcthw, fast_bcthw.flatten(2).transpose(1, 2))
+
+    def fast_map(self, features: Features) -> Float[Tensor, "b c t h w"]:
+        """The fast pathway's map, of all frames, in features of `extract`."""
+        assert isinstance(features, TokenMap)
+        _, _, steps, height, width = features.map.shape
+        return features.tokens.transpose(1, 2).unflatten(2, (steps * self.time_stride, height, width))
+
+    def deepen(self, features: Features) -> Float[Tensor, "b c t h w"]:
+        """Layer4 of both: the slow pathway's maps, repeated for their frames, and the fast one's behind them."""
+        slow_bcthw = self.slow.layer(4, map_of(features))
+        fast_bcthw = self.fast.layer(4, self.fast_map(features))
+        return torch.cat((slow_bcthw.repeat_interleave(self.time_stride, dim=2), fast_bcthw), dim=1)
+
+    def classify(self, maps: Features) -> Float[Tensor, "b k"]:
+        """Average, dropout, linear."""
+        return self.fc(self.drop(map_of(maps).mean(dim=(2, 3, 4))))
+
+    def fresh_head(self) -> nn.Module:
+        """A convolutional head on the slow map."""
+        return convolutional_head(self.channels, self.branch_channels)
+
+    def stages(self) -> dict[str, tuple[nn.Module, ...]]:
+        """The stems, the four layers of both pathways with the lateral connections, and the classifier."""
+        stems = (self.slow.conv1, self.slow.bn1, self.fast.conv1, self.fast.bn1, self.fuse[0])
+        layers = {
+            f"layer{n}": (getattr(self.slow, f"layer{n}"), getattr(self.fast, f"layer{n}"), *self.fuse[n : n + 1])
+            for n in (1, 2, 3, 4)
+        }
+        return {"stem": stems, **layers, "fc": (self.fc,)}
+
+    @property
+    def maps_time_stride(self) -> int:
+        """The last maps have all frames."""
+        return 1
+
+    @property
+    def linear(self) -> nn.Linear:
+        """The classifier of the maps' mean."""
+        return self.fc
+
+
+def _own_name(name: str) -> str:
+    if match := _FUSION.fullmatch(name):
+        stage, block, module, tensor = match.groups()
+        return f"fuse.{block or int(stage) - 1}.{'conv' if module.startswith('conv') else 'bn'}.{tensor}"
+    for classifier in _CLASSIFIERS:
+        if name.startswith(classifier):
+            return f"fc.{name.removeprefix(classifier)}"
+    if match := _PATHWAY.match(name):
+        stage, number, block, other = match.groups()
+        single = f"{stage}pathway0_" if stage else block
+        return f"{'fast' if (number or other) == '1' else 'slow'}.{single_pathway_name(single + name[match.end() :])}"
+    return name
+
+
+def _names() -> str:
+    return ", ".join(SLOWFAST_SHAPES)

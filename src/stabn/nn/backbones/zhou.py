@@ -1,0 +1,353 @@
+"""The 3D DenseNet-121 of Zhou et al. (CVPR 2020), whose units see space alone (S), space and time (ST), or both.
+
+    dense layer:  u = [S] conv 1x1x1(relu bn x) + [ST] conv 3x1x1(relu bn' x);  concat(x, conv 1x3x3(relu bn u))
+    transition:   [S] conv 1x1x1(relu bn x) + [ST] conv 3x1x1(relu bn' x);  average pool 1x2x2
+
+A fusion strategy says which paths each of the 61 units keeps; a path that is left out acts like a zero kernel. Written
+from the paper and its supplement; names of tensors are those of the authors' experimental code.
+
+Shape suffixes: b clips, c channels, t steps, h height, w width, k classes.
+"""
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stabn.errors import UserError
+from stabn.nn.backbone import (
+    Backbone,
+    ClipFormat,
+    Features,
+    OfficialNetwork,
+    PublishedWeights,
+    convolutional_head,
+    initialise,
+    map_of,
+)
+from stabn.nn.backbones.resnet3d_weights import is_local
+from stabn.nn.hub import read_weights
+from stabn.nn.state_dict import dimensions_of, fill
+from stabn.nn.torchvision_weights import published_in, torchvision_tensors
+
+Four = tuple[int, int, int, int]
+_CLIPS = ClipFormat(16, 224)
+
+
+@dataclass(frozen=True)
+class DenseShape:
+    """Every number of a 3D DenseNet.
+
+    Attributes:
+        strategy: of every unit, "S", "ST" or "S+ST", but for those in `others`.
+        others: block and numbers of its layers -> their strategy; a transition has number 0.
+        shrinks_time: whether stem, max pooling and first transition halve the steps, so that T' = T / 8.
+        depths: layers per block.
+        growth: channels that a layer adds.
+        bottleneck: channels inside a layer.
+        stem: channels of the stem.
+        branch: channels of the attention branch.
+        format: its clips.
+    """
+
+    strategy: str = "S+ST"
+    others: tuple[tuple[int, tuple[int, ...], str], ...] = ()
+    shrinks_time: bool = False
+    depths: Four = (6, 12, 24, 16)
+    growth: int = 32
+    bottleneck: int = 128
+    stem: int = 64
+    branch: int = 128
+    format: ClipFormat = _CLIPS
+
+    def strategies(self) -> dict[str, str]:
+        """The name of each unit -> its strategy, from the clip to the classifier."""
+        named = {f"{block}.{number}": strategy for block, numbers, strategy in self.others for number in numbers}
+        units = {}
+        for block, depth in enumerate(self.depths, start=1):
+            for number in range(1, depth + 1):
+                units[f"denseblock{block}.denselayer{number}"] = named.get(f"{block}.{number}", self.strategy)
+            if block < len(self.depths):
+                units[f"transition{block}"] = named.get(f"{block}.0", self.strategy)
+        return units
+
+
+_SSV2 = (
+    (1, (6,), "ST"),
+    (2, (6, 10), "ST"),
+    (3, (12, 14, 17, 18, 20, 24), "ST"),
+    (4, (3, 4, 5, 7, 8, 11, 13, 14, 16), "ST"),
+)
+"""The best strategy for Something-Something v2 (the paper's figure 4b)."""
+_SSV1 = (
+    (1, (0,), "S"),
+    (1, (6,), "ST"),
+    (2, (4, 12), "ST"),
+    (3, (11, 14, 15, 18, 20, 21, 22, 23), "ST"),
+    (4, (1, 2, 3, 4, 6, 12, 14, 15), "ST"),
+)
+"""The best strategy for Something-Something v1."""
+_SMALL = DenseShape("S+ST", (), False, (2, 2, 2, 2), 8, 16, 16, 48, ClipFormat(16, 56))
+
+ZHOU_SHAPES = {
+    "zhou_densenet121_s": DenseShape("S"),
+    "zhou_densenet121_st": DenseShape("ST"),
+    "zhou_densenet121_sst": DenseShape("S+ST"),
+    "zhou_densenet121_ssv2": DenseShape("S+ST", _SSV2),
+    "zhou_densenet121_ssv1": DenseShape("S+ST", _SSV1),
+    "zhou_densenet121_sst_t8": DenseShape("S+ST", shrinks_time=True),
+    "zhou_densenet121_ssv2_t8": DenseShape("S+ST", _SSV2, shrinks_time=True),
+    # For a 2-core CPU; no official file has these shapes.
+    "zhou_small": _SMALL,
+}
+"""Name -> its numbers; `_t8` is the variant whose cost the paper publishes."""
+_PATH = re.compile(r"features\.(denseblock\d\.denselayer\d+|transition\d)\.(bottleneck|original|temporal)\.")
+
+
+def _path(channels_in: int, channels_out: int, taps: int, side: int = 1, number: str = "") -> nn.Sequential:
+    """Norm, ReLU and a convolution of taps x side x side that keeps the grid."""
+    convolution = nn.Conv3d(
+        channels_in, channels_out, (taps, side, side), padding=(taps // 2, side // 2, side // 2), bias=False
+    )
+    parts = {"norm": nn.BatchNorm3d(channels_in), "relu": nn.ReLU(inplace=True), "conv": convolution}
+    return nn.Sequential(OrderedDict((name + number, part) for name, part in parts.items()))
+
+
+class _Unit(nn.Module):
+    """The sum of the paths that a strategy keeps, each with a norm of its own.
+
+    Args:
+        strategy: "S", "ST" or "S+ST".
+        flat: the name of the path that sees space alone.
+        number: ends the names of its parts.
+    """
+
+    def __init__(self, strategy: str, flat: str, channels_in: int, channels_out: int, number: str = "") -> None:
+        super().__init__()
+        taps = {"S": {flat: 1}, "ST": {"temporal": 3}, "S+ST": {flat: 1, "temporal": 3}}[strategy]
+        self.kept = tuple(taps)
+        for name, count in taps.items():
+            self.add_module(name, _path(channels_in, channels_out, count, number=number))
+
+    def paths(self, x_bcthw: Tensor) -> Tensor:
+        """Their sum."""
+        first, *others = (getattr(self, name)(x_bcthw) for name in self.kept)
+        return first + others[0] if others else first
+
+
+class _DenseLayer(_Unit):
+    """A unit of the bottleneck's width and a convolution in space, whose channels join x."""
+
+    def __init__(self, strategy: str, channels_in: int, shape: DenseShape) -> None:
+        super().__init__(strategy, "bottleneck", channels_in, shape.bottleneck, "1")
+        self.spatial = _path(shape.bottleneck, shape.growth, 1, 3, "2")
+
+    def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h w"]:
+        return torch.cat((x_bcthw, self.spatial(self.paths(x_bcthw))), dim=1)
+
+
+class _Transition(_Unit):
+    """A unit that halves the channels, and an average over 2 x 2 places, and over two steps where `time` is 2."""
+
+    def __init__(self, strategy: str, channels_in: int, time: int) -> None:
+        super().__init__(strategy, "original", channels_in, channels_in // 2)
+        self.pool = nn.AvgPool3d((time, 2, 2))
+
+    def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t2 h2 w2"]:
+        return self.pool(self.paths(x_bcthw))
+
+
+class ZhouDenseNet(Backbone):
+    """A 3D DenseNet, split after its third block, before the third transition: maps of 1/16 of the frame's size.
+
+    Args:
+        name: a key of `ZHOU_SHAPES`.
+        num_classes: K.
+        frames: any number, or a multiple of 8 where time shrinks.
+        dropout: before the classifier.
+        strategy: of every unit from the clip to the classifier, in place of the name's.
+
+    Raises:
+        UserError: the network does not take so many frames, or the strategy has other units.
+    """
+
+    architectures: ClassVar[Mapping[str, DenseShape]] = ZHOU_SHAPES
+    space_stride = 16
+    extracting = 6
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        frames: int,
+        dropout: float = 0.5,
+        strategy: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(name, num_classes, frames, dropout)
+        self.name, self.shape = name, self.architectures[name]
+        self.format = self.format_for(name, {}).built_for(name, frames)
+        self.strategies = self.shape.strategies()
+        if strategy is not None:
+            if len(strategy) != len(self.strategies) or not set(strategy) <= {"S", "ST", "S+ST"}:
+                raise UserError(
+                    f"strategy: got {list(strategy)}, expected S, ST or S+ST for {len(self.strategies)} units"
+                )
+            self.strategies = dict(zip(self.strategies, strategy, strict=True))
+            self.options = {"strategy": list(strategy)}
+        self.time_stride, self.branch_channels = (8 if self.shape.shrinks_time else 1), self.shape.branch
+        self.features = nn.Sequential(OrderedDict(self._parts()))
+        self.drop = nn.Dropout(dropout)
+        self.classifier = nn.Linear(self.features.norm5.num_features, num_classes)
+        initialise(self)
+
+    def _parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """The parts of `features`, from the clip on."""
+        time = 2 if self.shape.shrinks_time else 1
+        yield "conv0", nn.Conv3d(3, self.shape.stem, (5, 7, 7), (time, 2, 2), (2, 3, 3), bias=False)
+        yield "norm0", nn.BatchNorm3d(self.shape.stem)
+        yield "relu0", nn.ReLU(inplace=True)
+        yield "pool0", nn.MaxPool3d(3, (time, 2, 2), 1)
+        channels = self.shape.stem
+        for block, depth in enumerate(self.shape.depths, start=1):
+            layers = OrderedDict()
+            for number in range(1, depth + 1):
+                strategy = self.strategies[f"denseblock{block}.denselayer{number}"]
+                layers[f"denselayer{number}"] = _DenseLayer(strategy, channels, self.shape)
+                channels += self.shape.growth
+            yield f"denseblock{block}", nn.Sequential(layers)
+            if block == len(self.shape.depths):
+                break
+            if block == len(self.shape.depths) - 1:
+                self.channels = channels
+            name = f"transition{block}"
+            yield name, _Transition(self.strategies[name], channels, time if block == 1 else 1)
+            channels //= 2
+        yield "norm5", nn.BatchNorm3d(channels)
+
+    @classmethod
+    def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
+        """The paper's clips."""
+        shape = cls.architectures[name]
+        return replace(shape.format, multiple_of=8) if shape.shrinks_time else shape.format
+
+    @classmethod
+    def published(cls, name: str) -> tuple[PublishedWeights, ...]:
+        """torchvision's ImageNet weights of the 2D DenseNet-121, for the networks of its depth."""
+        if cls.architectures[name].depths != DenseShape.depths:
+            return ()
+        from torchvision.models import DenseNet121_Weights
+
+        return published_in(DenseNet121_Weights, "ImageNet-1k")
+
+    @classmethod
+    def official(cls, tensors: Mapping[str, Tensor]) -> OfficialNetwork | None:
+        """A checkpoint of the authors' code. Its paths tell the strategy; whether time shrinks, no shape tells."""
+        found = _strategies(tensors)
+        if not found:
+            return None
+        num_classes = dimensions_of(tensors, "classifier.weight", 2)[0]
+        for name, shape in cls.architectures.items():
+            if shape.strategies() == found:
+                return OfficialNetwork(name, num_classes, dict(tensors))
+        name = "zhou_densenet121_sst"
+        units = cls.architectures[name].strategies()
+        if found.keys() != units.keys():
+            raise UserError(f"got {len(found)} units, expected the {len(units)} of a DenseNet-121")
+        return OfficialNetwork(name, num_classes, dict(tensors), options={"strategy": [found[unit] for unit in units]})
+
+    def load_weights(self, weights: str) -> tuple[str, ...]:
+        """Fill the network, but for its classifier.
+
+        From a network with both paths everywhere, a strategy takes its own. From a 2D DenseNet, every path has the
+        kernel, shared among its taps.
+
+        Args:
+            weights: a checkpoint of the authors' code or of a 2D DenseNet, a file or folder of ours, or a name of
+                `published`.
+        """
+        if is_local(weights):
+            tensors = read_weights(weights, self.name)
+        else:
+            names = [one.name for one in self.published(self.name)]
+            if weights not in names:
+                raise UserError(
+                    f"weights: got {weights!r}, expected a .pth or .safetensors file, the folder of a network, or a "
+                    f"name: {', '.join(names) or 'none'}"
+                )
+            from torchvision.models import DenseNet121_Weights
+
+            tensors = torchvision_tensors(DenseNet121_Weights[weights])
+        if "features.denseblock1.denselayer1.spatial.conv2.weight" not in tensors:
+            tensors = self._inflated(tensors)
+        elif set(_strategies(tensors).values()) == {"S+ST"}:
+            own = self.state_dict()
+            tensors = {name: value for name, value in tensors.items() if name in own or not _PATH.match(name)}
+        remedy = f"give weights of {self.name}, or of a 2D DenseNet with its blocks"
+        return fill(self, tensors, classifier="classifier.", source=weights, remedy=remedy)
+
+    def _inflated(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a 2D DenseNet under our names and in our shapes; names without a place here stay."""
+        # torchvision's own files have the names of an older version of it.
+        rest = {re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", name): value for name, value in tensors.items()}
+        inflated, taken = {}, set()
+        for name, own in self.state_dict().items():
+            origin = re.sub(r"\.(bottleneck|temporal|original|spatial)\.", ".", name)
+            if origin in rest:
+                taken.add(origin)
+                value = rest[origin]
+                wide = own.ndim == 5 and value.ndim == 4
+                inflated[name] = (
+                    value[:, :, None].expand(-1, -1, own.shape[2], -1, -1) / own.shape[2] if wide else value
+                )
+        return inflated | {name: value for name, value in rest.items() if name not in taken}
+
+    def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
+        """The maps after the third block."""
+        return self.features[: self._split](clip_bcthw)
+
+    def deepen(self, features: Features) -> Float[Tensor, "b c t h w"]:
+        """The third transition, the fourth block, norm and ReLU."""
+        return functional.relu(self.features[self._split :](map_of(features)))
+
+    @property
+    def _split(self) -> int:
+        """Parts of `features` in front of the third transition."""
+        return list(dict(self.features.named_children())).index("transition3")
+
+    def classify(self, maps: Features) -> Float[Tensor, "b k"]:
+        """Average, dropout, linear."""
+        return self.classifier(self.drop(map_of(maps).mean(dim=(2, 3, 4))))
+
+    def fresh_head(self) -> nn.Module:
+        """A convolutional head."""
+        return convolutional_head(self.channels, self.branch_channels)
+
+    def stages(self) -> dict[str, tuple[nn.Module, ...]]:
+        """The stem, blocks and transitions in turn, the last norm and the classifier."""
+        parts = dict(self.features.named_children())
+        rows = {name: (part,) for name, part in parts.items() if name.startswith(("dense", "transition", "norm5"))}
+        return {"stem": (parts["conv0"], parts["norm0"]), **rows, "classifier": (self.classifier,)}
+
+    @property
+    def linear(self) -> nn.Linear:
+        """The classifier of the maps' mean."""
+        return self.classifier
+
+    def grid(self, size: int) -> int:
+        """Cells along a side; the transitions leave out an incomplete one."""
+        return math.ceil(size / 4) // 4
+
+
+def _strategies(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The strategy of each unit, by the paths that have tensors."""
+    paths: dict[str, set[str]] = {}
+    for match in filter(None, map(_PATH.match, tensors)):
+        paths.setdefault(match[1], set()).add("ST" if match[2] == "temporal" else "S")
+    return {unit: "+".join(sorted(kept)) for unit, kept in paths.items()}
