@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stabn.errors import UserError
-from stabn.nn import PlainNetwork, import_official, import_recogniser
+from stabn.nn import PlainNetwork, import_official, import_recogniser, shows_attention
 from stabn.nn.backbone import map_of
 from stabn.nn.backbones import RECOGNISERS
 from stabn.nn.backbones.frame_network import unfold
@@ -151,6 +151,19 @@ def _fast_maps(subject: Subject) -> Tensor:
     return subject.maps[:, subject.network.backbone.slow.widths[-1] :]
 
 
+def _with_map(subject: Subject, edit: Callable[[Tensor], Tensor]) -> Tensor:
+    """Class scores with another map in place of the network's own."""
+    network, features = subject.network, subject.network.encode(subject.clip())
+    own, _ = network.attend(features)
+    return network.perceive(features, replace(own, spatial=edit(own.spatial)))
+
+
+def _left_half(spatial_bthw: Tensor) -> Tensor:
+    """1 in the left half of the columns, 0 in the others."""
+    columns = torch.arange(spatial_bthw.shape[3])
+    return (columns < spatial_bthw.shape[3] // 2).to(spatial_bthw).expand_as(spatial_bthw)
+
+
 def _with_strategy(subject: Subject) -> Subject:
     """The same weights in the paths that the layout's strategy keeps."""
     network = subject.network
@@ -176,6 +189,13 @@ SPECIAL: dict[str, dict[str, Question]] = {
         "logits_frames": lambda s: s.network.backbone.new_fc(s.maps[0].mean(dim=(2, 3)).T),
         "cmm": _stm_motion,
         "block_layer2_0": _stm_strided,
+    },
+    "ABN2D": {
+        "features": lambda s: _channels_of(s.features[:, :, 0], s.arrays["features"]),
+        "features_mean": lambda s: s.features[:, :, 0].mean(dim=1),
+        "logits_inverted": lambda s: _with_map(s, lambda own: 1 - own),
+        "logits_zero": lambda s: _with_map(s, torch.zeros_like),
+        "logits_left": lambda s: _with_map(s, _left_half),
     },
     "SlowFast": {
         "features_slow": lambda s: _channels_of(_slow_maps(s), s.arrays["features_slow"]),
@@ -256,7 +276,7 @@ def compare(layout: Path) -> dict[str, float]:
 
 def questions_of(subject: Subject) -> dict[str, Question]:
     """How the network answers each array."""
-    own = {} if isinstance(subject.network, PlainNetwork) else ATTENTION
+    own = ATTENTION if shows_attention(subject.network) else {}
     return GENERIC | own | SPECIAL.get(type(subject.network.backbone).__name__, {})
 
 

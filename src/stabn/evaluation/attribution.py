@@ -19,7 +19,7 @@ from stabn.data.video.reader import init_reader_process
 from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_predictor, silence_lightning
 from stabn.errors import UserError
-from stabn.nn import Attention, VideoNetwork, has_attention
+from stabn.nn import Attention, VideoNetwork, has_attention, shows_attention
 from stabn.nn.backbone import map_of
 from stabn.nn.cam import branch_cam, cam, evaluation_mode, grad_cam, normalise_by_maximum, normalise_by_range
 
@@ -42,7 +42,8 @@ def methods_of(model: VideoNetwork) -> tuple[str, ...]:
     return tuple(
         method
         for method in METHODS
-        if (has_attention(model) or not method.startswith("attention"))
+        if (has_attention(model) or method != "attention-branch")
+        and (shows_attention(model) or method != "attention")
         and (method != "cam" or model.backbone.linear is not None)
     )
 

@@ -17,7 +17,7 @@ from stabn.evaluation.perturbation import BASELINES, measure_perturbation
 from stabn.evaluation.predict import Predictions, predict_each, split_dataset
 from stabn.evaluation.randomisation import measure_randomisation
 from stabn.evaluation.replaced_attention import ATTENTIONS, SHUFFLED
-from stabn.nn import VideoNetwork, has_attention
+from stabn.nn import VideoNetwork, shows_attention
 from stabn.runs import Run
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def faithfulness(
     if dataset.clips > 1 or dataset.augmentation is not None:
         raise UserError("--faithfulness: measures one window of each clip; leave --clips and --crops out")
     common: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "seed": seed}
-    replacements = (*ATTENTIONS, *SHUFFLED) if has_attention(model) and len(dataset) > 1 else ("as-is",)
+    replacements = (*ATTENTIONS, *SHUFFLED) if shows_attention(model) and len(dataset) > 1 else ("as-is",)
     predictions = predict_each(model, dataset, replacements, engine=engine, **common)
     own = predictions["as-is"]
     dataset = dataset.subset(own.samples(dataset.samples))

@@ -20,7 +20,7 @@ from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_predictor, progress_bar, shard_indices, silence_lightning
 from stabn.errors import NotFiniteError, UserError
 from stabn.evaluation.replaced_attention import ATTENTIONS, SHUFFLED, random_derangement
-from stabn.nn import Attention, Output, VideoNetwork, has_attention
+from stabn.nn import Attention, Output, VideoNetwork, shows_attention
 from stabn.nn.backbone import Features, TokenMap
 from stabn.records import Record
 from stabn.runs import Run, network_preprocessing
@@ -173,7 +173,7 @@ def predict_each(
     for attention in attentions:
         if attention not in names:
             raise UserError(f"attention: got {attention!r}, expected one of {', '.join(names)}")
-        if attention != "as-is" and not has_attention(model):
+        if attention != "as-is" and not shows_attention(model):
             raise UserError(
                 f"attention: got {attention!r}, but this is the plain network, which has none; leave it out"
             )
@@ -363,7 +363,7 @@ class _Predictor(LightningModule):
 
     def _outputs(self, batch: ClipBatch, rows: slice) -> dict[str, Output]:
         features = encode_batch(self.model, batch, next(self.model.parameters()).dtype)
-        if self.attentions == ("as-is",) or not has_attention(self.model):
+        if self.attentions == ("as-is",) or not shows_attention(self.model):
             return {attention: self.model.recognise(features) for attention in self.attentions}
         own, attention_logits_bk = self.model.attend(features)
         perceive = self.model.perceiver(features)

@@ -13,12 +13,12 @@ from stabn.data.video.reader import read_clip
 from stabn.errors import UserError
 from stabn.explain.render import contact_sheet, write_explanation
 from stabn.files import atomic_write, short_name, write_json
-from stabn.nn import STABN, Output, VideoNetwork
+from stabn.nn import Output, VideoNetwork
 from stabn.records import Record
 
 
 def explain_video(
-    model: STABN,
+    model: VideoNetwork,
     preprocessing: Preprocessing,
     path: Path,
     class_names: Sequence[str],
@@ -31,7 +31,7 @@ def explain_video(
     """Run a network on one window of a video and record its prediction and attention.
 
     Args:
-        model: a network with attention, in evaluation mode.
+        model: a network that shows attention, in evaluation mode.
         preprocessing: of the network's input.
         path: the video, or the folder of its frames.
         class_names: K names.
@@ -66,7 +66,7 @@ def check_frames(model: VideoNetwork, preprocessing: Preprocessing) -> None:
 
 
 def explain_clip(
-    model: STABN,
+    model: VideoNetwork,
     preprocessing: Preprocessing,
     clip: Clip,
     class_names: Sequence[str],
@@ -77,7 +77,7 @@ def explain_clip(
     """The network's answer for sampled frames, with where and when it looked.
 
     Args:
-        model: a network with attention, in evaluation mode.
+        model: a network that shows attention, in evaluation mode.
         preprocessing: how frames are prepared for it.
         clip: T frames at the size of the source.
         class_names: K names.

@@ -25,7 +25,7 @@ from stabn.explain.explain_video import check_frames, explain_clip, explain_vide
 from stabn.explain.render import contact_sheet, write_explanation
 from stabn.files import atomic_write, write_json
 from stabn.memory import keep_freed_memory
-from stabn.nn import Output, VideoNetwork, has_attention, load_pretrained
+from stabn.nn import Output, VideoNetwork, has_attention, load_pretrained, shows_attention
 from stabn.nn.fast_inference import for_inference, supports_fast_inference
 from stabn.records import Record
 from stabn.runs import network_class_names, network_preprocessing
@@ -79,7 +79,7 @@ class Recogniser:
         self.preprocessing: Preprocessing = network_preprocessing(network, source)
         self.class_names = network_class_names(network)
         self._engine = replace(engine, accelerator="cpu")
-        if has_attention(network):
+        if shows_attention(network):
             check_frames(network, self.preprocessing)
 
     def __repr__(self) -> str:
@@ -96,7 +96,7 @@ class Recogniser:
         Raises:
             UserError: it is the plain network.
         """
-        if not has_attention(self.network):
+        if not shows_attention(self.network):
             raise UserError(
                 f"{self.source}: is the plain network, which has no attention to show; train with network.attention "
                 "true"
@@ -118,7 +118,6 @@ class Recogniser:
         if not 0 <= window < windows:
             raise ValueError(f"window: got {window} of {windows} windows, expected 0..windows - 1")
         model = self._predictor
-        assert has_attention(model)
         if isinstance(video, np.ndarray):
             clip = _sampled_array(video, self.preprocessing, window, windows)
             record = explain_clip(model, self.preprocessing, clip, self.class_names, clip_id=_ARRAY)

@@ -7,8 +7,8 @@ from stabn.nn.checkpoints import import_official, import_recogniser, load_pretra
 from stabn.nn.fast_inference import fast_inference_copy
 from stabn.nn.imagenet import InflationReport, imagenet_state_dict, load_imagenet
 from stabn.nn.losses import recognition_loss, spatial_loss, temporal_loss
-from stabn.nn.network import PlainNetwork, VideoNetwork
-from stabn.nn.stabn import STABN, Perceiver, has_attention
+from stabn.nn.network import Perceiver, PlainNetwork, VideoNetwork
+from stabn.nn.stabn import STABN, has_attention, shows_attention
 
 __all__ = [
     "STABN",
@@ -31,6 +31,7 @@ __all__ = [
     "load_imagenet",
     "load_pretrained",
     "recognition_loss",
+    "shows_attention",
     "spatial_loss",
     "temporal_loss",
 ]

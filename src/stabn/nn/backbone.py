@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stabn.errors import UserError
+from stabn.nn.attention import Attention
 from stabn.nn.hub import Triple, recorded_normalisation
 
 
@@ -33,6 +34,7 @@ class ClipFormat:
         fixed_frames: whether another number of frames is refused.
         fixed_size: whether another size is refused.
         multiple_of: what the number of frames must be a multiple of.
+        snippet: consecutive frames at each of the places of a video that it reads.
     """
 
     frames: int
@@ -43,6 +45,7 @@ class ClipFormat:
     fixed_frames: bool = False
     fixed_size: bool = False
     multiple_of: int = 1
+    snippet: int = 1
 
     def built_for(self, name: str, frames: int) -> "ClipFormat":
         """The same for another number of frames.
@@ -130,6 +133,7 @@ class Backbone(nn.Module):
         drop: the dropout before the classifier, which the attention branch shares.
         options: JSON values that build the same network again, beyond name, classes, frames and size.
         can_fold: whether `stabn.nn.fast_inference` can fold its normalisations into its convolutions.
+        attends: whether it has attention of its own, so that `attend`, `weigh` and `deepen_weighed` are there.
         builds_on_meta: whether the state dict has all values, so that it can be built without any before it is loaded.
     """
 
@@ -141,6 +145,7 @@ class Backbone(nn.Module):
     drop: nn.Dropout
     options: Mapping[str, Any] = {}
     can_fold: ClassVar[bool] = False
+    attends: ClassVar[bool] = False
     builds_on_meta: ClassVar[bool] = False
 
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5, **options: Any) -> None:
@@ -222,6 +227,18 @@ class Backbone(nn.Module):
 
     def classify(self, maps: Features) -> Float[Tensor, "b k"]:
         """Class scores, unnormalised, of the last maps."""
+        raise NotImplementedError
+
+    def attend(self, features: Features) -> tuple[Attention, Float[Tensor, "b k"]]:
+        """Own attention of features, and class scores of the branch that computes it."""
+        raise NotImplementedError
+
+    def weigh(self, features: Features, attention: Attention) -> Features:
+        """Features as own attention weighs them, with that of `attend` or any other of the same shape."""
+        raise NotImplementedError
+
+    def deepen_weighed(self, features: Features) -> Features:
+        """`deepen` of features that are weighed already."""
         raise NotImplementedError
 
     def fresh_head(self) -> nn.Module:

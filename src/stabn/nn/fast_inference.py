@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from stabn.nn.attention import Attention
 from stabn.nn.backbone import Features, map_of, with_map
-from stabn.nn.network import PlainNetwork, VideoNetwork
-from stabn.nn.stabn import STABN, Perceiver
+from stabn.nn.network import Perceiver, PlainNetwork, VideoNetwork
+from stabn.nn.stabn import STABN
 from stabn.nn.winograd import SpatialWinogradConv, TemporalWinogradConv, to_channels_last
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

@@ -1,7 +1,9 @@
 """A video recognition network around a base network: what ST-ABN and the plain network beside it share."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -9,12 +11,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stabn.errors import UserError
-from stabn.nn.attention import Output
-from stabn.nn.backbone import Backbone, Features
+from stabn.nn.attention import Attention, Output
+from stabn.nn.backbone import Backbone, Features, map_of
 from stabn.nn.backbones import backbone_class, build_backbone
 from stabn.nn.hub import Network, PretrainedNetwork
 
 PREFIX = "backbone."
+
+
+@dataclass(frozen=True, eq=False)
+class Perceiver:
+    """Class scores of fixed clips as a function of the attention alone.
+
+    Attributes:
+        function: attention -> (B, K) unnormalised.
+        nbytes: its size in memory, in bytes.
+    """
+
+    function: Callable[[Attention], Tensor]
+    nbytes: int
+
+    def __call__(self, attention: Attention) -> Tensor:
+        """As `STABN.perceive` with the same features."""
+        return self.function(attention)
 
 
 class VideoNetwork(nn.Module, PretrainedNetwork):
@@ -161,6 +180,33 @@ class PlainNetwork(VideoNetwork):
     """A base network alone, the baseline of ST-ABN; arguments and errors as of `VideoNetwork`."""
 
     kind: ClassVar[str] = "plain"
+
+    def recognise(self, features: Features) -> Output:
+        """The output of features from `encode`, with the base network's own attention where it has some."""
+        if not self.backbone.attends:
+            return super().recognise(features)
+        attention, attention_logits_bk = self.attend(features)
+        return Output(self.perceive(features, attention), attention_logits_bk, attention)
+
+    def attend(self, features: Features) -> tuple[Attention, Float[Tensor, "b k"]]:
+        """The base network's own attention, and class scores of its branch; only where `backbone.attends`."""
+        return self.backbone.attend(features)
+
+    def perceive(self, features: Features, attention: Attention) -> Float[Tensor, "b k"]:
+        """Class scores with that attention, or any other of the same shape, in place of the base network's own.
+
+        Raises:
+            ValueError: the attention's shape is not that of the features.
+        """
+        shape = map_of(features).shape
+        expected = (shape[0], *shape[2:])
+        if tuple(attention.spatial.shape) != expected:
+            raise ValueError(f"attention: got spatial shape {tuple(attention.spatial.shape)}, expected {expected}")
+        return self.backbone.classify(self.backbone.deepen_weighed(self.backbone.weigh(features, attention)))
+
+    def perceiver(self, features: Features) -> Perceiver:
+        """`perceive` for many attentions of the same features."""
+        return Perceiver(partial(self.perceive, features), map_of(features).nbytes)
 
     def forward(self, clip_bcthw: Tensor) -> Output:
         """The output for a batch of clips: `classify(encode(clip))`; shapes and errors as in `encode`."""

@@ -1,7 +1,6 @@
 """The Spatio-Temporal Attention Branch Network in three visible calls: encode, attend, perceive."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeGuard, get_args
 
@@ -12,27 +11,10 @@ from torch import Tensor, nn
 from stabn.errors import UserError
 from stabn.nn.attention import Attention, Output, pool_frames, repeat_steps
 from stabn.nn.backbone import Features, initialise, map_of, with_map
-from stabn.nn.network import VideoNetwork
+from stabn.nn.network import Perceiver, PlainNetwork, VideoNetwork
 
 Mechanism = Literal["paper", "gated", "gated-both"]
 MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
-
-
-@dataclass(frozen=True, eq=False)
-class Perceiver:
-    """Class scores of fixed clips as a function of the attention alone.
-
-    Attributes:
-        function: attention -> (B, K) unnormalised.
-        nbytes: its size in memory, in bytes.
-    """
-
-    function: Callable[[Attention], Tensor]
-    nbytes: int
-
-    def __call__(self, attention: Attention) -> Tensor:
-        """As `STABN.perceive` with the same features."""
-        return self.function(attention)
 
 
 class STABN(VideoNetwork):
@@ -237,3 +219,8 @@ class STABN(VideoNetwork):
 def has_attention(model: object) -> TypeGuard[STABN]:
     """Whether a network has an attention branch; type checkers know it as `STABN` where this is true."""
     return isinstance(model, STABN)
+
+
+def shows_attention(model: object) -> TypeGuard[STABN | PlainNetwork]:
+    """Whether a network has attention in its output: that of an attention branch, or its base network's own."""
+    return has_attention(model) or (isinstance(model, PlainNetwork) and model.backbone.attends)

@@ -6,6 +6,7 @@ from typing import Any
 from stabn.errors import UserError
 from stabn.nn.backbone import Backbone
 from stabn.nn.backbones.abm import ABM
+from stabn.nn.backbones.abn2d import ABN2D
 from stabn.nn.backbones.blvnet import BLVNet
 from stabn.nn.backbones.c3d import C3D
 from stabn.nn.backbones.cpnet import CPNet
@@ -25,7 +26,7 @@ from stabn.nn.backbones.zhou import ZhouDenseNet
 
 RECOGNISERS: dict[str, type[Backbone]] = {
     name: family
-    for family in (TSN, TRN, CPNet, TSM, STM, GST, ABM, BLVNet, SmallBig, PEM, ZhouDenseNet, SlowFast, C3D)
+    for family in (TSN, TRN, CPNet, TSM, STM, GST, ABM, BLVNet, SmallBig, PEM, ZhouDenseNet, SlowFast, C3D, ABN2D)
     for name in family.architectures
 }
 """The systems of the paper's comparison: name of a base network -> its family."""
