@@ -1,10 +1,14 @@
+import hashlib
 import os
 import signal
+import threading
+import time
 
 import pytest
 from small_run import TINY, assert_same_training
 
 from stabn.cli.main import main
+from stabn.engine import stop_signals
 from stabn.engine.stop_signals import STOP_SIGNALS
 from stabn.training.module import TrainingModule
 
@@ -46,6 +50,28 @@ def test_a_training_that_is_told_to_end_saves_its_step_and_goes_on_as_if_nothing
     assert "epoch 2 of 2 is saved up to step 3" in line
     main(training(tabletop, out))
     assert_same_training(out, uninterrupted)
+
+
+def test_a_signal_sent_twice_at_once_is_one_wish_however_late_it_is_handled(monkeypatch):
+    monkeypatch.setattr(stop_signals, "_SAME", 0.2)
+
+    def send_later() -> threading.Timer:
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        return timer
+
+    with stop_signals.stop_signals("stabn test"), stop_signals.finish_step():
+        stop_signals.begin_work()
+        signal.raise_signal(signal.SIGTERM)
+        timer, start = send_later(), time.monotonic()
+        while time.monotonic() < start + 0.4:  # as a library that computes: no handler runs meanwhile
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000)
+        timer.join()
+        assert stop_signals.stop_requested() == signal.SIGTERM
+        time.sleep(0.5)
+        send_later()
+        with pytest.raises(stop_signals.StopSignal):
+            time.sleep(5)
 
 
 def test_an_unfinished_run_with_other_options_is_told_what_differs_and_nothing_else(

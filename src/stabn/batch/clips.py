@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class ArchiveClip:
         label: the name of its class, which the network need not know; None where the table has none.
         split: None where the table has none.
         segment: the part of the source that is the clip; None for all of it.
+        first_path: the path when the archive was first explained, where its videos have moved since.
     """
 
     clip_id: str
@@ -52,6 +53,7 @@ class ArchiveClip:
     label: str | None = None
     split: str | None = None
     segment: Segment | None = None
+    first_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,30 @@ def list_clips(table: Path, source: ArchiveSource = ArchiveSource(), split: str 
 
 
 def clips_digest(clips: Iterable[ArchiveClip]) -> str:
-    """SHA-256 of a list of clips: names, paths, labels, splits, segments and their order."""
+    """SHA-256 of a list of clips: names, first paths, labels, splits, segments and their order."""
     digest = hashlib.sha256()
     for clip in clips:
         segment = clip.segment and (clip.segment.start, clip.segment.end, clip.segment.unit)
-        digest.update(json.dumps((clip.clip_id, clip.path, clip.label, clip.split, segment)).encode())
+        digest.update(
+            json.dumps((clip.clip_id, clip.first_path or clip.path, clip.label, clip.split, segment)).encode()
+        )
     return digest.hexdigest()
+
+
+def videos_folder(clips: Iterable[ArchiveClip]) -> str:
+    """The folder below which all videos of at least one clip lie, by their first paths."""
+    folders = {os.path.dirname(clip.first_path or clip.path) for clip in clips}
+    return os.path.commonpath((min(folders), max(folders)))
+
+
+def moved_clips(clips: Sequence[ArchiveClip], folder: str, first_folder: str) -> tuple[ArchiveClip, ...]:
+    """The clips with the first paths that those below a folder had when it was another one."""
+    return tuple(
+        replace(clip, first_path=os.path.join(first_folder, os.path.relpath(clip.path, folder)))
+        if os.path.commonpath((clip.path, folder)) == folder
+        else clip
+        for clip in clips
+    )
 
 
 def _of_table(file: Path, videos: Path | None, columns: Columns) -> ArchiveListing:

@@ -69,17 +69,17 @@ def explain_archive(
     for note in listing.notes:
         log.info("note: %s", note)
     out = out.absolute()
-    with locked_output(out, job, listing.clips):
-        parts = split_into_parts(listing.clips, part_clips)
+    with locked_output(out, job, listing.clips) as clips:
+        parts = split_into_parts(clips, part_clips)
         total = previous_times(out)
         start = time.monotonic()
         for times in _write_missing(out, job, options, parts, ray, ray_address):
             now = time.monotonic()
             total += replace(times, seconds=now - start)
             start = now
-            write_summary(out, job, len(listing.clips), total, price_per_hour)
+            write_summary(out, job, len(clips), total, price_per_hour)
         counts = count_predictions(out, job, parts)
-        return write_summary(out, job, len(listing.clips), total, price_per_hour, counts)
+        return write_summary(out, job, len(clips), total, price_per_hour, counts)
 
 
 def _write_missing(

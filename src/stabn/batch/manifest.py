@@ -7,6 +7,7 @@ OUT/summary.json           progress, and at the end counts, accuracy and speed
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stabn.batch.clips import ArchiveClip, clips_digest
+from stabn.batch.clips import ArchiveClip, clips_digest, moved_clips, videos_folder
 from stabn.data.transforms import Preprocessing
 from stabn.errors import UserError, list_differences
 from stabn.files import lock_folder, read_json, write_json
@@ -25,6 +26,8 @@ JOB_FORMAT = "stabn-archive/1"
 PART_CLIPS = 256
 """Clips of a part: the work that is lost when a process is killed."""
 _OTHER_FOLDER = "give another folder for --out"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,29 +125,37 @@ def clips_folder(out: Path) -> Path:
 
 
 @contextmanager
-def locked_output(out: Path, job: ArchiveJob, clips: Sequence[ArchiveClip]) -> Iterator[None]:
+def locked_output(out: Path, job: ArchiveJob, clips: Sequence[ArchiveClip]) -> Iterator[Sequence[ArchiveClip]]:
     """Create the output folder or open that of the same job, and lock it for the block.
 
-    Clips may have been appended to the table since the last time.
+    Clips may have been appended to the table since the last time, and all videos may have moved to another folder.
+
+    Yields:
+        The clips, with their first paths where their videos have moved.
 
     Raises:
         UserError: the folder holds something else, or another process has locked it.
     """
-    _check(out, job, clips)
+    clips = _check(out, job, clips)
     out.mkdir(parents=True, exist_ok=True)
     with lock_folder(out, remedy=_OTHER_FOLDER):
-        write_json(out / "job.json", {**job.as_json(), "clips": len(clips), "clips_digest": clips_digest(clips)})
+        listed = {"clips": len(clips), "videos": videos_folder(clips), "clips_digest": clips_digest(clips)}
+        write_json(out / "job.json", {**job.as_json(), **listed})
         for unfinished in clips_folder(out).glob(".part-*"):  # by a process that was killed while it wrote
             unfinished.unlink(missing_ok=True)
-        yield
+        yield clips
 
 
-def _check(out: Path, job: ArchiveJob, clips: Sequence[ArchiveClip]) -> None:
+_TRIED_PATHS = 100
+"""Of an archive whose videos may have moved, how many paths show whether they are still where they were."""
+
+
+def _check(out: Path, job: ArchiveJob, clips: Sequence[ArchiveClip]) -> Sequence[ArchiveClip]:
     file = out / "job.json"
     if not file.exists():
         if out.exists() and (not out.is_dir() or any(path.name != ".lock" for path in out.iterdir())):
             raise UserError(f"{out}: exists and holds no explained archive; {_OTHER_FOLDER}")
-        return
+        return clips
     previous = read_json(file, remedy=_OTHER_FOLDER)
     if not isinstance(previous, dict) or previous.get("format") != JOB_FORMAT:
         raise UserError(f"{file}: is not of format {JOB_FORMAT!r}; {_OTHER_FOLDER}")
@@ -157,9 +168,22 @@ def _check(out: Path, job: ArchiveJob, clips: Sequence[ArchiveClip]) -> None:
     differences = list_differences({n: previous.get(n) for n in names}, {n: fields[n] for n in names})
     if differences:
         raise UserError(f"{out}: holds another job, with other {'; '.join(differences)}; {_OTHER_FOLDER}")
-    count = previous.get("clips")
-    if not isinstance(count, int) or clips_digest(clips[:count]) != previous.get("clips_digest"):
-        raise UserError(
-            f"{out}: holds other clips ({count} of {previous.get('table')}, now {len(clips)} of {job.table}); append "
-            f"clips only at the end of the table, or {_OTHER_FOLDER}"
-        )
+    count, digest, first_folder = (previous.get(name) for name in ("clips", "clips_digest", "videos"))
+    if isinstance(count, int) and 0 < count <= len(clips):
+        if clips_digest(clips[:count]) == digest:
+            return clips
+        folder = videos_folder(clips[:count])
+        moved = clips if first_folder is None else moved_clips(clips, folder, first_folder)
+        still_there = any(os.path.exists(clip.first_path or clip.path) for clip in moved[:_TRIED_PATHS])
+        if clips_digest(moved[:count]) == digest and not still_there:
+            log.info(
+                "note: %s: its videos have moved from %s to %s; it goes on, and rows that are there keep their paths",
+                out,
+                first_folder,
+                folder,
+            )
+            return moved
+    raise UserError(
+        f"{out}: holds other clips ({count} of {previous.get('table')}, now {len(clips)} of {job.table}); append "
+        f"clips only at the end of the table, move all videos together or none, or {_OTHER_FOLDER}"
+    )

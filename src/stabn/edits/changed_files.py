@@ -51,8 +51,10 @@ def file_difference(
             return f"has {num_frames} frames, and frame {last} was read"
         now = {i: times[i] for i in clip.frame_indices}
     else:
-        read = reader.read_clip(sample.path, sorted(set(clip.frame_indices)))
-        now = dict(zip(read.frame_indices.tolist(), read.timestamps.tolist(), strict=True))
+        times = reader.frame_times(sample.path, count=last + 1)
+        if last >= len(times):
+            return f"has {len(times)} frames, and frame {last} was read"
+        now = {i: float(times[i]) for i in clip.frame_indices}
     for index, seconds in zip(clip.frame_indices, clip.timestamps, strict=True):
         if abs(now[index] - seconds) > _SECONDS:
             return f"shows frame {index} at {now[index]:.3f} s, and showed it at {seconds:.3f} s"

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class _State:
     finishing: int = 0  # blocks of `finish_step`
     number: int | None = None
     since: float = 0.0
+    seen: bool = False  # the first signal has arrived, if not been handled
+    repeated: bool = False  # a second wish has arrived
     raised: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -69,7 +72,7 @@ def stop_signals(program: str) -> Iterator[None]:
     watched, woken = os.pipe()
     os.set_blocking(woken, False)
     previous = signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    watch = threading.Thread(target=_end_late, args=(watched, _state), daemon=True, name="stop signals")
+    watch = threading.Thread(target=_watch, args=(watched, _state), daemon=True, name="stop signals")
     watch.start()
     try:
         take_stop_signals()
@@ -164,20 +167,45 @@ def _handle(number: int, frame: FrameType | None) -> None:
             _end_now(state, "it had not begun")
         if state.finishing:
             return
-    elif state.raised or time.monotonic() < state.since + _SAME:
+    elif state.raised or not state.repeated:
         return
     state.raised = True
     raise StopSignal(state.number)
 
 
-def _end_late(watched: int, state: _State) -> None:
+def _watch(watched: int, state: _State) -> None:
+    """Tell by when signals arrive whether they are one wish or a second one; end a process that hangs.
+
+    The main thread cannot: it runs its handlers late where a library is computing.
+    """
+    while received := os.read(watched, 1):
+        number = received[0]
+        if number not in STOP_SIGNALS or _is_launched():
+            continue
+        if not state.seen:
+            state.seen = True
+            threading.Thread(target=_end_late, args=(number, state), daemon=True, name="end late").start()
+            state.ended.wait(_SAME)
+            _read_all(watched)
+        elif not state.repeated:
+            state.repeated = True
+            interrupt_main(number)  # calls `_handle`, and comes here again
+    os.close(watched)
+
+
+def _read_all(watched: int) -> None:
+    os.set_blocking(watched, False)
+    with suppress(BlockingIOError):
+        while os.read(watched, 64):
+            pass
+    os.set_blocking(watched, True)
+
+
+def _end_late(number: int, state: _State) -> None:
     """End the process that cannot run its handlers, or does not come to an end."""
-    while (received := os.read(watched, 1)) and received[0] not in STOP_SIGNALS:
-        pass
-    if received and not _is_launched() and not state.ended.wait(PATIENCE):
-        state.number = state.number or received[0]
+    if not state.ended.wait(PATIENCE):
+        state.number = state.number or number
         _end_now(state, f"it did not stop within {PATIENCE:g} s; what was saved before is kept")
-    os.close(watched)  # not before: further signals are written to it
 
 
 def _end_now(state: _State, reason: str) -> None:

@@ -1,5 +1,6 @@
 """Frames, colours, streams and times are those that the FFmpeg command line shows."""
 
+import re
 import subprocess
 
 import numpy as np
@@ -128,6 +129,35 @@ def test_a_joined_part_keeps_its_rate(run):
     path = run.folder / "rates.ts"
     path.write_bytes((run.folder / "a.ts").read_bytes() + (run.folder / "b.ts").read_bytes())
     np.testing.assert_allclose(probe(path).timestamps, [*np.arange(25) / 25, *(1 + np.arange(50) / 50)], atol=1e-9)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg"])
+def test_a_joined_recording_with_another_stream_number_is_refused_and_can_be_taken_out(run, suffix):
+    run(*source("64:48", 1), *JOINED[suffix], f"a.{suffix}")
+    first = (run.folder / f"a.{suffix}").read_bytes()
+    if suffix == "ts":
+        run(*source("64:48", 1), *JOINED[suffix], "-mpegts_start_pid", "0x200", "b.ts")
+        second = (run.folder / "b.ts").read_bytes()
+    else:
+        second = first.replace(b"\0\0\1\xe0", b"\0\0\1\xe1")
+    path = run.folder / f"numbers.{suffix}"
+    path.write_bytes(first + second + first)
+    files = VideoFiles("pyav")
+    for read in (probe, files.frame_times):
+        with pytest.raises(UserError, match=rf"numbers\.{suffix}: has two recordings") as refused:
+            read(path)
+    joint = int(re.search(r"head -c (\d+)", str(refused.value))[1])
+    path.write_bytes((first + second)[:joint])
+    assert probe(path).num_frames == 25
+    path.write_bytes((first + second)[joint:])
+    assert probe(path).num_frames == 25
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg"])
+def test_videos_that_were_recorded_at_the_same_time_are_one_recording(run, suffix):
+    sources = (*source("64:48", 1), *source("32:32", 1))
+    run(*sources, "-map", "0", "-map", "1", *JOINED[suffix], f"two.{suffix}")
+    assert probe(run.folder / f"two.{suffix}").num_frames == 25
 
 
 def test_a_transport_stream_that_lost_packets_is_refused(run):

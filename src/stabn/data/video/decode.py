@@ -19,6 +19,7 @@ import numpy as np
 from stabn.data.video.decoder_errors import MissingFrames, choose_decoder, configure_stream
 from stabn.data.video.display import Display, DisplayGraph, frame_display
 from stabn.data.video.file_check import COPY_AGAIN, check_file
+from stabn.data.video.other_recordings import check_other_recordings
 from stabn.data.video.transport_stream import TransportStreamJoints
 from stabn.errors import UserError
 
@@ -125,6 +126,7 @@ def decode(path: Path | str, start: SeekTarget | None = None) -> Generator[Decod
                 count += 1
         if missing_frames.count():
             raise UserError(f"{path}: {missing_frames.count()} of its frames cannot be decoded; {COPY_AGAIN}")
+        check_other_recordings(path, container.format.name, stream.id)
     if count == 0 and start is None:
         raise UserError(f"{path}: has a video stream without a single frame; {_REENCODE}")
 

@@ -28,6 +28,7 @@ from stabn.data.video.decode import (
     packet_time,
     shown_in_stored_order,
 )
+from stabn.data.video.other_recordings import check_other_recordings
 from stabn.data.video.sample_table import composition_offsets
 
 _INTRA = ("mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "ffvhuff", "utvideo", "png", "rawvideo")
@@ -101,6 +102,7 @@ def index_frames(path: Path | str) -> FrameIndex | None:
     if packets is None:
         with open_video(path) as (container, stream):
             packets = _read_packets(container, stream, kind)
+            check_other_recordings(path, container.format.name, stream.id)
     if packets is None:
         return None
     with closing(decode(path)) as frames:

@@ -49,13 +49,10 @@ def only_joints(path: Path, stream_id: int) -> bool:
         path: an MPEG-TS file.
         stream_id: the packet identifier (PID) of the stream.
     """
-    content = np.memmap(path, np.uint8, "r")
-    layout = next((layout for layout in _LAYOUTS if _fits(content, *layout)), None)
-    if layout is None:
+    packets = transport_packets(path)
+    if packets is None:
         return False
-    length, first = layout
-    packets = content[: len(content) // length * length].reshape(-1, length)
-    flags, low, control = (packets[:, first + i] for i in (1, 2, 3))
+    flags, low, control = (packets[:, i] for i in (1, 2, 3))
     identifiers = (flags & 0x1F).astype(np.uint16) << 8 | low
     mine = np.flatnonzero((identifiers == stream_id) & (control & 0x10 > 0))  # with a payload; others are not counted
     if (flags[mine] & 0x80).any():
@@ -63,6 +60,15 @@ def only_joints(path: Path, stream_id: int) -> bool:
     counts = control[mine] & 15
     breaks = np.flatnonzero((np.diff(counts) & 15) > 1) + 1  # a packet may come twice
     return all(_is_joint(identifiers, flags, control, int(mine[i - 1]), int(mine[i])) for i in breaks)
+
+
+def transport_packets(path: Path) -> np.ndarray | None:
+    """The packets of an MPEG-TS file, mapped as (N, 188) uint8; None where its bytes are not such packets."""
+    content = np.memmap(path, np.uint8, "r")
+    for length, first in _LAYOUTS:
+        if len(content) >= length and (content[first::length] == _SYNC).all():
+            return content[: len(content) // length * length].reshape(-1, length)[:, first : first + 188]
+    return None
 
 
 def _is_joint(identifiers: np.ndarray, flags: np.ndarray, control: np.ndarray, last: int, first: int) -> bool:
@@ -78,8 +84,3 @@ def _is_joint(identifiers: np.ndarray, flags: np.ndarray, control: np.ndarray, l
         if len(before) and control[i] & 0x10 and (int(control[i] & 15) - int(control[before[-1]] & 15)) % 16 > 1:
             return True
     return False
-
-
-def _fits(content: np.ndarray, length: int, first: int) -> bool:
-    """Whether every packet of this layout begins with the sync byte."""
-    return len(content) >= length and bool((content[first::length] == _SYNC).all())
