@@ -83,8 +83,10 @@ def test_killed_processes_lose_nothing_and_do_nothing_twice(trained, many, tmp_p
     rows = rows_of(out)
     assert [row["id"] for row in rows] == [f"clip {n}" for n in range(80)]
     assert all(row["error"] is None for row in rows)
-    explained(trained, many, tmp_path / "undisturbed")
-    assert_same(rows, rows_of(tmp_path / "undisturbed"))
+    few = write_rows(tmp_path / "few.csv", ("path", "id"), [(row["path"], row["id"]) for row in rows[:5]])
+    explained(trained, few, tmp_path / "undisturbed")
+    undisturbed = rows_of(tmp_path / "undisturbed")  # 80 clips of five videos
+    assert_same(rows, [undisturbed[n % 5] | {"id": f"clip {n}"} for n in range(80)])
 
 
 def wait_for(found, process: subprocess.Popen):
@@ -187,6 +189,25 @@ def test_a_table_may_grow_at_its_end(trained, archive, out, answered):
     assert (told["clips"], told["errors"]) == (15, len(BROKEN) + 1)
     before, after = files_of(answered), files_of(out)
     assert [name for name in before if after[name] != before[name]] == ["part-00003.parquet"]
+
+
+def test_an_archive_that_has_moved_goes_on_and_says_so(trained, tabletop, tmp_path, caplog):
+    here, there, out = tmp_path / "here", tmp_path / "there", tmp_path / "out"
+    shutil.copytree(tabletop / "videos", here, ignore=lambda _, names: [n for n in names if n[:-4] not in SOME])
+    explained(trained, here, out, part_clips=3)
+    before = files_of(out)
+    shutil.copytree(here, there)
+    with pytest.raises(UserError, match=f"{len(SOME)} of {here}, now {len(SOME)} of {there}"):
+        explained(trained, there, out, part_clips=3)  # the videos are still there: these may be others
+    shutil.rmtree(here)
+    (out / "clips" / "part-00000.parquet").unlink()
+    caplog.set_level("INFO", "stabn")
+    assert explained(trained, there, out, part_clips=3)["errors"] == 0
+    assert f"{here} to {there}" in caplog.text
+    assert [name for name, content in files_of(out).items() if content != before[name]] == ["part-00000.parquet"]
+    assert Path(rows_of(out)[0]["path"]).parent == there
+    shutil.move(out, tmp_path / "moved-out")
+    assert explained(trained, there, tmp_path / "moved-out", part_clips=3)["errors"] == 0
 
 
 def test_another_job_in_the_folder_is_refused_in_one_line(trained, plain, archive, out, tmp_path):
