@@ -17,6 +17,7 @@ from stabn.errors import UserError
 from stabn.nn import PlainNetwork, import_official, import_recogniser, shows_attention
 from stabn.nn.backbone import map_of
 from stabn.nn.backbones import RECOGNISERS
+from stabn.nn.backbones.dfb import FilterBankHead
 from stabn.nn.backbones.frame_network import unfold
 from stabn.nn.backbones.pem import ProgressiveEnhancement, temporal_diversity
 from stabn.nn.backbones.trn import ordered_tuples
@@ -242,8 +243,23 @@ def _enhancement(tensors: Mapping[str, Tensor], about: Mapping[str, Any], arrays
     }
 
 
+def _filter_bank(tensors: Mapping[str, Tensor], about: Mapping[str, Any], arrays: Arrays) -> dict[str, Tensor]:
+    global_bcthw, local_bcthw = (torch.from_numpy(arrays[name]) for name in ("global_maps", "local_maps"))
+    head = FilterBankHead(global_bcthw.shape[1], about["num_classes"], about["options"]["filters_per_class"]).double()
+    head.load_state_dict(dict(tensors))
+    scores = head(global_bcthw, local_bcthw, torch.nn.Identity())
+    return {
+        "pooled": scores.pooled,
+        "z_avg": scores.average,
+        "z_max": scores.maximum,
+        "z_xchannel": scores.cross_channel,
+        "logits": scores.logits,
+    }
+
+
 MODULES: dict[str, Callable[[Mapping[str, Tensor], Mapping[str, Any], Arrays], dict[str, Tensor]]] = {
     "memory_gate.weight": _enhancement,
+    "bank.weight": _filter_bank,
 }
 """A tensor that only a layout of a single module has -> its answers from tensors, layout and inputs in the arrays."""
 

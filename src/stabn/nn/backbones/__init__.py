@@ -10,6 +10,7 @@ from stabn.nn.backbones.abn2d import ABN2D
 from stabn.nn.backbones.blvnet import BLVNet
 from stabn.nn.backbones.c3d import C3D
 from stabn.nn.backbones.cpnet import CPNet
+from stabn.nn.backbones.dfb import DFBNet
 from stabn.nn.backbones.gst import GST
 from stabn.nn.backbones.pem import PEM
 from stabn.nn.backbones.resnet3d import ARCHITECTURES, ResNet3D
@@ -26,7 +27,23 @@ from stabn.nn.backbones.zhou import ZhouDenseNet
 
 RECOGNISERS: dict[str, type[Backbone]] = {
     name: family
-    for family in (TSN, TRN, CPNet, TSM, STM, GST, ABM, BLVNet, SmallBig, PEM, ZhouDenseNet, SlowFast, C3D, ABN2D)
+    for family in (
+        TSN,
+        TRN,
+        CPNet,
+        TSM,
+        STM,
+        GST,
+        ABM,
+        DFBNet,
+        BLVNet,
+        SmallBig,
+        PEM,
+        ZhouDenseNet,
+        SlowFast,
+        C3D,
+        ABN2D,
+    )
     for name in family.architectures
 }
 """The systems of the paper's comparison: name of a base network -> its family."""
