@@ -119,7 +119,7 @@ class Edit:
 
     Attributes:
         clip_id: the clip's name in its data set.
-        frame_indices: T source frames, ascending (a short clip repeats its last frame).
+        frame_indices: T source frames in the clip's order (a short clip repeats its last frame; snippets may overlap).
         timestamps: their T times in seconds.
         scores: T importances in 0..1; the paper's levels are 0.0 irrelevant, 0.5 may matter, 1.0 certainly matters.
         author: the person who made the edit.
@@ -154,8 +154,6 @@ class Edit:
         for index in self.frame_indices:
             if isinstance(index, bool) or not isinstance(index, int) or index < 0:
                 raise ValueError(f"frame_indices: got {index!r}, expected integers from 0")
-        if any(a > b for a, b in zip(self.frame_indices, self.frame_indices[1:], strict=False)):
-            raise ValueError(f"frame_indices: got {list(self.frame_indices)}, expected ascending order")
         for name, low, high in (("scores", 0.0, 1.0), ("timestamps", 0.0, MAX_SECONDS)):
             for value in getattr(self, name):
                 number = not isinstance(value, bool) and isinstance(value, int | float)

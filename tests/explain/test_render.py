@@ -162,12 +162,6 @@ def test_the_mark_in_a_film_moves_on_with_time(tmp_path: Path):
     assert np.diff(centres) == pytest.approx([120, 120, 120], abs=12)
 
 
-def test_a_film_refuses_frames_that_run_backwards(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"frame_indices: got \[3, 2, 1\]"):
-        write_explanation(tmp_path / "film.mp4", *explained([3, 2, 1]))
-    assert not (tmp_path / "film.mp4").exists()
-
-
 def test_a_comparison_sets_networks_side_by_side(tmp_path: Path):
     record, clip = explained([0, 2, 4])
     write_explanation(tmp_path / "one.mp4", record, clip)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -131,7 +132,7 @@ class FrameScores:
     """The temporal attention that a person wants for one clip: M'_t of Eq. 6.
 
     Attributes:
-        frame_indices: T source frames, ascending.
+        frame_indices: T source frames; ascending, but for those of overlapping snippets.
         scores: T importances in 0..1.
     """
 
@@ -141,13 +142,19 @@ class FrameScores:
     def __post_init__(self) -> None:
         if len(self.scores) != len(self.frame_indices):
             raise ValueError(f"scores: got {len(self.scores)} for {len(self.frame_indices)} frames, expected one each")
-        if list(self.frame_indices) != sorted(self.frame_indices) or min(self.frame_indices, default=0) < 0:
-            raise ValueError(f"frame_indices: got {self.frame_indices}, expected ascending frames from 0")
+        if min(self.frame_indices, default=0) < 0:
+            raise ValueError(f"frame_indices: got {self.frame_indices}, expected frames from 0")
         if not all(0 <= score <= 1 for score in self.scores):
             raise ValueError(f"scores: got {self.scores}, expected numbers in 0..1")
 
     def at(self, frame_indices: Int64[Tensor, " t"]) -> Float32[Tensor, " t"]:
-        """The scores of any frames, interpolated linearly, and constant beyond the first and last scored frame."""
+        """The scores of any frames, interpolated linearly, and constant beyond the first and last scored frame.
+
+        Raises:
+            ValueError: the scored frames are not ascending.
+        """
+        if list(self.frame_indices) != sorted(self.frame_indices):
+            raise ValueError(f"frame_indices: got {self.frame_indices}, expected ascending frames")
         return torch.from_numpy(np.interp(frame_indices, self.frame_indices, self.scores)).float()
 
 
@@ -273,6 +280,7 @@ class VideoDataset(Dataset[ClipBatch]):
         self.stored_views = stored_views
         self._reader = Reader(timeout=0)
         self._sizes: dict[Path, tuple[int, int]] = {}
+        self._folder_states: dict[Path, tuple[int, ...]] = {}
         self._segment_frames: dict[tuple[Path, Segment], range] = {}
         self._cache: dict[tuple[Path, Segment | None], Clip] | None = {} if cache else None
 
@@ -349,11 +357,10 @@ class VideoDataset(Dataset[ClipBatch]):
     def view_key(self, index: int) -> str:
         """A name of this epoch's view of a clip: of the file, the frames and all that is done with them."""
         sample, scored = self.samples[index], self.scores.get(self.samples[index].clip_id)
-        stat = sample.path.stat() if sample.path.exists() else None
         augmentation = None if self.augmentation is None else asdict(self.augmentation)
         value = {
             "clip": sample.clip_id,
-            "file": (sample.path.name, None if stat is None else (stat.st_size, stat.st_mtime_ns)),
+            "file": (sample.path.name, self._file_state(sample.path)),
             "segment": None if sample.segment is None else repr(sample.segment),
             "frames": None if scored is None or self.vary_scored else scored.frame_indices,
             "mirrored": self._mirrored[sample.label] is not None,
@@ -361,6 +368,19 @@ class VideoDataset(Dataset[ClipBatch]):
             "view": None if augmentation is None else (self._view, augmentation),
         }
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
+
+    def _file_state(self, path: Path) -> tuple[int, ...] | None:
+        """What changes with the content: size and time, of a folder of frames those of all its files; None without."""
+        if not path.exists():
+            return None
+        if not path.is_dir():
+            stat = path.stat()
+            return stat.st_size, stat.st_mtime_ns
+        if path not in self._folder_states:  # there may be many files
+            stats = [entry.stat() for entry in os.scandir(path)]
+            newest = max((stat.st_mtime_ns for stat in stats), default=0)
+            self._folder_states[path] = len(stats), sum(stat.st_size for stat in stats), newest
+        return self._folder_states[path]
 
     def batch_of(self, index: int, record: ViewRecord, views: Sequence[UInt8[Tensor, "t 3 s s"]] | None) -> ClipBatch:
         """The item that `read_view` makes; without pixels where `views` is None."""

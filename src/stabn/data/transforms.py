@@ -63,7 +63,7 @@ class Preprocessing:
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON values; `from_json` reads them back. Without a region there is no "region"."""
-        value = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        value = asdict(self) | {"sampling": self.sampling.as_json(), "mean": list(self.mean), "std": list(self.std)}
         region = value.pop("region")
         return value if region is None else value | {"region": list(region)}
 
@@ -80,7 +80,9 @@ class Preprocessing:
         """
         try:
             outer = _exact_fields(cls, {"region": None, **value} if isinstance(value, Mapping) else value)
-            inner = _exact_fields(Sampling, outer.pop("sampling"), "sampling.")
+            sampling = outer.pop("sampling")
+            sampling = {"snippet": 1, **sampling} if isinstance(sampling, Mapping) else sampling
+            inner = _exact_fields(Sampling, sampling, "sampling.")
             for name, count in (("mean", 3), ("std", 3), ("region", 4)):
                 if name != "region" or outer[name] is not None:
                     outer[name] = _numbers(name, outer[name], count)

@@ -147,13 +147,11 @@ def _moments(record: Record) -> list[tuple[range, float]]:
     """The frames of a film: which of the T positions are this source frame, and the seconds at which it is shown."""
     moments = list[tuple[range, float]]()
     for i, (index, time) in enumerate(zip(record.frame_indices, record.timestamps, strict=True)):
-        if i and index < record.frame_indices[i - 1]:
-            raise ValueError(f"frame_indices: got {record.frame_indices.tolist()}, expected ascending order")
         if i and index == record.frame_indices[i - 1]:
             positions, seconds = moments[-1]
             moments[-1] = (range(positions.start, i + 1), seconds)
         else:
-            # some files give two frames one time; a millisecond apart both can be shown
+            # Some files give two frames one time, and snippets may overlap; a millisecond apart all can be shown.
             earliest = moments[-1][1] + 0.001 if moments else 0.0
             moments.append((range(i, i + 1), max(float(time - record.timestamps[0]), earliest)))
     return moments

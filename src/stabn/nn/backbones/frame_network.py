@@ -126,7 +126,10 @@ class FrameNetwork(Backbone):
         """As published."""
         shape = cls.shape_for(name, options)
         mean, std = _NORMALISATION[shape.body == BN_INCEPTION, shape.flow]
-        return ClipFormat(shape.frames, shape.size, mean, std, fixed_frames=cls.fixed_frames, multiple_of=shape.snippet)
+        every = shape.snippet
+        return ClipFormat(
+            shape.frames, shape.size, mean, std, fixed_frames=cls.fixed_frames, multiple_of=every, snippet=every
+        )
 
     @classmethod
     def options_for(cls, name: str, weights: str | None) -> dict[str, Any]:

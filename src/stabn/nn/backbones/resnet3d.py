@@ -162,13 +162,13 @@ class ResidualLayer(nn.Sequential):
 
     activation_checkpointing = False
 
-    def forward(self, x_bcthw: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h2 w2"]:
+    def forward(self, maps: Float[Tensor, "n c ..."]) -> Float[Tensor, "n c2 ..."]:
         """The output of the last block."""
         if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
-            return super().forward(x_bcthw)
+            return super().forward(maps)
         for block in self:
-            x_bcthw = recomputed(block, block, x_bcthw)
-        return x_bcthw
+            maps = recomputed(block, block, maps)
+        return maps
 
 
 def residual_layer(shape: Architecture, layer: int, *, spatial_stride: int | None = None) -> ResidualLayer:

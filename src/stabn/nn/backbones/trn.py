@@ -68,7 +68,7 @@ class MultiscaleRelation(nn.Module):
         )
 
     def sums(
-        self, features_btd: Float[Tensor, "b t d"], tuples: Sequence[Int[Tensor, "n s"]]
+        self, features_btd: Float[Tensor, "b t d"], tuples: Sequence[Int[Tensor, "_ _"]]
     ) -> list[Float[Tensor, "b k"]]:
         """For each scale the sum of g_s over some tuples.
 
