@@ -1,6 +1,8 @@
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -72,6 +74,37 @@ def test_a_signal_sent_twice_at_once_is_one_wish_however_late_it_is_handled(monk
         send_later()
         with pytest.raises(stop_signals.StopSignal):
             time.sleep(5)
+
+
+def test_a_process_that_does_not_stop_is_ended_with_one_line():
+    program = """if True:
+        import time
+        from stabn.engine import stop_signals
+        stop_signals.PATIENCE = 0.3
+        with stop_signals.stop_signals("stabn test"), stop_signals.finish_step():
+            stop_signals.begin_work()
+            print(flush=True)
+            time.sleep(60)
+        """
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=50)
+    assert process.returncode == 128 + signal.SIGTERM
+    (line,) = errors.decode().splitlines()
+    assert line.startswith("stabn test: interrupted by SIGTERM; it did not stop within 0.3 s")
+
+
+@pytest.mark.parametrize("begin", [stop_signals.begin_work, lambda: stop_signals.finish_step().__enter__()])
+def test_a_signal_that_came_too_late_for_a_piece_of_work_stops_the_next_one(begin):
+    with stop_signals.stop_signals("stabn test"):
+        stop_signals.begin_work()
+        with stop_signals.finish_step():
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(stop_signals.StopSignal) as stopped:
+            begin()
+    assert stopped.value.number == signal.SIGTERM
+    begin()  # forgotten with the command that it was for
 
 
 def test_an_unfinished_run_with_other_options_is_told_what_differs_and_nothing_else(

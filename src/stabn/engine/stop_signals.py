@@ -84,6 +84,7 @@ def stop_signals(program: str) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(previous)
         os.close(woken)  # ends the thread
+        _state = _State()
 
 
 def take_stop_signals() -> None:
@@ -95,8 +96,13 @@ def take_stop_signals() -> None:
 
 
 def begin_work() -> None:
-    """From now on a signal raises `StopSignal`; before, it ends the process, which has nothing to leave in order."""
+    """From now on a signal raises `StopSignal`; before, it ends the process, which has nothing to leave in order.
+
+    Raises:
+        StopSignal: one has come, which the work before this one has only noted.
+    """
     _state.working = True
+    _raise_noted()
 
 
 def stop_requested() -> int | None:
@@ -111,8 +117,14 @@ def seconds_since_request() -> float:
 
 @contextmanager
 def finish_step() -> Iterator[None]:
-    """Within the block the first signal is only noted, for work that stops by itself; a later one raises."""
+    """Within the block the first signal is only noted, for work that stops by itself; a later one raises.
+
+    Raises:
+        StopSignal: one was noted before, and the work that noted it had come to its end.
+    """
     state = _state
+    if not state.finishing:
+        _raise_noted()
     state.finishing += 1
     try:
         yield
@@ -130,7 +142,7 @@ def end_children() -> None:
 
     Jobs have sessions of their own. Only on systems with /proc; elsewhere children see that their pipe is closed.
     """
-    if hasattr(signal, "SIGCHLD"):
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a reader ends
     killed = []
     for tasks in Path("/proc/self/task").glob("*/children"):
@@ -143,6 +155,13 @@ def end_children() -> None:
     for child in killed:
         with suppress(OSError):  # somebody else may have waited for it
             _wait_briefly(child)
+
+
+def _raise_noted() -> None:
+    state = _state
+    if state.number is not None and not state.raised:
+        state.raised = True
+        raise StopSignal(state.number)
 
 
 def _wait_briefly(child: int) -> None:
