@@ -84,7 +84,7 @@ def test_a_full_disk_is_told_with_the_options_that_help(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"No space left on device.*--loader\.features.*--loader\.views 0"):
         store.add([("b", row(2), RECORD)])
     monkeypatch.undo()
-    assert "b" not in FeatureStore(tmp_path, SHAPE).keys()
+    assert "b" not in FeatureStore(tmp_path, SHAPE).known_keys()
     store.add([("b", row(2), RECORD)])
     assert float(FeatureStore(tmp_path, SHAPE).get("b")[0].mean()) == 2
 
@@ -140,3 +140,31 @@ def test_an_item_has_all_of_the_clips_but_features_in_place_of_pixels(samples, t
         assert item.pixels.shape == (1, 3, 3, 0, 0)
         for name in ("labels", "frame_indices", "timestamps", "scores", "has_scores"):
             assert torch.equal(getattr(item, name), getattr(expected, name)), name
+
+
+def test_a_changed_picture_in_a_folder_of_frames_gives_another_view(tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(bytes([number]))
+    sample = Sample("a", folder, 0, "train")
+    before, same = (dataset([sample]).view_key(0) for _ in range(2))
+    os.utime(folder / "1.jpg", (1, 10**10))
+    assert before == same != dataset([sample]).view_key(0)
+
+
+@pytest.mark.parametrize("damage", ["rows.jsonl", "features.bin"])
+def test_a_damaged_store_is_told_by_its_file(tmp_path, damage):
+    FeatureStore(tmp_path, SHAPE).add([("a", row(1), RECORD), ("b", row(2), RECORD)])
+    if damage == "rows.jsonl":
+        (tmp_path / damage).write_bytes(b"\0\0\0\n")
+    else:
+        os.truncate(tmp_path / damage, SHAPE.row_bytes)
+    with pytest.raises(UserError, match=rf"{tmp_path / damage}: .*remove the folder"):
+        FeatureStore(tmp_path, SHAPE)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=rf"{tmp_path / 'file' / 'store'}: .*--loader\.features"):
+        FeatureStore(tmp_path / "file" / "store", SHAPE)

@@ -1,5 +1,6 @@
 """The verbs about this machine: doctor says what it offers, profile where the time of training goes."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from stabn.data.annotations.source import DataSource
 from stabn.data.transforms import Augmentation
 from stabn.engine.config import EngineRecipe
 from stabn.engine.doctor import inspect_machine, machine_report
+from stabn.errors import UserError
 from stabn.training.advice import profile_training
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.recipes import (
@@ -21,6 +23,8 @@ from stabn.training.recipes import (
     OptimizerRecipe,
     PreprocessingRecipe,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def doctor_command() -> dict[str, Any]:
@@ -42,9 +46,18 @@ def backbones_command(names: list[str] | None = None) -> dict[str, Any]:
     """
     from stabn.nn.backbones.description import LISTED, describe_backbone
 
+    backbones, left_out = [], []
     with tqdm(names or LISTED, desc="backbones", unit="network", disable=None, leave=False) as bar:
-        backbones = [describe_backbone(name) for name in bar]
+        for name in bar:
+            try:
+                backbones.append(describe_backbone(name))
+            except UserError as error:  # of those that nobody asked for, a library may not be installed
+                if names:
+                    raise
+                left_out.append(error)
     print_backbones(backbones)
+    for error in left_out:
+        logger.warning("note: %s", error)
     return {
         "backbones": [
             {

@@ -94,7 +94,7 @@ class FeatureStore:
         """How many rows are known."""
         return len(self._rows)
 
-    def keys(self) -> Collection[str]:
+    def known_keys(self) -> Collection[str]:
         """The keys of all rows, those that other processes have added among them."""
         self._read_new_lines()
         return self._rows.keys()
@@ -105,7 +105,7 @@ class FeatureStore:
         Raises:
             KeyError: there is none.
         """
-        if key not in self._rows and key not in self.keys():
+        if key not in self._rows and key not in self.known_keys():
             raise KeyError(key)
         row, record = self._rows[key]
         values = self._mapped(row + 1)[row]
@@ -231,6 +231,6 @@ class KeptDataset(Dataset[ClipBatch]):
 
 def missing_views(dataset: VideoDataset, store: FeatureStore, views: int) -> list[tuple[int, int]]:
     """(view, index) of the clips and views that a store lacks."""
-    keys, datasets = store.keys(), [dataset.with_epoch(view) for view in range(views)]
+    keys, datasets = store.known_keys(), [dataset.with_epoch(view) for view in range(views)]
     pairs = [(view, index) for index in range(len(dataset)) for view in range(views)]
     return [(view, index) for view, index in pairs if datasets[view].view_key(index) not in keys]

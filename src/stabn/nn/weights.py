@@ -40,7 +40,8 @@ def start_from(model: VideoNetwork, weights: str) -> str:
     """
     if not is_saved_network(weights):
         left = model.load_weights(weights)
-        return _line(weights, len(model.backbone.state_dict()) - len(left), left)
+        new = ["attention branch"] if "attention branch" in model.stages() else []
+        return _line(model, weights, len(model.backbone.state_dict()) - len(left), left, new)
     source = load_pretrained(weights)
     if (source.architecture, source.backbone_options) != (model.architecture, model.backbone_options):
         raise UserError(
@@ -58,7 +59,7 @@ def start_from(model: VideoNetwork, weights: str) -> str:
     with torch.no_grad():
         for name in taken:
             own[name].copy_(theirs[name])
-    return _line(weights, len(taken), [name for name in own if name not in taken])
+    return _line(model, weights, len(taken), [name for name in own if name not in taken])
 
 
 def _class_names(model: VideoNetwork) -> frozenset[str]:
@@ -70,7 +71,10 @@ def _class_names(model: VideoNetwork) -> frozenset[str]:
     return frozenset(name for name in model.state_dict() if name.startswith(tuple(f"{prefix}." for prefix in prefixes)))
 
 
-def _line(weights: str, taken: int, left: Sequence[str]) -> str:
-    modules = sorted({name.split(".")[0] for name in left if not name.endswith("num_batches_tracked")})
-    rest = f"; random: {', '.join(modules)}" if modules else ""
-    return f"starts from {weights}: {taken} tensors taken{rest}"
+def _line(model: VideoNetwork, weights: str, taken: int, left: Sequence[str], new: Sequence[str] = ()) -> str:
+    """What was taken, and the modules that stay random; a library's network inside the base network is not named."""
+    wrappers = {name.split(".")[0] for name in model.backbone.state_dict()}
+    prefix = f"{wrappers.pop()}." if len(wrappers) == 1 else ""
+    modules = {name.removeprefix(prefix).split(".")[0] for name in left if not name.endswith("num_batches_tracked")}
+    random = ", ".join((*sorted(modules), *new))
+    return f"starts from {weights}: {taken} tensors taken" + (f"; random: {random}" if random else "")

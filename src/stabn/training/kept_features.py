@@ -42,6 +42,11 @@ View = tuple[VideoDataset, int, int]
 """A data set, a view and the index of a clip."""
 
 
+def features_folder(run: Path, loader: LoaderRecipe) -> Path:
+    """Where the stores of a run's recipe lie: beside the run, where the recipe does not say."""
+    return Path(loader.features) if loader.features else run.absolute().parent / FEATURES
+
+
 def with_features_of(run: Run, loader: LoaderRecipe) -> LoaderRecipe:
     """The recipe with the folder of a run's kept features, where that can be written and the recipe names no other."""
     folder = _folder_of(run)
@@ -244,8 +249,7 @@ def kept_dataset(
     """
     if not loader.views or "views" not in run.recipe:
         return dataset
-    folder = Path(loader.features) if loader.features else run.folder.absolute().parent / FEATURES
-    store = open_store(model, dataset.preprocessing, folder, loader.features_precision)
+    store = open_store(model, dataset.preprocessing, features_folder(run.folder, loader), loader.features_precision)
     views = [(dataset, view, index) for view, index in missing_views(dataset, store, 1)]
     fill_store(store, views, lambda batch: model.encode(batch.clips), batch_size=batch_size, title="held out")
     return KeptDataset(dataset, store)

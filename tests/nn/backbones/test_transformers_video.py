@@ -13,8 +13,9 @@ from stabn.errors import UserError
 from stabn.evaluation.randomisation import randomise_weights
 from stabn.nn import STABN, PlainNetwork, build_backbone, load_pretrained, recognition_loss
 from stabn.nn.backbone import TokenMap, map_of
-from stabn.nn.backbones import backbone_class, transformers_video
-from stabn.nn.backbones.transformers_video import TRANSFORMERS, _fast_sine_table
+from stabn.nn.backbones import backbone_class, transformers_config
+from stabn.nn.backbones.transformers_config import fast_sine_table
+from stabn.nn.backbones.transformers_video import TRANSFORMERS
 from stabn.nn.cam import grad_cam
 
 SHAPE = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2}
@@ -122,7 +123,7 @@ def test_the_sine_table_is_the_librarys_to_the_bit():
     from transformers.models.videomae import modeling_videomae
 
     expected = modeling_videomae.get_sinusoid_encoding_table(60, 50)
-    with _fast_sine_table():
+    with fast_sine_table():
         assert torch.equal(modeling_videomae.get_sinusoid_encoding_table(60, 50), expected)
 
 
@@ -335,7 +336,7 @@ def test_a_repository_that_is_not_here_is_told_in_one_line_with_the_place_for_a_
 
 
 def test_without_the_library_one_line_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(transformers_video, "find_spec", lambda _name: None)
+    monkeypatch.setattr(transformers_config, "find_spec", lambda _name: None)
     with refused("vivit", r"pip install 'stabn\[transformers\]'"):
         build_backbone("vivit", 3, 4)
 

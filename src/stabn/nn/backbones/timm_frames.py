@@ -1,7 +1,8 @@
-"""Any 2D network of timm, frame by frame, with a light head in space and time: for people with few clips.
+"""Any 2D network of timm, frame by frame, with a light head over time: for people with few clips.
 
-The 2D network sees every frame alone (T' = T), and gives the map at a sixteenth of the frame's resolution, or the next
-finer one that it has. What follows is new: a convolutional head, the mean over space and time, and a classifier.
+The 2D network sees every frame alone (T' = T). Of its map at a sixteenth of the frame's resolution, or the next finer
+one that it has, two by two cells are averaged: training then costs a quarter, and learnt more from few clips
+(docs/results.md). What follows is new: a head over time, the mean over space and time, and a classifier.
 """
 
 import math
@@ -15,12 +16,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stabn.errors import UserError
-from stabn.nn.backbone import Backbone, ClipFormat, Features, PublishedWeights, convolutional_head, map_of
+from stabn.nn.backbone import Backbone, ClipFormat, Features, PublishedWeights, initialise, map_of
 from stabn.nn.state_dict import check_tensors, first_line_of, read_tensors, unwrap
 
 STRIDE = 16
+POOL = 2
+"""Cells of the map along a side that become one."""
 WIDTH = 64
 """Channels of the head and of the attention branch."""
+SPAN = 5
+"""Frames that the head sees at a time."""
 
 _ROWS = ("blocks", "stages", "layers")
 """timm's names of the modules that hold a network's blocks or stages in a row."""
@@ -67,10 +72,11 @@ class TimmFrames(Backbone):
         strides = dict(zip(levels.out_indices, levels.reduction(), strict=True))
         level = max((one for one, stride in strides.items() if stride <= STRIDE), default=levels.out_indices[0])
         self.net = self._create(level)
-        self.space_stride = strides[level]
+        self.pool = POOL if strides[level] <= STRIDE else 1
+        self.space_stride = self.pool * strides[level]
         self.channels = self.net.feature_info.channels()[-1]
         self.branch_channels = width
-        self.mix = convolutional_head(self.channels, width)
+        self.mix = temporal_head(self.channels, width)
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(width, num_classes)
 
@@ -166,15 +172,21 @@ class TimmFrames(Backbone):
         return {"img_size": self.format.size} if self.format.fixed_size else {}
 
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t h2 w2"]:
-        """The 2D network's map of every frame."""
+        """The 2D network's map of every frame, pooled."""
         frames_nchw = clip_bcthw.transpose(1, 2).flatten(0, 1)
-        maps_nchw = self.net(frames_nchw)[-1]
+        try:
+            maps_nchw = self.net(frames_nchw)[-1]
+        except AssertionError as error:  # its own check of the size
+            side = clip_bcthw.shape[-1]
+            raise UserError(f"--preprocessing.crop: got {side}, but timm/{self.name}: {first_line_of(error)}") from None
         if maps_nchw.shape[1] != self.channels:  # some networks have their channels last
             maps_nchw = maps_nchw.permute(0, 3, 1, 2)
+        if self.pool > 1:  # at an edge with an odd number of cells, the mean of those that there are
+            maps_nchw = nn.functional.avg_pool2d(maps_nchw, self.pool, ceil_mode=True)
         return maps_nchw.unflatten(0, (-1, clip_bcthw.shape[2])).transpose(1, 2).contiguous()
 
     def deepen(self, features: Features) -> Float[Tensor, "b c t h w"]:
-        """The convolutional head."""
+        """The head over time."""
         return self.mix(map_of(features))
 
     def classify(self, maps: Features) -> Float[Tensor, "b k"]:
@@ -182,8 +194,8 @@ class TimmFrames(Backbone):
         return self.fc(self.drop(map_of(maps).mean(dim=(2, 3, 4))))
 
     def fresh_head(self) -> nn.Module:
-        """A convolutional head as in `deepen`."""
-        return convolutional_head(self.channels, self.branch_channels)
+        """A head over time as in `deepen`."""
+        return temporal_head(self.channels, self.branch_channels)
 
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The 2D network's parts, one by one where timm has rows of them, the head and the classifier."""
@@ -207,8 +219,27 @@ class TimmFrames(Backbone):
         return self.fc
 
     def grid(self, size: int) -> int:
-        """Cells along a side; networks of patches leave out an incomplete one."""
-        return size // self.space_stride if self.format.fixed_size else math.ceil(size / self.space_stride)
+        """Cells along a side; networks of patches leave out an incomplete patch."""
+        stride = self.space_stride // self.pool
+        cells = size // stride if self.format.fixed_size else math.ceil(size / stride)
+        return math.ceil(cells / self.pool)
+
+
+def temporal_head(channels: int, width: int) -> nn.Sequential:
+    """(B, channels, T, h, w) -> (B, width, T, h, w), each cell by itself: 1 x 1 x 1, then 5 x 1 x 1 over the frames.
+
+    On features of a pretrained network, 3 x 3 x 3 convolutions cost more and learnt less from 500 clips.
+    """
+    head = nn.Sequential(
+        nn.Conv3d(channels, width, 1, bias=False),
+        nn.BatchNorm3d(width),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(width, width, (SPAN, 1, 1), padding=(SPAN // 2, 0, 0), bias=False),
+        nn.BatchNorm3d(width),
+        nn.ReLU(inplace=True),
+    )
+    initialise(head)
+    return head
 
 
 class _Positions(nn.ParameterDict):

@@ -81,7 +81,7 @@ class TorchvisionVideo(Backbone):
         self.channels, self.branch_channels = shape.channels, shape.width
         self.time_stride, self.space_stride = shape.time_stride, shape.space_stride
         if shape.format.fixed_frames and frames != shape.format.frames:
-            raise UserError(f"frames: got {frames}, but {name} takes {shape.format.frames} and no other number")
+            raise UserError(f"frames: got {frames}, expected {shape.format.frames}, the only number that {name} takes")
         self.network = self.build(name, num_classes)
         self.drop = nn.Dropout(dropout)
 
@@ -117,8 +117,8 @@ class TorchvisionVideo(Backbone):
             tensors = unwrap(read_weights(path, self.name), ("network.",))
         else:
             raise UserError(
-                f"weights: got {weights!r}, expected a .pth or .safetensors file, the folder of a network, or a name "
-                f"of the weights of {self.name}: {', '.join(enumeration.__members__)}"
+                f"--network.weights: got {weights!r}, expected a .pth or .safetensors file, the folder of a network, or a "
+                f"name of the weights of {self.name}: {', '.join(enumeration.__members__)}"
             )
         classifier = f"{self.classifier}."
         left = fill(self.network, tensors, classifier=classifier, source=weights, remedy=f"give weights of {self.name}")
@@ -191,7 +191,7 @@ class TorchvisionS3D(TorchvisionVideo):
         super().__init__(name, num_classes, frames, dropout)
         least = self.least
         if frames < least[0]:
-            raise UserError(f"frames: got {frames}, but {name} takes {least[0]} or more")
+            raise UserError(f"frames: got {frames}, expected {least[0]} or more for {name}")
 
     @property
     def least(self) -> tuple[int, int]:
