@@ -69,8 +69,8 @@ def resnet_tensors(weights: str, architecture: str) -> dict[str, Tensor]:
         weights = f"{architecture.replace('resnet', 'ResNet')}_Weights.{weights}"
     if "_Weights." not in weights and weights.count("/") != 1:
         raise UserError(
-            f"--network.weights: got {weights!r}, expected a .pyth, .pth or .safetensors file, the folder of a network, "
-            f"a repository of a 2D ResNet like timm/resnet50.a1_in1k, or a name: {', '.join(names) or 'none'}"
+            f"--network.weights: got {weights!r}, expected a .pyth, .pth or .safetensors file, the folder of a "
+            f"network, a repository of a 2D ResNet like timm/resnet50.a1_in1k, or a name: {', '.join(names) or 'none'}"
         )
     return imagenet_state_dict(weights)
 
