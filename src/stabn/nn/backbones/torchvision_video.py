@@ -117,8 +117,8 @@ class TorchvisionVideo(Backbone):
             tensors = unwrap(read_weights(path, self.name), ("network.",))
         else:
             raise UserError(
-                f"--network.weights: got {weights!r}, expected a .pth or .safetensors file, the folder of a network, or "
-                f"a name of the weights of {self.name}: {', '.join(enumeration.__members__)}"
+                f"--network.weights: got {weights!r}, expected a .pth or .safetensors file, the folder of a network, "
+                f"or a name of the weights of {self.name}: {', '.join(enumeration.__members__)}"
             )
         classifier = f"{self.classifier}."
         left = fill(self.network, tensors, classifier=classifier, source=weights, remedy=f"give weights of {self.name}")
