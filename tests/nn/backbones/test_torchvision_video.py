@@ -17,6 +17,7 @@ from stabn.nn import STABN, PlainNetwork, build_backbone, load_pretrained, recog
 from stabn.nn.backbone import TokenMap, map_of
 from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES, TorchvisionVideo
 from stabn.nn.cam import cam, grad_cam
+from stabn.nn.weights import start_from
 
 NAMES = list(VIDEO_ARCHITECTURES)
 CLIPS = {"s3d": (7, 49), "mvit_v1_b": (4, 64), "mvit_v2_s": (4, 64)}
@@ -232,6 +233,8 @@ def test_a_file_is_loaded_whatever_its_program_wraps_around_the_names(tiny_netwo
     for file in ("weights.pth", "weights.safetensors"):
         backbone, left = loaded("swin3d_t", tmp_path / file)
         assert_filled(backbone, library, left)
+    line = start_from(STABN("swin3d_t", 3, 4), str(tmp_path / "weights.pth"))
+    assert line.endswith(f"{len(tensors) - 2} tensors taken; random: head, attention branch")
 
 
 def test_networks_of_ours_are_loaded_and_say_their_normalisation(tiny_networks, tmp_path):
