@@ -25,6 +25,8 @@ from stabn.nn.hub import Triple, recorded_normalisation
 class ClipFormat:
     """The clips that a base network takes, and those that its published weights were trained on.
 
+    Colours are in the order R, G, B in all families: weights of another order are turned round where they are loaded.
+
     Attributes:
         frames: per clip.
         size: side of the square in pixels.
