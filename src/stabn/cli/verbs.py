@@ -69,6 +69,7 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
+        message = re.sub("'utf-8' codec can't encode.*", "its value is no Unicode text; give a link to it", message)
         fail(re.sub(r" \[options\].*", "", parser.prog), f"{one_line(message)}; see --help")
 
 
@@ -174,7 +175,8 @@ def _verb_parser(verb: str) -> _Parser:
         kind = parameters[name].annotation
         of_text = kind == list[str] | None
         several = "+" if kind in (list[Path], list[Path] | None) else "*" if of_text else None
-        action = parser.add_argument(name, type=str if of_text else Path, nargs=several, help=explained.get(name))
+        word = str if of_text else _path_word
+        action = parser.add_argument(name, type=word, nargs=several, help=explained.get(name))
         action.required = type(None) not in get_args(kind)
     parser.add_argument("--config", action=_Recipe, help="A recipe: a YAML file with any of these options.")
     switches = [name for name, parameter in parameters.items() if parameter.annotation is bool]
@@ -192,6 +194,11 @@ def _verb_parser(verb: str) -> _Parser:
     parser.add_argument("--json", type=Path | None, default=None, help="Also write the result to this file, as JSON.")
     parser.usage = _usage(verb, parser)
     return parser
+
+
+def _path_word(word: str | Path) -> Path:
+    """A word as a path, whatever its bytes; the parser reads words of type Path as YAML, which has to be Unicode."""
+    return Path(word)
 
 
 def _usage(verb: str, parser: _Parser) -> str:
