@@ -94,7 +94,7 @@ _SSV1 = (
     (4, (1, 2, 3, 4, 6, 12, 14, 15), "ST"),
 )
 """The best strategy for Something-Something v1."""
-_SMALL = DenseShape("S+ST", (), False, (2, 2, 2, 2), 8, 16, 16, 48, ClipFormat(16, 56))
+_SMALL = DenseShape("S+ST", (), False, (2, 2, 2, 2), 16, 32, 16, 48, ClipFormat(16, 56))
 
 ZHOU_SHAPES = {
     "zhou_densenet121_s": DenseShape("S"),
@@ -106,6 +106,7 @@ ZHOU_SHAPES = {
     "zhou_densenet121_ssv2_t8": DenseShape("S+ST", _SSV2, shrinks_time=True),
     # For a 2-core CPU; no official file has these shapes.
     "zhou_small": _SMALL,
+    "zhou_small_t8": replace(_SMALL, shrinks_time=True),
 }
 """Name -> its numbers; `_t8` is the variant whose cost the paper publishes."""
 _PATH = re.compile(r"features\.(denseblock\d\.denselayer\d+|transition\d)\.(bottleneck|original|temporal)\.")
