@@ -226,7 +226,9 @@ def get_trained_run(setting: Setting, out: Path, source: DataSource, seed: int, 
             out,
             source,
             preprocessing=setting.preprocessing,
-            network=NetworkRecipe(**{"backbone": setting.architecture, "dropout": 0.1, **setting.network, **network}),
+            network=NetworkRecipe(
+                **{"backbone": setting.architecture, "mechanism": "paper", "dropout": 0.1, **setting.network, **network}
+            ),
             augmentation=setting.augmentation,
             optimizer=setting.optimizer,
             loader=setting.loader,

@@ -3,15 +3,24 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.engine.config import EngineRecipe
+from stabn.training.correction import Finetuning
 from stabn.training.module import TrainingModule
-from stabn.training.recipes import LoaderRecipe, OptimizerRecipe, PreprocessingRecipe, SamplingRecipe
+from stabn.training.recipes import (
+    PAPER_CORRECTION,
+    LoaderRecipe,
+    OptimizerRecipe,
+    PreprocessingRecipe,
+    SamplingRecipe,
+)
 
 FRAMES = 8
 QUICK = OptimizerRecipe(name="adamw", learning_rate=0.002, schedule="one-cycle", epochs=2, batch_size=4)
@@ -22,6 +31,7 @@ SETTINGS = {
     "engine": EngineRecipe(accelerator="cpu", devices="1"),
     "seed": 3,
 }
+FINETUNING = OptimizerRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=1, batch_size=4)
 NO_TRAINING = {
     "epoch": 1,
     "validation_top1": 0.0,
@@ -55,6 +65,12 @@ def assert_same_training(first: Path, second: Path) -> None:
     """Two runs have the same weights and curves, bit by bit."""
     for name in ("model.safetensors", "curves.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def finetuning(optimizer: OptimizerRecipe = FINETUNING, gamma: float = 5.0, **correction: Any) -> Finetuning:
+    """The paper's form, or with other fields of the correction."""
+    how = replace(PAPER_CORRECTION, **correction)
+    return Finetuning(how, gamma, SETTINGS["augmentation"], optimizer, SETTINGS["seed"], "")
 
 
 def lines(path: Path) -> list[dict]:

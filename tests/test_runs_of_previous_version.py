@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_run import QUICK, SETTINGS, assert_same_training, power_fails_at
+from small_run import QUICK, SETTINGS, assert_same_training, finetuning, power_fails_at
 
 from stabn.cli.evaluate import compare_command, report_command
 from stabn.data.annotations.source import DataSource
@@ -17,9 +17,10 @@ from stabn.edits.project import open_project
 from stabn.nn import STABN
 from stabn.runs import open_run
 from stabn.training import train as training
+from stabn.training.correction import choose_finetuning
 from stabn.training.cross_validation import predict_out_of_fold
-from stabn.training.finetune import differences_from_run, finetune
-from stabn.training.recipes import CorrectionRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.finetune import finetune, is_own_control
+from stabn.training.recipes import PAPER_CORRECTION, CorrectionRecipe, NetworkRecipe, OptimizerRecipe
 from stabn.training.train import train
 
 OLD_NAMES = {
@@ -46,8 +47,8 @@ def test_recipes_have_the_names_and_values_of_today(legacy):
     run, finetuned, anew = (open_run(legacy / name) for name in ("run", "finetuned", "anew"))
     assert OptimizerRecipe.from_json(run.recipe["optimizer"]) == QUICK
     assert run.recipe["engine"]["activation_checkpointing"] is False
-    assert CorrectionRecipe(**finetuned.recipe["correction"]) == CorrectionRecipe()
-    expected = CorrectionRecipe(init="scratch", freeze="none", mechanism="gated")
+    assert CorrectionRecipe(**finetuned.recipe["correction"]) == PAPER_CORRECTION
+    expected = replace(PAPER_CORRECTION, init="scratch", freeze="none", mechanism="gated")
     assert CorrectionRecipe(**anew.recipe["correction"]) == expected
     assert len(anew.edited) == 25
 
@@ -61,13 +62,13 @@ def test_runs_are_compared_and_reported(legacy, tmp_path):
 
 def test_a_run_is_fine_tuned_and_is_the_control_of_its_own_retraining(legacy, tmp_path):
     run, project = open_run(legacy / "run"), open_project(legacy / "edits")
-    parts = {name: SETTINGS[name] for name in ("augmentation", "loader", "engine", "seed")}
-    short = parts | {"optimizer": replace(QUICK, epochs=1)}
-    metrics = finetune(run, project, tmp_path / "out", gamma=5.0, control=False, **short)
+    parts = {name: SETTINGS[name] for name in ("loader", "engine")}
+    metrics = finetune(run, project, tmp_path / "out", finetuning(), control=False, **parts)
     assert metrics["edits"] == 25
-    retraining = CorrectionRecipe(init="scratch", freeze="none")
-    recipe = {"augmentation": SETTINGS["augmentation"], "optimizer": QUICK, "seed": SETTINGS["seed"]}
-    assert differences_from_run(run, correction=retraining, **recipe) == []
+    how = choose_finetuning(run)
+    assert how.correction.init == "checkpoint", "how long its training took is not known"
+    assert (how.augmentation, how.seed) == (SETTINGS["augmentation"], SETTINGS["seed"])
+    assert is_own_control(run, choose_finetuning(run, CorrectionRecipe("scratch")))
 
 
 def test_its_recipe_trains_the_networks_of_a_cross_validation(legacy, tmp_path):

@@ -39,7 +39,7 @@ def one_seed(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, 
             # The first depth's ST-ABN is the network that the other experiments start from.
             first = kind == "ST-ABN" and depth == setting.architecture
             run = folder / ("before" if first else f"{depth}-{kind.replace(' ', '-')}")
-            get_trained_run(setting, run, source, seed, architecture=depth, **network)
+            get_trained_run(setting, run, source, seed, backbone=depth, **network)
             for clips in (1, 2):
                 found[f"{kind}, {depth}, {clips} clip"] = measure_run(run, options.split, clips=clips)
     return {"methods": found}

@@ -32,10 +32,10 @@ from benchmarks.settings import (
     run_seeds,
     write_report,
 )
-from stabn.training.recipes import CorrectionRecipe
+from stabn.training.recipes import PAPER_CORRECTION, CorrectionRecipe
 
-PAPER = CorrectionRecipe()
-WHOLE = CorrectionRecipe(freeze="none", views="any")
+PAPER = PAPER_CORRECTION
+WHOLE = replace(PAPER, freeze="none", views="any")
 GATED = replace(BALANCED, init="checkpoint", mechanism="gated")
 
 

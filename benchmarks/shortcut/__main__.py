@@ -42,10 +42,10 @@ from stabn.edits.project import open_project
 from stabn.evaluation.predict import predict_split
 from stabn.files import read_json, write_json
 from stabn.runs import open_run
-from stabn.training.recipes import CorrectionRecipe
+from stabn.training.recipes import PAPER_CORRECTION
 
 COUNTS = (10, 50, 200)
-LATER = CorrectionRecipe(mechanism="gated", freeze="none", views="any")
+LATER = replace(PAPER_CORRECTION, mechanism="gated", freeze="none", views="any")
 
 
 def looked_at(run: Path, table: Path, split: str) -> dict[str, float]:

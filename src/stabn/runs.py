@@ -39,6 +39,7 @@ class Run:
         origin: the run it was fine-tuned from, or None.
         edited: the ids of the clips whose edits it was fine-tuned with; empty for others.
         edited_classes: the names of their classes.
+        seconds: what its training took; None for runs of versions that did not measure it.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Run:
     origin: str | None
     edited: tuple[str, ...]
     edited_classes: tuple[str, ...]
+    seconds: float | None = None
 
     def model(self) -> VideoNetwork:
         """The network, in evaluation mode.
@@ -135,6 +137,7 @@ def write_run(
     origin: str | None = None,
     edited: tuple[str, ...] = (),
     edited_classes: tuple[str, ...] = (),
+    seconds: float | None = None,
 ) -> None:
     """Write run.json, atomically, with absolute paths and those relative to the run, so that a project may move."""
     data = asdict(source.absolute())
@@ -150,6 +153,7 @@ def write_run(
             "edited_classes": list(edited_classes),
             "recipe": dict(recipe),
             "edited": list(edited),
+            **({} if seconds is None else {"seconds": round(seconds, 1)}),
         },
     )
 
@@ -257,6 +261,7 @@ def open_run(folder: Path | str, data: DataSource | None = None) -> Run:
             origin=value["origin"],
             edited=tuple(value["edited"]),
             edited_classes=tuple(value["edited_classes"]),
+            seconds=value.get("seconds"),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / 'run.json'}: lacks or misnames a field ({error}); restore the file") from None

@@ -28,7 +28,7 @@ from stabn.engine.config import EngineRecipe
 from stabn.engine.trainer import build_trainer, silence_lightning
 from stabn.nn import STABN, PlainNetwork, VideoNetwork
 from stabn.training.module import TrainingModule
-from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
+from stabn.training.recipes import PAPER_CORRECTION, CorrectionRecipe, OptimizerRecipe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reference"))
 from formula_weights import formula_tensor
@@ -44,7 +44,11 @@ CASES: dict[str, dict[str, Any]] = {
     "edits: Eq. 6": {"gamma": 5.0},
     "edits: Eq. 6, frozen extractor": {"gamma": 5.0, "frozen": True},
     "edits: Eq. 6 and the spatial loss": {"gamma": 5.0, "maps": True},
-    "edits: balanced, in time and space": {"gamma": 5.0, "maps": True, "correction": CorrectionRecipe(loss="balanced")},
+    "edits: balanced, in time and space": {
+        "gamma": 5.0,
+        "maps": True,
+        "correction": CorrectionRecipe(loss="balanced", gamma_where=5.0),
+    },
 }
 
 
@@ -91,7 +95,7 @@ def loss_curve(
     mechanism: str | None = None,
     optimizer: dict[str, Any] | None = None,
     gamma: float | None = None,
-    correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
+    correction: CorrectionRecipe = PAPER_CORRECTION,
     maps: bool = False,
     frozen: bool = False,
 ) -> list[float]:

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_run import FRAMES, QUICK, SETTINGS
+from small_run import FINETUNING, FRAMES, QUICK, SETTINGS, finetuning
 
-from stabn.cli import train as verbs
+from stabn.cli.verbs import run_verb
 from stabn.data.clip_batch import collate
 from stabn.data.dataset import FrameScores, VideoDataset
 from stabn.data.ground_truth import ClipTruth
@@ -19,12 +19,9 @@ from stabn.runs import network_preprocessing, open_run
 from stabn.training.distributed import BatchShard
 from stabn.training.finetune import finetune
 from stabn.training.module import TrainingModule
-from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
+from stabn.training.recipes import PAPER_CORRECTION, CorrectionRecipe
 
-FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engine", "seed")} | {
-    "optimizer": OptimizerRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=1, batch_size=4),
-    "gamma": 5.0,
-}
+ENGINE = {name: SETTINGS[name] for name in ("loader", "engine")}
 
 
 def dataset_of(run, count=1, **options) -> VideoDataset:
@@ -98,7 +95,9 @@ def test_a_guided_clip_is_perceived_through_its_edit_and_the_attention_stays_the
     model = run.model()
     scores = FrameScores(tuple(range(FRAMES)), (1.0,) + (0.0,) * (FRAMES - 1))
     batch = collate(list(map(dataset_of(run, 2, scores=scores).__getitem__, range(2))))
-    module = TrainingModule(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=CorrectionRecipe(guided=1.0))
+    module = TrainingModule(
+        model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=replace(PAPER_CORRECTION, guided=1.0)
+    )
     model.eval()
     with torch.no_grad():
         output, own = module._guided(batch, BatchShard(0, len(batch.labels), len(batch.labels))), model(batch.clips)
@@ -114,15 +113,15 @@ def test_the_control_is_never_guided(run, project, tmp_path, monkeypatch):
         raise AssertionError("the edits' scores reached the control")
 
     monkeypatch.setattr(TrainingModule, "_guided", never)
-    recipe = CorrectionRecipe(guided=0.5)
-    finetune(run, project, tmp_path / "control", control=True, correction=recipe, **FINETUNING)
+    how = finetuning(guided=0.5)
+    finetune(run, project, tmp_path / "control", how, control=True, **ENGINE)
     with pytest.raises(AssertionError):
-        finetune(run, project, tmp_path / "after", control=False, correction=recipe, **FINETUNING)
+        finetune(run, project, tmp_path / "after", how, control=False, **ENGINE)
 
 
 def test_without_frozen_modules_all_weights_learn(run, project, tmp_path):
-    recipe = CorrectionRecipe(freeze="none", loss="cross-entropy", views="any", guided=0.5)
-    finetune(run, project, tmp_path / "after", control=False, correction=recipe, **FINETUNING)
+    how = finetuning(freeze="none", loss="cross-entropy", views="any", guided=0.5)
+    finetune(run, project, tmp_path / "after", how, control=False, **ENGINE)
     before, after = load_pretrained(run.folder), load_pretrained(tmp_path / "after")
     assert has_attention(after)
     assert not torch.equal(before.backbone.conv1.weight, after.backbone.conv1.weight)
@@ -131,23 +130,20 @@ def test_without_frozen_modules_all_weights_learn(run, project, tmp_path):
 
 def test_a_retraining_without_l_temp_by_the_runs_own_recipe_is_that_run_again(run, project, tmp_path):
     """So the run itself is the control."""
-    recipe = CorrectionRecipe(init="scratch", freeze="none", views="any")
-    again = {**FINETUNING, "optimizer": QUICK, "seed": run.recipe["seed"]}
-    report = verbs.finetune_command(
-        run.folder, project.folder, tmp_path / "control", control=True, correction=recipe, **again
-    )
+    out = tmp_path / "control"
+    report = run_verb(["finetune", *map(str, (run.folder, "--edits", project.folder, "--out", out)), "--control"])
     assert report["unlike"] == []
     assert (tmp_path / "control" / "model.safetensors").read_bytes() == (run.folder / "model.safetensors").read_bytes()
 
 
 def test_a_retraining_with_edits_names_how_it_differs_from_its_run(run, project, tmp_path, capsys):
-    recipe = CorrectionRecipe(init="scratch", freeze="none", views="any", mechanism="gated")
-    other = {**FINETUNING, "seed": run.recipe["seed"] + 1}
-    verbs.finetune_command(run.folder, project.folder, tmp_path / "after", correction=recipe, **other)
-    first, *_ = capsys.readouterr().out.splitlines()
-    assert "optimizer, seed, mechanism" in first
+    words = ["finetune", *map(str, (run.folder, "--edits", project.folder, "--out", tmp_path / "after"))]
+    other = ["--optimizer.epochs", "1", "--seed", "4", "--correction.mechanism", "gated-both"]
+    run_verb([*words, *other])
+    _, second, *_ = capsys.readouterr().out.splitlines()
+    assert "optimizer, seed, mechanism" in second
     after = load_pretrained(tmp_path / "after")
-    assert after.mechanism == "gated"
+    assert after.mechanism == "gated-both"
     assert (tmp_path / "after" / "curves.json").read_text().count("train_temporal_loss") == 1
 
 
@@ -161,19 +157,18 @@ def test_impossible_corrections_are_refused(fields, pattern):
 
 
 def test_what_does_not_fit_the_run_is_refused_before_anything_is_written(run, project, tmp_path):
-    def refused(source, option, **options):
+    def refused(source, option, how=finetuning(), **options):  # noqa: B008
         with pytest.raises(UserError, match=option):
-            finetune(source, project, tmp_path / "more", control=False, **options, **FINETUNING)
+            finetune(source, project, tmp_path / "more", how, control=False, **options, **ENGINE)
 
     refused(run, "--where", where={"nobody": ClipTruth(boxes=((0, 0, 64, 128),))})
-    finetune(run, project, tmp_path / "after", control=False, **FINETUNING)
-    refused(run, r"correction\.freeze", correction=CorrectionRecipe(init="scratch"))
-    scratch = CorrectionRecipe(init="scratch", freeze="none")
-    refused(open_run(tmp_path / "after"), "--correction.init", correction=scratch)
+    finetune(run, project, tmp_path / "after", finetuning(), control=False, **ENGINE)
+    refused(run, r"correction\.freeze", finetuning(init="scratch"))
+    refused(open_run(tmp_path / "after"), "--correction.init", finetuning(init="scratch", freeze="none"))
     file = run.folder / "config.json"
     file.write_text(file.read_text().replace('"uniform"', '"dense"'))
     assert network_preprocessing(run.model(), "run").sampling == Sampling("dense", FRAMES)
-    refused(run, "--correction.views", correction=CorrectionRecipe(views="any"))
+    refused(run, "--correction.views", finetuning(views="any"))
     assert not (tmp_path / "more").exists()
 
 
@@ -196,10 +191,9 @@ def test_boxes_become_maps_of_what_the_view_shows_of_them(run):
 
 def test_fine_tuning_on_boxes_moves_the_maps_towards_them(run, project, tmp_path):
     where = {clip.clip_id: ClipTruth(boxes=((0, 0, 64, 128),) * 60) for clip in project.clips}
-    settings = FINETUNING | {"optimizer": replace(FINETUNING["optimizer"], learning_rate=0.01, epochs=4)}
-    recipe = CorrectionRecipe(gamma_where=50.0)
-    finetune(run, project, tmp_path / "after", control=False, correction=recipe, where=where, **settings)
-    finetune(run, project, tmp_path / "control", control=True, correction=recipe, where=where, **settings)
+    how = finetuning(replace(FINETUNING, learning_rate=0.01, epochs=4), gamma_where=50.0)
+    finetune(run, project, tmp_path / "after", how, control=False, where=where, **ENGINE)
+    finetune(run, project, tmp_path / "control", how, control=True, where=where, **ENGINE)
 
     def left_over_right(folder):
         model = load_pretrained(folder)
@@ -216,7 +210,7 @@ def test_fine_tuning_on_boxes_moves_the_maps_towards_them(run, project, tmp_path
 def test_the_spatial_loss_has_the_form_of_the_recipe(run, form):
     model = run.model()
     batch = dataset_of(run, boxes=[(64, 0, 128, 64)] * 60, grid=4)[0]
-    recipe = CorrectionRecipe(loss=form, gamma_where=7.0)
+    recipe = replace(PAPER_CORRECTION, loss=form, gamma_where=7.0)
     module = TrainingModule(model, QUICK, total_steps=1, seed=0, gamma=1.0, correction=recipe)
     seen = torch.full_like(batch.maps, 0.25)
     output = Output(torch.zeros(1, 14), torch.zeros(1, 14), Attention(seen, torch.zeros(1, FRAMES)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from small_run import QUICK, SETTINGS
+from small_run import QUICK, SETTINGS, finetuning
 from torch.nn import functional as F
 
 from stabn.data.dataset import Sample, VideoDataset
@@ -17,7 +17,7 @@ from stabn.nn import Output, recognition_loss
 from stabn.training.datamodule import ResumableLoader
 from stabn.training.finetune import differences_from_run
 from stabn.training.module import MeanClassAccuracy
-from stabn.training.recipes import CorrectionRecipe, OptimizerRecipe
+from stabn.training.recipes import OptimizerRecipe
 from stabn.training.train import class_weights
 
 LABELS = [0] * 80 + [1] * 15 + [2] * 5
@@ -85,12 +85,12 @@ def test_balanced_sampling_depends_on_seed_and_epoch_alone_resumes_anywhere_and_
 
 
 def test_fine_tuning_balances_classes_as_its_run_did(run):
-    scratch = CorrectionRecipe(init="scratch", freeze="none")
-    common = {"correction": scratch, "augmentation": SETTINGS["augmentation"], "seed": SETTINGS["seed"]}
-    assert differences_from_run(run, optimizer=QUICK, **common) == []
+    how = finetuning(QUICK, init="scratch", freeze="none", views="any")
+    assert differences_from_run(run, how) == []
     balanced = replace(run, recipe=run.recipe | {"optimizer": replace(QUICK, class_balance="weights").as_json()})
-    assert differences_from_run(balanced, optimizer=QUICK, **common) == []
-    assert differences_from_run(balanced, optimizer=replace(QUICK, class_balance="none"), **common) == ["optimizer"]
+    assert differences_from_run(balanced, how) == []
+    other = replace(how, optimizer=replace(QUICK, class_balance="none"))
+    assert differences_from_run(balanced, other) == ["optimizer"]
 
 
 def test_recipes_of_earlier_versions_stay_the_same():

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import torch
 from filelock import FileLock
-from small_run import FRAMES, QUICK, SETTINGS, assert_same_training, power_fails_at
+from small_run import FINETUNING, FRAMES, QUICK, SETTINGS, assert_same_training, finetuning, power_fails_at
 
 from stabn.data.annotations.source import DataSource
 from stabn.data.dataset import VideoDataset
@@ -109,16 +109,14 @@ def test_a_resumed_loader_gives_exactly_the_batches_that_are_left(tabletop):
     assert [batch.clip_ids for batch in other] != whole
 
 
-FINETUNING = {name: SETTINGS[name] for name in ("augmentation", "loader", "engine", "seed")} | {
-    "optimizer": OptimizerRecipe(name="adamw", learning_rate=0.003, schedule="constant", epochs=3, batch_size=4)
-}
+ENGINE = {name: SETTINGS[name] for name in ("loader", "engine")}
 
 
 def test_fine_tuning_moves_time_towards_the_edits_and_leaves_the_extractor_as_it_was(run, project, tmp_path):
-    longer = FINETUNING | {"optimizer": replace(FINETUNING["optimizer"], learning_rate=0.01, epochs=10)}
-    metrics = finetune(run, project, tmp_path / "after", gamma=50.0, control=False, **longer)
+    how = finetuning(replace(FINETUNING, learning_rate=0.01, epochs=10), gamma=50.0)
+    metrics = finetune(run, project, tmp_path / "after", how, control=False, **ENGINE)
     assert metrics["edits"] == 6
-    finetune(run, project, tmp_path / "control", gamma=50.0, control=True, **longer)
+    finetune(run, project, tmp_path / "control", how, control=True, **ENGINE)
     before, after, control = (load_pretrained(f) for f in (run.folder, tmp_path / "after", tmp_path / "control"))
     kept = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
     for name, value in before.state_dict().items():
@@ -154,9 +152,8 @@ def test_the_control_sees_the_same_clips_and_frames(run, project, tmp_path, monk
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(TrainingModule, "training_step", watching)
-    once = FINETUNING | {"optimizer": replace(FINETUNING["optimizer"], epochs=1)}
-    finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **once)
-    finetune(run, project, tmp_path / "control", gamma=5.0, control=True, **once)
+    finetune(run, project, tmp_path / "after", finetuning(), control=False, **ENGINE)
+    finetune(run, project, tmp_path / "control", finetuning(), control=True, **ENGINE)
     assert seen["5.0"] == seen["None"]
     edited = {e.clip_id: list(e.frame_indices) for e in project.edits().values()}
     shown = {i: f for ids, frames, _ in seen["None"] for i, f in zip(ids, frames, strict=True) if i in edited}
@@ -165,9 +162,9 @@ def test_the_control_sees_the_same_clips_and_frames(run, project, tmp_path, monk
 
 
 def test_fine_tuning_refuses_wrong_runs_and_edits(run, plain, project, tabletop, tmp_path):
-    good = {"gamma": 5.0, "control": False, **FINETUNING}
+    good = {"how": finetuning(), "control": False, **ENGINE}
     with pytest.raises(UserError, match="gamma"):
-        finetune(run, project, tmp_path / "after", **good | {"gamma": 0.0})
+        finetuning(gamma=0.0)
     with pytest.raises(UserError, match=str(plain)):
         finetune(open_run(plain), project, tmp_path / "after", **good)
     edit = next(iter(project.edits().values()))
@@ -224,6 +221,8 @@ def test_fit_writes_nothing_but_the_run_and_a_finished_fit_is_not_repeated(table
     sets = build_datasets(table, **parts)
     module = TrainingModule(STABN("tiny", 14, FRAMES), replace(QUICK, epochs=1), total_steps=7, seed=0)
     entry = fit_network(module, ClipDataModule(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"])
+    seconds = entry.pop("seconds")
+    assert seconds > 0
     assert entry["epoch"] == 1
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
     assert names == ["checkpoints", "config.json", "curves.json", "model.safetensors", "progress.json"]
@@ -233,7 +232,9 @@ def test_fit_writes_nothing_but_the_run_and_a_finished_fit_is_not_repeated(table
     # Killed between the last step and the note that it is complete: going on repeats nothing and ends the same.
     weights = (tmp_path / "run" / "model.safetensors").read_bytes()
     again = TrainingModule(STABN("tiny", 14, FRAMES), replace(QUICK, epochs=1), total_steps=7, seed=0)
-    assert fit_network(again, ClipDataModule(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"]) == entry
+    repeated = fit_network(again, ClipDataModule(*sets, 4, LoaderRecipe()), tmp_path / "run", SETTINGS["engine"])
+    assert repeated.pop("seconds") > 0.9 * seconds, "the clock goes on"
+    assert repeated == entry
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
 
 
@@ -250,11 +251,11 @@ def test_a_training_stopped_during_validation_goes_on_as_if_it_had_not(tabletop,
 
 def test_an_interrupted_fine_tuning_does_not_go_on_with_other_edits(run, project, tmp_path):
     with power_fails_at(0):
-        finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **FINETUNING)
+        finetune(run, project, tmp_path / "after", finetuning(), control=False, **ENGINE)
     edit = next(iter(project.edits().values()))
     project.add([replace(edit, scores=(0.0,) * FRAMES)])
     with pytest.raises(UserError, match="edits = "):
-        finetune(run, project, tmp_path / "after", gamma=5.0, control=False, **FINETUNING)
+        finetune(run, project, tmp_path / "after", finetuning(), control=False, **ENGINE)
 
 
 @pytest.mark.parametrize("attention", [True, False])

@@ -27,6 +27,7 @@ from stabn.evaluation.predict import predict_split
 from stabn.report.comparison_report import write_comparison_report
 from stabn.report.finetuning_report import check_report, write_finetuning_report
 from stabn.runs import Run, open_run, open_runs
+from stabn.training.finetune import is_control_of
 
 
 def evaluate_command(
@@ -190,7 +191,8 @@ def report_command(
         before: the run that was edited.
         after: the run that was fine-tuned on the edits.
         out: the HTML file.
-        control: the run that was fine-tuned without the loss of the edits.
+        control: the run that was fine-tuned without the loss of the edits; not needed where the first run is what
+            that would be, which `stabn finetune` says.
         edits: the edit project, to show what people marked.
         truth: JSON lines like Tabletop's truth.jsonl; by default from the data itself.
         split: train, validation, or another split of the table of clips.
@@ -202,10 +204,12 @@ def report_command(
         raise UserError(f"--examples: got {examples}, expected 0 or more")
     folders = {"before": before} | ({} if control is None else {"control": control}) | {"fine-tuned": after}
     runs = dict(zip(folders, open_runs(list(folders.values()), data), strict=True))
-    control_name = None if control is None else "control"
+    if control is None and is_control_of(runs["before"], runs["fine-tuned"]):
+        runs = {"control": runs["before"], "fine-tuned": runs["fine-tuned"]}
+    first, control_name = next(iter(runs)), "control" if "control" in runs else None
     check_report(runs, control_name)
     project = None if edits is None else open_project(edits)
-    clip_truth = _split_truth(runs["before"], split, truth)
+    clip_truth = _split_truth(runs[first], split, truth)
     predictions = {name: predict_split(run, split)[0] for name, run in runs.items()}
     comparison = write_finetuning_report(
         out,
@@ -219,8 +223,8 @@ def report_command(
         note=f"{before} was fine-tuned on corrected temporal attention; every row is measured on the same clips.",
     )
     print_comparison(comparison)
-    skipped = predictions["before"].skipped_as_json
-    print_skipped(skipped, len(predictions["before"].clip_ids))
+    skipped = predictions[first].skipped_as_json
+    print_skipped(skipped, len(predictions[first].clip_ids))
     print(f"{out}: written")
     return {"format": "stabn-comparison/1", "split": split, **comparison, "skipped": skipped}
 

@@ -5,6 +5,7 @@ reports as JSON values and prints the same for people.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from stabn.edits.changed_files import Changed
 from stabn.edits.project import open_project
 from stabn.engine.config import EngineRecipe
 from stabn.runs import open_run
+from stabn.training.correction import choose_finetuning
 from stabn.training.finetune import differences_from_run, finetune
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.recipes import (
-    GAMMA,
     SMALL_AUGMENTATION,
     SMALL_FINETUNING,
     SMALL_OPTIMIZER,
@@ -79,7 +80,7 @@ def finetune_command(
     run: Path,
     edits: Path,
     out: Path,
-    gamma: float = GAMMA,
+    gamma: float | None = None,
     control: bool = False,
     use: str = "latest",
     correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
@@ -93,31 +94,36 @@ def finetune_command(
     tracking: TrackingRecipe = TrackingRecipe(),  # noqa: B008
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Fine-tune a network on edits: both branches learn, the extractor stays as it is (Eqs. 5 and 6).
+    """Train a network with people's edits: again from its start where that takes minutes, else on from its weights.
+
+    What is not given is as in the run's own training; --correction.init checkpoint is the paper's form (Eqs. 5 and 6).
 
     Args:
         run: the run that was edited.
         edits: the folder of the edit project.
         out: folder for the fine-tuned run.
-        gamma: weight of the loss between temporal attention and edits; docs/finetuning.md explains the default.
+        gamma: weight of the loss between temporal attention and edits; by default 10 with the balanced loss, else 5.
         control: train the same without that loss, to compare with.
         use: which edit of a clip counts when several people edited it: latest, mean, median, or author:NAME.
-        correction: how the network learns from edits; the defaults are the paper's.
+        correction: how the network learns from edits.
         where: JSON lines with "id" and "boxes" per source frame, to learn where to look as well (our extension).
         changed: what becomes of clips whose video is another file than was edited: fail; skip, to leave them out; or
             keep, to use their edits as they are.
         data: the labelled videos; by default those of the run.
-        augmentation: random changes of training clips.
-        optimizer: optimizer, learning rate and batches; recipes/paper-finetune.yaml has the paper's numbers.
+        augmentation: random changes of training clips; by default those of the run.
+        optimizer: optimizer, learning rate and batches; by default those of the run, for fewer epochs where it goes on
+            from the run's weights. recipes/paper-finetune.yaml has the paper's numbers.
         loader: how clips are read.
         engine: device, precision and number of processes.
         tracking: where loss and accuracy are logged.
-        seed: for initialisation, batch order, augmentation and dropout.
+        seed: for initialisation, batch order, augmentation and dropout; by default the run's.
     """
     opened = open_run(run, data)
-    differences = differences_from_run(
-        opened, correction=correction, augmentation=augmentation, optimizer=optimizer, seed=seed
+    how = replace(
+        choose_finetuning(opened, correction, gamma), augmentation=augmentation, optimizer=optimizer, seed=seed
     )
+    print(f"{out}: {how.reason}", flush=True)
+    differences = differences_from_run(opened, how)
     if differences and not control:
         print(
             f"{run} is no control for it: other {', '.join(differences)}; train one by the same with --control",
@@ -127,22 +133,37 @@ def finetune_command(
         opened,
         open_project(edits),
         out,
-        gamma=gamma,
+        how,
         control=control,
         use=use,
-        correction=correction,
         where=None if where is None else read_truth(where),
         changed=changed,
-        augmentation=augmentation,
-        optimizer=optimizer,
         loader=loader,
         engine=engine,
         tracking=tracking,
-        seed=seed,
     )
     kind = "control without the loss of edits" if control else f"fine-tuned on {result['edits']} edits"
     print(f"{out}: {kind}, {_validation_note(out, result)}")
     return {"run": str(out), **result, "unlike": differences}
+
+
+def finetune_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that `finetune` takes from the run, by their dotted names.
+
+    Args:
+        options: what the command line says, by the names of `finetune_command`'s parameters.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    how = choose_finetuning(
+        open_run(options["run"], DataSource.from_json(options["data"])),
+        CorrectionRecipe(init=options["correction"]["init"]),
+    )
+    parts = {"augmentation": asdict(how.augmentation), "optimizer": asdict(how.optimizer)}
+    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()} | {
+        "seed": how.seed
+    }
 
 
 def _validation_note(out: Path, result: Mapping[str, Any]) -> str:

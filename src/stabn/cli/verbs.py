@@ -52,6 +52,8 @@ VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Verb -> its function, as MODULE.NAME of this package, and its positional parameters. Only that module is loaded."""
 
+DEFAULTS_OF_RUN = {"finetune": "train.finetune_defaults"}
+"""Verb -> the function that says, from what was typed, which defaults are those of the run, as MODULE.NAME."""
 
 RENAMED = {
     "optimiser": ("optimizer", ""),
@@ -129,7 +131,11 @@ def _renamed(name: str, dashes: str = "") -> str | None:
 
 def function_of(verb: str) -> Callable[..., dict[str, Any]]:
     """The function behind a verb."""
-    module, _, name = VERBS[verb][0].partition(".")
+    return _function(VERBS[verb][0])
+
+
+def _function(place: str) -> Callable[..., dict[str, Any]]:
+    module, _, name = place.partition(".")
     function: Callable[..., dict[str, Any]] = getattr(import_module(f"stabn.cli.{module}"), name)
     return function
 
@@ -147,8 +153,8 @@ def _source(module: str) -> ast.Module:
     return ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
 
 
-def _parser(verb: str | None = None) -> _Parser:
-    """The parser of the command line, with the options of one verb."""
+def _parser(verb: str | None = None, defaults: Mapping[str, Any] | None = None) -> _Parser:
+    """The parser of the command line, with the options of one verb and defaults of its own for some of them."""
     parser = _Parser(
         prog="stabn",
         description="Video recognition that shows when and where it looked, and learns when you correct it.",
@@ -158,7 +164,10 @@ def _parser(verb: str | None = None) -> _Parser:
     )
     verbs = parser.add_subcommands(required=True, dest="verb")
     for name in VERBS:
-        verbs.add_subcommand(name, _verb_parser(name) if name == verb else _Parser(), help=_summary(name))
+        own = _verb_parser(name) if name == verb else _Parser()
+        if name == verb and defaults:
+            own.set_defaults(defaults)
+        verbs.add_subcommand(name, own, help=_summary(name))
     parser.usage = "stabn VERB [options]"  # after the verbs, whose own names are made from it
     return parser
 
@@ -232,6 +241,10 @@ def run_verb(words: Sequence[str]) -> dict[str, Any]:
             raise UserError(message)
     parser = _parser(words[0] if words else None)
     chosen = parser.parse_args(spelled)
+    if chosen.verb in DEFAULTS_OF_RUN:
+        defaults = _function(DEFAULTS_OF_RUN[chosen.verb])(chosen[chosen.verb].as_dict())
+        parser = _parser(chosen.verb, defaults)
+        chosen = parser.parse_args(spelled)
     try:
         options: Namespace = parser.instantiate(chosen)[chosen.verb]
     except ValueError as error:

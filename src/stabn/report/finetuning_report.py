@@ -93,7 +93,7 @@ def write_finetuning_report(
     comparison["notes"] = missing_class_notes(counts, class_names)
     descriptions = dict.fromkeys(runs, "with the edits") | {first: "starting point"}
     if control is not None:
-        descriptions[control] = "the same without edits' loss"
+        descriptions[control] = ("starting point, and " if control == first else "") + "the same without edits' loss"
     with tempfile.TemporaryDirectory() as films:
         shown = _examples(Path(films), models, table, split, predictions, examples, truth)
         if project is not None:
@@ -142,6 +142,8 @@ def check_report(runs: Mapping[str, Run], control: str | None) -> None:
         if not run.recipe:
             raise UserError(f"{run.folder}: is a network without a run, so without curves; use `stabn compare`")
     first, last = next(iter(runs.values())), list(runs.values())[-1]
+    if control is not None and runs[control] is first:
+        control = None  # it is the run's own training
     for run in (last, *([] if control is None else [runs[control]])):
         if run.origin is None:
             raise UserError(f"{run.folder}: was not fine-tuned, so no correction is in it; use `stabn compare`")

@@ -149,6 +149,27 @@ class ProgressFile(Callback):
         write_json(self.path, progress)
 
 
+class TrainingClock(Callback):
+    """Measures how long a training took over all its processes one after another; part of checkpoints."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._before = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began, without the time in which it was interrupted."""
+        return self._before + time.monotonic() - self._begun
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the seconds of a checkpoint."""
+        self._before = state["seconds"]
+
+
 def _finite(name: str, value: float) -> float:
     """The value of a loss or a measure.
 

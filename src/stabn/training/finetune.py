@@ -11,7 +11,6 @@ from lightning.pytorch import seed_everything
 
 from stabn.data.dataset import FrameScores
 from stabn.data.ground_truth import ClipTruth
-from stabn.data.transforms import Augmentation
 from stabn.edits.changed_files import Changed, usable_clips
 from stabn.edits.project import Project
 from stabn.engine.config import EngineRecipe
@@ -19,11 +18,12 @@ from stabn.errors import UserError
 from stabn.nn import has_attention
 from stabn.records import Edit
 from stabn.runs import Run, network_preprocessing
+from stabn.training.correction import Finetuning
 from stabn.training.datamodule import total_steps
 from stabn.training.kept_features import with_features_of
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.module import TrainingModule
-from stabn.training.recipes import CorrectionRecipe, LoaderRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
 from stabn.training.train import (
     build_data_module,
     build_datasets,
@@ -39,39 +39,30 @@ def finetune(
     run: Run,
     project: Project,
     out: Path,
+    how: Finetuning,
     *,
-    gamma: float,
     control: bool,
-    augmentation: Augmentation,
-    optimizer: OptimizerRecipe,
     loader: LoaderRecipe,
     engine: EngineRecipe,
-    seed: int,
     use: str = "latest",
-    correction: CorrectionRecipe = CorrectionRecipe(),  # noqa: B008
     where: Mapping[str, ClipTruth] | None = None,
     changed: Changed = "fail",
     tracking: TrackingRecipe = TrackingRecipe("none"),  # noqa: B008
 ) -> dict[str, Any]:
-    """Fine-tune the attention and perception branches on all training clips and the project's edits.
+    """Train a run's network on all training clips and the project's edits (Eqs. 5 and 6).
 
-    As in the paper, the extractor keeps its weights and its batch-norm statistics, and an edited clip is always shown
-    at exactly the edited frames, in the control too; `correction` has alternatives. Clips without an edit contribute no
-    L_temp. The control is not guided either: it is independent of the edits' scores.
+    Clips without an edit contribute no L_temp. The control is not guided either: it is independent of the edits'
+    scores.
 
     Args:
         run: the finished run to start from, with attention.
         project: made from that run's clips, with edits.
         out: the new run.
-        gamma: weight of L_temp (Eq. 6).
+        how: how it is trained, as `choose_finetuning` has it for this run; a class balance of "auto" is the run's.
         control: the same training without L_temp.
-        augmentation: how training clips are varied.
-        optimizer: optimizer, schedule and batches; a class balance of "auto" is the run's.
         loader: how clips are read.
         engine: device, precision, processes.
-        seed: for initialisation, batch order, augmentation and dropout.
         use: how several people's edits of a clip are merged, as in `stabn.edits.merge.merge_edits`.
-        correction: how the network learns from edits.
         where: boxes by clip id, on which spatial attention is trained (our extension); frames without one are free.
         changed: what becomes of clips whose video is another file than was edited; keep uses their edits as they are.
         tracking: where metrics are logged.
@@ -84,9 +75,8 @@ def finetune(
             trained on, or of another file than was edited; the run has no attention; or its sampling does not allow
             the views.
     """
-    if not 0 < gamma < float("inf"):
-        raise UserError(f"--gamma: got {gamma}, expected a number above 0; --control leaves L_temp out")
-    optimizer = _with_class_balance_of(run, optimizer)
+    correction, augmentation, seed = how.correction, how.augmentation, how.seed
+    optimizer = _with_class_balance_of(run, how.optimizer)
     model = run.model()
     if not has_attention(model):
         raise UserError(f"{run.folder}: is the plain network, which has no attention to correct; train ST-ABN")
@@ -128,7 +118,7 @@ def finetune(
         "origin": str(run.folder.resolve()),
         "use": use,
         "edits": _sha256(sorted((edit.clip_id, edit.frame_indices, edit.scores) for edit in edits.values())),
-        "gamma": gamma,
+        "gamma": how.gamma,
         "correction": asdict(correction),
         "where": _sha256(sorted(boxes.items())) if boxes else None,
         "control": control,
@@ -154,7 +144,7 @@ def finetune(
     )
     seed_everything(seed, verbose=False)
     if correction.init == "scratch":
-        model = build_network(NetworkRecipe(**run.recipe["network"]), preprocessing, names)
+        model = build_network(NetworkRecipe.from_json(run.recipe["network"]), preprocessing, names)
         assert has_attention(model)
     if correction.mechanism != "keep":
         model.mechanism = correction.mechanism
@@ -163,7 +153,7 @@ def finetune(
         optimizer,
         total_steps=total_steps(len(training_set), optimizer),
         seed=seed,
-        gamma=None if control else gamma,
+        gamma=None if control else how.gamma,
         correction=replace(correction, guided=0.0) if control else correction,
         class_weights=class_weights(optimizer, training_set),
         frozen=model.extractor if is_frozen or correction.freeze == "extractor" else (),
@@ -204,19 +194,34 @@ def _with_class_balance_of(run: Run, optimizer: OptimizerRecipe) -> OptimizerRec
     return replace(optimizer, class_balance=run.recipe.get("optimizer", {}).get("class_balance", "none"))
 
 
-def differences_from_run(
-    run: Run, *, correction: CorrectionRecipe, augmentation: Augmentation, optimizer: OptimizerRecipe, seed: int
-) -> list[str]:
+def differences_from_run(run: Run, how: Finetuning) -> list[str]:
     """The parts of a retraining from scratch that differ from the run's own training; if none, the run is its control.
 
     Empty for a training that continues from the run's checkpoint, and for a run without a training recipe, which
     `finetune` refuses.
     """
-    if correction.init != "scratch" or "network" not in run.recipe:
+    if how.correction.init != "scratch" or "network" not in run.recipe:
         return []
-    optimizer = _with_class_balance_of(run, optimizer)
-    recipe = {"augmentation": asdict(augmentation), "optimizer": optimizer.as_json(), "seed": seed}
+    optimizer = _with_class_balance_of(run, how.optimizer)
+    recipe = {"augmentation": asdict(how.augmentation), "optimizer": optimizer.as_json(), "seed": how.seed}
     differences = [key for key, value in recipe.items() if value != run.recipe.get(key)]
-    if correction.mechanism not in ("keep", NetworkRecipe(**run.recipe["network"]).mechanism):
+    if how.correction.views == "edited":
+        differences.append("views")
+    if how.correction.mechanism not in ("keep", NetworkRecipe.from_json(run.recipe["network"]).mechanism):
         differences.append("mechanism")
     return differences
+
+
+def is_own_control(run: Run, how: Finetuning) -> bool:
+    """Whether the run itself is what the same training without L_temp would give."""
+    return how.correction.init == "scratch" and not differences_from_run(run, how)
+
+
+def is_control_of(run: Run, finetuned: Run) -> bool:
+    """Whether a run that was fine-tuned is a retraining of another one whose own training is its control."""
+    recipe = finetuned.recipe
+    if "correction" not in recipe or recipe.get("control") or finetuned.origin != str(run.folder.resolve()):
+        return False
+    parts = {name: recipe[name] for name in ("correction", "gamma", "augmentation", "optimizer", "seed")}
+    correction = {"gamma_where": 5.0, **parts["correction"]}  # recipes of earlier versions may lack it
+    return is_own_control(run, Finetuning.from_json({**parts, "correction": correction, "reason": ""}))

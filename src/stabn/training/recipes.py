@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from stabn.data.sampling import Sampling
+from stabn.data.sampling import Sampling, SamplingMode
 from stabn.data.transforms import Augmentation, Preprocessing
 from stabn.data.video.backends import Decoder
 from stabn.data.video.reader import TIMEOUT
 from stabn.errors import UserError
+from stabn.nn.backbone import ClipFormat
 from stabn.nn.backbones import backbone_class
 from stabn.nn.losses import EditLossForm
 from stabn.nn.stabn import Mechanism
@@ -23,8 +24,8 @@ class NetworkRecipe:
             fine-deep for a 2-core CPU; resnet18, 34, 50, 101 or 152 as in the official code; timm/NAME for any 2D
             network of timm; and the video networks of torchvision and transformers.
         attention: with the attention branch (ST-ABN); False trains the base network alone, the baseline.
-        mechanism: paper is Eqs. 1 to 3; gated (ours) multiplies all features by the temporal attention, and gated-both
-            by the spatial attention, too.
+        mechanism: gated (ours, which docs/results.md found best) multiplies all features by the temporal attention, and
+            gated-both by the spatial attention, too; paper is Eqs. 1 to 3.
         dropout: before the classifiers of both branches, 0 to less than 1.
         weights: a finished run, of which all but the classifiers is taken; or weights of the base network: a file, a
             name that `stabn backbones` lists, or a hub repository; null for random ones.
@@ -37,7 +38,7 @@ class NetworkRecipe:
 
     backbone: str = "small"
     attention: bool = True
-    mechanism: Mechanism = "paper"
+    mechanism: Mechanism = "gated"
     dropout: float = 0.5
     weights: str | None = None
     inflation: Literal["centre", "average"] = "centre"
@@ -62,20 +63,45 @@ class NetworkRecipe:
         value = asdict(self)
         return {name: v for name, v in value.items() if name not in ("freeze", "thaw") or v not in ("none", None)}
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "NetworkRecipe":
+        """The recipe that `as_json` wrote; the mechanism of versions that did not write it is the paper's."""
+        return cls(**{"mechanism": "paper", **value})
+
 
 @dataclass(frozen=True)
 class SamplingRecipe:
     """Which frames of a video a clip has.
 
     Attributes:
-        mode: "dense" takes neighbouring frames (the official code), "uniform" spreads them over the whole video.
+        mode: "dense" takes neighbouring frames (the official code), "uniform" spreads them over the whole video; so do,
+            as their official codes, "segments" (TSN, TRN, TSM, GST), "snippets" (ABM) and "shared-offset" (bLVNet-TAM).
+            By default "uniform", or "segments" for base networks that read snippets of consecutive frames.
         frames: T, the number of frames of a clip; by default what the base network's weights were trained on.
-        stride: distance between neighbouring frames of a dense clip; 1 in uniform mode, which does not use it.
+        stride: distance between neighbouring frames of a dense clip; 1 in the other modes, which do not use it.
+        snippet: consecutive frames at each place in the modes "segments" and "snippets"; by default as many as the base
+            network reads at once.
     """
 
-    mode: Literal["dense", "uniform"] = "uniform"
+    mode: SamplingMode | None = None
     frames: int | None = None
     stride: int = 1
+    snippet: int | None = None
+
+    def resolve(self, wanted: ClipFormat) -> Sampling:
+        """The sampling with what a base network wants where the recipe says nothing.
+
+        Raises:
+            ValueError: a value is out of range, or the network reads snippets of another length.
+        """
+        mode = self.mode or ("segments" if wanted.snippet > 1 else "uniform")
+        snippet = self.snippet or (wanted.snippet if mode in ("segments", "snippets") else 1)
+        if mode != "dense" and wanted.snippet not in (1, snippet):
+            raise ValueError(
+                f"sampling: got mode {mode} with snippets of {snippet}, but the base network reads snippets of "
+                f"{wanted.snippet} consecutive frames; give --preprocessing.sampling.mode segments"
+            )
+        return Sampling(mode, wanted.frames if self.frames is None else self.frames, self.stride, snippet)
 
 
 @dataclass(frozen=True)
@@ -109,10 +135,9 @@ class PreprocessingRecipe:
         crop = self.crop
         if crop is None:
             crop = wanted.size if self.resize is None else min(wanted.size, self.resize)
-        frames = wanted.frames if self.sampling.frames is None else self.sampling.frames
         try:
             return Preprocessing(
-                Sampling(self.sampling.mode, frames, self.sampling.stride),
+                self.sampling.resolve(wanted),
                 resize=crop * 9 // 8 if self.resize is None else self.resize,
                 crop=crop,
                 mean=self.mean or wanted.mean,
@@ -237,38 +262,41 @@ class LoaderRecipe:
 
 @dataclass(frozen=True)
 class CorrectionRecipe:
-    """How a network learns from edits; the defaults are the paper's, and docs/results.md compares them.
+    """How a network learns from edits; `stabn.training.correction` says what auto is, docs/results.md compares.
 
     Attributes:
-        init: `checkpoint` continues from the run's weights; `scratch` retrains from its initialisation, with the edits
-            from the first step, and needs freeze none, unless the run's own extractor is frozen.
+        init: `scratch` retrains from the run's initialisation, with the edits from the first step (ours); `checkpoint`
+            continues from the run's weights (the paper); auto takes scratch where that is a matter of minutes.
         mechanism: keep leaves the network's own; the others, as in `network`, replace it, also in the control.
         freeze: `extractor` keeps the extractor's weights and batch-norm statistics; `none` trains the whole network.
-            What the run itself has frozen stays frozen.
+            What the run itself has frozen stays frozen. auto: extractor with init checkpoint, none with scratch.
         loss: squared is Eq. 6; balanced gives the relevant frames, however few, the same total weight as the others;
-            cross-entropy is the binary one. With --where it applies to the cells of a frame likewise.
+            cross-entropy is the binary one. With --where it applies to the cells of a frame likewise. auto: squared
+            with init checkpoint, balanced with scratch.
         views: edited shows a clip at exactly the edited frames; any at random frames like all clips, with scores
-            interpolated between the edited ones (uniform sampling only).
+            interpolated between the edited ones (uniform sampling only). auto: any with init scratch, where possible.
         guided: share of the edited clips, drawn at every step, whose perception branch sees the edited scores in place
             of the network's own; 0 to 1.
-        gamma_where: weight of the spatial loss of --where, above 0.
+        gamma_where: weight of the spatial loss of --where, above 0; null: 100 with the balanced loss, else 5.
     """
 
-    init: Literal["checkpoint", "scratch"] = "checkpoint"
+    init: Literal["auto", "checkpoint", "scratch"] = "auto"
     mechanism: Literal["keep", Mechanism] = "keep"
-    freeze: Literal["extractor", "none"] = "extractor"
-    loss: EditLossForm = "squared"
-    views: Literal["edited", "any"] = "edited"
+    freeze: Literal["auto", "extractor", "none"] = "auto"
+    loss: Literal["auto", EditLossForm] = "auto"
+    views: Literal["auto", "edited", "any"] = "auto"
     guided: float = 0.0
-    gamma_where: float = 5.0
+    gamma_where: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.gamma_where < float("inf"):
+        if self.gamma_where is not None and not 0 < self.gamma_where < float("inf"):
             raise UserError(f"correction.gamma_where: got {self.gamma_where}, expected a number above 0")
         if not 0 <= self.guided <= 1:
             raise UserError(f"correction.guided: got {self.guided}, expected a share in 0..1")
 
 
+PAPER_CORRECTION = CorrectionRecipe("checkpoint", "keep", "extractor", "squared", "edited", gamma_where=5.0)
+"""The paper's form: Eqs. 5 and 6."""
 SMALL_AUGMENTATION = Augmentation(jitter=0.2, flip=True)
 SMALL_OPTIMIZER = OptimizerRecipe(
     name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=10, batch_size=8
@@ -276,5 +304,3 @@ SMALL_OPTIMIZER = OptimizerRecipe(
 SMALL_FINETUNING = OptimizerRecipe(
     name="adamw", learning_rate=0.001, weight_decay=0.01, schedule="one-cycle", epochs=3, batch_size=8
 )
-GAMMA = 5.0
-"""The default weight of L_temp (Eq. 6); docs/finetuning.md has the measurement behind it."""

@@ -36,10 +36,10 @@ from stabn.nn.backbones import backbone_class
 from stabn.nn.fast_inference import supports_fast_inference
 from stabn.nn.weights import start_from
 from stabn.runs import read_run, write_run
-from stabn.training.callbacks import LossCurves, ProgressFile, SkippedClips, TimedCheckpoint
+from stabn.training.callbacks import LossCurves, ProgressFile, SkippedClips, TimedCheckpoint, TrainingClock
 from stabn.training.datamodule import ClipDataModule, total_steps
 from stabn.training.distributed import SyncBatchNorm, process_count
-from stabn.training.kept_features import FEATURES, KeepFeatures
+from stabn.training.kept_features import KeepFeatures, features_folder
 from stabn.training.loggers import MetricsLogger, TrackingRecipe
 from stabn.training.module import TrainingModule
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
@@ -216,14 +216,19 @@ def build_network(network: NetworkRecipe, preprocessing: Preprocessing, class_na
         ),
     }
     model: VideoNetwork
-    model = STABN(**arguments, mechanism=network.mechanism) if network.attention else PlainNetwork(**arguments)
+    try:
+        model = STABN(**arguments, mechanism=network.mechanism) if network.attention else PlainNetwork(**arguments)
+    except UserError as error:
+        if not str(error).startswith("frames: "):
+            raise
+        raise UserError(f"--preprocessing.sampling.{error}") from None
+    _check_clips(model, preprocessing)
     if network.weights is not None and network.inflation == "average":
         load_imagenet(model, imagenet_state_dict(network.weights), inflation="average")
     elif network.weights is not None:
         line = start_from(model, network.weights)
         if is_first_process():
             logger.warning("note: %s", line)
-    _check_clips(model, preprocessing)
     return model
 
 
@@ -236,11 +241,12 @@ def _check_clips(model: VideoNetwork, preprocessing: Preprocessing) -> None:
     wanted, frames, crop = model.backbone.format, preprocessing.sampling.frames, preprocessing.crop
     try:
         model.backbone.check_clip(torch.empty(1, 3, frames, crop, crop, device="meta"))
-    except ValueError:
+    except ValueError as error:
+        expected = str(error).partition("expected ")[2]
         raise UserError(
-            f"preprocessing: got clips of {frames} frames of {crop} x {crop}, but {model.architecture} takes "
-            f"{wanted.frames} of {wanted.size} x {wanted.size}; give --preprocessing.sampling.frames {wanted.frames} "
-            f"--preprocessing.crop {wanted.size}, or leave both out"
+            f"preprocessing: got clips of {frames} frames of {crop} x {crop}, but {model.architecture} expects "
+            f"{expected}; give --preprocessing.sampling.frames {wanted.frames} --preprocessing.crop {wanted.size}, or "
+            "leave both out"
         ) from None
 
 
@@ -268,7 +274,7 @@ def shared_recipe_as_json(
     return {
         "augmentation": asdict(augmentation),
         "optimizer": optimizer.as_json(),
-        "loader": asdict(loader),
+        "loader": asdict(loader) | ({"features": str(Path(loader.features).absolute())} if loader.features else {}),
         "engine": asdict(engine),
         "tracking": asdict(tracking),
         "seed": seed,
@@ -314,7 +320,7 @@ def fit_run(
         metrics = fit_network(
             module, data_module, out, engine, MetricsLogger(tracking, out, recipe), keep_features=keep_features
         )
-        write_run(out, data, recipe, complete=True, **origin)
+        write_run(out, data, recipe, complete=True, seconds=metrics.pop("seconds"), **origin)
         # Only now, so that an interrupted run can be resumed.
         if is_first_process():
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -374,7 +380,8 @@ def fit_network(
     clip and view (`KeepFeatures`).
 
     Returns:
-        The last epoch's entry of curves.json, and "skipped": how many clips were left out at any time.
+        The last epoch's entry of curves.json, "skipped": how many clips were left out at any time, and "seconds" of
+        training, without what was lost when it was interrupted.
 
     Raises:
         UserError: more clips cannot be read than the loader's recipe allows; training diverged; there are more
@@ -385,13 +392,14 @@ def fit_network(
     skipped = SkippedClips(out / SKIPPED, clips, data_module.loader.broken)
     curves = LossCurves(out / "curves.json", skipped, metrics_logger)
     loader = data_module.loader
-    store = Path(loader.features) if loader.features else out.absolute().parent / FEATURES
+    store = features_folder(out, loader)
     callbacks: list[Callback] = [
         *([KeepFeatures(store, loader)] if keep_features and loader.views else []),
         skipped,
         curves,
         *([] if metrics_logger is None else [metrics_logger]),
         ProgressFile(out / PROGRESS),
+        clock := TrainingClock(),
         StopBetweenSteps(last),
         TimedCheckpoint(last.parent, last.stem, enable_version_counter=False, train_time_interval=SAVE_EVERY),
         ModelCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True),
@@ -444,7 +452,7 @@ def fit_network(
     model.checkpoint_norms(False)
     if trainer.is_global_zero:
         model.cpu().float().eval().save_pretrained(out)
-    return curves.epochs[-1] | {"skipped": len(skipped.counter)}
+    return curves.epochs[-1] | {"skipped": len(skipped.counter), "seconds": clock.seconds}
 
 
 def _load_checkpoint(model: VideoNetwork, checkpoint: Path) -> VideoNetwork:

@@ -94,8 +94,9 @@ def test_a_job_fine_tunes_trains_the_control_and_measures(jobs, project, finishe
 def test_the_command_of_a_job_is_one_that_stabn_understands(finished_job, monkeypatch):
     options = {}
 
-    def record_options(*arguments, **keywords):
-        options.update(keywords)
+    def record_options(run, project, out, how, **keywords):
+        options.update(keywords, gamma=how.gamma, seed=how.seed)
+        options.update(optimizer=how.optimizer, augmentation=how.augmentation)
         return NO_TRAINING
 
     monkeypatch.setattr(train, "finetune", record_options)

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import Timeout
 
@@ -24,6 +25,9 @@ from stabn.runs import Run, is_finished_run
 from stabn.studio.jobs.outcome import has_outcome
 from stabn.studio.jobs.process import STAGE_RUNS, JobSpec, JobState, cancel_marker, job_lock
 from stabn.studio.not_found import NotFoundError
+from stabn.training.correction import choose_finetuning
+from stabn.training.finetune import is_own_control
+from stabn.training.recipes import CorrectionRecipe
 from stabn.training.train import PROGRESS
 
 LOG_LINES = 30
@@ -48,7 +52,16 @@ class JobManager:
         self._lock = threading.RLock()
 
     def start(
-        self, project: Project, edits: Sequence[Edit], *, use: str, control: bool, author: str, **options: Any
+        self,
+        project: Project,
+        edits: Sequence[Edit],
+        *,
+        use: str,
+        control: bool,
+        author: str,
+        init: Literal["auto", "checkpoint", "scratch"] = "auto",
+        epochs: int | None = None,
+        gamma: float | None = None,
     ) -> str:
         """Start a job on the edits as they are now.
 
@@ -56,9 +69,12 @@ class JobManager:
             project: whose clips were edited.
             edits: of any people.
             use: what to make of several people's edits of a clip, as in `stabn.edits.merge.merge_edits`.
-            control: train the control too; without it the effect of the edits cannot be measured.
+            control: train the control too, unless the run itself is it; without one the effect of the edits cannot be
+                measured.
             author: who starts the job.
-            options: epochs and gamma, if not the defaults of `JobSpec`.
+            init: as `CorrectionRecipe.init`.
+            epochs: in place of those that `choose_finetuning` gives.
+            gamma: likewise.
 
         Returns:
             The job's id.
@@ -69,6 +85,7 @@ class JobManager:
         count = len(merge_edits(edits, use))
         if count == 0:
             raise UserError("edits: got none, expected at least one; correct some clips first")
+        how = choose_finetuning(self.run, CorrectionRecipe(init=init), gamma)
         spec = JobSpec(
             run=str(self.run.folder.absolute()),
             data=self.run.source,
@@ -77,8 +94,12 @@ class JobManager:
             control=control,
             author=author,
             started=utc_now(),
-            **options,
+            init=init,
+            epochs=epochs,
+            gamma=gamma,
+            how=how.as_json(),
         )
+        spec = replace(spec, own_control=control and is_own_control(self.run, spec.finetuning()))
         with self._lock:
             self._check_idle()
             folder = self.folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -127,8 +148,8 @@ class JobManager:
         Returns:
             {"id", "state": running, done, cancelled, failed or interrupted (killed), "stage", "stages", "progress":
             that of `stabn.training.train` or None, "curves": entries of curves.json by network, "use", "edits": number
-            of clips, "control", "author", "started", "ended", "command", "log": its last lines, "error": one line or
-            None, "run": folder of the fine-tuned run once it is complete}.
+            of clips, "control", "own_control": whether the run itself is it, "author", "started", "ended", "command",
+            "log": its last lines, "error": one line or None, "run": folder of the fine-tuned run once it is complete}.
 
         Raises:
             NotFoundError: there is no such job.
@@ -181,7 +202,7 @@ class JobManager:
             "stages": list(spec.stages),
             "progress": progress,
             "curves": {name: value.get("epochs", []) for name, value in curves.items()},
-            **{key: getattr(spec, key) for key in ("use", "edits", "control", "author", "started")},
+            **{key: getattr(spec, key) for key in ("use", "edits", "control", "own_control", "author", "started")},
             "ended": state.ended,
             "command": spec.command(folder),
             "log": "\n".join(log.splitlines()[-LOG_LINES:]),

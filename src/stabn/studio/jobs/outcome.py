@@ -41,13 +41,16 @@ def has_outcome(folder: Path) -> bool:
     return (folder / "outcome.json").exists()
 
 
-def measure_outcome(folder: Path, runs: Mapping[str, Run], edits: Mapping[str, Edit]) -> None:
+def measure_outcome(
+    folder: Path, runs: Mapping[str, Run], edits: Mapping[str, Edit], *, own_control: bool = False
+) -> None:
     """Predict the validation split and the edited clips with every network, and write what changed.
 
     Args:
         folder: the job's.
         runs: "before", "control" if there is one, and "fine-tuned", in this order.
         edits: the edits that were learnt from, by clip id.
+        own_control: whether "before" is the control: the same training without the edits' loss.
 
     Raises:
         UserError: a run's files are damaged, or a video cannot be read.
@@ -56,7 +59,7 @@ def measure_outcome(folder: Path, runs: Mapping[str, Run], edits: Mapping[str, E
     table = runs["before"].table(model)
     preprocessing = network_preprocessing(model, str(runs["before"].folder))
     split_predictions = {name: predict_split(run, SPLIT)[0] for name, run in runs.items()}
-    control = "control" if "control" in runs else None
+    control = "before" if own_control else "control" if "control" in runs else None
     comparison = compare_predictions(
         list(split_predictions.items()), table.class_names, runs["fine-tuned"].edited_classes, control=control
     )

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from filelock import Timeout
 
@@ -37,8 +37,9 @@ from stabn.files import lock_file, read_json, write_json
 from stabn.records import utc_now
 from stabn.runs import is_finished_run, open_run
 from stabn.studio.jobs.outcome import has_outcome, measure_outcome
+from stabn.training.correction import Finetuning
 from stabn.training.finetune import finetune
-from stabn.training.recipes import GAMMA, SMALL_AUGMENTATION, SMALL_FINETUNING, LoaderRecipe
+from stabn.training.recipes import PAPER_CORRECTION, SMALL_AUGMENTATION, SMALL_FINETUNING, LoaderRecipe
 
 JOB_FORMAT = "stabn-job/1"
 REMEDY = "remove the job's folder and start it anew"
@@ -89,8 +90,11 @@ class JobSpec(_JobFile):
         control: whether to train the control, too.
         author: who started the job.
         started: when, ISO 8601 with time zone.
-        epochs: passes over the training clips, at least 1.
-        gamma: weight of the loss against the edits, above 0.
+        epochs: passes over the training clips, at least 1; None for those of `how`.
+        gamma: weight of the loss against the edits, above 0; None for that of `how`.
+        how: `Finetuning.as_json` as chosen at the start; None in jobs of earlier versions, which had one for all runs.
+        init: `--correction.init` as it was asked for.
+        own_control: whether the run itself is the control, so that none is trained.
     """
 
     FILE = "job.json"
@@ -103,13 +107,29 @@ class JobSpec(_JobFile):
     control: bool
     author: str
     started: str
-    epochs: int = SMALL_FINETUNING.epochs
-    gamma: float = GAMMA
+    epochs: int | None = None
+    gamma: float | None = None
+    how: dict[str, Any] | None = None
+    init: Literal["auto", "checkpoint", "scratch"] = "auto"
+    own_control: bool = False
+
+    def finetuning(self) -> Finetuning:
+        """How the job trains."""
+        if self.how is None:
+            chosen = Finetuning(PAPER_CORRECTION, 5.0, SMALL_AUGMENTATION, SMALL_FINETUNING, 0, "")
+        else:
+            chosen = Finetuning.from_json(self.how)
+        return replace(
+            chosen,
+            gamma=self.gamma or chosen.gamma,
+            optimizer=replace(chosen.optimizer, epochs=self.epochs or chosen.optimizer.epochs),
+        )
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages in their order."""
-        return ("fine-tune", "control", "measure") if self.control else ("fine-tune", "measure")
+        trained = self.control and not self.own_control
+        return ("fine-tune", "control", "measure") if trained else ("fine-tune", "measure")
 
     def runs(self, folder: Path) -> dict[str, Path]:
         """The folders of the runs that the job in a folder trains, by name, in the order of the stages."""
@@ -121,8 +141,9 @@ class JobSpec(_JobFile):
             "edits": folder / "project",
             "out": folder / STAGE_RUNS["fine-tune"],
             "use": self.use,
-            "gamma": f"{self.gamma:g}",
-            "optimizer.epochs": self.epochs,
+            **({} if self.init == "auto" else {"correction.init": self.init}),
+            **({} if self.gamma is None else {"gamma": f"{self.gamma:g}"}),
+            **({} if self.epochs is None else {"optimizer.epochs": self.epochs}),
             "engine.devices": ONE_DEVICE.devices,
             **self.data.options(),
         }
@@ -179,18 +200,17 @@ def run_stages(folder: Path) -> None:
                         run,
                         project,
                         folder / STAGE_RUNS[stage],
+                        spec.finetuning(),
                         use=spec.use,
-                        gamma=spec.gamma,
                         control=stage == "control",
-                        augmentation=SMALL_AUGMENTATION,
-                        optimizer=replace(SMALL_FINETUNING, epochs=spec.epochs),
                         loader=LoaderRecipe(),
                         engine=ONE_DEVICE,
-                        seed=0,
                     )
             elif not has_outcome(folder):
                 trained = {name: open_run(path) for name, path in reversed(spec.runs(folder).items())}
-                measure_outcome(folder, {"before": run, **trained}, project.edits(spec.use))
+                measure_outcome(
+                    folder, {"before": run, **trained}, project.edits(spec.use), own_control=spec.own_control
+                )
         JobState(ended=utc_now()).write(folder)
     except KeyboardInterrupt:
         JobState(stage, ended=utc_now()).write(folder)

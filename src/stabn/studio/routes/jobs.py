@@ -1,6 +1,6 @@
 """Routes for fine-tuning: start, watch, cancel and resume a job, and what it changed."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -18,6 +18,7 @@ class StartJobRequest(RequestBody):
 
     author: Author
     control: bool = True
+    init: Literal["auto", "checkpoint", "scratch"] = "auto"
     epochs: int | None = Field(default=None, ge=1, le=1000)
     gamma: float | None = Field(default=None, gt=0, le=1e6, allow_inf_nan=False)
 

@@ -25,7 +25,7 @@ class FineTune {
     this.what = element("p", { id: "will-use" }, "\u00a0");
     this.control = element("input", { type: "checkbox", id: "control", checked: true, "aria-describedby": "control-text" });
     this.epochs = element("input", { id: "epochs", class: "field number-field", type: "number", min: 1, max: 1000, step: 1, placeholder: "default", inputmode: "numeric" });
-    this.gamma = element("input", { id: "gamma", class: "field number-field", type: "number", min: 0, step: "any", placeholder: "5", inputmode: "decimal" });
+    this.gamma = element("input", { id: "gamma", class: "field number-field", type: "number", min: 0, step: "any", placeholder: "default", inputmode: "decimal" });
     this.start = element("button", { id: "start", class: "button primary large", type: "submit", disabled: true }, "Start fine-tuning");
     this.why = element("p", { id: "start-note", class: "muted small", role: "status" });
     const form = element("form", { id: "new-job", class: "card new-job", "aria-labelledby": "new-title", onsubmit: (event) => {
@@ -34,11 +34,11 @@ class FineTune {
     } },
       element("div", { class: "stack" }, element("h2", { id: "new-title" }, "Teach the network"), this.what,
         element("div", { class: "choice" }, this.control, element("div", {}, element("label", { for: "control" }, "With a control"),
-          element("p", { id: "control-text", class: "muted small" }, "Trains once more without your corrections, because longer training also changes a network: only the difference to the control is due to the corrections. Takes twice as long."))),
+          element("p", { id: "control-text", class: "muted small" }, "Only the difference to the same training without your corrections is due to them. Where the network is trained again as it was, it is that control itself, and nothing is trained twice; else the control takes as long again."))),
         element("details", { id: "more" }, element("summary", {}, "More"),
           element("div", { class: "row more-fields" },
-            element("label", { class: "row", for: "epochs" }, "Epochs", this.epochs), tip("How often it goes through the training clips. Empty: the default. More takes longer.", "start"),
-            element("label", { class: "row", for: "gamma" }, "Weight of the corrections (gamma)", this.gamma), tip("How much the corrections count beside the right answers. Empty: 5, which was measured; 30 moves the attention more and costs a little accuracy.", "start")))),
+            element("label", { class: "row", for: "epochs" }, "Epochs", this.epochs), tip("How often it goes through the training clips. Empty: as when the network was trained, or fewer where it goes on from its weights.", "start"),
+            element("label", { class: "row", for: "gamma" }, "Weight of the corrections (gamma)", this.gamma), tip("How much the corrections count beside the right answers. Empty: what was measured to be best; more moves the attention more.", "start")))),
       element("div", { class: "stack start-box" }, this.start, this.why));
     form.addEventListener("invalid", () => (form.querySelector("#more").open = true), true); // a hidden field cannot show its error
     this.view = new JobView(context, () => this.poll.now());

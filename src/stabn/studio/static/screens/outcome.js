@@ -13,6 +13,7 @@ const KINDS = {
 };
 const METHODS = {
   before: ["Before", "the network as it was"],
+  own_control: ["Before", "trained alike without the corrections, so it is the control"],
   control: ["Control", "trained as long, without the corrections"],
   "fine-tuned": ["Fine-tuned", "with the corrections"],
 };
@@ -63,7 +64,7 @@ export function headline({ methods, difference }) {
   const once = "It is one run: a repetition may come out differently.";
   if (low > 0) return { kind: "right", title: `The corrections raised top-1 beyond the control ${numbers}`, text: `The interval is above 0: on these validation clips the difference is more than chance among clips. ${once}` };
   if (high < 0) return { kind: "wrong", title: `The corrections lowered top-1 against the control ${numbers}`, text: `The interval is below 0: on these validation clips the difference is more than chance among clips. ${once}` };
-  return { kind: "", title: `The corrections did not raise top-1 beyond the control ${numbers}`, text: "The interval contains 0, so this run cannot tell the two apart. What differs from “before” in both is due to training longer. Where the network looks may have changed all the same: see the clips below." };
+  return { kind: "", title: `The corrections did not raise top-1 beyond the control ${numbers}`, text: `The interval contains 0, so this run cannot tell the two apart.${difference.against === "before" ? "" : " What differs from “before” in both is due to training longer."} Where the network looks may have changed all the same: see the clips below.` };
 }
 
 class Outcome {
@@ -117,13 +118,18 @@ class Outcome {
       element("thead", {}, element("tr", {}, heading("Network", "", ""), heading("All classes", clips(first)), heading(element("span", { class: "visually-hidden" }, "Interval as a picture"), "", "interval-cell"),
         heading("Corrected classes", clips(first.edited)), heading("Other classes", clips(first.other)), heading("Mean over classes", first.mean_class_accuracy ? count(first.mean_class_accuracy.classes, "class", "classes") : ""), heading("Mended"), heading("Newly wrong"))),
       element("tbody", {}, methods.map((method) => element("tr", { dataset: { method: method.name } },
-        element("th", { scope: "row" }, METHODS[method.name]?.[0] ?? method.name, element("small", {}, METHODS[method.name]?.[1] ?? "")),
+        element("th", { scope: "row" }, ...this.#names(method.name)),
         element("td", { class: "number" }, share(method)), element("td", { class: "interval-cell" }, intervalBar({ low: method.low, high: method.high, value: method.top1 }, wide, method.name)),
         element("td", { class: "number" }, share(method.edited)), element("td", { class: "number" }, share(method.other)),
         element("td", { class: "number" }, share(method.mean_class_accuracy && { ...method.mean_class_accuracy, top1: method.mean_class_accuracy.mean })),
         element("td", { class: "number" }, method.name === "before" ? "" : method.mended ?? "–"), element("td", { class: "number" }, method.name === "before" ? "" : method.newly_wrong ?? "–")))))),
     element("p", { class: "muted small" }, `Right first answers (top-1) on the ${this.outcome.split} clips with 95 % intervals, which nobody corrected or trained on; the mean over classes counts every class that has clips the same. Mended and newly wrong count against “before”.`),
     ...(this.outcome.notes ?? []).map((note) => element("p", { class: "small" }, note))];
+  }
+
+  #names(method) {
+    const known = METHODS[this.outcome.difference?.against === method && method === "before" ? "own_control" : method];
+    return [known?.[0] ?? method, this.context.element("small", {}, known?.[1] ?? "")];
   }
 
   #choose(kind) {
