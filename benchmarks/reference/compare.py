@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stabn.errors import UserError
 from stabn.nn import PlainNetwork, import_official, import_recogniser, shows_attention
-from stabn.nn.backbone import map_of
+from stabn.nn.backbone import Features, map_of
 from stabn.nn.backbones import RECOGNISERS
 from stabn.nn.backbones.dfb import FilterBankHead
 from stabn.nn.backbones.frame_network import unfold
@@ -56,15 +56,25 @@ class Subject:
         # The formula's first channel is the first that the official loader feeds, which is blue for some.
         return clip.flip(1) if getattr(self.network.backbone, "blue_first", False) else clip
 
+    @property
+    def backbone(self) -> Any:
+        """The base network, with the parts of its family."""
+        return self.network.backbone
+
     @cached_property
     def features(self) -> Tensor:
         """Of the clip, at the split."""
         return map_of(self.network.encode(self.clip()))
 
     @cached_property
+    def last(self) -> Features:
+        """What the classifier reads of the clip."""
+        return self.network.backbone.deepen(self.network.encode(self.clip()))
+
+    @property
     def maps(self) -> Tensor:
         """The last maps of the clip."""
-        return map_of(self.network.backbone.deepen(self.network.encode(self.clip())))
+        return map_of(self.last)
 
     def logits(self, clip: Tensor) -> Tensor:
         """The network's class scores."""
@@ -81,7 +91,7 @@ def _channels_of(values: Tensor, expected: np.ndarray, dim: int = 1) -> Tensor:
 
 
 GENERIC: dict[str, Question] = {
-    "logits": lambda s: s.logits(s.clip()),
+    "logits": lambda s: s.backbone.classify(s.last),
     "logits_seed3": lambda s: s.logits(s.clip(seed=3)),
     "logits_reversed": lambda s: s.logits(s.clip().flip(2)),
     "logits_224": lambda s: s.logits(s.clip(size=224)),
@@ -94,7 +104,7 @@ GENERIC: dict[str, Question] = {
 
 def _blocks(subject: Subject, layer: int) -> Tensor:
     """The input of a layer of a 2D ResNet of frames, (B T, C, h, w)."""
-    backbone: Any = subject.network.backbone
+    backbone: Any = subject.backbone
     body = backbone.base_model
     x_nchw = body.stem(backbone.fold(subject.clip()))
     for before in range(1, layer):
@@ -103,19 +113,19 @@ def _blocks(subject: Subject, layer: int) -> Tensor:
 
 
 def _stm_motion(subject: Subject) -> Tensor:
-    block = subject.network.backbone.base_model.layer1[0]
+    block = subject.backbone.base_model.layer1[0]
     motion_nchw = block.mb(block.relu(block.bn1(block.conv1(_blocks(subject, 1)))))
     return _channels_of(unfold(motion_nchw, subject.layout["frames"]), subject.arrays["cmm"])
 
 
 def _stm_strided(subject: Subject) -> Tensor:
-    maps_nchw = subject.network.backbone.base_model.layer2[0](_blocks(subject, 2))
+    maps_nchw = subject.backbone.base_model.layer2[0](_blocks(subject, 2))
     return _channels_of(unfold(maps_nchw, subject.layout["frames"]), subject.arrays["block_layer2_0"])
 
 
 def _scale_sums(subject: Subject, clip: Tensor, tuples: Sequence[Tensor] | None = None) -> Tensor:
     """(scales, K), of all tuples or of some."""
-    backbone: Any = subject.network.backbone
+    backbone: Any = subject.backbone
     features = backbone.frame_features(backbone.deepen(backbone.extract(clip)))
     relation = backbone.consensus
     every = [ordered_tuples(relation.steps, scale) for scale in relation.scales]
@@ -128,12 +138,12 @@ def _drawn(subject: Subject) -> Tensor:
 
 
 def _reversed_snippets(subject: Subject) -> Tensor:
-    snippet = subject.network.backbone.time_stride
+    snippet = subject.backbone.time_stride
     return subject.clip().unflatten(2, (-1, snippet)).flip(2).flatten(2, 3)
 
 
 def _matched(subject: Subject) -> Tensor:
-    body: Any = subject.network.backbone.base_model
+    body: Any = subject.backbone.base_model
     inputs: list[Tensor] = []
     module = body.group1.block2.pointnet
     handle = module.register_forward_pre_hook(lambda _module, arguments: inputs.append(arguments[0]))
@@ -144,12 +154,12 @@ def _matched(subject: Subject) -> Tensor:
 
 def _slow_maps(subject: Subject) -> Tensor:
     """The slow pathway's last maps, once per step."""
-    slow = subject.network.backbone.slow.widths[-1]
-    return subject.maps[:, :slow, :: subject.network.backbone.time_stride]
+    slow = subject.backbone.slow.widths[-1]
+    return subject.maps[:, :slow, :: subject.backbone.time_stride]
 
 
 def _fast_maps(subject: Subject) -> Tensor:
-    return subject.maps[:, subject.network.backbone.slow.widths[-1] :]
+    return subject.maps[:, subject.backbone.slow.widths[-1] :]
 
 
 def _with_map(subject: Subject, edit: Callable[[Tensor], Tensor]) -> Tensor:
@@ -183,11 +193,11 @@ SPECIAL: dict[str, dict[str, Question]] = {
         "logits_all_seed3": lambda s: _scale_sums(s, s.clip(seed=3)).sum(dim=0, keepdim=True),
         "logits_all_reversed": lambda s: _scale_sums(s, _reversed_snippets(s)).sum(dim=0, keepdim=True),
         "scale_sums": lambda s: _scale_sums(s, s.clip()),
-        "frame_features": lambda s: s.network.backbone.frame_features(s.maps),
+        "frame_features": lambda s: s.backbone.frame_features(s.maps),
     },
     "CPNet": {"cp_after_max": _matched},
     "STM": {
-        "logits_frames": lambda s: s.network.backbone.new_fc(s.maps[0].mean(dim=(2, 3)).T),
+        "logits_frames": lambda s: s.backbone.new_fc(s.maps[0].mean(dim=(2, 3)).T),
         "cmm": _stm_motion,
         "block_layer2_0": _stm_strided,
     },
@@ -205,13 +215,13 @@ SPECIAL: dict[str, dict[str, Question]] = {
         "features_fast_mean": lambda s: _fast_maps(s).mean(dim=1),
         "split_slow": lambda s: _channels_of(s.features, s.arrays["split_slow"]),
         "split_fast": lambda s: _channels_of(
-            s.network.backbone.fast_map(s.network.encode(s.clip())), s.arrays["split_fast"]
+            s.backbone.fast_map(s.network.encode(s.clip())), s.arrays["split_fast"]
         ),
     },
-    "C3D": {"features_pool5": lambda s: _channels_of(s.network.backbone.pool(s.maps), s.arrays["features_pool5"])},
+    "C3D": {"features_pool5": lambda s: _channels_of(s.backbone.pool(s.maps), s.arrays["features_pool5"])},
     "ZhouDenseNet": {
         "features_transition3": lambda s: _channels_of(
-            s.network.backbone.features.transition3(s.features), s.arrays["features_transition3"]
+            s.backbone.features.transition3(s.features), s.arrays["features_transition3"]
         ),
         "features_opt": lambda s: _channels_of(_with_strategy(s).maps, s.arrays["features_opt"]),
         "logits_opt": lambda s: _with_strategy(s).logits(s.clip()),
@@ -267,15 +277,19 @@ INPUTS = ("x", "global_maps", "local_maps")
 """Arrays that layouts of single modules are given."""
 
 
-def compare(layout: Path) -> dict[str, float]:
+def compare(layout: Path, names: Collection[str] | None = None) -> dict[str, float]:
     """The greatest difference of each array, relative to its greatest value.
+
+    Args:
+        layout: the layout file.
+        names: of arrays to compare; by default all.
 
     Raises:
         UserError: a file is missing, no family has such tensors, or an array is not known.
     """
     about = json.loads(layout.read_text())
     with np.load(layout.with_suffix(".npz")) as stored:
-        arrays = dict(stored)
+        arrays = {name: stored[name] for name in stored if names is None or name in names or name in INPUTS}
     tensors = formula_tensors(layout, about)
     module = next((answer for name, answer in MODULES.items() if name in tensors), None)
     with torch.inference_mode():
@@ -293,7 +307,7 @@ def compare(layout: Path) -> dict[str, float]:
 def questions_of(subject: Subject) -> dict[str, Question]:
     """How the network answers each array."""
     own = ATTENTION if shows_attention(subject.network) else {}
-    return GENERIC | own | SPECIAL.get(type(subject.network.backbone).__name__, {})
+    return GENERIC | own | SPECIAL.get(type(subject.backbone).__name__, {})
 
 
 def formula_tensors(layout: Path, about: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -18,13 +18,13 @@ from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
 from stabn.evaluation.predict import predict_split
 from stabn.nn import STABN, Output, load_pretrained, recognition_loss
-from stabn.nn.backbones.resnet3d import ARCHITECTURES
+from stabn.nn.backbones import backbone_class
 from stabn.runs import network_preprocessing, open_run
 from stabn.training.module import TrainingModule, cosine_schedule
 from stabn.training.recipes import OptimizerRecipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
+RECIPES = sorted(path.relative_to(ROOT / "recipes").as_posix() for path in (ROOT / "recipes").rglob("*.yaml"))
 GIVEN = {
     "train": ["--data.annotations", "a", "--out", "o"],
     "finetune": ["run", "--edits", "e", "--out", "o"],
@@ -55,7 +55,7 @@ def test_every_recipe_is_understood_by_the_verb_that_its_comment_names(recipe):
         if not isinstance(wanted, dict):
             assert (list(got) if isinstance(got, tuple) else got) == wanted, name
     if verb == "train":
-        assert options["network"].backbone in ARCHITECTURES
+        assert backbone_class(options["network"].backbone)
         assert options["preprocessing"].sampling.frames == value["preprocessing"]["sampling"]["frames"]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stabn.errors import UserError
+from stabn.nn.backbone import Backbone
 from stabn.nn.backbones import RECOGNISERS
 from stabn.nn.backbones.resnet3d import ARCHITECTURES, OFFICIAL, ResNet3D
 from stabn.nn.hub import CONFIG, read_config
@@ -108,7 +109,8 @@ def import_recogniser(
     """
     source = str(path)
     tensors = unwrap(read_tensors(path, inside=CONTAINERS), ("module.",))
-    for family in dict.fromkeys((*RECOGNISERS.values(), ResNet3D)):
+    families: tuple[type[Backbone], ...] = (*RECOGNISERS.values(), ResNet3D)
+    for family in dict.fromkeys(families):
         try:
             found = family.official(tensors)
         except UserError as error:

@@ -139,7 +139,8 @@ class CorrespondenceBlock(nn.Module):
         super().__init__()
         self.conv1 = NormalisedConvolution(channels_in, width, 3, stride)
         self.conv2 = NormalisedConvolution(width, width, 3)
-        self.convshortcut = NormalisedConvolution(channels_in, width, 1, stride) if channels_in != width else None
+        changed = channels_in != width or stride != 1
+        self.convshortcut = NormalisedConvolution(channels_in, width, 1, stride) if changed else None
         self.pointnet = Correspondence(width, halved) if matching else None
 
     def forward(self, x_bcthw: Tensor) -> Tensor:
@@ -157,6 +158,9 @@ class CorrespondenceResNet(nn.Module):
     """
 
     extracting = 4
+    group0: nn.Module
+    group1: nn.Module
+    group2: nn.Module
 
     def __init__(self, name: str) -> None:
         super().__init__()

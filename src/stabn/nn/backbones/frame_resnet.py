@@ -87,6 +87,10 @@ class FrameResNet(nn.Module):
     """
 
     extracting = 4
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
 
     def __init__(self, name: str, make_block: BlockMaker = plain_block, channels_in: int = 3) -> None:
         super().__init__()

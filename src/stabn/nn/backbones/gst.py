@@ -60,6 +60,9 @@ class GroupedResNet(nn.Module):
     """
 
     extracting = 4
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
 
     def __init__(self, name: str, beta: int) -> None:
         super().__init__()

@@ -76,6 +76,7 @@ class MultiscaleRelation(nn.Module):
         last layer is linear, so the sum over tuples is taken before it.
         """
         seen_btd = features_btd.relu()
+        network: Any
         sums = []
         for network, tuples_ns in zip(self.fc_fusion_scales, tuples, strict=True):
             _, first, _, last = network
