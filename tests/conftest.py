@@ -1,21 +1,19 @@
-"""A small Tabletop and a run on it, made once; tests that change a folder take a copy."""
+"""A small Tabletop and a run on it, made once; tests that change a folder take a copy.
+
+Fixtures import what they need: the process that hands tests out to workers loads this file, but no network.
+"""
 
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from small_run import QUICK, SETTINGS
-
-from stabn.data.annotations.source import DataSource
-from stabn.data.tabletop.generate import generate_tabletop
-from stabn.runs import Run, open_run
-from stabn.training.recipes import NetworkRecipe
-from stabn.training.train import train
 
 
 @pytest.fixture(scope="session")
 def tabletop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from stabn.data.tabletop.generate import generate_tabletop
+
     folder = tmp_path_factory.mktemp("data") / "tabletop"
     generate_tabletop(folder, train=28, validation=14, seed=5)
     return folder
@@ -23,21 +21,31 @@ def tabletop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tabletop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "trained"
-    train(folder, DataSource(str(tabletop)), network=NetworkRecipe("tiny"), optimizer=QUICK, **SETTINGS)
-    return folder
+    return _train(tabletop, tmp_path_factory.mktemp("runs") / "trained", attention=True)
 
 
 @pytest.fixture(scope="session")
 def plain(tabletop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "plain"
-    network = NetworkRecipe("tiny", attention=False)
+    return _train(tabletop, tmp_path_factory.mktemp("runs") / "plain", attention=False)
+
+
+def _train(tabletop: Path, folder: Path, *, attention: bool) -> Path:
+    from small_run import QUICK, SETTINGS
+
+    from stabn.data.annotations.source import DataSource
+    from stabn.training.recipes import NetworkRecipe
+    from stabn.training.train import train
+
+    network = NetworkRecipe("tiny", attention=attention)
     train(folder, DataSource(str(tabletop)), network=network, optimizer=QUICK, **SETTINGS)
     return folder
 
 
 @pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Run:
+def run(trained: Path, tmp_path: Path):
+    """A copy of the run, open."""
+    from stabn.runs import open_run
+
     return open_run(shutil.copytree(trained, tmp_path / "run"))
 
 

@@ -26,15 +26,11 @@ def cluster():
     ray.shutdown()
 
 
-def test_ray_writes_the_same_files(trained, archive, answered, tmp_path):
-    told = explained(trained, archive, tmp_path / "out", ray=True, options=OPTIONS)
-    assert (told["clips"], told["errors"]) == (14, len(BROKEN))
-    assert_same(rows_of(tmp_path / "out"), rows_of(answered))
-
-
-def test_what_was_begun_with_ray_is_finished_without(trained, archive, answered, tmp_path):
+def test_ray_writes_the_same_files_and_what_it_began_is_finished_without(trained, archive, answered, tmp_path):
     out = tmp_path / "out"
-    explained(trained, archive, out, ray=True, options=OPTIONS)
+    told = explained(trained, archive, out, ray=True, options=OPTIONS)
+    assert (told["clips"], told["errors"]) == (14, len(BROKEN))
+    assert_same(rows_of(out), rows_of(answered))
     for name in ("part-00000.parquet", "part-00002.parquet"):
         (out / "clips" / name).unlink()
     explained(trained, archive, out)

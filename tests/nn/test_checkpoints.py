@@ -239,9 +239,10 @@ def test_an_official_checkpoint_becomes_a_network_with_exactly_its_tensors(refer
     assert all(torch.equal(value, reference.tensors[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("wrap", [None, "model_state_dict", "state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("counters", [True, False])
+@pytest.mark.parametrize(
+    ("wrap", "prefix", "counters"),
+    [(None, "module.", True), ("model_state_dict", "module.", False), ("state_dict", "", False)],
+)
 def test_every_way_of_saving_is_read(tmp_path, wrap, prefix, counters):
     tensors = official("resnet18", 5, 3)
     saved = {prefix + k: v for k, v in tensors.items() if counters or not k.endswith("num_batches_tracked")}
@@ -255,9 +256,7 @@ def test_every_way_of_saving_is_read(tmp_path, wrap, prefix, counters):
             assert (value.item(), value.dtype) == (0, torch.int64)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "classes", "frames"), [("resnet34", 7, 5), ("resnet101", 3, 1), ("resnet152", 2, 3)]
-)
+@pytest.mark.parametrize(("architecture", "classes", "frames"), [("resnet34", 7, 5), ("resnet101", 3, 1)])
 def test_the_other_depths_are_recognised_by_their_blocks(tmp_path, architecture, classes, frames):
     torch.save(official(architecture, classes, frames), tmp_path / "save.pth")
     model = import_official(tmp_path / "save.pth")

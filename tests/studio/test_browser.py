@@ -275,7 +275,7 @@ def test_names_and_comments_are_shown_as_text(browser, address, studio) -> None:
         saved(page)
         for place in ("#/", "#/people", "#/data"):
             page.goto(f"{address}/{place}")
-            page.wait_for_timeout(700)
+            page.wait_for_timeout(250)
             assert page.query_selector("main img[src='x'], main script") is None
         page.goto(f"{address}/#/people")
         page.wait_for_selector(f"text={evil}")
@@ -293,8 +293,7 @@ def test_validation_clips_are_for_looking_only(page, studio, address) -> None:
     assert studio.store.current() == ()
 
 
-@pytest.mark.parametrize("size", [(1280, 720), (1024, 768)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("size", "scheme"), [((1280, 720), "light"), ((1024, 768), "dark")])
 def test_the_editor_fits_the_screen_and_nothing_jumps_while_it_loads(browser, address, size, scheme) -> None:
     with person(browser, address, color_scheme=scheme) as page:
         page.set_viewport_size({"width": size[0], "height": size[1]})

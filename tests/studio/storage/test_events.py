@@ -195,25 +195,25 @@ def test_several_changes_are_kept_in_their_order_or_not_at_all(store: Store, mon
 
 def test_eight_people_at_once_lose_nothing(store: Store):
     def work(person: int) -> list[int]:
-        return [store.append(change(f"request-{person}-{n}", author=f"P{person}")) for n in range(50)]
+        return [store.append(change(f"request-{person}-{n}", author=f"P{person}")) for n in range(20)]
 
     numbers = at_once(8, work)
     assert all(row == sorted(row) for row in numbers)
     assert sorted(number for row in numbers for number in row) == [event.number for event in store.events("17")]
-    assert len(store.events("17")) == 400
-    assert len(store.history("17", "P3").done) == 50
+    assert len(store.events("17")) == 160
+    assert len(store.history("17", "P3").done) == 20
 
 
 def test_the_same_requests_from_eight_threads_and_two_servers_are_kept_once(database: str):
     stores = Store(database, "project"), Store(database, "project")
 
     def work(thread: int) -> list[int]:
-        return [stores[thread % 2].append(change(f"request-{n}")) for n in range(50)]
+        return [stores[thread % 2].append(change(f"request-{n}")) for n in range(20)]
 
     numbers = at_once(8, work)
     assert all(row == numbers[0] for row in numbers)
     assert numbers[0] == [event.number for event in stores[0].events("17")]
-    assert len(numbers[0]) == 50
+    assert len(numbers[0]) == 20
     for store in stores:
         store.close()
 
