@@ -36,7 +36,7 @@ CLIPS = {
     "abm_c_in_tiny": (9, 3),
     "abm_a_in_tiny": (18, 2),
     "abm_top_tiny": (12, 4),
-    "pem_tiny": (3, 3),
+    "pem_our_reading_tiny": (3, 3),
 }
 """Network -> frames of a clip, steps of its features."""
 BLIND = ("tsn_tiny", "tsn_flow_tiny")

@@ -20,7 +20,7 @@ from stabn.nn.backbones.frame_network import FrameArchitecture, FrameNetwork, of
 from stabn.nn.backbones.frame_resnet import FrameBlock, FrameResNet
 from stabn.nn.backbones.stm import ChannelwiseTime
 
-PEM_ARCHITECTURES = of_bodies("pem", ("resnet50", "resnet101", "resnet152", "small", "tiny"), 16)
+PEM_ARCHITECTURES = of_bodies("pem_our_reading", ("resnet50", "resnet101", "resnet152", "small", "tiny"), 16)
 
 
 class Enhanced(NamedTuple):
