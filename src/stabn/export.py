@@ -23,6 +23,7 @@ from stabn.data.video.reader import Reader
 from stabn.errors import UserError
 from stabn.files import atomic_write
 from stabn.nn import Output, VideoNetwork
+from stabn.nn.state_dict import first_line_of
 from stabn.runs import Run, network_class_names, network_preprocessing
 
 EXPORT_FORMAT = "stabn-export/1"
@@ -93,8 +94,9 @@ def export(
         output are absolute; "compared_on" says for a person which clips were compared.
 
     Raises:
-        UserError: the file has another ending, `batch` is below 1, a library for ONNX is not installed, or the network
-            has no preprocessing; or the file's outputs differ from the network's, and then there is no file.
+        UserError: the file has another ending, `batch` is below 1, a library for ONNX is not installed, the network
+            has no preprocessing, or PyTorch cannot export it in this format; or the file's outputs differ from the
+            network's. Then there is no file.
     """
     if out.suffix.lower() not in (".onnx", ".pt2"):
         raise UserError(f"--out: got {out}, expected a file that ends in .onnx or .pt2")
@@ -125,7 +127,15 @@ def export(
         "input": input_kind,
     }
     with atomic_write(out) as temporary:
-        _write(exportable, example, temporary, metadata, dynamic=batch is None)
+        try:
+            _write(exportable, example, temporary, metadata, dynamic=batch is None)
+        except OSError:
+            raise
+        except Exception as error:  # the exporters have dozens of classes of errors
+            raise UserError(
+                f"--out: {model.architecture} cannot be exported as {out.suffix} ({type(error).__name__}: "
+                f"{first_line_of(error)}); {_NO_FILE}"
+            ) from error
         outputs = _compare(model, _load(temporary), pixels, preprocessing, input_kind, batch)
     shape = [batch, *example.shape[1:]]
     return {
