@@ -51,10 +51,10 @@ def file_difference(
             return f"has {num_frames} frames, and frame {last} was read"
         now = {i: times[i] for i in clip.frame_indices}
     else:
-        times = reader.frame_times(sample.path, count=last + 1)
-        if last >= len(times):
-            return f"has {len(times)} frames, and frame {last} was read"
-        now = {i: float(times[i]) for i in clip.frame_indices}
+        seconds_of_frames = reader.frame_times(sample.path, count=last + 1)
+        if last >= len(seconds_of_frames):
+            return f"has {len(seconds_of_frames)} frames, and frame {last} was read"
+        now = {i: float(seconds_of_frames[i]) for i in clip.frame_indices}
     for index, seconds in zip(clip.frame_indices, clip.timestamps, strict=True):
         if abs(now[index] - seconds) > _SECONDS:
             return f"shows frame {index} at {now[index]:.3f} s, and showed it at {seconds:.3f} s"

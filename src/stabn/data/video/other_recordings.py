@@ -64,8 +64,8 @@ def _joint_in_transport_stream(path: Path, stream_id: int) -> int | None:
 
 def _joint_in_program_stream(path: Path, stream_id: int) -> int | None:
     content = np.memmap(path, np.uint8, "r").data
-    found = [(match.start(), 0x100 + match[1][0]) for match in _VIDEO.finditer(content)]
-    first = _joint(*map(list, zip(*found, strict=True)), stream_id) if found else None
+    starts = [(match.start(), 0x100 + match[1][0]) for match in _VIDEO.finditer(content)]
+    first = _joint([position for position, _ in starts], [stream for _, stream in starts], stream_id)
     return None if first is None else max(bytes(content[:first]).rfind(_PACK), 0)
 
 
