@@ -1,37 +1,34 @@
 """Mistakes of users end in one line on stderr with status 2, and leave no file behind."""
 
 import json
+import os
 import re
+import shutil
 
 import pytest
-import torch
 from small_run import FRAMES, TINY
 
 from stabn.cli.main import main
-from stabn.nn import STABN
 
 TRAIN = ["train", "--out", "x", "--data.annotations", "y"]
 
 
-@pytest.mark.parametrize("kind", ["missing", "text", "truncated", "folder", "empty"])
+@pytest.mark.parametrize("kind", ["missing", "truncated", "folder"])
 def test_videos(kind, one_line, trained, tabletop, tmp_path):
     video = tmp_path / "bad.mp4"
-    if kind == "text":
-        video.write_text("I am a video, honestly.\n" * 100)
-    elif kind == "truncated":
+    if kind == "truncated":
         content = (tabletop / "videos" / "1.mp4").read_bytes()
         video.write_bytes(content[: len(content) * 2 // 3])
     elif kind == "folder":
         video.mkdir()
-    elif kind == "empty":
-        video.touch()
-    good, out = tabletop / "videos" / "2.mp4", tmp_path / "out"
+    good, out = tmp_path / os.fsdecode(b"caf\xe9.mp4"), tmp_path / "out"  # a name that is no Unicode
+    shutil.copy(tabletop / "videos" / "2.mp4", good)
     line = one_line("explain", trained, video, good, "--out", out, "--json", tmp_path / "report.json")
     assert line.startswith("stabn explain: error: ")
     assert "bad.mp4" in line
-    assert sorted(path.name for path in out.iterdir()) == ["2.json", "2.mp4", "2.npz", "2.png"]
+    assert sorted(path.suffix for path in out.glob(f"{good.stem}.*")) == [".json", ".mp4", ".npz", ".png"]
     report = json.loads((tmp_path / "report.json").read_text())
-    assert [record["clip_id"] for record in report["records"]] == ["2"]
+    assert [record["clip_id"] for record in report["records"]] == [good.stem]
     assert [failed["video"] for failed in report["failed"]] == [str(video)]
 
 
@@ -116,9 +113,7 @@ def test_labels_that_do_not_match_and_missing_videos(one_line, tabletop, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    "change", [{"scores": [0.5] * (FRAMES - 1)}, {"scores": [1.2] * FRAMES}, {"clip_id": "nobody"}, None]
-)
+@pytest.mark.parametrize("change", [{"scores": [0.5] * (FRAMES - 1)}, {"clip_id": "nobody"}, None])
 def test_edits(change, one_line, run, project, tmp_path):
     edit = project.clips[0].edit([0.5] * FRAMES, author="ann", time="2026-01-31T09:30:00+00:00")
     project.edits_file.write_text(("not json" if change is None else json.dumps(edit.as_json() | change)) + "\n")
@@ -130,25 +125,6 @@ def test_edits(change, one_line, run, project, tmp_path):
 
 def test_edits_for_a_network_without_attention(one_line, plain, project, tmp_path):
     assert "plain network" in one_line("finetune", plain, "--edits", project.folder, "--out", tmp_path / "after")
-
-
-def test_checkpoints_of_another_architecture(one_line, tmp_path):
-    checkpoint, folder = tmp_path / "other.pth", tmp_path / "folder"
-    torch.save({"model_state_dict": torch.nn.Linear(3, 2).state_dict()}, checkpoint)
-    assert "other.pth" in one_line("import-official", checkpoint, folder)
-    torch.save(STABN("resnet18", 5, 6).state_dict() | {"layer2.0.conv1.weight": torch.zeros(3)}, checkpoint)
-    assert "layer2.0.conv1.weight" in one_line("import-official", checkpoint, folder)
-    checkpoint.write_text("no checkpoint")
-    assert "other.pth" in one_line("import-official", checkpoint, folder)
-    assert not folder.exists()
-
-
-def test_a_folder_whose_weights_are_of_another_network(one_line, run, tmp_path, tabletop):
-    config = run.folder / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"architecture": "small"}))
-    explain = ("explain", run.folder, tabletop / "videos" / "1.mp4", "--out", tmp_path / "out")
-    assert "model.safetensors" in one_line(*explain)
-    assert not (tmp_path / "out").exists()
 
 
 def test_classes_that_changed_since_training(own, own_run, one_line, tmp_path):
@@ -203,6 +179,7 @@ def test_a_control_that_is_none(own_run, own_project, one_line, tmp_path):
 
 def test_runs_that_cannot_be_compared(own_run, trained, plain, one_line, tmp_path):
     assert "--data.annotations" in one_line("compare", own_run, trained)
+    assert f"{plain}, {trained}, {plain}" in one_line("compare", plain, trained, plain)
     assert "plain network" in one_line("report", plain, trained, "--out", tmp_path / "r.html")
     (tmp_path / "t.jsonl").write_text(json.dumps({"id": "29", "relevance": [0, 1]}) + "\n")
     assert "2 frames" in one_line("compare", plain, trained, "--truth", tmp_path / "t.jsonl")

@@ -87,13 +87,13 @@ def test_a_truth_file_holds_relevance_intervals_and_boxes(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "clip_id"), [('{"id": "nobody", "interval": [1, 4]}\n', "'nobody'"), ("", "")])
-def test_truth_of_other_clips_is_refused_by_every_verb_that_takes_it(trained, tmp_path, one_line, text, clip_id):
+def test_truth_of_other_clips_is_refused_by_every_verb_that_takes_it(trained, plain, tmp_path, one_line, text, clip_id):
     other = tmp_path / "other.jsonl"
     other.write_text(text)
     verbs = (
         ("evaluate", trained, "--faithfulness"),
-        ("compare", trained, trained),
-        ("compare", trained, trained, "--faithfulness"),
+        ("compare", plain, trained),
+        ("compare", plain, trained, "--faithfulness"),
     )
     for verb in verbs:
         message = one_line(*verb, "--truth", other)

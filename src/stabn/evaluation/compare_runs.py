@@ -82,11 +82,13 @@ def plan_comparison(
         data: labelled videos in place of those of the runs.
 
     Raises:
-        UserError: fewer than two runs or methods, unequal numbers of runs per method, runs on other data or with other
-            classes, or no such control.
+        UserError: fewer than two runs or methods, a run twice, unequal numbers of runs per method, runs on other data
+            or with other classes, or no such control.
     """
     if len(folders) < 2:
         raise UserError(f"compare: got {len(folders)} run, expected at least two")
+    if methods is None and len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError(f"compare: got a run twice in {', '.join(map(str, folders))}; leave one of them out")
     if methods is None:
         names, repetitions = [str(folder) for folder in folders], [list(folders)]
     else:
