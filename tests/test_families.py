@@ -22,8 +22,9 @@ from stabn.data.dataset import VideoDataset
 from stabn.data.feature_store import FeatureStore
 from stabn.data.sampling import Sampling
 from stabn.data.transforms import Preprocessing
+from stabn.data.video import reader
 from stabn.data.video.clip import write_video
-from stabn.data.video.reader import Reader, read_clip
+from stabn.data.video.reader import read_clip
 from stabn.edits.project import open_project
 from stabn.errors import UserError
 from stabn.evaluation.attribution import check_methods
@@ -120,8 +121,8 @@ def family(request, few, tmp_path_factory):
              "--preprocessing.crop", family.size]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_networks(patch)
-        # Decode in this process: every verb would start one.
-        patch.setattr(Reader.__init__, "__defaults__", (0.0, *Reader.__init__.__defaults__[1:]))
+        # Every verb would start a process that decodes.
+        patch.setattr(reader, "WorkerProcess", lambda files, _timeout: reader.SameProcess(files))
         verb("train", few, "--out", folder / "run", *options, "--network.freeze", "extractor", *clips, *QUICKLY)
         yield replace(family, run=folder / "run")
 
