@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import other_process
 import pytest
 from PIL import Image
 from safetensors import SafetensorError
@@ -151,19 +150,20 @@ def test_a_removed_clip_and_a_closed_studio_let_nobody_wait(shared: Client, monk
 
 
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
-def test_asked_to_stop_the_studio_removes_uploads_and_ends_well(trained, project, film, word):
-    command = [sys.executable, "-m", "stabn.cli", "studio", str(trained), "--edits", str(project), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        address = next(line.strip() for line in process.stdout if "token=" in line)
-        base, _, token = address.partition("/?token=")
-        headers = {"Authorization": f"token {token}"}
-        answer = httpx.post(f"{base}/api/uploads", content=film, headers=headers)
-        assert answer.status_code == 200
-        assert (project / ".uploads").exists()
-        process.send_signal(word)
-        printed = process.stdout.read()
-    assert process.returncode == 128 + word
+def test_asked_to_stop_the_studio_removes_uploads_and_ends_well(trained, project, film, tmp_path, word):
+    log = tmp_path / "log"
+    process = other_process.start(["studio", trained, "--edits", project, "--port", "0"], log)
+    while not (log.exists() and (address := re.search(r"http\S+/\?token=\w+\s", log.read_text()))):
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.05)
+    base, _, token = address[0].strip().partition("/?token=")
+    answer = httpx.post(f"{base}/api/uploads", content=film, headers={"Authorization": f"token {token}"})
+    assert answer.status_code == 200
+    assert (project / ".uploads").exists()
+    os.kill(process.pid, word)
+    process.join()
+    printed = log.read_text().partition(address[0])[2]
+    assert process.exitcode == 128 + word
     assert word.name in printed
     assert len(printed.strip().splitlines()) == 1
     assert not (project / ".uploads").exists()

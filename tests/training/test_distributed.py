@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
+import other_process
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -30,22 +33,23 @@ TRAIN = [
 ]
 
 
-def command(processes: int, *words: str) -> list[str]:
-    together = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
-    return [sys.executable, "-m", *together, "stabn.cli", *words]
+def train(data: Path, out: Path, processes: int) -> list[str]:
+    words = ["train", "--data.annotations", str(data), "--out", str(out), *TRAIN]
+    return [*words, f"--engine.devices={processes}", "--engine.precision=64-true"]
 
 
-def train(data: Path, out: Path, processes: int, *more: str) -> list[str]:
-    devices = f"--engine.devices={processes}"
-    return command(processes, "train", "--data.annotations", str(data), "--out", str(out), *TRAIN, devices, *more)
-
-
-def run(words: list[str]) -> str:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "FutureWarning" not in done.stderr
-    return done.stdout
+def run_two(words: list[str], log: Path) -> str:
+    """The output of two processes of one command, with the variables that torchrun sets; it must end well."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "tests"}
+    ranks = [other_process.start(words, log, **shared, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
+    for process in ranks:
+        process.join(300)
+    assert [process.exitcode for process in ranks] == [0, 0], log.read_text()[-3000:]
+    assert "FutureWarning" not in log.read_text()
+    return log.read_text()
 
 
 def workers_of(launcher: int) -> list[int]:
@@ -61,8 +65,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def runs(tabletop, tmp_path_factory) -> dict[int, Path]:
     """Number of processes -> their run."""
     outs = {count: tmp_path_factory.mktemp("runs") / str(count) for count in (1, 2)}
-    main(train(tabletop, outs[1], 1, "--engine.precision=64-true")[3:])
-    run(train(tabletop, outs[2], 2, "--engine.precision=64-true"))
+    main(train(tabletop, outs[1], 1))
+    run_two(train(tabletop, outs[2], 2), outs[2].with_suffix(".log"))
     return outs
 
 
@@ -80,18 +84,20 @@ def test_in_evaluation_each_clip_counts_once(runs, tmp_path, capsys):
     words = ["evaluate", str(runs[1]), "--engine.accelerator=cpu", "--json"]
     files = [tmp_path / "1.json", tmp_path / "2.json"]
     main([*words, str(files[0]), "--engine.devices=1"])
-    outputs = [capsys.readouterr().out, run(command(2, *words, str(files[1]), "--engine.devices=2"))]
+    table = "\n".join(capsys.readouterr().out.splitlines()[-3:])
+    output = run_two([*words, str(files[1]), "--engine.devices=2"], tmp_path / "log")
     one, two = (json.loads(file.read_text()) for file in files)
     assert one == two
-    assert outputs[0].splitlines()[-3:] == outputs[1].splitlines()[-3:], "one process speaks for both"
+    assert output.count(table) == 1, "one process speaks for both"
 
 
 def test_one_of_two_processes_killed_and_all_started_again_end_with_the_same_weights(runs, tabletop, tmp_path):
     out = tmp_path / "killed"
-    words = train(tabletop, out, 2, "--engine.precision=64-true")
+    words = train(tabletop, out, 2)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "stabn.cli"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with (tmp_path / "log").open("w") as log:
-        started = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
+        started = subprocess.Popen([*launcher, *words], env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         while not (out / "checkpoints" / "last.ckpt").exists():
             assert started.poll() is None, (tmp_path / "log").read_text()[-3000:]
@@ -102,14 +108,13 @@ def test_one_of_two_processes_killed_and_all_started_again_end_with_the_same_wei
         if started.poll() is None:
             os.killpg(started.pid, signal.SIGKILL)
     assert not json.loads((out / "run.json").read_text())["complete"]
-    run(words)
+    run_two(words, tmp_path / "log")
     expected, actual = weights(runs[2]), weights(out)
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
-def test_more_processes_than_clips_of_a_batch_are_refused(tabletop, tmp_path, capfd):
-    words = train(tabletop, tmp_path / "out", 2)
-    words[words.index("--optimizer.batch_size=5")] = "--optimizer.batch_size=1"
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    assert "engine.devices: got 2 processes" in done.stderr
+def test_more_processes_than_clips_of_a_batch_are_refused(tabletop, tmp_path, monkeypatch, one_line):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "tests"}.items():
+        monkeypatch.setenv(name, value)
+    words = [w.replace("batch_size=5", "batch_size=1") for w in train(tabletop, tmp_path / "out", 2)]
+    assert "engine.devices: got 2 processes" in one_line(*words)
