@@ -162,12 +162,6 @@ def test_a_run_and_a_job_of_an_earlier_version_know_no_columns_and_open_all_the_
     assert DataSource("clips.csv").options() == {"data.annotations": "clips.csv"}
 
 
-@pytest.fixture
-def to_correct(run, tmp_path):
-    main(["collect", str(run.folder), "--out", str(tmp_path / "p"), "--bound", "1.0", "--max_clips", "6"])
-    return open_project(tmp_path / "p")
-
-
 def test_simulated_edits_come_from_the_truth_beside_the_annotations_unless_a_file_is_given(
     to_correct, tabletop, tmp_path, capsys
 ):
@@ -231,17 +225,6 @@ def test_edits_of_a_video_that_was_replaced_are_named_refused_and_left_out(proje
         assert f"1 of {len(project.clips)} clips" in message
         assert "--changed skip" in message
     assert run_verb([str(word) for word in (*fine_tune, "--changed", "skip")])["edits"] == len(others)
-
-
-@pytest.mark.parametrize(
-    "verb",
-    ["train", "profile", "check-data", "evaluate", "explain", "collect", "studio", "simulate-edits", "check-edits",
-     "finetune", "compare", "report"],
-)  # fmt: skip
-def test_every_verb_that_reads_clips_takes_their_table_by_one_name(verb, capsys):
-    with pytest.raises(SystemExit):
-        main([verb, "--help"])
-    assert {"--data.annotations", "--data.videos", "--data.columns.path"} <= set(capsys.readouterr().out.split())
 
 
 def test_a_project_without_its_run_says_how_its_videos_are_found(project, one_line, tmp_path):

@@ -4,11 +4,9 @@ import csv
 import json
 import os
 import re
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
-import torch
 from messages import names
 from PIL import Image
 from pyarrow import parquet
@@ -23,10 +21,8 @@ from stabn.data.annotations.source import DataSource
 from stabn.data.annotations.text_lists import DESCRIPTIONS
 from stabn.data.dataset import VideoDataset
 from stabn.data.sampling import Sampling, uniform
-from stabn.data.segments import Segment, segment_frames
+from stabn.data.segments import Segment
 from stabn.data.transforms import Preprocessing
-from stabn.data.video.clip import write_video
-from stabn.data.video.reader import read_chunks
 from stabn.errors import UserError
 from stabn.explain.explain_video import explain_video
 from stabn.runs import network_class_names, network_preprocessing, open_run
@@ -395,21 +391,6 @@ def test_suspicions_are_told(tmp_path, truth, prepared):
     ):
         assert any(named in note for note in report["notes"])
     assert all(f"note: {note}" in printed for note in report["notes"])
-
-
-def test_seconds_of_whole_kinetics_videos_reach_the_network(tmp_path, truth, prepared):
-    frames = torch.cat([chunk.frames for chunk in read_chunks(truth.samples[0].path)]).permute(0, 2, 3, 1).numpy()
-    write_video(tmp_path / "k" / "abc.mp4", frames, Fraction(4))
-    write(
-        tmp_path / "k" / "train.csv",
-        ["label,youtube_id,time_start,time_end,split", "x,abc,1,3,train", "y,abc,3,4,train", "x,abc,900,910,val"],
-    )
-    _, printed, table = prepared(tmp_path / "k")
-    assert [list(segment_frames(s.path, s.segment, s.clip_id)) for s in table.samples[:2]] == [
-        [4, 5, 6, 7, 8, 9, 10, 11],
-        [12, 13, 14, 15],
-    ]
-    assert "3 clips are parts, such as seconds 1 to 3" in printed
 
 
 def test_parquet_is_read(tmp_path, truth, prepared, refused):

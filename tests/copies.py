@@ -1,0 +1,15 @@
+"""Copies of runs and projects that were made once, for tests that change them."""
+
+import shutil
+from pathlib import Path
+
+
+def copy(source: Path, folder: Path, moved: dict[Path, Path]) -> Path:
+    """A copy of `source` in `folder`, whose files name the new place of every folder that was moved."""
+    target = shutil.copytree(source, folder / source.name)
+    for file in (*target.rglob("*.json"), *target.rglob("*.jsonl")):
+        text = file.read_text(encoding="utf-8")
+        for old, new in moved.items():
+            text = text.replace(str(old), str(new))
+        file.write_text(text, encoding="utf-8", newline="")
+    return target
