@@ -5,8 +5,10 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
 from small_run import FRAMES
@@ -14,6 +16,7 @@ from studio_client import TOKEN
 
 from stabn.runs import open_run
 from stabn.studio.app import build_app
+from stabn.studio.security import Forwarding
 from stabn.studio.serve import bind_socket, open_studio
 from stabn.studio.session import Studio
 from stabn.studio.storage.events import EditChange
@@ -24,6 +27,7 @@ CHROMIUM = os.environ.get("STABN_CHROMIUM") or next(
 )
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found; install one or set STABN_CHROMIUM")
 WAIT = 30_000  # milliseconds; only what is broken takes this long
+LOCAL = Forwarding()
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +40,13 @@ def browser() -> Iterator["sync_api.Browser"]:
 
 
 @contextmanager
-def served(run: Path, project: Path, port: int = 0) -> Iterator[tuple[str, Studio]]:
+def served(run: Path, project: Path, port: int = 0, forwarding: Forwarding = LOCAL) -> Iterator[tuple[str, Studio]]:
     """A studio behind a real port."""
     with open_studio(open_run(run), project) as studio:
         listening = bind_socket(port)
         port = listening.getsockname()[1]
-        config = uvicorn.Config(build_app(studio, TOKEN, port), log_level="error", timeout_graceful_shutdown=1)
+        app = build_app(studio, TOKEN, port, forwarding)
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -262,6 +267,56 @@ def test_nothing_is_lost_when_the_server_is_away_and_the_tab_is_closed(browser, 
         until(page, lambda: [edit.clip_id for edit in studio.store.current()] == [clip_id])
         assert studio.store.current()[0].scores[:3] == (1.0, 1.0, 0.0)
         context.close()
+
+
+@contextmanager
+def forwarded(prefix: str) -> Iterator[tuple[str, list[str]]]:
+    """A forwarder that takes a path away and speaks to 127.0.0.1, as those of notebooks do.
+
+    Yields:
+        Its origin, and a list that is to receive the address of the server.
+    """
+    upstream: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *words: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            assert self.path.startswith(prefix)
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = httpx.request(
+                self.command, upstream[0] + self.path.removeprefix(prefix), headers=headers, content=content, timeout=60
+            )
+            self.send_response(answer.status_code)
+            for name, value in answer.headers.items():
+                if name not in ("content-encoding", "content-length", "connection", "transfer-encoding"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_POST = do_GET
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://localhost:{server.server_port}", upstream
+    server.shutdown()
+    server.server_close()
+
+
+def test_behind_a_forwarder_with_a_path_the_page_is_whole_and_saves(browser, trained, collected, tmp_path) -> None:
+    project, prefix = shutil.copytree(collected, tmp_path / "edits"), "/user/ann/proxy/8713"
+    with (
+        forwarded(prefix) as (origin, upstream),
+        served(trained, project, forwarding=Forwarding((origin,), prefix)) as (address, studio),
+    ):
+        upstream.append(address)
+        with person(browser, f"{origin}{prefix}") as page:
+            open_first(page)
+            page.keyboard.press("3")
+            saved(page)
+        assert [edit.author for edit in studio.store.current()] == ["Ann"]
 
 
 def test_names_and_comments_are_shown_as_text(browser, address, studio) -> None:
