@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-import subprocess
+import runpy
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -56,11 +56,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "clips.csv"
 
 
-def experiment(name: str, *arguments: object) -> str:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+def experiment(name: str, *arguments: object) -> None:
+    """As `python -m benchmarks.NAME` from the root of the project."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
 
 
 def test_edits_from_the_start_are_measured_on_a_held_back_split_of_another_word(table, tmp_path):
@@ -95,12 +96,11 @@ def test_edits_from_the_start_are_measured_on_a_held_back_split_of_another_word(
     assert (ROOT / "benchmarks" / "from_start" / "results.json").read_bytes() == before
 
 
-def test_edits_that_say_where_need_data_whose_truth_has_boxes(table, tmp_path):
-    command = [sys.executable, "-m", "benchmarks.from_start", "--data", "words", "--table", str(table)]
-    command += ["--out", str(tmp_path), "--arms", "edited, also where"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "only Tabletop's truth has boxes" in done.stderr
+def test_edits_that_say_where_need_data_whose_truth_has_boxes(table, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        experiment("from_start", "--data", "words", "--table", table, "--out", tmp_path, "--arms", "edited, also where")
+    assert stopped.value.code == 2
+    assert "only Tabletop's truth has boxes" in capsys.readouterr().err
 
 
 def test_boxes_are_taken_of_edited_clips_alone(tmp_path):
