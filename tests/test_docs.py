@@ -2,6 +2,7 @@ import json
 import re
 import shlex
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from stabn.training.recipes import SMALL_FINETUNING, SMALL_OPTIMIZER, NetworkRec
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TINY = ["--optimizer.epochs", "1", "--optimizer.batch_size", "4"]
-QUICKER = {"train": [*TINY, "--network.backbone", "tiny"], "finetune": TINY}
+SMALL = ["--network.backbone", "tiny", "--preprocessing.sampling.frames", "4"]
+SMALL += ["--preprocessing.resize", "36", "--preprocessing.crop", "32"]
+QUICKER = {"train": [*TINY, *SMALL], "finetune": TINY}
 """Verb -> options that are added to its commands, so that they take seconds."""
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -112,9 +115,14 @@ def test_commands_in_all_documents_name_verbs_and_options_that_exist():
             assert verb in VERBS, (file.name, verb)
         for line in re.findall(r"^(?:    |)stabn ([a-z].*)$", text.replace("\\\n", " "), re.MULTILINE):
             verb, _, rest = line.partition(" ")
-            known = {spelt(word) for action in _verb_parser(verb)._actions for word in action.option_strings}
+            known = options_of(verb)
             for option in re.findall(r"(?<!\S)(--[a-z][\w.-]*)", rest.partition(" #")[0]):
                 assert {spelt(option), spelt(option.partition(".")[0])} & known, (file.name, verb, option)
+
+
+@cache
+def options_of(verb: str) -> set[str]:
+    return {spelt(word) for action in _verb_parser(verb)._actions for word in action.option_strings}
 
 
 def spelt(option: str) -> str:
