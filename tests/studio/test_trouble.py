@@ -161,7 +161,7 @@ def test_asked_to_stop_the_studio_removes_uploads_and_ends_well(trained, project
     assert answer.status_code == 200
     assert (project / ".uploads").exists()
     os.kill(process.pid, word)
-    process.join()
+    process.join(120)
     printed = log.read_text().partition(address[0])[2]
     assert process.exitcode == 128 + word
     assert word.name in printed
