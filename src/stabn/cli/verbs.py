@@ -47,6 +47,8 @@ VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "doctor": ("machine.doctor_command", ()),
     "import-official": ("export.import_official_command", ("checkpoint", "folder")),
     "export": ("export.export_command", ("run",)),
+    "flow": ("two_stream.flow_command", ("out",)),
+    "fuse": ("two_stream.fuse_command", ("run", "other")),
     "profile": ("machine.profile_command", ("table",)),
     "backbones": ("machine.backbones_command", ("names",)),
 }

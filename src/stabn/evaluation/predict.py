@@ -315,6 +315,42 @@ def predict_split(
     return predict(model, dataset, **options), table.class_names
 
 
+def fused(
+    first: Predictions, class_names: Sequence[str], second: Predictions, other_names: Sequence[str]
+) -> tuple[Predictions, list[str]]:
+    """The mean of two networks' probabilities, clip by clip.
+
+    Args:
+        first: one network's predictions.
+        class_names: its classes.
+        second: the other's.
+        other_names: its classes; the order may be another one.
+
+    Returns:
+        The predictions of clips that both have, in the first one's order and classes; the names of the others.
+
+    Raises:
+        UserError: the networks have other classes, no clip is of both, or a clip has two labels.
+    """
+    if sorted(class_names) != sorted(other_names):
+        different = sorted(set(class_names) ^ set(other_names))
+        raise UserError(f"the two runs have other classes: {', '.join(different[:3])}; give runs with the same ones")
+    rows = {clip_id: row for row, clip_id in enumerate(second.clip_ids)}
+    own = [row for row, clip_id in enumerate(first.clip_ids) if clip_id in rows]
+    if not own:
+        raise UserError("the two runs have no clip of the same name; give tables with the same names in the column id")
+    theirs = [rows[first.clip_ids[row]] for row in own]
+    order = [list(other_names).index(name) for name in class_names]
+    labels = first.labels[own]
+    wrong = np.flatnonzero(labels != np.argsort(order)[second.labels[theirs]])
+    if len(wrong):
+        raise UserError(f"clip {first.clip_ids[own[wrong[0]]]!r}: has one class in each run; correct the tables")
+    shared = {first.clip_ids[row] for row in own}
+    left_out = [clip_id for clip_id in (*first.clip_ids, *second.clip_ids) if clip_id not in shared]
+    probabilities = (first.probabilities[own] + second.probabilities[theirs][:, order]) / 2
+    return Predictions(tuple(first.clip_ids[row] for row in own), labels, probabilities), left_out
+
+
 class _Predictor(LightningModule):
     """Runs a network with each of several attentions, for Lightning's predict loop."""
 

@@ -37,6 +37,7 @@ class ClipFormat:
         fixed_size: whether another size is refused.
         multiple_of: what the number of frames must be a multiple of.
         snippet: consecutive frames at each of the places of a video that it reads.
+        flow: whether it reads optical flow, of which pixels must not be mirrored or recoloured.
     """
 
     frames: int
@@ -48,6 +49,7 @@ class ClipFormat:
     fixed_size: bool = False
     multiple_of: int = 1
     snippet: int = 1
+    flow: bool = False
 
     def built_for(self, name: str, frames: int) -> "ClipFormat":
         """The same for another number of frames.
@@ -98,11 +100,11 @@ class OfficialNetwork:
 
 @dataclass(frozen=True, eq=False)
 class TokenMap:
-    """Features of a network with class tokens, which are no cells of the map: they travel beside it.
+    """A map with what attention does not weigh: class tokens, or the cells of SlowFast's fast pathway.
 
     Attributes:
         map: (B, C, T', h, w).
-        tokens: (B, N, C).
+        tokens: (B, N, C2).
     """
 
     map: Tensor

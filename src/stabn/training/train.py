@@ -104,6 +104,11 @@ def train(
     check_can_train(engine, seed)
     seed_everything(seed, verbose=False)
     model = build_network(network, preprocessing, table.class_names)
+    if model.backbone.format.flow and augmentation != Augmentation():
+        raise UserError(
+            f"augmentation: got {augmentation}, but {network.backbone} reads optical flow, whose pixels must not be "
+            "mirrored or recoloured; give --augmentation.jitter 0 --augmentation.hue 0 --augmentation.flip false"
+        )
     views = loader.views if network.keeps_features else 0
     training_set, validation_set = build_datasets(
         table, preprocessing, augmentation, loader, seed, held_out, stored_views=views

@@ -21,7 +21,10 @@ from stabn.nn.state_dict import dimensions_of
 
 NEIGHBOURS = 8
 EPSILON = 1e-3
-CPNET_ARCHITECTURES = of_bodies("cpnet", ("resnet34", "resnet18", "tiny_basic"), 24)
+CPNET_ARCHITECTURES = of_bodies("cpnet", ("resnet34", "resnet18"), 24) | {
+    "cpnet_small": FrameArchitecture("small_basic", 8, 56),
+    "cpnet_tiny": FrameArchitecture("tiny_basic", 8, 56),
+}
 LAST = {1: 2, 2: 3}
 """Group -> how many of its last blocks have a correspondence module, where the depth allows it; the first never has."""
 

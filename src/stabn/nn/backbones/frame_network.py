@@ -126,9 +126,15 @@ class FrameNetwork(Backbone):
         """As published."""
         shape = cls.shape_for(name, options)
         mean, std = _NORMALISATION[shape.body == BN_INCEPTION, shape.flow]
-        every = shape.snippet
         return ClipFormat(
-            shape.frames, shape.size, mean, std, fixed_frames=cls.fixed_frames, multiple_of=every, snippet=every
+            shape.frames,
+            shape.size,
+            mean,
+            std,
+            fixed_frames=cls.fixed_frames,
+            multiple_of=shape.snippet,
+            snippet=shape.snippet,
+            flow=shape.flow,
         )
 
     @classmethod

@@ -18,6 +18,7 @@ FRAME_RESNETS: dict[str, Architecture] = {name: ARCHITECTURES[name] for name in 
     # For a 2-core CPU, with two blocks per layer so that every kind of block is there; no official file has these.
     "small": Architecture("bottleneck", (2, 2, 2, 2), (16, 32, 48, 64), (1, 1, 1, 1), (1, 2, 2, 2), 16),
     "tiny":  Architecture("bottleneck", (2, 2, 2, 2), (8, 8, 16, 16),   (1, 1, 1, 1), (1, 2, 2, 2), 8),
+    "small_basic": Architecture("basic", (2, 2, 2, 2), (16, 32, 48, 64), (1, 1, 1, 1), (1, 2, 2, 2), 16),
     "tiny_basic": Architecture("basic", (2, 2, 2, 2), (8, 8, 16, 16),   (1, 1, 1, 1), (1, 2, 2, 2), 8),
 }
 # fmt: on
