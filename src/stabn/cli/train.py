@@ -143,6 +143,8 @@ def finetune_command(
         tracking=tracking,
     )
     kind = "control without the loss of edits" if control else f"fine-tuned on {result['edits']} edits"
+    if result.get("spread"):
+        kind += f", spread to {result['spread']} clips that are alike"
     print(f"{out}: {kind}, {_validation_note(out, result)}")
     return {"run": str(out), **result, "unlike": differences}
 

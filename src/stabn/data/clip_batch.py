@@ -38,6 +38,7 @@ class ClipBatch:
         clip_ids: B names; all windows of a video share its name.
         scores: (B, T) float32 in 0..1; zeros where there are none.
         has_scores: (B,) bool.
+        score_weights: (B,) float32 in 0..1, how much the scores count; None where all count 1.
         frame_indices: (B, T) int64, counted from 0 in the source file.
         timestamps: (B, T) float64, seconds since the first frame of the file.
         preprocessing: how the pixels become `clips`.
@@ -64,6 +65,7 @@ class ClipBatch:
     skipped: tuple[SkippedClip, ...] = ()
     features: Tensor | None = None
     tokens: Tensor | None = None
+    score_weights: Float32[Tensor, " b"] | None = None
 
     def __post_init__(self) -> None:
         rows, frames = len(self.pixels), self.pixels.shape[2]

@@ -134,10 +134,12 @@ class FrameScores:
     Attributes:
         frame_indices: T source frames; ascending, but for those of overlapping snippets.
         scores: T importances in 0..1.
+        weight: in 0..1, how much they count; below 1 where nobody looked at the clip itself.
     """
 
     frame_indices: tuple[int, ...]
     scores: tuple[float, ...]
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.scores) != len(self.frame_indices):
@@ -146,6 +148,8 @@ class FrameScores:
             raise ValueError(f"frame_indices: got {self.frame_indices}, expected frames from 0")
         if not all(0 <= score <= 1 for score in self.scores):
             raise ValueError(f"scores: got {self.scores}, expected numbers in 0..1")
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"weight: got {self.weight}, expected a number in 0..1")
 
     def at(self, frame_indices: Int64[Tensor, " t"]) -> Float32[Tensor, " t"]:
         """The scores of any frames, interpolated linearly, and constant beyond the first and last scored frame.
@@ -272,6 +276,7 @@ class VideoDataset(Dataset[ClipBatch]):
         self.clips = clips
         self.crops = crops
         self.scores = scores
+        self._has_weights = any(scored.weight < 1 for scored in scores.values())
         self.class_names = tuple(class_names)
         self._mirrored = mirrored_classes(class_names)
         self.vary_scored = vary_scored
@@ -390,6 +395,7 @@ class VideoDataset(Dataset[ClipBatch]):
         frame_indices, timestamps = torch.tensor(record.frame_indices), torch.tensor(record.timestamps).double()
         rows = 1 if views is None else len(views)
         maps: dict[str, Any] = self._maps(sample, frame_indices, record) if self.boxes else {}
+        weight = 1.0 if scored is None else scored.weight
         return ClipBatch(
             # in memory as they were decoded, the channels last; a row can be copied at once
             pixels=torch.zeros(rows, 3, frames, 0, 0, dtype=torch.uint8)
@@ -403,6 +409,7 @@ class VideoDataset(Dataset[ClipBatch]):
             timestamps=timestamps.view(-1, frames).repeat_interleave(self.crops, 0),
             preprocessing=self.preprocessing,
             colours=() if record.colours is None else (record.colours,),
+            score_weights=torch.full((rows,), weight) if self._has_weights else None,
             **{name: value.view(rows, frames, *value.shape[1:]) for name, value in maps.items()},
         )
 

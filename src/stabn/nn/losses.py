@@ -60,6 +60,7 @@ def temporal_loss(
     has_edit_b: Bool[Tensor, " _"],
     gamma: float | int,
     form: EditLossForm = "squared",
+    weights_b: Float[Tensor, " _"] | None = None,
 ) -> Float[Tensor, ""]:
     """L_temp(x) of Eq. 6, averaged over the whole batch; a clip without an edit contributes exactly 0.
 
@@ -74,6 +75,7 @@ def temporal_loss(
             "balanced" (ours) gives important and unimportant frames half of the weight each: 1/n is replaced by
             ( M'_j / sum_i M'_i + (1 - M'_j) / sum_i (1 - M'_i) ) / 2. Without it, where few frames are important, a
             network trained from scratch first learns that none is, and its ReLUs die.
+        weights_b: (B,) from 0, how much each clip's edit counts; None for 1.
 
     Returns:
         A scalar from 0.
@@ -82,7 +84,8 @@ def temporal_loss(
         ValueError: the shapes do not belong together, or gamma is negative or not finite.
     """
     _check_edit(temporal_bt, edited_bt, has_edit_b, gamma)
-    return gamma * _distance(temporal_bt, edited_bt, has_edit_b[:, None], form).mean()
+    distance_b = _distance(temporal_bt, edited_bt, has_edit_b[:, None], form)
+    return gamma * (distance_b if weights_b is None else weights_b * distance_b).mean()
 
 
 def spatial_loss(

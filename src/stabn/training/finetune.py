@@ -9,12 +9,13 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 
-from stabn.data.dataset import FrameScores
+from stabn.data.dataset import FrameScores, VideoDataset
 from stabn.data.ground_truth import ClipTruth
 from stabn.edits.changed_files import Changed, usable_clips
 from stabn.edits.project import Project
 from stabn.engine.config import EngineRecipe
 from stabn.errors import UserError
+from stabn.files import is_first_process
 from stabn.nn import has_attention
 from stabn.records import Edit
 from stabn.runs import Run, network_preprocessing
@@ -24,6 +25,7 @@ from stabn.training.kept_features import with_features_of
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.module import TrainingModule
 from stabn.training.recipes import LoaderRecipe, NetworkRecipe, OptimizerRecipe
+from stabn.training.spread import spread_to_alike, write_spread
 from stabn.training.train import (
     build_data_module,
     build_datasets,
@@ -68,7 +70,8 @@ def finetune(
         tracking: where metrics are logged.
 
     Returns:
-        As `stabn.training.train.fit_run`, and "edits": the number of edited clips.
+        As `stabn.training.train.fit_run`, and "edits": the number of edited clips; "spread": of further clips that
+        learnt from them, which spread.jsonl of the run lists.
 
     Raises:
         UserError: there are no edits, or none of the person in `use`; one is wrong or of a clip that the run was not
@@ -130,13 +133,19 @@ def finetune(
         "edited": tuple(sorted(edits)),
         "edited_classes": tuple(names[k] for k in sorted({labels[clip_id] for clip_id in edits})),
     }
+    scores = {edit.clip_id: FrameScores(edit.frame_indices, edit.scores) for edit in edits.values()}
+    spread: dict[str, FrameScores] = {}
+    lines: list[str] = []
+    if correction.spread:
+        plain = VideoDataset(training, preprocessing, class_names=names)
+        spread, lines = spread_to_alike(run, model, plain, loader, scores)
     training_set, validation_set = build_datasets(
         table,
         preprocessing,
         augmentation,
         loader,
         seed,
-        scores={edit.clip_id: FrameScores(edit.frame_indices, edit.scores) for edit in edits.values()},
+        scores=spread | scores,
         vary_scored=correction.views == "any",
         boxes=boxes,
         grid=model.backbone.grid(preprocessing.crop),
@@ -160,7 +169,9 @@ def finetune(
     )
     data_module = build_data_module(training_set, validation_set, optimizer, loader)
     metrics = fit_run(module, data_module, out, run.source, recipe, engine, tracking, keep_features=is_frozen, **origin)
-    return metrics | {"edits": len(edits)}
+    if correction.spread and is_first_process():
+        write_spread(out, lines)
+    return metrics | {"edits": len(edits), "spread": len(spread)}
 
 
 def _check_edits(

@@ -168,7 +168,7 @@ class TrainingModule(LightningModule):
                     output.attention.spatial, batch.maps, batch.has_maps, self.correction.gamma_where, form
                 )
             losses["temporal_loss"] = temporal_loss(
-                output.attention.temporal, batch.scores, batch.has_scores, self.gamma, form
+                output.attention.temporal, batch.scores, batch.has_scores, self.gamma, form, batch.score_weights
             )
         if not batch.clip_ids:
             # Only other processes have clips of this batch; they wait for this one's gradients.

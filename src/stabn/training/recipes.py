@@ -278,6 +278,8 @@ class CorrectionRecipe:
         guided: share of the edited clips, drawn at every step, whose perception branch sees the edited scores in place
             of the network's own; 0 to 1.
         gamma_where: weight of the spatial loss of --where, above 0; null: 100 with the balanced loss, else 5.
+        spread: also learn, in training clips of the same class that are alike, what was marked in the edited ones,
+            weighted by how sure it is; for few edits.
     """
 
     init: Literal["auto", "checkpoint", "scratch"] = "auto"
@@ -287,6 +289,7 @@ class CorrectionRecipe:
     views: Literal["auto", "edited", "any"] = "auto"
     guided: float = 0.0
     gamma_where: float | None = None
+    spread: bool = False
 
     def __post_init__(self) -> None:
         if self.gamma_where is not None and not 0 < self.gamma_where < float("inf"):
