@@ -4,6 +4,7 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -175,6 +176,20 @@ def _left_half(spatial_bthw: Tensor) -> Tensor:
     return (columns < spatial_bthw.shape[3] // 2).to(spatial_bthw).expand_as(spatial_bthw)
 
 
+def _with_scores(subject: Subject, name: str) -> Tensor:
+    """Class scores with edited temporal scores: those that the layout or its arrays name, or made by their name."""
+    network, features = subject.network, subject.network.encode(subject.clip())
+    own, _ = network.attend(features)
+    given = subject.layout.get("edits", {}).get(name, subject.arrays.get(f"edit_{name}"))
+    if given is not None:
+        scores_bt = torch.as_tensor(given).reshape(own.temporal.shape).to(own.temporal)
+    else:
+        scores_bt = {"zeros": torch.zeros_like, "ones": torch.ones_like, "inverted": lambda m: 1 - m}[name](
+            own.temporal
+        )
+    return network.perceive(features, replace(own, temporal=scores_bt))
+
+
 def _with_strategy(subject: Subject) -> Subject:
     """The same weights in the paths that the layout's strategy keeps."""
     network = subject.network
@@ -214,9 +229,7 @@ SPECIAL: dict[str, dict[str, Question]] = {
         "features_slow_mean": lambda s: _slow_maps(s).mean(dim=1),
         "features_fast_mean": lambda s: _fast_maps(s).mean(dim=1),
         "split_slow": lambda s: _channels_of(s.features, s.arrays["split_slow"]),
-        "split_fast": lambda s: _channels_of(
-            s.backbone.fast_map(s.network.encode(s.clip())), s.arrays["split_fast"]
-        ),
+        "split_fast": lambda s: _channels_of(s.backbone.fast_map(s.network.encode(s.clip())), s.arrays["split_fast"]),
     },
     "C3D": {"features_pool5": lambda s: _channels_of(s.backbone.pool(s.maps), s.arrays["features_pool5"])},
     "ZhouDenseNet": {
@@ -234,8 +247,13 @@ ATTENTION: dict[str, Question] = {
     "logits_attention": lambda s: s.network(s.clip()).attention_logits,
     "spatial": lambda s: s.network(s.clip()).attention.spatial,
     "temporal": lambda s: s.network(s.clip()).attention.temporal,
+    "logits_zeros": lambda s: _with_scores(s, "zeros"),
+    "logits_ones": lambda s: _with_scores(s, "ones"),
+    "logits_third_quarter": lambda s: _with_scores(s, "third_quarter"),
+    "logits_steps": lambda s: _with_scores(s, "steps"),
+    "logits_inverted": lambda s: _with_scores(s, "inverted"),
 }
-"""Arrays of ST-ABN itself."""
+"""Arrays of ST-ABN itself, and of its authors' editor of temporal scores."""
 
 
 def _enhancement(tensors: Mapping[str, Tensor], about: Mapping[str, Any], arrays: Arrays) -> dict[str, Tensor]:
@@ -327,10 +345,12 @@ def imported(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> VideoNe
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / f"{about['model']}.pth"
         torch.save({"state_dict": {f"module.{name}": value for name, value in tensors.items()}}, checkpoint)
-        # Names of some networks tell what no tensor's shape does.
-        named = about["model"] if about["model"] in RECOGNISERS else None
-        recogniser = import_recogniser(checkpoint, architecture=named, frames=about["frames"])
-        return recogniser or import_official(checkpoint)
+        recogniser = None
+        if about["model"] in RECOGNISERS:
+            # Names of some networks tell what no tensor's shape does; tensors of others go before the name.
+            with suppress(UserError):
+                recogniser = import_recogniser(checkpoint, architecture=about["model"], frames=about["frames"])
+        return recogniser or import_recogniser(checkpoint, frames=about["frames"]) or import_official(checkpoint)
 
 
 def _difference(answer: Tensor, expected: np.ndarray) -> float:

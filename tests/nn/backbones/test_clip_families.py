@@ -22,9 +22,10 @@ from stabn.nn.backbones.abn2d import ABN_SHAPES
 from stabn.nn.backbones.blvnet import BLV_SHAPES, BLVNet
 from stabn.nn.backbones.c3d import C3D, C3D_SHAPES
 from stabn.nn.backbones.dfb import FilterBankHead
+from stabn.nn.backbones.fusion_strategies import ZHOU_SHAPES
 from stabn.nn.backbones.slowfast import SLOWFAST_SHAPES, SlowFast
 from stabn.nn.backbones.smallbig import SMALLBIG_SHAPES
-from stabn.nn.backbones.zhou import ZHOU_SHAPES, ZhouDenseNet
+from stabn.nn.backbones.zhou import ZhouDenseNet
 from stabn.nn.cam import cam, grad_cam
 
 SIDE = 32

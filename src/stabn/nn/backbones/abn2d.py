@@ -12,7 +12,7 @@ Shape suffixes: n frames of all clips (B T), b clips, c channels, t frames, h he
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -21,16 +21,8 @@ from torch.nn import functional
 
 from stabn.errors import UserError
 from stabn.nn.attention import Attention
-from stabn.nn.backbone import (
-    Backbone,
-    ClipFormat,
-    Features,
-    OfficialNetwork,
-    PublishedWeights,
-    convolutional_head,
-    initialise,
-    map_of,
-)
+from stabn.nn.backbone import ClipFormat, Features, OfficialNetwork, PublishedWeights, initialise, map_of
+from stabn.nn.backbones.clip_network import ClipNetwork
 from stabn.nn.backbones.frame_network import unfold
 from stabn.nn.backbones.frame_resnet import FrameBlock, flat_convolution
 from stabn.nn.backbones.resnet3d import ARCHITECTURES, OFFICIAL, ResidualLayer
@@ -80,7 +72,7 @@ ABN_SHAPES |= {
 ABN_SHAPES["abn2d_small"] = ABNShape("basic", (1, 1, 1, 1), (16, 32, 48, 64), 16, True, 48, ClipFormat(16, 56))
 
 
-class ABN2D(Backbone):
+class ABN2D(ClipNetwork):
     """A 2D ABN of frames, split where its own attention branch begins: before the last layer.
 
     Args:
@@ -92,13 +84,10 @@ class ABN2D(Backbone):
 
     architectures: ClassVar[Mapping[str, ABNShape]] = ABN_SHAPES
     attends: ClassVar[bool] = True
-    time_stride = 1
 
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
         super().__init__(name, num_classes, frames, dropout)
-        self.name, self.shape = name, self.architectures[name]
         shape = self.shape
-        self.format = shape.format
         self.conv1 = flat_convolution(3, shape.stem, 7, 2) if shape.large else flat_convolution(3, shape.stem, 3)
         self.bn1 = nn.BatchNorm2d(shape.stem)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if shape.large else nn.Identity()
@@ -114,8 +103,6 @@ class ABN2D(Backbone):
         self.att_conv2 = flat_convolution(num_classes, num_classes, 1)
         self.att_conv3, self.bn_att3 = flat_convolution(num_classes, 1, 3), nn.BatchNorm2d(1)
         self.space_stride = (4 if shape.large else 1) * 2 ** (last - 2)
-        self.branch_channels = shape.branch
-        self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
         initialise(self)
 
@@ -124,11 +111,6 @@ class ABN2D(Backbone):
         wide = width * (4 if block == "bottleneck" else 1)
         rest = (FrameBlock(block, wide, width, 1) for _ in range(1, self.shape.depths[number - 1]))
         return ResidualLayer(FrameBlock(block, channels, width, stride), *rest)
-
-    @classmethod
-    def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
-        """Frames of the published size."""
-        return cls.architectures[name].format
 
     @classmethod
     def published(cls, name: str) -> tuple[PublishedWeights, ...]:
@@ -199,14 +181,6 @@ class ABN2D(Backbone):
         last = getattr(self, f"layer{self.extracting}")
         return unfold(last(_fold(features)), map_of(features).shape[2])
 
-    def classify(self, maps: Features) -> Float[Tensor, "b k"]:
-        """Average, dropout, linear."""
-        return self.fc(self.drop(map_of(maps).mean(dim=(2, 3, 4))))
-
-    def fresh_head(self) -> nn.Module:
-        """A convolutional head."""
-        return convolutional_head(self.channels, self.branch_channels)
-
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The stem, the layers, the own attention branch before the last of them, and what has a row per class."""
         layers = [(f"layer{n}", (getattr(self, f"layer{n}"),)) for n in range(1, self.extracting + 1)]
@@ -219,11 +193,6 @@ class ABN2D(Backbone):
     def extracting(self) -> int:
         """The stem and all layers but the last."""
         return len(self.shape.depths)
-
-    @property
-    def linear(self) -> nn.Linear:
-        """The classifier of the maps' mean."""
-        return self.fc
 
 
 def _fold(features: Features) -> Float[Tensor, "n c h w"]:

@@ -10,15 +10,16 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stabn.nn.backbone import Backbone, ClipFormat, Features, OfficialNetwork, convolutional_head, initialise, map_of
+from stabn.nn.backbone import ClipFormat, Features, OfficialNetwork, initialise, map_of
+from stabn.nn.backbones.clip_network import ClipNetwork
 from stabn.nn.hub import is_saved_network, read_weights
-from stabn.nn.state_dict import dimensions_of, fill
+from stabn.nn.state_dict import dimensions_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ _SPORTS_STD = (1 / 255, 1 / 255, 1 / 255)
 _MMACTION = re.compile(r"(backbone\.)?conv1a\.conv\.")
 
 
-class C3D(Backbone):
+class C3D(ClipNetwork):
     """C3D, split after conv4b: T' = T / 4.
 
     An adaptive average pooling behind pool5 frees frames and size, which fc6 would fix; at 16 x 112 it changes nothing.
@@ -79,15 +80,14 @@ class C3D(Backbone):
     """
 
     architectures: ClassVar[Mapping[str, C3DShape]] = C3D_SHAPES
+    per_class = "fc8"
     time_stride = 4
     space_stride = 8
     extracting = 6
 
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
         super().__init__(name, num_classes, frames, dropout)
-        self.name, self.shape = name, self.architectures[name]
-        self.format = self.shape.format.built_for(name, frames)
-        self.channels, self.branch_channels = self.shape.widths[3], self.shape.branch
+        self.channels = self.shape.widths[3]
         before = 3
         for layers, width in zip(_LAYERS, self.shape.widths, strict=True):
             for layer in layers:
@@ -96,13 +96,7 @@ class C3D(Backbone):
         self.fc6 = nn.Linear(before * self.shape.cells**2, self.shape.hidden)
         self.fc7 = nn.Linear(self.shape.hidden, self.shape.hidden)
         self.fc8 = nn.Linear(self.shape.hidden, num_classes)
-        self.drop = nn.Dropout(dropout)
         initialise(self)
-
-    @classmethod
-    def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
-        """The paper's clips."""
-        return cls.architectures[name].format
 
     @classmethod
     def format_of(cls, name: str, weights: str | None) -> ClipFormat:
@@ -123,9 +117,11 @@ class C3D(Backbone):
         if not is_saved_network(weights) and not any(map(_MMACTION.match, tensors)):
             # Fed otherwise than they were trained, weights of Sports-1M fail without a sign of it.
             logger.warning("note: %s does not say the mean and std of its clips; check --preprocessing.mean", weights)
-        return fill(
-            self, self.own_names(tensors), classifier="fc8.", source=weights, remedy=f"give weights of {self.name}"
-        )
+        return self.fill_from(self.own_names(tensors), weights)
+
+    @property
+    def linear(self) -> None:
+        """None: fc6 reads places."""
 
     @classmethod
     def own_names(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -173,10 +169,6 @@ class C3D(Backbone):
         """Pool5, fc6, fc7 and fc8."""
         hidden = self.drop(functional.relu(self.fc6(self.pool(maps).flatten(1))))
         return self.fc8(self.drop(functional.relu(self.fc7(hidden))))
-
-    def fresh_head(self) -> nn.Module:
-        """A convolutional head; unlike C3D it has batch norms."""
-        return convolutional_head(self.channels, self.branch_channels)
 
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The convolutions and the linear layers, one by one."""

@@ -12,19 +12,19 @@ Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stabn.nn.backbone import Backbone, ClipFormat, Features, PublishedWeights, convolutional_head, initialise, map_of
+from stabn.nn.backbone import ClipFormat, Features, PublishedWeights, initialise, map_of
+from stabn.nn.backbones.clip_network import ClipNetwork
 from stabn.nn.backbones.frame_network import unfold
 from stabn.nn.backbones.frame_resnet import FrameResNet
 from stabn.nn.backbones.resnet3d_weights import imagenet_weights, is_local, resnet_tensors
 from stabn.nn.hub import read_weights
-from stabn.nn.state_dict import fill
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class FilterBankHead(nn.Module):
         )
 
 
-class DFBNet(Backbone):
+class DFBNet(ClipNetwork):
     """DFB-Net, our reading, split before both copies of the last layer.
 
     The last maps are those of both branches in one, on the finer grid: each global cell is there four times.
@@ -116,25 +116,15 @@ class DFBNet(Backbone):
     """
 
     architectures: ClassVar[Mapping[str, DFBShape]] = DFB_SHAPES
-    time_stride = 1
-    space_stride = 16
-    extracting = 4
+    per_class = "head"
 
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
         super().__init__(name, num_classes, frames, dropout)
-        self.name, self.shape = name, self.architectures[name]
-        self.format = self.shape.format
         self.base_model = FrameResNet(self.shape.body)
         self.local_layer4 = deepcopy(self.base_model.layer4)
-        self.channels, self.branch_channels = self.base_model.channels, self.shape.branch
-        self.drop = nn.Dropout(dropout)
+        self.channels = self.base_model.channels
         self.head = FilterBankHead(self.base_model.last_channels, num_classes, self.shape.filters)
         initialise(self.head)
-
-    @classmethod
-    def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
-        """The clips of the comparison's row."""
-        return cls.architectures[name].format
 
     @classmethod
     def published(cls, name: str) -> tuple[PublishedWeights, ...]:
@@ -152,8 +142,7 @@ class DFBNet(Backbone):
             flat = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
             tensors = {f"base_model.{name}": value for name, value in flat.items()}
             tensors |= {f"local_{name}": value for name, value in flat.items() if name.startswith("layer4.")}
-        remedy = f"give weights of {self.name}, or of a 2D {self.shape.body}"
-        return fill(self, tensors, classifier="head.", source=weights, remedy=remedy)
+        return self.fill_from(tensors, weights)
 
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t h2 w2"]:
         """The maps of every frame after layer3."""
@@ -176,9 +165,9 @@ class DFBNet(Backbone):
         """The sum of the three classifiers."""
         return self.scores(maps).logits
 
-    def fresh_head(self) -> nn.Module:
-        """A convolutional head."""
-        return convolutional_head(self.channels, self.branch_channels)
+    @property
+    def linear(self) -> None:
+        """None: maxima are not linear in the maps' mean."""
 
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The stem, the layers, the last of them with its copy, and the classifiers."""

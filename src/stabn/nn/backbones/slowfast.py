@@ -9,27 +9,18 @@ Shape suffixes: b clips, c channels, t steps, h height, w width, k classes.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from stabn.errors import UserError
-from stabn.nn.backbone import (
-    Backbone,
-    ClipFormat,
-    Features,
-    OfficialNetwork,
-    TokenMap,
-    convolutional_head,
-    initialise,
-    map_of,
-)
+from stabn.nn.backbone import ClipFormat, Features, OfficialNetwork, TokenMap, initialise, map_of
+from stabn.nn.backbones.clip_network import ClipNetwork
 from stabn.nn.backbones.resnet3d import ResidualBlock, ResidualLayer
 from stabn.nn.backbones.resnet3d_weights import SLOW_MEAN, SLOW_STD, refuse_caffe2, single_pathway_name
-from stabn.nn.hub import read_weights
-from stabn.nn.state_dict import dimensions_of, fill, unwrap
+from stabn.nn.state_dict import dimensions_of, unwrap
 
 Four = tuple[int, int, int, int]
 
@@ -62,12 +53,14 @@ class SlowFastShape:
 
 
 # fmt: off
+_CLIPS = ClipFormat(32, 224, SLOW_MEAN, SLOW_STD, fixed_frames=True, multiple_of=4)
+
 SLOWFAST_SHAPES = {
-    "slowfast_r50":      SlowFastShape((3, 4, 6, 3),  64, 8, 4, 7, 2, 128, ClipFormat(32, 224, SLOW_MEAN, SLOW_STD)),
-    "slowfast_r50_4x16": SlowFastShape((3, 4, 6, 3),  64, 8, 8, 5, 2, 128, ClipFormat(32, 224, SLOW_MEAN, SLOW_STD)),
-    "slowfast_r101":     SlowFastShape((3, 4, 23, 3), 64, 8, 4, 7, 2, 128, ClipFormat(32, 224, SLOW_MEAN, SLOW_STD)),
+    "slowfast_r50":      SlowFastShape((3, 4, 6, 3),  64, 8, 4, 7, 2, 128, _CLIPS),
+    "slowfast_r50_4x16": SlowFastShape((3, 4, 6, 3),  64, 8, 8, 5, 2, 128, replace(_CLIPS, multiple_of=8)),
+    "slowfast_r101":     SlowFastShape((3, 4, 23, 3), 64, 8, 4, 7, 2, 128, _CLIPS),
     # For a 2-core CPU; no official file has these shapes.
-    "slowfast_small":    SlowFastShape((1, 1, 1, 1),  16, 4, 4, 7, 2, 48,  ClipFormat(16, 56, SLOW_MEAN, SLOW_STD)),
+    "slowfast_small":    SlowFastShape((1, 1, 1, 1),  16, 4, 4, 7, 2, 48,  replace(_CLIPS, frames=16, size=56)),
 }
 # fmt: on
 
@@ -127,7 +120,7 @@ class _Fusion(nn.Module):
         return torch.cat((slow_bcthw, self.relu(self.bn(self.conv(fast_bcthw)))), dim=1)
 
 
-class SlowFast(Backbone):
+class SlowFast(ClipNetwork):
     """SlowFast, split after layer3 and its lateral connection.
 
     Features are the slow map, T' = T / alpha, which attention weighs; the fast map travels beside it. The last maps are
@@ -144,29 +137,18 @@ class SlowFast(Backbone):
     """
 
     architectures: ClassVar[Mapping[str, SlowFastShape]] = SLOWFAST_SHAPES
-    space_stride = 16
-    extracting = 4
 
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
         super().__init__(name, num_classes, frames, dropout)
-        self.name, self.shape = name, SLOWFAST_SHAPES[name]
-        self.format = self.format_for(name, {}).built_for(name, frames)
-        self.time_stride, self.branch_channels = self.shape.alpha, self.shape.branch
+        self.time_stride = self.shape.alpha
         # Not every alpha-th frame: evenly placed from the first to the last one, and rounded down as in PySlowFast.
         steps = torch.linspace(0, frames - 1, frames // self.shape.alpha, device="cpu")
         self.slow_frames = steps.long().tolist()
         self.slow, self.fast = _Pathway(self.shape, "slow"), _Pathway(self.shape, "fast")
         self.fuse = nn.ModuleList(_Fusion(width, self.shape) for width in self.fast.widths[:4])
         self.channels = self.slow.widths[3] + self.shape.fusion_ratio * self.fast.widths[3]
-        self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(self.slow.widths[4] + self.fast.widths[4], num_classes)
         initialise(self)
-
-    @classmethod
-    def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
-        """The published clips; alpha divides their frames, whose number is fixed in a network."""
-        shape = SLOWFAST_SHAPES[name]
-        return replace(shape.format, fixed_frames=True, multiple_of=shape.alpha)
 
     @classmethod
     def own_names(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -192,14 +174,9 @@ class SlowFast(Backbone):
         raise UserError(f"got {depths} blocks and a lateral kernel of {kernel}, expected those of {_names()}")
 
     def load_weights(self, weights: str) -> tuple[str, ...]:
-        """Fill the network, but for its classifier.
-
-        Args:
-            weights: a file of PySlowFast (.pyth) or of pytorchvideo, or a file or folder of ours.
-        """
+        """As for any network; Caffe2's files are refused."""
         refuse_caffe2(weights)
-        own = self.own_names(read_weights(weights, self.name))
-        return fill(self, own, classifier="fc.", source=weights, remedy=f"give weights of {self.name}")
+        return super().load_weights(weights)
 
     def _fused(self, number: int, slow_bcthw: Tensor, fast_bcthw: Tensor) -> tuple[Tensor, Tensor]:
         """Both pathways after the stem (0) or a layer, and the lateral connection behind it."""
@@ -225,14 +202,6 @@ class SlowFast(Backbone):
         fast_bcthw = self.fast.layer(4, self.fast_map(features))
         return torch.cat((slow_bcthw.repeat_interleave(self.time_stride, dim=2), fast_bcthw), dim=1)
 
-    def classify(self, maps: Features) -> Float[Tensor, "b k"]:
-        """Average, dropout, linear."""
-        return self.fc(self.drop(map_of(maps).mean(dim=(2, 3, 4))))
-
-    def fresh_head(self) -> nn.Module:
-        """A convolutional head on the slow map."""
-        return convolutional_head(self.channels, self.branch_channels)
-
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The stems, the four layers of both pathways with the lateral connections, and the classifier."""
         stems = (self.slow.conv1, self.slow.bn1, self.fast.conv1, self.fast.bn1, self.fuse[0])
@@ -246,11 +215,6 @@ class SlowFast(Backbone):
     def maps_time_stride(self) -> int:
         """The last maps have all frames."""
         return 1
-
-    @property
-    def linear(self) -> nn.Linear:
-        """The classifier of the maps' mean."""
-        return self.fc
 
 
 def _own_name(name: str) -> str:

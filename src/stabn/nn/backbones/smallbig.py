@@ -13,7 +13,7 @@ Shape suffixes: b clips, c channels, t frames, h height, w width, k classes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -21,23 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabn.errors import UserError
-from stabn.nn.backbone import (
-    Backbone,
-    ClipFormat,
-    Features,
-    OfficialNetwork,
-    PublishedWeights,
-    convolutional_head,
-    initialise,
-    map_of,
-)
+from stabn.nn.backbone import ClipFormat, Features, OfficialNetwork, PublishedWeights, initialise, map_of
+from stabn.nn.backbones.clip_network import ClipNetwork
 from stabn.nn.backbones.resnet3d import ResidualBlock, ResidualLayer
 from stabn.nn.backbones.resnet3d_weights import imagenet_weights, is_local, resnet_tensors
 from stabn.nn.hub import read_weights
-from stabn.nn.state_dict import dimensions_of, fill
+from stabn.nn.state_dict import dimensions_of
 
 Four = tuple[int, int, int, int]
-_CLIPS = ClipFormat(8, 224)
+_CLIPS = ClipFormat(8, 224, fixed_frames=True)
 _WIDTH = 64
 """Of the published networks."""
 
@@ -63,6 +55,8 @@ class SmallBigShape:
     format: ClipFormat = _CLIPS
 
 
+_SMALL_CLIPS = replace(_CLIPS, frames=16, size=56)
+
 SMALLBIG_SHAPES = {
     "smallbig50": SmallBigShape((3, 4, 6, 3)),
     "smallbig50_extra": SmallBigShape((3, 4, 6, 3), extra=True),
@@ -71,8 +65,8 @@ SMALLBIG_SHAPES = {
     "smallbig101_extra": SmallBigShape((3, 4, 23, 3), extra=True),
     "smallbig101_temporal": SmallBigShape((3, 4, 23, 3), temporal_kernel=3),
     # For a 2-core CPU; no official file has these shapes.
-    "smallbig_small": SmallBigShape((1, 1, 1, 1), width=16, branch=48, format=ClipFormat(16, 56)),
-    "smallbig_small_temporal": SmallBigShape((1, 1, 1, 1), False, 3, 16, 48, ClipFormat(16, 56)),
+    "smallbig_small": SmallBigShape((1, 1, 1, 1), width=16, branch=48, format=_SMALL_CLIPS),
+    "smallbig_small_temporal": SmallBigShape((1, 1, 1, 1), False, 3, 16, 48, _SMALL_CLIPS),
 }
 
 
@@ -126,7 +120,7 @@ def _zero_norm(channels: int) -> nn.BatchNorm3d:
     return norm
 
 
-class SmallBig(Backbone):
+class SmallBig(ClipNetwork):
     """SmallBigNet, split after layer3.
 
     Args:
@@ -137,14 +131,9 @@ class SmallBig(Backbone):
     """
 
     architectures: ClassVar[Mapping[str, SmallBigShape]] = SMALLBIG_SHAPES
-    time_stride = 1
-    space_stride = 16
-    extracting = 4
 
     def __init__(self, name: str, num_classes: int, frames: int, dropout: float = 0.5) -> None:
         super().__init__(name, num_classes, frames, dropout)
-        self.name, self.shape = name, self.architectures[name]
-        self.format = self.format_for(name, {}).built_for(name, frames)
         width = self.shape.width
         self.conv1 = nn.Conv3d(3, width, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
         self.bn1 = nn.BatchNorm3d(width)
@@ -158,8 +147,7 @@ class SmallBig(Backbone):
                 channels = 4 * width
             self.add_module(f"layer{layer}", ResidualLayer(*blocks))
             width *= 2
-        self.channels, self.branch_channels = channels // 2, self.shape.branch
-        self.drop = nn.Dropout(dropout)
+        self.channels = channels // 2
         self.fc = nn.Linear(channels, num_classes)
         initialise(self)
 
@@ -168,11 +156,6 @@ class SmallBig(Backbone):
             return ResidualBlock("bottleneck", channels, width, 1, stride)
         kernel = self.shape.temporal_kernel if layer > 2 else 1
         return _SmallBigBlock(channels, width, kernel, stride, self.shape.extra)
-
-    @classmethod
-    def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
-        """The published clips; a network takes one number of frames."""
-        return replace(cls.architectures[name].format, fixed_frames=True)
 
     @classmethod
     def published(cls, name: str) -> tuple[PublishedWeights, ...]:
@@ -214,7 +197,7 @@ class SmallBig(Backbone):
         if first is not None and first.ndim == 4:
             tensors = {name: _middle(value, own.get(name)) for name, value in tensors.items()}
             tensors |= {name: value for name, value in own.items() if ".big" in name and name not in tensors}
-        return fill(self, tensors, classifier="fc.", source=weights, remedy=f"give weights of {self.name}")
+        return self.fill_from(tensors, weights)
 
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t h2 w2"]:
         """The maps after layer3."""
@@ -225,23 +208,10 @@ class SmallBig(Backbone):
         """Layer4."""
         return self.layer4(map_of(features))
 
-    def classify(self, maps: Features) -> Float[Tensor, "b k"]:
-        """Average, dropout, linear."""
-        return self.fc(self.drop(map_of(maps).mean(dim=(2, 3, 4))))
-
-    def fresh_head(self) -> nn.Module:
-        """A convolutional head."""
-        return convolutional_head(self.channels, self.branch_channels)
-
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The stem, the four layers and the classifier."""
         layers = {f"layer{n}": (getattr(self, f"layer{n}"),) for n in (1, 2, 3, 4)}
         return {"stem": (self.conv1, self.bn1), **layers, "fc": (self.fc,)}
-
-    @property
-    def linear(self) -> nn.Linear:
-        """The classifier of the maps' mean."""
-        return self.fc
 
 
 def _flat_name(name: str) -> str:

@@ -13,8 +13,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -22,93 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabn.errors import UserError
-from stabn.nn.backbone import (
-    Backbone,
-    ClipFormat,
-    Features,
-    OfficialNetwork,
-    PublishedWeights,
-    convolutional_head,
-    initialise,
-    map_of,
-)
+from stabn.nn.backbone import Features, OfficialNetwork, PublishedWeights, initialise, map_of
+from stabn.nn.backbones.clip_network import ClipNetwork
+from stabn.nn.backbones.fusion_strategies import ZHOU_SHAPES, DenseShape
 from stabn.nn.backbones.resnet3d_weights import is_local
 from stabn.nn.hub import read_weights
-from stabn.nn.state_dict import dimensions_of, fill
+from stabn.nn.state_dict import dimensions_of
 from stabn.nn.torchvision_weights import published_in, torchvision_tensors
 
-Four = tuple[int, int, int, int]
-_CLIPS = ClipFormat(16, 224)
-
-
-@dataclass(frozen=True)
-class DenseShape:
-    """Every number of a 3D DenseNet.
-
-    Attributes:
-        strategy: of every unit, "S", "ST" or "S+ST", but for those in `others`.
-        others: block and numbers of its layers -> their strategy; a transition has number 0.
-        shrinks_time: whether stem, max pooling and first transition halve the steps, so that T' = T / 8.
-        depths: layers per block.
-        growth: channels that a layer adds.
-        bottleneck: channels inside a layer.
-        stem: channels of the stem.
-        branch: channels of the attention branch.
-        format: its clips.
-    """
-
-    strategy: str = "S+ST"
-    others: tuple[tuple[int, tuple[int, ...], str], ...] = ()
-    shrinks_time: bool = False
-    depths: Four = (6, 12, 24, 16)
-    growth: int = 32
-    bottleneck: int = 128
-    stem: int = 64
-    branch: int = 128
-    format: ClipFormat = _CLIPS
-
-    def strategies(self) -> dict[str, str]:
-        """The name of each unit -> its strategy, from the clip to the classifier."""
-        named = {f"{block}.{number}": strategy for block, numbers, strategy in self.others for number in numbers}
-        units = {}
-        for block, depth in enumerate(self.depths, start=1):
-            for number in range(1, depth + 1):
-                units[f"denseblock{block}.denselayer{number}"] = named.get(f"{block}.{number}", self.strategy)
-            if block < len(self.depths):
-                units[f"transition{block}"] = named.get(f"{block}.0", self.strategy)
-        return units
-
-
-_SSV2 = (
-    (1, (6,), "ST"),
-    (2, (6, 10), "ST"),
-    (3, (12, 14, 17, 18, 20, 24), "ST"),
-    (4, (3, 4, 5, 7, 8, 11, 13, 14, 16), "ST"),
-)
-"""The best strategy for Something-Something v2 (the paper's figure 4b)."""
-_SSV1 = (
-    (1, (0,), "S"),
-    (1, (6,), "ST"),
-    (2, (4, 12), "ST"),
-    (3, (11, 14, 15, 18, 20, 21, 22, 23), "ST"),
-    (4, (1, 2, 3, 4, 6, 12, 14, 15), "ST"),
-)
-"""The best strategy for Something-Something v1."""
-_SMALL = DenseShape("S+ST", (), False, (2, 2, 2, 2), 16, 32, 16, 48, ClipFormat(16, 56))
-
-ZHOU_SHAPES = {
-    "zhou_densenet121_s": DenseShape("S"),
-    "zhou_densenet121_st": DenseShape("ST"),
-    "zhou_densenet121_sst": DenseShape("S+ST"),
-    "zhou_densenet121_ssv2": DenseShape("S+ST", _SSV2),
-    "zhou_densenet121_ssv1": DenseShape("S+ST", _SSV1),
-    "zhou_densenet121_sst_t8": DenseShape("S+ST", shrinks_time=True),
-    "zhou_densenet121_ssv2_t8": DenseShape("S+ST", _SSV2, shrinks_time=True),
-    # For a 2-core CPU; no official file has these shapes.
-    "zhou_small": _SMALL,
-    "zhou_small_t8": replace(_SMALL, shrinks_time=True),
-}
-"""Name -> its numbers; `_t8` is the variant whose cost the paper publishes."""
+_ENUMERATION = "DenseNet121_Weights."
 _PATH = re.compile(r"features\.(denseblock\d\.denselayer\d+|transition\d)\.(bottleneck|original|temporal)\.")
 
 
@@ -165,7 +86,7 @@ class _Transition(_Unit):
         return self.pool(self.paths(x_bcthw))
 
 
-class ZhouDenseNet(Backbone):
+class ZhouDenseNet(ClipNetwork):
     """A 3D DenseNet, split after its third block, before the third transition: maps of 1/16 of the frame's size.
 
     Args:
@@ -180,7 +101,7 @@ class ZhouDenseNet(Backbone):
     """
 
     architectures: ClassVar[Mapping[str, DenseShape]] = ZHOU_SHAPES
-    space_stride = 16
+    per_class = "classifier"
     extracting = 6
 
     def __init__(
@@ -192,8 +113,6 @@ class ZhouDenseNet(Backbone):
         strategy: Sequence[str] | None = None,
     ) -> None:
         super().__init__(name, num_classes, frames, dropout)
-        self.name, self.shape = name, self.architectures[name]
-        self.format = self.format_for(name, {}).built_for(name, frames)
         self.strategies = self.shape.strategies()
         if strategy is not None:
             if len(strategy) != len(self.strategies) or not set(strategy) <= {"S", "ST", "S+ST"}:
@@ -202,9 +121,8 @@ class ZhouDenseNet(Backbone):
                 )
             self.strategies = dict(zip(self.strategies, strategy, strict=True))
             self.options = {"strategy": list(strategy)}
-        self.time_stride, self.branch_channels = (8 if self.shape.shrinks_time else 1), self.shape.branch
+        self.time_stride = 8 if self.shape.shrinks_time else 1
         self.features = nn.Sequential(OrderedDict(self._parts()))
-        self.drop = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.features.norm5.num_features, num_classes)
         initialise(self)
 
@@ -231,12 +149,6 @@ class ZhouDenseNet(Backbone):
             yield name, _Transition(self.strategies[name], channels, time if block == 1 else 1)
             channels //= 2
         yield "norm5", nn.BatchNorm3d(channels)
-
-    @classmethod
-    def format_for(cls, name: str, options: Mapping[str, Any]) -> ClipFormat:
-        """The paper's clips."""
-        shape = cls.architectures[name]
-        return replace(shape.format, multiple_of=8) if shape.shrinks_time else shape.format
 
     @classmethod
     def published(cls, name: str) -> tuple[PublishedWeights, ...]:
@@ -276,7 +188,7 @@ class ZhouDenseNet(Backbone):
         if is_local(weights):
             tensors = read_weights(weights, self.name)
         else:
-            names = [one.name for one in self.published(self.name)]
+            names, weights = [one.name for one in self.published(self.name)], weights.removeprefix(_ENUMERATION)
             if weights not in names:
                 raise UserError(
                     f"weights: got {weights!r}, expected a .pth or .safetensors file, the folder of a network, or a "
@@ -290,8 +202,7 @@ class ZhouDenseNet(Backbone):
         elif set(_strategies(tensors).values()) == {"S+ST"}:
             own = self.state_dict()
             tensors = {name: value for name, value in tensors.items() if name in own or not _PATH.match(name)}
-        remedy = f"give weights of {self.name}, or of a 2D DenseNet with its blocks"
-        return fill(self, tensors, classifier="classifier.", source=weights, remedy=remedy)
+        return self.fill_from(tensors, weights)
 
     def _inflated(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of a 2D DenseNet under our names and in our shapes; names without a place here stay."""
@@ -322,24 +233,11 @@ class ZhouDenseNet(Backbone):
         """Parts of `features` in front of the third transition."""
         return list(dict(self.features.named_children())).index("transition3")
 
-    def classify(self, maps: Features) -> Float[Tensor, "b k"]:
-        """Average, dropout, linear."""
-        return self.classifier(self.drop(map_of(maps).mean(dim=(2, 3, 4))))
-
-    def fresh_head(self) -> nn.Module:
-        """A convolutional head."""
-        return convolutional_head(self.channels, self.branch_channels)
-
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The stem, blocks and transitions in turn, the last norm and the classifier."""
         parts = dict(self.features.named_children())
         rows = {name: (part,) for name, part in parts.items() if name.startswith(("dense", "transition", "norm5"))}
         return {"stem": (parts["conv0"], parts["norm0"]), **rows, "classifier": (self.classifier,)}
-
-    @property
-    def linear(self) -> nn.Linear:
-        """The classifier of the maps' mean."""
-        return self.classifier
 
     def grid(self, size: int) -> int:
         """Cells along a side; the transitions leave out an incomplete one."""
