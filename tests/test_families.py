@@ -275,15 +275,17 @@ def test_exported_files_answer_as_the_network_does(family):
     clips = torch.randn(2, 3, family.frames, family.size, family.size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         output = model(clips)
-    verb("export", family.run, "--out", family.folder / "network.pt2")
-    with torch.no_grad():
-        answers = torch.export.load(family.folder / "network.pt2").module()(clips)
     verb("export", family.run, "--out", family.folder / "network.onnx")
     session = onnxruntime.InferenceSession(family.folder / "network.onnx", providers=["CPUExecutionProvider"])
     named = dict(
         zip([one.name for one in session.get_outputs()], session.run(None, {"clips": clips.numpy()}), strict=True)
     )
-    for got in (answers, named):
+    answers = [named]
+    if family.name in ("tiny", "timm/test_efficientnet", "r3d_18", "vivit"):  # once per library; ONNX begins with it
+        verb("export", family.run, "--out", family.folder / "network.pt2")
+        with torch.no_grad():
+            answers.append(torch.export.load(family.folder / "network.pt2").module()(clips))
+    for got in answers:
         np.testing.assert_allclose(got["logits"], output.logits, atol=1e-4)
         np.testing.assert_allclose(got["temporal_attention"], output.attention.temporal, atol=1e-4)
 

@@ -38,7 +38,7 @@ TRANSFORMERS = {
 
 
 def tiny_mvit(num_classes: int, **options: bool) -> nn.Module:
-    channels, strides = [8, 8, 16, 16, 32, 32, 32], [[], [1, 2, 2], [1, 2, 2], [], [1, 2, 2], []]
+    channels, strides = [8, 16, 32, 32, 32], [[1, 2, 2], [1, 2, 2], [1, 2, 2], []]
     blocks = [
         MSBlockConfig(2, channels[n], channels[n + 1], [3, 3, 3] if stride else [], [3, 3, 3], stride, [1, 2, 2])
         for n, stride in enumerate(strides)
