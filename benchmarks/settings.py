@@ -100,8 +100,8 @@ class Setting:
     loader: LoaderRecipe = CACHED
 
     def pretrained(self) -> "Setting":
-        """The same with a frozen EfficientNet-Lite0 of ImageNet, whose features of 8 x 8 cells are kept."""
-        network = {"weights": "lite0", "freeze": "extractor"}
+        """The same with a frozen EfficientNet-Lite0 of ImageNet, whose features of 4 x 4 cells are kept."""
+        network = {"weights": "lite0", "freeze": "extractor", "dropout": 0.3}
         return replace(
             self,
             preprocessing=replace(

@@ -50,12 +50,18 @@ EDITED: Arms = {
 BOXED: Arms = {"edited, also where": ("truth", {}, WHERE, GAMMA)}
 """Of Tabletop, whose truth has boxes: the edits also say where to look."""
 CURVE: Arms = {name: (edits, simulation, BALANCED, GAMMA) for name, (edits, simulation) in CURVES.items()}
-LEARNT = EDITED | CURVE | BOXED
+SPREAD: Arms = {
+    f"{name}, spread": (*CURVES[name], replace(BALANCED, spread=True), GAMMA)
+    for name in ("5 edits", "10 edits", "25 edits", "50 edits")
+}
+"""Few edits that also teach training clips of their class that are alike."""
+LEARNT = EDITED | CURVE | SPREAD | BOXED
 PLAIN: dict[str, dict[str, Any]] = {"3D ResNet": {"attention": False}, "ST-ABN, paper": {}}
 """Without edits; "3D ResNet" is the plain base network, with --pretrained the frozen one and its head."""
 AGAINST = (
     {"control": "3D ResNet", "ST-ABN, paper": "3D ResNet"}
     | {name: "ST-ABN, paper" if "mechanism" in name else "control" for name in EDITED | CURVE}
+    | {name: name.removesuffix(", spread") for name in SPREAD}
     | dict.fromkeys(BOXED, "edited")
 )
 

@@ -6,7 +6,7 @@ import torch
 
 from stabn.errors import UserError
 from stabn.nn import STABN, PlainNetwork, build_backbone, load_pretrained, recognition_loss
-from stabn.nn.backbones.timm_frames import LITE0, TimmFrames
+from stabn.nn.backbones.timm_frames import LITE0, TimmFrames, temporal_head
 
 
 def clip(frames=3, size=64, dtype=torch.float64, batch=1):
@@ -53,6 +53,18 @@ def test_an_odd_number_of_cells_is_averaged_over_those_that_there_are():
     assert features.shape[1:] == backbone.features_shape(2, 80) == (backbone.channels, 2, 3, 3)
     assert torch.allclose(features[0, :, 0, 2, 2], maps[0, :, 4, 4], rtol=0, atol=1e-12)
     assert torch.allclose(features[0, :, 0, 0, 2], maps[0, :, :2, 4].mean(1), rtol=0, atol=1e-12)
+
+
+def test_the_head_computes_what_its_three_dimensional_convolutions_would():
+    torch.manual_seed(0)
+    head = temporal_head(6, 4).double().eval()
+    plain = torch.nn.Sequential(
+        torch.nn.Conv3d(6, 4, 1, bias=False), *head[1:3],
+        torch.nn.Conv3d(4, 4, (5, 1, 1), padding=(2, 0, 0), bias=False), *head[4:],
+    ).double().eval()  # fmt: skip
+    plain.load_state_dict(head.state_dict())
+    x = torch.randn(2, 6, 7, 3, 2, dtype=torch.float64)
+    assert torch.allclose(head(x), plain(x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["timm/resnet10t", "timm/vit_tiny_patch16_224", "timm/swin_tiny_patch4_window7_224"])
