@@ -155,7 +155,7 @@ def _source(module: str) -> ast.Module:
     return ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
 
 
-def _parser(verb: str | None = None, defaults: Mapping[str, Any] | None = None) -> _Parser:
+def _parser(verb: str | None = None, defaults: dict[str, Any] | None = None) -> _Parser:
     """The parser of the command line, with the options of one verb and defaults of its own for some of them."""
     parser = _Parser(
         prog="stabn",

@@ -208,7 +208,7 @@ def _watch(watched: int, state: _State) -> None:
             _read_all(watched)
         elif not state.repeated:
             state.repeated = True
-            interrupt_main(number)  # calls `_handle`, and comes here again
+            interrupt_main(signal.Signals(number))  # calls `_handle`, and comes here again
     os.close(watched)
 
 

@@ -176,10 +176,15 @@ class TrainingModule(LightningModule):
             return {name: torch.stack([0 * score.sum() for score in scores]).sum() for name in losses}
         return losses
 
+    @property
+    def _dtype_of_weights(self) -> torch.dtype:
+        assert isinstance(self.dtype, torch.dtype)
+        return self.dtype
+
     def _output(self, batch: ClipBatch) -> Output:
         if batch.features is None:
             return self.model(batch.clips.to(self.dtype))
-        return self.model.recognise(encode_batch(self.model, batch, self.dtype))
+        return self.model.recognise(encode_batch(self.model, batch, self._dtype_of_weights))
 
     @staticmethod
     def _cells(batch: ClipBatch) -> int:
@@ -199,7 +204,7 @@ class TrainingModule(LightningModule):
     def _guided(self, batch: ClipBatch, shard: BatchShard) -> Output:
         """The network's output, for which some edited clips are perceived through their edited scores."""
         assert has_attention(self.model)
-        features = encode_batch(self.model, batch, self.dtype)
+        features = encode_batch(self.model, batch, self._dtype_of_weights)
         attention, attention_logits_bk = self.model.attend(features)
         drawn_b = shard.of(torch.rand(shard.total, device=batch.scores.device)) < self.correction.guided
         temporal_bt = torch.where((drawn_b & batch.has_scores)[:, None], batch.scores, attention.temporal)

@@ -142,9 +142,9 @@ def spread_edits(clips: Mapping[str, ClipFrames], edits: Mapping[str, Sequence[f
     marked: dict[int, list[tuple[str, int, Tensor]]] = {}
     for clip_id, scores in edits.items():
         weights = torch.tensor(scores)
-        frames = torch.nonzero(weights)[:, 0]
-        if clip_id in clips and 0 < len(frames) < len(weights):
-            first, last = int(frames[0]), int(frames[-1])
+        marked_frames = torch.nonzero(weights)[:, 0].tolist()
+        if clip_id in clips and 0 < len(marked_frames) < len(weights):
+            first, last = marked_frames[0], marked_frames[-1]
             marked.setdefault(clips[clip_id].label, []).append((clip_id, first, weights[first : last + 1]))
     return {
         clip_id: _looked_for(directions[clip_id], marked[clip.label], directions)
