@@ -92,15 +92,17 @@ class SyncBatchNorm(LayerSync):
         if any(parameter.is_cuda for parameter in model.parameters()):
             return self._native.apply(model)
         for module in model.modules():
-            if type(module) is nn.BatchNorm3d:
-                module.__class__ = _SyncBatchNorm3d  # keeps the parameters that the optimizer already has
+            if type(module) in _SYNCHRONISED:
+                # keeps the parameters that the optimizer already has
+                module.__class__ = _SYNCHRONISED[type(module)]
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Compute the statistics in each process again."""
+        originals = {synchronised: original for original, synchronised in _SYNCHRONISED.items()}
         for module in model.modules():
-            if type(module) is _SyncBatchNorm3d:
-                module.__class__ = nn.BatchNorm3d  # type: ignore[assignment]
+            if type(module) in originals:
+                module.__class__ = originals[type(module)]
         return self._native.revert(model)
 
 
@@ -118,11 +120,11 @@ class _Sum(autograd.Function):
         return _Sum.forward(ctx, gradient)
 
 
-class _SyncBatchNorm3d(nn.BatchNorm3d):
+class _Synchronised(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        dims, shape = (0, 2, 3, 4), (1, -1, 1, 1, 1)
+        dims, shape = (0, *range(2, input.ndim)), (1, -1, *(1,) * (input.ndim - 2))
         x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         first = _Sum.apply(torch.cat([x.sum(dims), x.new_tensor([x.numel() / x.shape[1]])]))
         count = first[-1].detach().clamp(min=1)
@@ -141,3 +143,18 @@ class _SyncBatchNorm3d(nn.BatchNorm3d):
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
         out = centred * (variance + self.eps).rsqrt().view(shape)
         return (out * self.weight.view(shape) + self.bias.view(shape)).to(input.dtype)
+
+
+class _SyncBatchNorm2d(_Synchronised, nn.BatchNorm2d):
+    pass
+
+
+class _SyncBatchNorm3d(_Synchronised, nn.BatchNorm3d):
+    pass
+
+
+_SYNCHRONISED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm2d: _SyncBatchNorm2d,
+    nn.BatchNorm3d: _SyncBatchNorm3d,
+}
+"""Batch norm -> the same with the statistics of all processes."""

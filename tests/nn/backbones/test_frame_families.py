@@ -118,6 +118,21 @@ def test_another_number_of_frames_is_refused(network):
             build_backbone(network.architecture, 3, frames + 1)
 
 
+def test_bn_inception_refuses_sides_that_its_branches_halve_differently():
+    with torch.device("meta"):
+        network = PlainNetwork("tsn_bninception", 3, 1).eval()
+        for side in (31, 40, 48, 64):
+            clip = torch.empty(1, 3, 1, side, side)
+            try:
+                features = network.backbone.extract(clip)
+                network.backbone.deepen(features)
+            except RuntimeError:  # PyTorch's own bound
+                with pytest.raises(ValueError, match=f"got {side} x {side} pixels, expected .* multiples of 32"):
+                    network.encode(clip)
+            else:
+                assert network.encode(clip).shape[1:] == network.backbone.features_shape(1, side)
+
+
 def test_networks_with_the_branch_learn_and_come_back_from_their_folder(network, tmp_path):
     torch.manual_seed(0)
     model = STABN(network.architecture, 3, network.frames).train()

@@ -127,6 +127,11 @@ class BNInception(nn.Module):
             cells = cells // 2 if cells > 1 else 1
         return cells
 
+    @staticmethod
+    def takes(size: int) -> bool:
+        """Whether the convolution and the pool of both strided blocks give maps of one size, as for multiples of 32."""
+        return size >= 31 and (size + 1) // 8 % 4 == 0
+
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The stem and the inception blocks."""
         parts = {"stem": STEM} | {

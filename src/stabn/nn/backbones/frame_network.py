@@ -207,6 +207,13 @@ class FrameNetwork(Backbone):
             kernel = flat[first].repeat(1, self.shape.snippet, 1, 1)
         return {f"base_model.{name}": value for name, value in ({**flat, first: kernel}).items()}
 
+    def check_clip(self, clip_bcthw: Tensor) -> None:
+        """As for any network, and that BN-Inception can halve the sides."""
+        super().check_clip(clip_bcthw)
+        height, width = clip_bcthw.shape[3:]
+        if self.shape.body == BN_INCEPTION and not (BNInception.takes(height) and BNInception.takes(width)):
+            raise ValueError(f"clip: got {height} x {width} pixels, expected sides in multiples of 32")
+
     @property
     def blue_first(self) -> bool:
         """Whether the official weights want blue, green, red; clips are red, green, blue in all families."""
