@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_run import NO_TRAINING
 from uvicorn import Server
 
-from stabn.cli import train as verbs
 from stabn.cli.main import main
 from stabn.cli.verbs import VERBS, _verb_parser
 from stabn.data.tabletop.acts import ACTS
 from stabn.nn.backbones import ARCHITECTURES, TRANSFORMERS, VIDEO_ARCHITECTURES, backbone_class
 from stabn.records import Edit
-from stabn.training.recipes import SMALL_FINETUNING, SMALL_OPTIMIZER, NetworkRecipe
+from stabn.training.recipes import SMALL_OPTIMIZER, NetworkRecipe
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -130,33 +128,9 @@ def spelt(option: str) -> str:
     return option[:2] + option[2:].replace("-", "_")
 
 
-@pytest.mark.parametrize("recipe", [p.name for p in sorted((ROOT / "recipes").glob("*.yaml")) if "-test" not in p.name])
-def test_every_recipe_for_training_is_understood_by_its_verb(recipe, tmp_path, monkeypatch):
-    seen: dict = {}
-    verb = "finetune" if "finetune" in recipe else "train"
-
-    def noted(*args, **kwargs):
-        seen.update(kwargs)
-        return NO_TRAINING
-
-    for name in ("train", "finetune", "open_run", "open_project"):
-        monkeypatch.setattr(verbs, name, noted)
-    monkeypatch.setattr(verbs, "differences_from_run", lambda *_, **__: [])
-    words = ["--out", str(tmp_path), "--config", str(ROOT / "recipes" / recipe)]
-    main([verb, *(["run", "--edits", "e"] if verb == "finetune" else ["--data.annotations", "a"]), *words])
-    value = yaml.safe_load((ROOT / "recipes" / recipe).read_text())
-    assert seen["optimizer"].learning_rate == value["optimizer"]["learning_rate"]
-    assert seen["optimizer"].epochs == value["optimizer"]["epochs"]
-    if verb == "train":
-        assert seen["network"].backbone in ARCHITECTURES
-        assert seen["preprocessing"].sampling.frames == value["preprocessing"]["sampling"]["frames"]
-
-
 def test_the_small_recipe_is_the_commands_default_and_the_demos():
     value = yaml.safe_load((ROOT / "recipes" / "tabletop-small.yaml").read_text())
     assert {name: getattr(SMALL_OPTIMIZER, name) for name in value["optimizer"]} == value["optimizer"]
-    value = yaml.safe_load((ROOT / "recipes" / "finetune-small.yaml").read_text())
-    assert {name: getattr(SMALL_FINETUNING, name) for name in value["optimizer"]} == value["optimizer"]
 
 
 def test_the_edit_in_the_documentation_is_valid():
