@@ -45,7 +45,7 @@ class Subject:
         arrays: the .npz beside it.
     """
 
-    network: VideoNetwork
+    network: Any  # a VideoNetwork, of which some families offer more
     layout: Mapping[str, Any]
     arrays: Arrays
 

@@ -136,9 +136,7 @@ def test_weights_come_from_a_file_a_hub_repository_or_torchvision(tmp_path, monk
         ("resnet50", "timm/resnet50.a1_in1k"),
     ],
 )
-def test_weights_that_are_not_there_are_refused_by_name_and_a_file_is_the_remedy(
-    monkeypatch, tmp_path, source, token
-):
+def test_weights_that_are_not_there_are_refused_by_name_and_a_file_is_the_remedy(monkeypatch, tmp_path, source, token):
     def fail(*_args, **_kwargs):
         raise OSError("no route\nto host")
 

@@ -92,6 +92,7 @@ class ABN2D(ClipNetwork):
         self.bn1 = nn.BatchNorm2d(shape.stem)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if shape.large else nn.Identity()
         channels, last = shape.stem, len(shape.depths)
+        self.extracting = last  # the stem, and all layers but the last
         for number in range(1, last + 1):
             if number == last:
                 self.channels = channels
@@ -183,16 +184,13 @@ class ABN2D(ClipNetwork):
 
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The stem, the layers, the own attention branch before the last of them, and what has a row per class."""
-        layers = [(f"layer{n}", (getattr(self, f"layer{n}"),)) for n in range(1, self.extracting + 1)]
+        layers: list[tuple[str, tuple[nn.Module, ...]]] = [
+            (f"layer{n}", (getattr(self, f"layer{n}"),)) for n in range(1, self.extracting + 1)
+        ]
         branch = (getattr(self, f"att_layer{self.extracting}"), self.bn_att, self.bn_att3)
         layers.insert(-1, ("own attention branch", branch))
         classifiers = (self.fc, self.att_conv, self.bn_att2, self.att_conv2, self.att_conv3)
         return {"stem": (self.conv1, self.bn1), **dict(layers), "classifiers": classifiers}
-
-    @property
-    def extracting(self) -> int:
-        """The stem and all layers but the last."""
-        return len(self.shape.depths)
 
 
 def _fold(features: Features) -> Float[Tensor, "n c h w"]:

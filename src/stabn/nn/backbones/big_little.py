@@ -70,6 +70,7 @@ class TAM(nn.Module):
     def reset_parameters(self) -> None:
         """The official initial values: small and random, by the fan-out of a dense convolution."""
         for layer in self.layers:
+            assert isinstance(layer.weight, Tensor)
             if not layer.weight.is_meta:
                 nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.weight.shape[0]))
 

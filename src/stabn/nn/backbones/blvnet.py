@@ -125,8 +125,8 @@ class BLVNet(ClipNetwork):
         little_nchw = functional.relu(self.bn_l1(self.l_conv1(little_nchw)))
         both_nchw = self.bn_b0(self.b_conv0(odd_nchw)) + self.bn_l2(self.l_conv2(little_nchw))
         pairs_nchw = functional.relu(self.bn_bl_init(self.bl_init(functional.relu(both_nchw))))
-        for layer in (self.layer1, self.layer2, self.layer3):
-            pairs_nchw = layer(pairs_nchw, frames // 2)
+        for number in (1, 2, 3):
+            pairs_nchw = self.get_submodule(f"layer{number}")(pairs_nchw, frames // 2)
         return unfold(pairs_nchw, frames // 2)
 
     def deepen(self, features: Features) -> Float[Tensor, "b c t h w"]:

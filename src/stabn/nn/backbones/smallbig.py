@@ -202,11 +202,13 @@ class SmallBig(ClipNetwork):
     def extract(self, clip_bcthw: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c t h2 w2"]:
         """The maps after layer3."""
         x_bcthw = self.maxpool(self.relu(self.bn1(self.conv1(clip_bcthw))))
-        return self.layer3(self.layer2(self.layer1(x_bcthw)))
+        for number in (1, 2, 3):
+            x_bcthw = self.get_submodule(f"layer{number}")(x_bcthw)
+        return x_bcthw
 
     def deepen(self, features: Features) -> Float[Tensor, "b c t h w"]:
         """Layer4."""
-        return self.layer4(map_of(features))
+        return self.get_submodule("layer4")(map_of(features))
 
     def stages(self) -> dict[str, tuple[nn.Module, ...]]:
         """The stem, the four layers and the classifier."""

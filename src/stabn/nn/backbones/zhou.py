@@ -123,7 +123,9 @@ class ZhouDenseNet(ClipNetwork):
             self.options = {"strategy": list(strategy)}
         self.time_stride = 8 if self.shape.shrinks_time else 1
         self.features = nn.Sequential(OrderedDict(self._parts()))
-        self.classifier = nn.Linear(self.features.norm5.num_features, num_classes)
+        last = self.features.get_submodule("norm5")
+        assert isinstance(last, nn.BatchNorm3d)
+        self.classifier = nn.Linear(last.num_features, num_classes)
         initialise(self)
 
     def _parts(self) -> Iterator[tuple[str, nn.Module]]:
@@ -135,7 +137,7 @@ class ZhouDenseNet(ClipNetwork):
         yield "pool0", nn.MaxPool3d(3, (time, 2, 2), 1)
         channels = self.shape.stem
         for block, depth in enumerate(self.shape.depths, start=1):
-            layers = OrderedDict()
+            layers: OrderedDict[str, nn.Module] = OrderedDict()
             for number in range(1, depth + 1):
                 strategy = self.strategies[f"denseblock{block}.denselayer{number}"]
                 layers[f"denselayer{number}"] = _DenseLayer(strategy, channels, self.shape)
