@@ -130,7 +130,7 @@ def test_a_folder_that_does_not_exist_is_never_looked_for_on_the_network(tmp_pat
         ({"format": "stabn-model/9"}, ("format", "'stabn-model/9'", "'stabn-model/1'")),
         ({"kind": "vit"}, ("kind", "'vit'", "stabn, plain")),
         ({"kind": 3}, ("kind", "3")),
-        ({"architecture": "vgg"}, ("architecture", "'vgg'", "resnet18")),
+        ({"architecture": "vgg"}, ("architecture", "'vgg'")),
         ({"architecture": ["tiny"]}, ("architecture", "['tiny']")),
         ({"num_classes": "3"}, ("num_classes", "'3'")),
         ({"num_classes": True}, ("num_classes", "True")),

@@ -30,7 +30,7 @@ def clip_of(client: Client, clip_id: str, author: str = "Ann") -> dict:
 def test_the_queue_starts_where_the_network_preferred_its_wrong_answer_most(shared: Client) -> None:
     answer = shared.get("/api/queue").json()
     worth = [clip["confidence"] - clip["label_probability"] for clip in answer["clips"]]
-    assert worth == sorted(worth, reverse=True)
+    assert all(first > second - 2e-6 for first, second in pairwise(worth)), "probabilities are rounded to 1e-6"
     assert all(clip["predicted"] != clip["label"] and not clip["correct"] for clip in answer["clips"])
 
 

@@ -262,7 +262,8 @@ class PretrainedNetwork(
         try:
             model = cls.without_weights(**arguments)
         except UserError as error:
-            raise UserError(f"{folder / CONFIG}: {error}; {_SAVE_AGAIN}") from None
+            reason = str(error).replace("--network.backbone", "architecture")
+            raise UserError(f"{folder / CONFIG}: {reason}; {_SAVE_AGAIN}") from None
         return model.assign_tensors(
             read_tensors(folder / WEIGHTS, inside=()),
             source=str(folder / WEIGHTS),

@@ -1,6 +1,7 @@
 """The base networks, one family a file, and the one function that builds any of them by name."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from stabn.errors import UserError
@@ -65,10 +66,10 @@ def backbone_class(name: str) -> type[Backbone]:
         return RECOGNISERS[name]
     if name.partition("/")[0] == "timm":
         return TimmFrames
-    known = ", ".join((*ARCHITECTURES, *VIDEO_ARCHITECTURES, *TRANSFORMERS, *RECOGNISERS))
-    raise UserError(
-        f"--network.backbone: got {name!r}, expected one of {known}, or timm/NAME; `stabn backbones` lists them"
-    )
+    known = (*ARCHITECTURES, *VIDEO_ARCHITECTURES, *TRANSFORMERS, *RECOGNISERS)
+    similar = get_close_matches(name, known, 3) if isinstance(name, str) else []
+    hint = f"; did you mean {', '.join(similar)}?" if similar else ""
+    raise UserError(f"--network.backbone: got {name!r}, which is none{hint}; `stabn backbones` lists them")
 
 
 def build_backbone(
