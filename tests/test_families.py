@@ -383,6 +383,7 @@ def test_runs_and_fine_tunings_on_one_store_decode_nothing_that_is_there(frozen,
     collect_project(run, tmp_path / "edits", bound=1.0, max_clips=1, engine=SETTINGS["engine"])
     project = open_project(tmp_path / "edits")
     project.add(clip.edit([1.0] + [0.0] * (FRAMES - 1), author="ann", time=TIME) for clip in project.clips)
+    predict_out_of_fold(run, tmp_path / "folds", folds=2)  # keeps the views of evaluation, too
     decoded.clear()
     options = {name: TRAINING[name] for name in ("loader", "engine")} | {"control": False, "changed": "keep"}
     choices = {"checkpoint": CorrectionRecipe("checkpoint", views="any"), "scratch": CorrectionRecipe()}
@@ -390,7 +391,7 @@ def test_runs_and_fine_tunings_on_one_store_decode_nothing_that_is_there(frozen,
         how = replace(choose_finetuning(run, correction), optimizer=ONE_EPOCH)
         assert how.correction.init == init
         finetune(run, project, runs / init, how, **options)
-    predict_out_of_fold(run, tmp_path / "folds", folds=2)
+    predict_out_of_fold(run, tmp_path / "other folds", folds=2)
     assert decoded == []
     how = replace(choose_finetuning(run, CorrectionRecipe("checkpoint")), optimizer=ONE_EPOCH)
     finetune(run, project, runs / "edited", how, **options)

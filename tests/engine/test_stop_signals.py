@@ -20,6 +20,16 @@ def training(tabletop, out):
     return [*words, "--optimizer.epochs", "2"]
 
 
+@pytest.fixture(autouse=True)
+def handled_by_default():
+    """Also where the tests themselves were started with signals ignored, as by nohup or in the background."""
+    defaults = {n: signal.default_int_handler if n == signal.SIGINT else signal.SIG_DFL for n in STOP_SIGNALS}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tabletop, tmp_path_factory):
     out = tmp_path_factory.mktemp("signals") / "whole"

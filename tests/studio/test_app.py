@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest

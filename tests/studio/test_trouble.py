@@ -153,7 +153,7 @@ def test_a_removed_clip_and_a_closed_studio_let_nobody_wait(shared: Client, monk
 def test_asked_to_stop_the_studio_removes_uploads_and_ends_well(trained, project, film, tmp_path, word):
     log = tmp_path / "log"
     process = other_process.start(["studio", trained, "--edits", project, "--port", "0"], log)
-    while not (log.exists() and (address := re.search(r"http\S+/\?token=\w+\s", log.read_text()))):
+    while not (log.exists() and (address := re.search(r"http\S+/\?token=[\w-]+\s", log.read_text()))):
         assert process.is_alive(), log.read_text()
         time.sleep(0.05)
     base, _, token = address[0].strip().partition("/?token=")

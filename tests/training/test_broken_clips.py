@@ -241,9 +241,10 @@ def test_collecting_and_comparing_go_without_broken_clips_and_explaining_one_is_
     from stabn.cli.evaluate import compare_command
 
     source = break_clips(clips, *BROKEN)
+    copy = shutil.copytree(run, tmp_path / "copy")
     collected = edit_verbs.collect_command(run, tmp_path / "project", weakest=2, recognised=True, data=source)
     assert sum(c["count"] for c in collected["classes"]) == TRAINING - 2
-    for report in (collected, compare_command([run, run], split="train", data=source)):
+    for report in (collected, compare_command([run, copy], split="train", data=source)):
         assert [one["clip_id"] for one in report["skipped"]] == list(BROKEN)
     assert capsys.readouterr().out.count("10 of 12 clips") >= 2
     with pytest.raises(UserError, match=r"1\.mp4"):
