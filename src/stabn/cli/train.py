@@ -158,14 +158,14 @@ def finetune_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no such run.
     """
-    how = choose_finetuning(
-        open_run(options["run"], DataSource.from_json(options["data"])),
-        CorrectionRecipe(init=options["correction"]["init"]),
-    )
+    run = open_run(options["run"], DataSource.from_json(options["data"]))
+    how = choose_finetuning(run, CorrectionRecipe(init=options["correction"]["init"]))
     parts = {"augmentation": asdict(how.augmentation), "optimizer": asdict(how.optimizer)}
-    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()} | {
-        "seed": how.seed
-    }
+    defaults = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+    if "views" in run.recipe:  # with other views of its clips the run would not be the control
+        loader = run.recipe["loader"]
+        defaults |= {f"loader.{name}": loader[name] for name in ("views", "features_precision")}
+    return defaults | {"seed": how.seed}
 
 
 def _validation_note(out: Path, result: Mapping[str, Any]) -> str:

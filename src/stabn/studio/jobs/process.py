@@ -203,7 +203,7 @@ def run_stages(folder: Path) -> None:
                         spec.finetuning(),
                         use=spec.use,
                         control=stage == "control",
-                        loader=LoaderRecipe(),
+                        loader=LoaderRecipe(views=run.recipe.get("views", LoaderRecipe.views)),
                         engine=ONE_DEVICE,
                     )
             elif not has_outcome(folder):
