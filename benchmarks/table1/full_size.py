@@ -18,20 +18,10 @@ from benchmarks.settings import describe_machine
 from benchmarks.tables import write_rows
 from stabn.nn import STABN, PlainNetwork, VideoNetwork, recognition_loss
 from stabn.nn.backbones import backbone_class
+from stabn.nn.backbones.description import PAPER_SYSTEMS
 
 NETWORKS = (
-    "tsn_bninception",
-    "trn_bninception",
-    "cpnet_resnet34",
-    "tsm_resnet50",
-    "stm_resnet50",
-    "gst_resnet50",
-    "abm_c_in_resnet50",
-    "dfb_our_reading_resnet152",
-    "blvnet_tam_101",
-    "smallbig50",
-    "pem_our_reading_resnet50",
-    "zhou_densenet121_ssv2",
+    *(name for name in PAPER_SYSTEMS if "flow" not in name),
     "resnet50",
     "slowfast_r50",
     "c3d",

@@ -44,7 +44,7 @@ def verb_of(recipe: str) -> str:
 def test_every_recipe_is_understood_by_the_verb_that_its_comment_names(recipe):
     verb = verb_of(recipe)
     path = ROOT / "recipes" / recipe
-    parser = cli._parser(verb)
+    parser = cli._parser({verb: cli._verb_parser(verb)})
     chosen = parser.parse_args([verb, *GIVEN[verb], "--config", str(path)])
     options = parser.instantiate(chosen)[verb]
     value = yaml.safe_load(path.read_text())

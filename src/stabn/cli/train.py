@@ -18,6 +18,7 @@ from stabn.engine.config import EngineRecipe
 from stabn.runs import open_run
 from stabn.training.correction import choose_finetuning
 from stabn.training.finetune import differences_from_run, finetune
+from stabn.training.kept_features import loader_of
 from stabn.training.loggers import TrackingRecipe
 from stabn.training.recipes import (
     SMALL_AUGMENTATION,
@@ -162,9 +163,8 @@ def finetune_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     how = choose_finetuning(run, CorrectionRecipe(init=options["correction"]["init"]))
     parts = {"augmentation": asdict(how.augmentation), "optimizer": asdict(how.optimizer)}
     defaults = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
-    if "views" in run.recipe:  # with other views of its clips the run would not be the control
-        loader = run.recipe["loader"]
-        defaults |= {f"loader.{name}": loader[name] for name in ("views", "features_precision")}
+    loader = loader_of(run)  # with other views of its clips the run would not be the control
+    defaults |= {"loader.views": loader.views, "loader.features_precision": loader.features_precision}
     return defaults | {"seed": how.seed}
 
 

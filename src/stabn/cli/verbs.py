@@ -155,8 +155,8 @@ def _source(module: str) -> ast.Module:
     return ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
 
 
-def _parser(verb: str | None = None, defaults: dict[str, Any] | None = None) -> _Parser:
-    """The parser of the command line, with the options of one verb and defaults of its own for some of them."""
+def _parser(own: Mapping[str, _Parser]) -> _Parser:
+    """The parser of the command line, with the parsers of some verbs; the others have no options in it."""
     parser = _Parser(
         prog="stabn",
         description="Video recognition that shows when and where it looked, and learns when you correct it.",
@@ -166,10 +166,7 @@ def _parser(verb: str | None = None, defaults: dict[str, Any] | None = None) -> 
     )
     verbs = parser.add_subcommands(required=True, dest="verb")
     for name in VERBS:
-        own = _verb_parser(name) if name == verb else _Parser()
-        if name == verb and defaults:
-            own.set_defaults(defaults)
-        verbs.add_subcommand(name, own, help=_summary(name))
+        verbs.add_subcommand(name, own.get(name) or _Parser(), help=_summary(name))
     parser.usage = "stabn VERB [options]"  # after the verbs, whose own names are made from it
     return parser
 
@@ -241,11 +238,11 @@ def run_verb(words: Sequence[str]) -> dict[str, Any]:
         option = word.removeprefix("--").partition("=")[0]
         if word.startswith("--") and (message := _renamed(option, "--")) is not None:
             raise UserError(message)
-    parser = _parser(words[0] if words else None)
+    own = {words[0]: _verb_parser(words[0])} if words and words[0] in VERBS else {}
+    parser = _parser(own)
     chosen = parser.parse_args(spelled)
     if chosen.verb in DEFAULTS_OF_RUN:
-        defaults = _function(DEFAULTS_OF_RUN[chosen.verb])(chosen[chosen.verb].as_dict())
-        parser = _parser(chosen.verb, defaults)
+        own[chosen.verb].set_defaults(_function(DEFAULTS_OF_RUN[chosen.verb])(chosen[chosen.verb].as_dict()))
         chosen = parser.parse_args(spelled)
     try:
         options: Namespace = parser.instantiate(chosen)[chosen.verb]

@@ -47,6 +47,14 @@ def features_folder(run: Path, loader: LoaderRecipe) -> Path:
     return Path(loader.features) if loader.features else run.absolute().parent / FEATURES
 
 
+def loader_of(run: Run) -> LoaderRecipe:
+    """The default loader, for a run that keeps features with its views and precision: others are computed anew."""
+    if "views" not in run.recipe:
+        return LoaderRecipe()
+    kept = run.recipe["loader"]
+    return LoaderRecipe(views=kept["views"], features_precision=kept["features_precision"])
+
+
 def with_features_of(run: Run, loader: LoaderRecipe) -> LoaderRecipe:
     """The recipe with the folder of a run's kept features, where that can be written and the recipe names no other."""
     folder = _folder_of(run)

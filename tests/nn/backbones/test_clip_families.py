@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from family_checks import SIDE, check_learns_and_comes_back, check_two_clips_are_answered_as_each_alone, clip_of, close
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from uneven import random_clip, with_uneven_statistics
 
 from stabn.errors import UserError
-from stabn.nn import STABN, PlainNetwork, build_backbone, load_pretrained, recognition_loss
+from stabn.nn import PlainNetwork, build_backbone
 from stabn.nn.attention import Attention
 from stabn.nn.backbone import map_of
 from stabn.nn.backbones import RECOGNISERS, backbone_class
@@ -28,7 +29,6 @@ from stabn.nn.backbones.smallbig import SMALLBIG_SHAPES
 from stabn.nn.backbones.zhou import ZhouDenseNet
 from stabn.nn.cam import cam, grad_cam
 
-SIDE = 32
 CLIPS = {
     "blvnet_tam_small": (4, 2),
     "smallbig_small": (3, 3),
@@ -51,21 +51,8 @@ def network(request) -> PlainNetwork:
     return with_uneven_statistics(PlainNetwork(request.param, 3, CLIPS[request.param][0]).double())
 
 
-def clip_of(network, batch=1):
-    return random_clip(network.frames, SIDE, SIDE, batch=batch, dtype=torch.float64)
-
-
-def close(got, expected):
-    return torch.allclose(got, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
-
-
 def test_two_clips_are_answered_as_each_alone(network):
-    clips = clip_of(network, batch=2)
-    with torch.no_grad():
-        both = network(clips).logits
-        alone = torch.cat([network(clip[None]).logits for clip in clips])
-    assert close(both, alone)
-    assert not close(both[:1], both[1:])
+    check_two_clips_are_answered_as_each_alone(network)
 
 
 def test_frames_are_told_apart_by_their_order_where_a_network_can_see_it(network):
@@ -126,25 +113,8 @@ def test_evidence_sums_up_to_the_logit_and_grad_cam_has_every_frame(network):
 
 
 def test_networks_around_it_learn_and_come_back_from_their_folder(network, tmp_path):
-    frames, name = network.frames, network.architecture
-    clip = random_clip(frames, SIDE, SIDE, batch=2)
-    for kind in (STABN, PlainNetwork):
-        torch.manual_seed(0)
-        model = kind(name, 3, frames).train()
-        output = model(clip)
-        recognition_loss(output, torch.tensor([0, 2])).backward()
-        # The own branch of a 2D ABN within ST-ABN gives no class scores that a loss could read.
-        left = [key for key, value in model.named_parameters() if value.grad is None and "att_conv2" not in key]
-        assert left == []
-        model.eval().save_pretrained(tmp_path / kind.__name__)
-        again = load_pretrained(tmp_path / kind.__name__)
-        with torch.no_grad():
-            output, expected = again(clip), model(clip)
-        assert torch.equal(output.logits, expected.logits)
-        if kind is STABN:
-            assert output.attention.temporal.shape == (2, frames)
-            grid = model.backbone.grid(SIDE)
-            assert output.attention.spatial.shape == (2, frames, grid, grid)
+    # The own branch of a 2D ABN within ST-ABN gives no class scores that a loss could read.
+    check_learns_and_comes_back(network.architecture, network.frames, SIDE, tmp_path, unread="att_conv2")
 
 
 # Weights.

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from family_checks import SIDE, check_learns_and_comes_back, check_two_clips_are_answered_as_each_alone, clip_of, close
 from uneven import random_clip, with_uneven_statistics
 
 from stabn.errors import UserError
-from stabn.nn import STABN, PlainNetwork, build_backbone, import_recogniser, load_pretrained, recognition_loss
+from stabn.nn import STABN, PlainNetwork, build_backbone, import_recogniser
 from stabn.nn.backbones import backbone_class
 from stabn.nn.backbones.abm import ABM_ARCHITECTURES
 from stabn.nn.backbones.cpnet import nearest_in_other_frames, old_bilinear, place_coordinates, same_padding
@@ -21,7 +22,6 @@ from stabn.nn.backbones.tsm import shifted
 from stabn.nn.cam import cam, grad_cam
 
 REFERENCE = Path(__file__).parents[2] / "reference"
-SIDE = 32
 CLIPS = {
     "tsn_tiny": (4, 4),
     "tsn_flow_tiny": (10, 2),
@@ -49,21 +49,8 @@ def network(request) -> PlainNetwork:
     return with_uneven_statistics(PlainNetwork(request.param, 3, CLIPS[request.param][0]).double())
 
 
-def clip_of(network, batch=1):
-    return random_clip(network.frames, SIDE, SIDE, batch=batch, dtype=torch.float64)
-
-
-def close(got, expected):
-    return torch.allclose(got, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
-
-
 def test_two_clips_are_answered_as_each_alone(network):
-    clips = clip_of(network, batch=2)
-    with torch.no_grad():
-        both = network(clips).logits
-        alone = torch.cat([network(clip[None]).logits for clip in clips])
-    assert close(both, alone)
-    assert not close(both[:1], both[1:])
+    check_two_clips_are_answered_as_each_alone(network)
 
 
 def test_only_tsn_is_blind_to_the_order_of_steps(network):
@@ -134,16 +121,7 @@ def test_bn_inception_refuses_sides_that_its_branches_halve_differently():
 
 
 def test_networks_with_the_branch_learn_and_come_back_from_their_folder(network, tmp_path):
-    torch.manual_seed(0)
-    model = STABN(network.architecture, 3, network.frames).train()
-    clip = random_clip(network.frames, SIDE, SIDE, batch=2)
-    output = model(clip)
-    assert output.attention.temporal.shape == (2, network.frames)
-    recognition_loss(output, torch.tensor([0, 2])).backward()
-    assert [key for key, value in model.named_parameters() if value.grad is None] == []
-    model.eval().save_pretrained(tmp_path)
-    with torch.no_grad():
-        assert torch.equal(load_pretrained(tmp_path)(clip).logits, model(clip).logits)
+    check_learns_and_comes_back(network.architecture, network.frames, SIDE, tmp_path, kinds=(STABN,))
 
 
 def test_an_edit_of_all_frames_to_one_is_no_edit_of_a_constant_attention(network):

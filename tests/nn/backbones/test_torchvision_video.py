@@ -6,6 +6,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from family_checks import check_learns_and_comes_back
 from safetensors.torch import save_file
 from tiny_networks import tiny, use_tiny_networks
 from torch import nn
@@ -13,7 +14,7 @@ from torchvision.models import video
 from uneven import random_clip, with_uneven_statistics
 
 from stabn.errors import UserError
-from stabn.nn import STABN, PlainNetwork, build_backbone, load_pretrained, recognition_loss
+from stabn.nn import STABN, PlainNetwork, build_backbone
 from stabn.nn.backbone import TokenMap, map_of
 from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES, TorchvisionVideo
 from stabn.nn.cam import cam, grad_cam
@@ -115,23 +116,7 @@ def test_networks_around_it_learn_and_come_back_from_their_folder(
 ):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     frames, side = CLIPS.get(name, (5, 24))
-    clip = random_clip(frames, side, side, batch=2)
-    for kind in (STABN, PlainNetwork):
-        torch.manual_seed(0)
-        model = kind(name, 3, frames).train()
-        recognition_loss(model(clip), torch.tensor([0, 2])).backward()
-        without = [key for key, value in model.named_parameters() if value.grad is None]
-        assert without == []
-        model.eval().save_pretrained(tmp_path / kind.__name__)
-        again = load_pretrained(tmp_path / kind.__name__)
-        with torch.no_grad():
-            output, expected = again(clip), model(clip)
-        assert torch.equal(output.logits, expected.logits)
-        if kind is STABN:
-            grid = model.backbone.grid(side)
-            assert output.attention.temporal.shape == (2, frames)
-            assert output.attention.spatial.shape == (2, frames, grid, grid)
-            assert torch.equal(output.attention.temporal, expected.attention.temporal)
+    check_learns_and_comes_back(name, frames, side, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["r3d_18", "s3d", "mvit_v2_s", "swin3d_t"])

@@ -12,11 +12,7 @@ from stabn.nn.backbones.timm_frames import LITE0
 from stabn.nn.backbones.torchvision_video import VIDEO_ARCHITECTURES
 from stabn.nn.backbones.transformers_video import TRANSFORMERS
 
-LISTED = (
-    *ARCHITECTURES,
-    *VIDEO_ARCHITECTURES,
-    *TRANSFORMERS,
-    # One of each system, in the order of the paper's table; docs/recognisers.md has the others.
+PAPER_SYSTEMS = (
     "tsn_bninception",
     "trn_bninception",
     "trn_flow_bninception",
@@ -30,6 +26,14 @@ LISTED = (
     "smallbig50",
     "pem_our_reading_resnet50",
     "zhou_densenet121_ssv2",
+)
+"""One of each system, in the order of the paper's table; docs/recognisers.md has the others."""
+
+LISTED = (
+    *ARCHITECTURES,
+    *VIDEO_ARCHITECTURES,
+    *TRANSFORMERS,
+    *PAPER_SYSTEMS,
     LITE0,
     "timm/convnext_tiny",
     "timm/vit_small_patch14_dinov2",

@@ -39,7 +39,8 @@ from stabn.runs import is_finished_run, open_run
 from stabn.studio.jobs.outcome import has_outcome, measure_outcome
 from stabn.training.correction import Finetuning
 from stabn.training.finetune import finetune
-from stabn.training.recipes import PAPER_CORRECTION, SMALL_AUGMENTATION, SMALL_FINETUNING, LoaderRecipe
+from stabn.training.kept_features import loader_of
+from stabn.training.recipes import PAPER_CORRECTION, SMALL_AUGMENTATION, SMALL_FINETUNING
 
 JOB_FORMAT = "stabn-job/1"
 REMEDY = "remove the job's folder and start it anew"
@@ -203,7 +204,7 @@ def run_stages(folder: Path) -> None:
                         spec.finetuning(),
                         use=spec.use,
                         control=stage == "control",
-                        loader=LoaderRecipe(views=run.recipe.get("views", LoaderRecipe.views)),
+                        loader=loader_of(run),
                         engine=ONE_DEVICE,
                     )
             elif not has_outcome(folder):
